@@ -1,0 +1,49 @@
+"""Everything that a pass changes on a model, and puts back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+_LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Freeze a model's parameters for one pass, and leave it as it was, also after an error.
+
+    Put back are ``requires_grad`` of the parameters, timm's ``fused_attn`` flags (set for the pass, so that no
+    n x n map is made), and in train mode the buffers and the state of the random number generators. One
+    thread at a time works on a model: the flags are shared.
+
+    Args:
+        model: The module that is about to be run.
+    """
+    with _LOCKS_GUARD:
+        lock = _LOCKS.setdefault(model, threading.RLock())
+    with lock, contextlib.ExitStack() as undo:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
+                undo.callback(parameter.requires_grad_, True)
+        for module in model.modules():
+            if getattr(module, "fused_attn", None) is False:
+                undo.callback(setattr, module, "fused_attn", False)
+                module.fused_attn = True
+        if any(module.training for module in model.modules()):
+            undo.enter_context(torch.random.fork_rng())
+            saved = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+            undo.callback(_restore, saved)
+        yield
+
+
+def _restore(saved: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    with torch.no_grad():
+        for buffer, before in saved:
+            buffer.copy_(before)

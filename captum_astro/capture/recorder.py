@@ -1,0 +1,224 @@
+"""Hooks and a function mode that write down one forward pass, stage by stage."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, compose, inverse_deviation
+from captum_astro.functional.attention import Attention, Given, Softmax
+from captum_astro.layouts.base import Layout
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Norm, Tap
+
+_SOFTMAX = (torch.softmax, F.softmax, torch.Tensor.softmax)
+_DROPOUT = (F.dropout, torch.dropout)
+_MATMUL = (torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.__matmul__)
+
+
+class _Seen:
+    """What was seen of one attention branch so far."""
+
+    def __init__(self) -> None:
+        self.maps: list[Softmax | Given] = []
+        self.value: torch.Tensor | None = None
+        self.output: torch.Tensor | None = None
+
+
+class Recorder(TorchFunctionMode):
+    """Records attention, residual streams and feed-forward outputs while a model runs, on this thread only.
+
+    ``F.scaled_dot_product_attention`` is seen as it is called, so fused attention stays on. Attention that is
+    written out (a softmax, perhaps dropout, a matrix product) is seen too, at the cost of keeping its map.
+
+    Args:
+        layout: Of the model that will be run.
+        gradient_from: The stage at whose residual stream the gradient starts; None for a pass without gradients.
+    """
+
+    def __init__(self, layout: Layout, gradient_from: int | None) -> None:
+        super().__init__()
+        self.layout = layout
+        self.stages = layout.stages
+        self.streams: dict[int, torch.Tensor] = {}
+        self.final: torch.Tensor | None = None
+        self.image_size: tuple[int, int] | None = None
+        self._gradient_from = gradient_from
+        self._seen: dict[int, _Seen] = {}
+        self._feed_forward: dict[int, torch.Tensor] = {}
+        self._scales: dict[int, torch.Tensor] = {}
+        self._current: list[AttentionBranch] = []
+        self._mixed: torch.Tensor | None = None
+        self._handles: list[RemovableHandle] = []
+        self._thread = threading.get_ident()
+
+    def __enter__(self) -> Recorder:
+        try:
+            self._install()
+        except BaseException:
+            self._remove()
+            raise
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._remove()
+        super().__exit__(*error)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if self._current:
+            if func is F.scaled_dot_product_attention:
+                self._fused(result, *args, **kwargs)
+            elif func in _SOFTMAX or (func in _DROPOUT and args[0] is self._mixed):
+                self._mixed = result
+            elif func in _MATMUL and args[0] is self._mixed and self._mixed is not None:
+                self._seen_attention(Given(self._mixed.detach()), args[1], result)
+                self._mixed = None
+        return result
+
+    def attention(self, branch: AttentionBranch, stream: torch.Tensor) -> AttentionRecord:
+        """What was seen of an attention branch; without its gradient yet.
+
+        Raises:
+            UnsupportedModelError: If it ran another number of softmaxes than the layout says.
+        """
+        seen, weights = self._seen.get(id(branch), _Seen()), branch.weights()
+        if len(seen.maps) != len(weights) or seen.value is None:
+            raise UnsupportedModelError(
+                f"{branch.name} ({type(branch.module).__name__}) ran {len(seen.maps)} visible softmax attentions where "
+                f"{len(weights)} was expected. It must call F.scaled_dot_product_attention, or softmax and a "
+                f"matrix product on (batch, heads, queries, keys), once in a forward pass."
+            )
+        scales = [self._scales[id(step)] for step in branch.steps if isinstance(step, Norm)]
+        return AttentionRecord(branch, stream, Attention(tuple(seen.maps), weights, seen.value), scales=scales)
+
+    def heads_output(self, branch: AttentionBranch) -> torch.Tensor:
+        """The tensor at which the heads' outputs receive their gradient."""
+        output = self._seen[id(branch)].output
+        assert output is not None
+        return output
+
+    def feed_forward(self, branch: FeedForwardBranch, stream: torch.Tensor) -> FeedForwardRecord:
+        """What was seen of a feed-forward branch."""
+        output = self._feed_forward[id(branch)]
+        out = compose(branch.steps, [], output[:, None])
+        output = output if out.matrix is None else output @ out.matrix.to(output.dtype)
+        if out.constant is not None:
+            output = output + out.constant
+        return FeedForwardRecord(branch, stream, output)
+
+    def forget(self, branch: AttentionBranch | FeedForwardBranch) -> None:
+        """Free what was seen of a branch."""
+        self._seen.pop(id(branch), None)
+        self._feed_forward.pop(id(branch), None)
+
+    def clear(self) -> None:
+        """Free everything: no tensor with a graph may outlive the pass."""
+        for held in (self.streams, self._seen, self._feed_forward, self._scales):
+            held.clear()
+        self._mixed = self.final = None
+
+    def _install(self) -> None:
+        layout = self.layout
+        self._hook_pre(layout.model, self._note_size)
+        for index, stage in enumerate(self.stages):
+            self._tap(stage.stream, lambda x, i=index: self._note_stream(i, x))
+            for branch in stage.branches:
+                if isinstance(branch, AttentionBranch):
+                    self._watch(branch)
+                else:
+                    self._tap(branch.output, lambda x, b=branch: self._feed_forward.__setitem__(id(b), x.detach()))
+        self._tap(layout.final_stream, lambda x: self._note_stream(len(self.stages), x))
+        if layout.pooling is not None:
+            self._watch(layout.pooling.branch)
+
+    def _watch(self, branch: AttentionBranch) -> None:
+        self._hook_pre(branch.module, lambda _: self._current.append(branch))
+        handle = branch.module.register_forward_hook(self._leave, always_call=True)
+        self._handles.append(handle)
+        for step in branch.steps:
+            if isinstance(step, Norm):
+                self._tap(
+                    Tap(step.module),
+                    lambda x, s=step: self._scales.__setitem__(id(s), inverse_deviation(s.module, x.detach())),
+                )
+
+    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._here() and self._current:
+            self._current.pop()
+            self._mixed = None
+
+    def _note_size(self, x: Any) -> None:
+        if isinstance(x, torch.Tensor) and x.ndim == 4:
+            self.image_size = (x.shape[-2], x.shape[-1])
+
+    def _note_stream(self, index: int, x: torch.Tensor) -> None:
+        if index == self._gradient_from and not x.requires_grad:
+            x.requires_grad_(True)  # a leaf: nothing before it asked for a gradient
+        self.streams[index] = x.detach()
+        if index == len(self.stages):
+            self.final = x
+
+    def _fused(
+        self,
+        output: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> None:
+        if enable_gqa:
+            groups = query.shape[1] // key.shape[1]
+            key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        bias = None if attn_mask is None else attn_mask.detach()
+        seen = Softmax(query.detach(), key.detach(), scale, bias, is_causal)
+        self._seen_attention(seen, value, output)
+
+    def _seen_attention(self, attention: Softmax | Given, value: torch.Tensor, output: torch.Tensor) -> None:
+        if output.ndim != 4 or value.ndim != 4:
+            return
+        seen = self._seen.setdefault(id(self._current[-1]), _Seen())
+        seen.maps.append(attention)
+        seen.value = value.detach()
+        if seen.output is None:  # differential attention adds its first softmax with factor 1
+            seen.output = output
+
+    def _tap(self, tap: Tap, use: Callable[[torch.Tensor], None]) -> None:
+        if tap.at == "input":
+            self._hook_pre(tap.module, use)
+            return
+
+        def after(module: nn.Module, inputs: Any, output: Any) -> None:
+            if self._here():
+                use(output)
+
+        self._handles.append(tap.module.register_forward_hook(after))
+
+    def _hook_pre(self, module: nn.Module, use: Callable[[Any], None]) -> None:
+        def before(module: nn.Module, inputs: Any) -> None:
+            if self._here() and inputs:
+                use(inputs[0])
+
+        self._handles.append(module.register_forward_pre_hook(before))
+
+    def _here(self) -> bool:
+        return threading.get_ident() == self._thread
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()

@@ -1,0 +1,111 @@
+"""Attention as a few rows at a time, from the tensors that a fused kernel is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+# elements of one (B, heads, rows, n) chunk: large enough to keep a GPU busy, small enough for a laptop's cache
+CHUNK_ELEMENTS = 1 << 21
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """One softmax attention, kept as its inputs.
+
+    Attributes:
+        query: ``(B, H, m, d)``, after RoPE and normalisation.
+        key: ``(B, H, n, d)``.
+        scale: The factor before the softmax.
+        bias: Added before the softmax, broadcast to ``(B, H, m, n)``; or bool, False where attention is forbidden.
+        causal: Whether query i sees keys up to i only.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    scale: float
+    bias: torch.Tensor | None = None
+    causal: bool = False
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """The attention of the queries from ``start`` to ``stop``: ``(B, H, stop - start, n)``, rows sum to 1."""
+        query = widen(self.query[:, :, start:stop]) * self.scale
+        scores = query @ widen(self.key).transpose(-2, -1)
+        if self.bias is not None:
+            bias = self.bias if self.bias.shape[-2] == 1 else self.bias[..., start:stop, :]
+            scores = scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias
+        if self.causal:
+            seen = torch.ones(self.query.shape[2], self.key.shape[2], dtype=torch.bool, device=query.device)
+            scores = scores.masked_fill(~seen.tril()[start:stop], -torch.inf)
+        return scores.softmax(-1)
+
+
+@dataclass(frozen=True)
+class Given:
+    """An attention map ``(B, H, m, n)`` that the model computed itself."""
+
+    attention: torch.Tensor
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """The rows from ``start`` to ``stop``: ``(B, H, stop - start, n)``."""
+        return widen(self.attention[:, :, start:stop])
+
+
+@dataclass(frozen=True)
+class Attention:
+    """An attention layer: a weighted sum of maps, and the values that it mixes.
+
+    Attributes:
+        maps: One for each softmax; differential attention has two.
+        weights: The factor of each map.
+        value: ``(B, H, n, d_v)``.
+    """
+
+    maps: tuple[Softmax | Given, ...]
+    weights: tuple[float, ...]
+    value: torch.Tensor
+
+    @property
+    def queries(self) -> int:
+        """The number of rows ``m``."""
+        first = self.maps[0]
+        return (first.query if isinstance(first, Softmax) else first.attention).shape[2]
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """The rows of the summed map: ``(B, H, stop - start, n)``."""
+        total = self.maps[0].rows(start, stop)
+        if self.weights[0] != 1:
+            total = total * self.weights[0]
+        for part, weight in zip(self.maps[1:], self.weights[1:], strict=True):
+            total = total + weight * part.rows(start, stop)
+        return total
+
+    def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """All rows in order, a chunk at a time: the slice of queries, and its ``(B, H, rows, n)``."""
+        batch, heads, keys = self.value.shape[0], self.value.shape[1], self.value.shape[2]
+        step = max(1, CHUNK_ELEMENTS // max(1, batch * heads * keys))
+        for start in range(0, self.queries, step):
+            stop = min(start + step, self.queries)
+            yield slice(start, stop), self.rows(start, stop)
+
+
+def attention_gradient(output_gradient: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """The gradient at some rows of an attention map from the gradient at the heads' outputs.
+
+    As ``O = A V``, ``dp/dA = dp/dO V^T``: exact, and nothing is unfused.
+
+    Args:
+        output_gradient: ``dp/dO`` of these rows, ``(B, H, rows, d_v)``.
+        value: ``(B, H, n, d_v)``.
+
+    Returns:
+        ``(B, H, rows, n)``.
+    """
+    return widen(output_gradient) @ widen(value).transpose(-2, -1)
+
+
+def widen(tensor: torch.Tensor) -> torch.Tensor:
+    """Half precision becomes float32, so that relevance is accumulated in it; the rest stays as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

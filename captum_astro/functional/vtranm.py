@@ -1,0 +1,137 @@
+"""VTranM: relevance of each token from attention and from how its vector is transformed.
+
+Source: Wu, Duan, Kang, Tang, Yan, "Token Transformation Matters: Towards Faithful Post-hoc Explanation for Vision
+Transformer", CVPR 2024 (arXiv 2403.14552), where the measure is called TokenTM. Equation numbers are the paper's.
+
+With ``E`` the residual stream, ``E~_h`` the vector that head h adds per unit of attention, ``A_h`` its attention map and
+``p`` the explained output, each layer has an update map, and a row ``r`` of the product of all of them is what is read::
+
+    C_0 = diag(|E_0|)
+    attention:     U = I + gain * mean_h [ relu(dp/dA_h) * A_h W_h ],  W_h = diag(|E~_h| / |E| * NECC_h)
+    feed-forward:  U = I + W,                                          W   = diag(|E~| / |E| * NECC)
+    NECC = softmax over the tokens of cos(E, E~)
+
+Nothing here forms an n x n map for all heads, or an n x d vector for each head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+
+from captum_astro.functional.attention import Attention, attention_gradient, widen
+
+COMPONENTS = ("length", "direction")
+
+
+def initial_lengths(stream: torch.Tensor, components: Collection[str] = COMPONENTS) -> torch.Tensor:
+    """The diagonal of ``C_0``: each token's length at the start, or 1 without the length component.
+
+    Args:
+        stream: ``E_0``, ``(B, n, d)``.
+        components: Some of `COMPONENTS`.
+
+    Returns:
+        ``(B, n)``.
+    """
+    lengths = widen(stream).norm(dim=-1)
+    return lengths if "length" in components else torch.ones_like(lengths)
+
+
+def head_weights(
+    stream: torch.Tensor,
+    value: torch.Tensor,
+    output_map: torch.Tensor,
+    components: Collection[str] = COMPONENTS,
+) -> torch.Tensor:
+    """The diagonal of ``W_h`` for every head, with ``E~_h = value_h output_map_h`` never formed.
+
+    Its squared length is ``v^T (M M^T) v`` and its product with ``E`` is ``v . (M E)``: small matrices.
+
+    Args:
+        stream: ``E``, ``(B, n, d)``.
+        value: ``(B, H, n, d_v)``.
+        output_map: ``M``, from each head's output to the residual stream, ``(H, d_v, d)``.
+        components: Some of `COMPONENTS`.
+
+    Returns:
+        ``(B, H, n)``; ones without a component.
+    """
+    stream, value, output_map = widen(stream), widen(value), widen(output_map)
+    batch, heads, tokens, width = value.shape
+    weights = value.new_ones(batch, heads, tokens)
+    if not components:
+        return weights
+    gram = output_map @ output_map.transpose(-2, -1)
+    length = ((value @ gram) * value).sum(-1).clamp_min(0).sqrt()
+    own = stream.norm(dim=-1)[:, None]
+    if "length" in components:
+        weights = weights * _ratio(length, own)
+    if "direction" in components:
+        seen = stream @ output_map.reshape(heads * width, -1).T
+        dot = (seen.reshape(batch, tokens, heads, width).transpose(1, 2) * value).sum(-1)
+        weights = weights * _ratio(dot, length * own).softmax(-1)
+    return weights
+
+
+def feed_forward_weights(
+    stream: torch.Tensor, output: torch.Tensor, components: Collection[str] = COMPONENTS
+) -> torch.Tensor:
+    """The diagonal of a feed-forward layer's ``W``.
+
+    Args:
+        stream: ``E``, ``(B, n, d)``.
+        output: ``E~``, what the layer adds, ``(B, n, d)``.
+        components: Some of `COMPONENTS`.
+
+    Returns:
+        ``(B, n)``; zeros without a component, as the layer then has no map.
+    """
+    stream, output = widen(stream), widen(output)
+    own, length = stream.norm(dim=-1), output.norm(dim=-1)
+    weights = torch.ones_like(own) if components else torch.zeros_like(own)
+    if "length" in components:
+        weights = weights * _ratio(length, own)
+    if "direction" in components:
+        weights = weights * _ratio((stream * output).sum(-1), length * own).softmax(-1)
+    return weights
+
+
+def attention_update(
+    rows: torch.Tensor,
+    attention: Attention,
+    gradient: torch.Tensor,
+    weights: torch.Tensor,
+    query_scale: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Rows times an attention layer's map without its identity: ``R mean_h [relu(dp/dA_h) * A_h W_h]`` (Eq. 14).
+
+    Args:
+        rows: ``R``, some rows of the product so far, ``(B, m, q)`` with q the number of queries.
+        attention: The layer.
+        gradient: ``dp/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
+        weights: From `head_weights`, ``(B, H, n)``.
+        query_scale: What a norm after the heads multiplies each query's output by, ``(B, 1 or H, q)``.
+
+    Returns:
+        ``(B, m, n)``. Add it to ``R`` for the map with its identity.
+    """
+    batch, heads, keys = weights.shape
+    total = weights.new_zeros(batch, heads, rows.shape[1], keys)
+    folded = weights.new_zeros(batch, rows.shape[1], keys)
+    single = rows.shape[1] == 1
+    for chunk, update in attention.chunks():
+        update = update * attention_gradient(gradient[:, :, chunk], attention.value).clamp_(min=0)
+        if query_scale is not None:
+            update = update * query_scale[:, :, chunk, None]
+        if single:
+            total += rows[:, None, :, chunk] @ update
+        else:
+            folded += rows[:, :, chunk] @ (update * weights[:, :, None]).mean(1)
+    return (total * weights[:, :, None]).mean(1) if single else folded
+
+
+def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
+    """A quotient that is 0 where the denominator is: a token of no length has no direction and no gain."""
+    return torch.where(denominator > 0, numerator / denominator, torch.zeros_like(numerator))

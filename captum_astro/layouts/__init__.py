@@ -1,0 +1,16 @@
+"""What a model's tokens mean. One file a family; importing this package registers them all."""
+
+from captum_astro.layouts import eva, naflexvit, relative_position, vision_transformer
+from captum_astro.layouts.base import Layout, layout_for, register_layout
+from captum_astro.layouts.errors import UnsupportedModelError
+
+__all__ = [
+    "Layout",
+    "UnsupportedModelError",
+    "eva",
+    "layout_for",
+    "naflexvit",
+    "register_layout",
+    "relative_position",
+    "vision_transformer",
+]

@@ -1,0 +1,124 @@
+"""The contract of a layout, and the registry that finds one for a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import Pooling, Stage, Tap
+
+
+class Layout(ABC):
+    """What the tokens of one model mean: its stages, its grid, its prefix tokens and its read-out.
+
+    A layout describes, it computes nothing. Write one for your own model and register it with
+    `register_layout`; `captum_astro.check` tells whether it holds.
+
+    Args:
+        model: An instance of the class that the layout is registered for.
+
+    Attributes:
+        model: The same.
+        pooling: The attention that pools the final stream, or None where `readout` holds.
+    """
+
+    pooling: Pooling | None = None
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    @property
+    @abstractmethod
+    def stages(self) -> list[Stage]:
+        """The residual adds in the order in which they are computed."""
+
+    @property
+    @abstractmethod
+    def final_stream(self) -> Tap:
+        """Where the residual stream that leaves the last stage can be read."""
+
+    @property
+    @abstractmethod
+    def num_prefix_tokens(self) -> int:
+        """How many tokens stand before the patch tokens: class, distillation and register tokens."""
+
+    @abstractmethod
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patch tokens for an image of this size in pixels."""
+
+    @abstractmethod
+    def readout(self, tokens: int) -> torch.Tensor:
+        """How the ``tokens`` final tokens are averaged into the classified vector: weights ``(tokens,)``."""
+
+    def extent(self, height: int, width: int) -> tuple[int, int]:
+        """The size in pixels that the grid covers: larger than the image where the model pads it."""
+        return height, width
+
+
+LayoutType = TypeVar("LayoutType", bound=type[Layout])
+_REGISTRY: dict[type[nn.Module], type[Layout]] = {}
+
+
+def register_layout(*model_classes: type[nn.Module]) -> Callable[[LayoutType], LayoutType]:
+    """Class decorator: use this layout for these model classes and those that derive from them.
+
+    Args:
+        model_classes: Subclasses of `torch.nn.Module`. A class registered before is replaced.
+
+    Example:
+        >>> from captum_astro.layouts.vision_transformer import VisionTransformerLayout
+        >>> class MyViT(torch.nn.Module): ...
+        >>> @register_layout(MyViT)
+        ... class MyLayout(VisionTransformerLayout): ...
+    """
+
+    def register(layout: LayoutType) -> LayoutType:
+        for model_class in model_classes:
+            _REGISTRY[model_class] = layout
+        return layout
+
+    return register
+
+
+def layout_for(model: nn.Module) -> Layout:
+    """The layout of a model, or of the one model with a layout that it wraps.
+
+    Args:
+        model: A supported model, or a module that holds exactly one (a normalisation wrapper, say).
+
+    Raises:
+        UnsupportedModelError: If no layout, or more than one, is found.
+
+    Example:
+        >>> import timm
+        >>> layout_for(timm.create_model("vit_tiny_patch16_224")).grid(224, 224)
+        (14, 14)
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedModelError(
+            "A ScriptModule hides its layers. Pass the Python model that it was made from."
+        )
+    found: list[tuple[str, nn.Module, type[Layout]]] = []
+    for name, module in model.named_modules():
+        inside = any(name == outer or name.startswith(outer + ".") or outer == "" for outer, _, _ in found)
+        layout = next((_REGISTRY[c] for c in type(module).__mro__ if c in _REGISTRY), None)
+        if layout is not None and not inside:
+            found.append((name, module, layout))
+    if len(found) == 1:
+        return found[0][2](found[0][1])
+    if found:
+        names = ", ".join(f"{name} ({type(module).__name__})" for name, module, _ in found)
+        raise UnsupportedModelError(
+            f"{type(model).__name__} holds several models with a layout: {names}. Pass the one to explain."
+        )
+    known = ", ".join(sorted(c.__name__ for c in _REGISTRY))
+    raise UnsupportedModelError(
+        f"{type(model).__module__}.{type(model).__name__} has no layout: it is not known which of its tokens are "
+        f"patches and how its layers add up. Models with one: {known}. For your own model, register a layout "
+        f"with captum_astro.register_layout."
+    )

@@ -1,0 +1,187 @@
+"""timm's transformer blocks and attention classes, described as stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from timm.layers import LayerScale
+from timm.layers.attention import Attention, AttentionRope
+from timm.layers.diff_attention import DiffAttention
+from timm.models import beit, eva
+from timm.models import vision_transformer as vit
+from timm.models import vision_transformer_relpos as relpos
+from torch import nn
+
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import (
+    AttentionBranch,
+    FeedForwardBranch,
+    Linear,
+    Norm,
+    Scale,
+    Stage,
+    Step,
+    Tap,
+)
+
+
+def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks") -> list[Stage]:
+    """The stages of a sequence of blocks.
+
+    Args:
+        blocks: Instances of timm's ``Block``, ``ResPostBlock``, ``ParallelScalingBlock``, ``ParallelThingsBlock``,
+            ``EvaBlock``, BEiT's and the relative-position blocks, or of classes derived from them.
+        name: The dotted path of the sequence in the model.
+
+    Raises:
+        UnsupportedModelError: If a block, or the attention inside it, is of another class.
+    """
+    stages: list[Stage] = []
+    for index, block in enumerate(blocks):
+        path = f"{name}.{index}"
+        describe = next((_BLOCKS[c] for c in type(block).__mro__ if c in _BLOCKS), None)
+        if describe is None:
+            raise UnsupportedModelError(
+                f"{path} is a {type(block).__name__}, whose residual adds are not known. Known blocks: "
+                f"{', '.join(sorted({c.__name__ for c in _BLOCKS}))}."
+            )
+        stages += describe(block, index, path)
+    return stages
+
+
+def _pre_norm(block: Any, index: int, path: str) -> list[Stage]:
+    attention = attention_branch(
+        block.attn, f"{path}.attn", _layer_scale(block, 1), wide_norm=_norm(getattr(block.attn, "norm", None))
+    )
+    feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"))
+    return [Stage(index, Tap(block.norm1), (attention,)), Stage(index, Tap(block.norm2), (feed_forward,))]
+
+
+def _post_norm(block: Any, index: int, path: str) -> list[Stage]:
+    attention = attention_branch(
+        block.attn, f"{path}.attn", _norm(block.norm1), wide_norm=_norm(getattr(block.attn, "norm", None))
+    )
+    feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"))
+    return [Stage(index, Tap(block.attn), (attention,)), Stage(index, Tap(block.mlp), (feed_forward,))]
+
+
+def _parallel_things(block: Any, index: int, path: str) -> list[Stage]:
+    attentions = tuple(
+        attention_branch(part.attn, f"{path}.attns.{i}.attn", _scale(part.ls), wide_norm=_norm(part.attn.norm))
+        for i, part in enumerate(block.attns)
+    )
+    feed_forwards = tuple(
+        FeedForwardBranch(f"{path}.ffns.{i}.mlp", Tap(part, "output")) for i, part in enumerate(block.ffns)
+    )
+    return [
+        Stage(index, Tap(block.attns[0]), attentions),
+        Stage(index, Tap(block.ffns[0]), feed_forwards),
+    ]
+
+
+def _parallel_scaling(block: Any, index: int, path: str) -> list[Stage]:
+    dim = block.in_split[-1]
+    if block.out_proj is not None:
+        # one projection for both: its first columns read the heads, the others the feed-forward layer
+        project = Linear(block.out_proj.weight[:, :dim], block.out_proj.bias)
+        ffn_tap, ffn_step = Tap(block.mlp_drop, "output"), (Linear(block.out_proj.weight[:, dim:]),)
+    else:
+        project = Linear(block.attn_out_proj.weight, block.attn_out_proj.bias)
+        ffn_tap, ffn_step = Tap(block.mlp_out_proj, "output"), ()
+    scale = _scale(block.ls)
+    heads, steps, weights = block.num_heads, (project, *scale), _single
+    if hasattr(block, "sub_norm"):
+        steps = (*_differential_norm(block), *steps)
+        weights = _differential_weights(block)
+
+    def value_weight() -> torch.Tensor:
+        return block.in_proj.weight[-dim:].reshape(heads, dim // heads, -1)
+
+    attention = AttentionBranch(f"{path}.attn", block, steps, value_weight, weights)
+    feed_forward = FeedForwardBranch(f"{path}.mlp", ffn_tap, (*ffn_step, *scale))
+    return [Stage(index, Tap(block.in_norm), (attention, feed_forward))]
+
+
+_BLOCKS: dict[type[nn.Module], Callable[[Any, int, str], list[Stage]]] = {
+    vit.Block: _pre_norm,
+    vit.ResPostBlock: _post_norm,
+    vit.ParallelThingsBlock: _parallel_things,
+    vit.ParallelScalingBlock: _parallel_scaling,
+    vit.DiffParallelScalingBlock: _parallel_scaling,
+    eva.EvaBlock: _pre_norm,
+    eva.EvaBlockPostNorm: _post_norm,
+    beit.Block: _pre_norm,
+    relpos.RelPosBlock: _pre_norm,
+    relpos.ResPostRelPosBlock: _post_norm,
+}
+_ATTENTION = (Attention, AttentionRope, DiffAttention, eva.EvaAttention, beit.Attention, relpos.RelPosAttention)
+
+
+def attention_branch(
+    attention: Any, name: str, after: tuple[Step, ...] = (), wide_norm: tuple[Step, ...] = ()
+) -> AttentionBranch:
+    """Describe one of timm's self-attention modules.
+
+    Args:
+        attention: The module.
+        name: Its dotted path.
+        after: The steps between its output and the residual stream.
+        wide_norm: The norm over all heads before the output projection, if it has one.
+
+    Raises:
+        UnsupportedModelError: If it is of a class that is not known, or gates its output.
+    """
+    if not isinstance(attention, _ATTENTION):
+        raise UnsupportedModelError(
+            f"{name} is a {type(attention).__name__}, whose heads' outputs are not known to be a sum over tokens. "
+            f"Known: {', '.join(c.__name__ for c in _ATTENTION)}."
+        )
+    if getattr(attention, "gate", None) is not None:
+        raise UnsupportedModelError(
+            f"{name} gates its output for each query, so no single vector is added per token. Build the model "
+            f"without gated attention."
+        )
+    steps: tuple[Step, ...] = (*wide_norm, Linear(attention.proj.weight, attention.proj.bias), *after)
+    weights = _single
+    if isinstance(attention, DiffAttention):
+        steps, weights = (*_differential_norm(attention), *steps), _differential_weights(attention)
+    return AttentionBranch(name, attention, steps, lambda: _value_weight(attention), weights)
+
+
+def _value_weight(attention: Any) -> torch.Tensor:
+    heads = attention.num_heads
+    if attention.qkv is not None:
+        weight = attention.qkv.weight
+        weight = weight[2 * weight.shape[0] // 3 :]
+        return weight.reshape(heads, -1, weight.shape[-1])
+    weight = attention.v_proj.weight
+    groups = getattr(attention, "num_kv_groups", 1)
+    return weight.reshape(heads // groups, -1, weight.shape[-1]).repeat_interleave(groups, dim=0)
+
+
+def _single() -> tuple[float, ...]:
+    return (1.0,)
+
+
+def _differential_weights(module: Any) -> Callable[[], tuple[float, ...]]:
+    return lambda: (1.0, -float(module._compute_lambda()))
+
+
+def _differential_norm(module: Any) -> tuple[Step, ...]:
+    return Norm(module.sub_norm, per_head=True), Scale(1 - module.lambda_init)
+
+
+def _layer_scale(block: Any, which: int) -> tuple[Step, ...]:
+    """timm keeps LayerScale as a module (``ls1``) or as a parameter (``gamma_1``)."""
+    gamma = getattr(block, f"gamma_{which}", None)
+    return _scale(getattr(block, f"ls{which}", None)) if gamma is None else (Scale(gamma),)
+
+
+def _scale(module: nn.Module | None) -> tuple[Step, ...]:
+    return (Scale(module.gamma),) if isinstance(module, LayerScale) else ()
+
+
+def _norm(module: nn.Module | None) -> tuple[Step, ...]:
+    return () if module is None or isinstance(module, nn.Identity) else (Norm(module),)

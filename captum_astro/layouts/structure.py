@@ -1,0 +1,114 @@
+"""The words a layout is written in: taps, steps, branches and stages.
+
+A transformer is read as a chain of *stages*. Each stage is one residual add: it takes the residual stream
+``E``, computes one or more *branches* from it, and adds them. A branch is attention or feed-forward. All
+that lies between the heads' outputs and the residual stream (projection, LayerScale, a norm) is listed
+as *steps*, so that the vector which each token really adds can be computed exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """A tensor of the forward pass: the first argument of ``module``, or its output."""
+
+    module: nn.Module
+    at: Literal["input", "output"] = "input"
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """The step ``y = x weight^T + bias``, with ``weight`` ``(out, in)``."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """The step ``y = factor * x``, with ``factor`` a number or ``(d,)``: LayerScale."""
+
+    factor: torch.Tensor | float
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A layer norm or RMS norm inside a branch, linear once its statistics are known.
+
+    Attributes:
+        module: The norm. Its statistics are read from its input in the forward pass.
+        per_head: The input is ``(B, heads, n, d_head)`` and each head is normalised on its own.
+    """
+
+    module: nn.Module
+    per_head: bool = False
+
+
+Step = Linear | Scale | Norm
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionBranch:
+    """One attention layer.
+
+    Attributes:
+        name: Its dotted path in the model.
+        module: The module in whose ``forward`` the attention is computed.
+        steps: From the concatenated heads' outputs to what is added to the residual stream.
+        value_weight: Gives the weight ``(heads, d_value, d)`` of the value projection, without the bias.
+        weights: One factor for each softmax that is summed into the attention: ``(1,)``, or ``(1, -lambda)``
+            in differential attention. A callable is asked at each pass, as lambda is learnt.
+    """
+
+    name: str
+    module: nn.Module
+    steps: tuple[Step, ...]
+    value_weight: Callable[[], torch.Tensor]
+    weights: Callable[[], tuple[float, ...]] = lambda: (1.0,)
+
+
+@dataclass(frozen=True, eq=False)
+class FeedForwardBranch:
+    """One feed-forward layer: ``steps`` lead from the tapped tensor to what is added."""
+
+    name: str
+    output: Tap
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One residual add: ``E_next = E + sum of the branches``.
+
+    Attributes:
+        block: The index of the block it belongs to, from 0: what ``layers=`` counts.
+        stream: Where the residual stream ``E`` ``(B, n, d)`` that enters it can be read.
+        branches: What is added.
+    """
+
+    block: int
+    stream: Tap
+    branches: tuple[AttentionBranch | FeedForwardBranch, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Pooling:
+    """A read-out by attention: a pooling head, with no residual add.
+
+    Attributes:
+        branch: Its attention; the values come from the final stream.
+        first_token: The pooled tokens are those from here on.
+        rows: Gives the weight of each query ``(m,)`` of ``m`` in the pooled vector.
+    """
+
+    branch: AttentionBranch
+    first_token: int
+    rows: Callable[[int], torch.Tensor]

@@ -1,0 +1,136 @@
+"""timm's VisionTransformer, plain and distilled, with any of its stems and poolings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers import AttentionPoolLatent, AttentionPoolPrr
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from captum_astro.layouts.base import Layout, register_layout
+from captum_astro.layouts.blocks import describe_blocks
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import AttentionBranch, Linear, Pooling, Stage, Tap
+
+
+@register_layout(VisionTransformer)
+class VisionTransformerLayout(Layout):
+    """Models with ``blocks``, ``patch_embed``, ``num_prefix_tokens`` and ``global_pool``, as timm names them.
+
+    Covers the class token, registers, average pooling (with or without the prefix tokens) and attention
+    pooling; images of any size that the model takes.
+
+    Raises:
+        UnsupportedModelError: If a block is of an unknown class, or the model pools by maximum or not at all.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._model: Any = model
+        self._stages = describe_blocks(self._model.blocks)
+        self.pooling = self._describe_pooling()
+
+    @property
+    def stages(self) -> list[Stage]:
+        return self._stages
+
+    @property
+    def final_stream(self) -> Tap:
+        return Tap(self._model.blocks[-1], "output")
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return int(self._model.num_prefix_tokens)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        rows, columns = self._patch_embed.dynamic_feat_size((height, width))
+        return int(rows), int(columns)
+
+    def extent(self, height: int, width: int) -> tuple[int, int]:
+        embed = self._patch_embed
+        if not getattr(embed, "dynamic_img_pad", False):
+            return height, width
+        (rows, columns), (patch_height, patch_width) = self.grid(height, width), embed.feat_ratio(as_scalar=False)
+        return rows * int(patch_height), columns * int(patch_width)
+
+    def readout(self, tokens: int) -> torch.Tensor:
+        weights = torch.zeros(tokens)
+        if self._model.global_pool == "token":
+            weights[0] = 1
+        else:
+            weights[0 if self._pools_prefix else self.num_prefix_tokens :] = 1
+        return weights / weights.sum()
+
+    @property
+    def _patch_embed(self) -> Any:
+        return self._model.patch_embed
+
+    @property
+    def _pools_prefix(self) -> bool:
+        return bool(getattr(self._model, "pool_include_prefix", False))
+
+    def _describe_pooling(self) -> Pooling | None:
+        pool = getattr(self._model, "attn_pool", None)
+        if pool is not None:
+            return attention_pooling(pool, "attn_pool", 0 if self._pools_prefix else self.num_prefix_tokens)
+        if self._model.global_pool not in ("token", "avg"):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} pools by {self._model.global_pool!r}, which no weights over the tokens "
+                f"describe. Create it with global_pool='avg' or 'token'."
+            )
+        return None
+
+
+@register_layout(VisionTransformerDistilled)
+class DistilledLayout(VisionTransformerLayout):
+    """DeiT with a distillation token: the logits are the mean of two heads, so the read-out has two rows."""
+
+    def readout(self, tokens: int) -> torch.Tensor:
+        weights = torch.zeros(tokens)
+        weights[:2] = 0.5
+        return weights
+
+
+def attention_pooling(pool: nn.Module, name: str, first_token: int) -> Pooling:
+    """Describe one of timm's attention pooling heads.
+
+    Args:
+        pool: An ``AttentionPoolLatent`` or ``AttentionPoolPrr``.
+        name: Its dotted path.
+        first_token: The first token that it pools.
+
+    Raises:
+        UnsupportedModelError: If it is of another class, or adds position embeddings of its own.
+    """
+    module: Any = pool
+    heads = module.num_heads
+
+    def rows(queries: int) -> torch.Tensor:
+        weights = torch.zeros(queries)
+        weights[: 1 if module.pool == "token" else queries] = 1
+        return weights / weights.sum()
+
+    if isinstance(pool, AttentionPoolPrr):
+        width = module.out_features
+        if not (isinstance(module.pre_norm, nn.Identity) and isinstance(module.post_norm, nn.Identity)):
+            raise UnsupportedModelError(f"{name} normalises inside its pooling. Build it without pre_norm and post_norm.")
+        weight = module.num_heads, width // heads, width
+        branch = AttentionBranch(name, pool, (), lambda: torch.eye(width).reshape(weight))
+    elif isinstance(pool, AttentionPoolLatent):
+        if module.pos_embed is not None:
+            raise UnsupportedModelError(f"{name} adds position embeddings to the pooled tokens. Build it with pos_embed=''.")
+        project = (Linear(module.proj.weight, module.proj.bias),) if isinstance(module.proj, nn.Linear) else ()
+
+        def value_weight() -> torch.Tensor:
+            weight: torch.Tensor = module.kv.weight
+            return weight[weight.shape[0] // 2 :].reshape(heads, -1, weight.shape[-1])
+
+        branch = AttentionBranch(name, pool, project, value_weight)
+    else:
+        raise UnsupportedModelError(
+            f"{name} is a {type(pool).__name__}. Known pooling heads: AttentionPoolLatent, AttentionPoolPrr."
+        )
+    return Pooling(branch, first_token, rows)

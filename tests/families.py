@@ -1,0 +1,141 @@
+"""Tiny models of every supported family, with weights drawn so that a mistake shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from timm.layers import HybridEmbed
+from timm.layers.attention import Attention
+from timm.models.beit import Beit
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
+from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
+from timm.models.vision_transformer import (
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    ParallelThingsBlock,
+    ResPostBlock,
+    VisionTransformer,
+)
+from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTransformerRelPos
+from torch import nn
+
+SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
+
+
+class _Stem(nn.Module):
+    """A convolutional backbone for the hybrid stem."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def _vit(**kwargs: object) -> VisionTransformer:
+    return VisionTransformer(**(SMALL | kwargs))
+
+
+def _eva(**kwargs: object) -> Eva:
+    return Eva(**(SMALL | {"use_rot_pos_emb": True} | kwargs))
+
+
+FAMILIES: dict[str, Callable[[], nn.Module]] = {
+    "cls": _vit,
+    "registers": partial(_vit, reg_tokens=4, no_embed_class=True, init_values=0.5),
+    "average": partial(_vit, class_token=False, global_pool="avg"),
+    "average_with_prefix": partial(_vit, global_pool="avg", pool_include_prefix=True),
+    "map_pooling": partial(_vit, class_token=False, global_pool="map"),
+    "map_pooling_with_cls": partial(_vit, global_pool="map"),
+    "prr_pooling": partial(_vit, global_pool="prr"),
+    "clip": partial(_vit, pre_norm=True, no_embed_class=True),
+    "qk_norm": partial(_vit, qk_norm=True),
+    "scale_norm": partial(_vit, scale_attn_norm=True, scale_mlp_norm=True),
+    "no_biases": partial(_vit, qkv_bias=False, proj_bias=False),
+    "post_norm": partial(_vit, block_fn=ResPostBlock),
+    "parallel_scaling": partial(_vit, block_fn=ParallelScalingBlock, init_values=0.7),
+    "parallel_fused_out": partial(_vit, block_fn=partial(ParallelScalingBlock, fuse_out_proj=True)),
+    "parallel_things": partial(_vit, block_fn=ParallelThingsBlock, init_values=0.7),
+    "differential": partial(_vit, attn_layer="diff", embed_dim=48),
+    "differential_parallel": partial(_vit, block_fn=DiffParallelScalingBlock, embed_dim=48),
+    "dynamic_rectangular": partial(_vit, dynamic_img_size=True),
+    "dynamic_padded": partial(_vit, dynamic_img_size=True, dynamic_img_pad=True),
+    "rectangular": partial(_vit, img_size=(32, 48)),
+    "hybrid": partial(_vit, embed_layer=partial(HybridEmbed, _Stem()), patch_size=2),
+    "distilled": lambda: VisionTransformerDistilled(**SMALL),
+    "beit": lambda: Beit(**SMALL, use_rel_pos_bias=True, init_values=0.5),
+    "beit_shared_bias": lambda: Beit(**SMALL, use_shared_rel_pos_bias=True, global_pool="token"),
+    "eva": partial(_eva, use_rot_pos_emb=False, init_values=0.5),
+    "eva02": partial(_eva, swiglu_mlp=True, scale_mlp=True, scale_attn_inner=True, qkv_fused=False),
+    "eva_post_norm": partial(_eva, use_post_norm=True, swiglu_mlp=True),
+    "dinov3": partial(
+        _eva,
+        attn_type="rope",
+        rope_type="dinov3",
+        num_reg_tokens=4,
+        use_abs_pos_emb=False,
+        init_values=0.5,
+        dynamic_img_size=True,
+        global_pool="token",
+    ),
+    "grouped_query": partial(
+        _eva, attn_type="rope", qkv_fused=False, num_kv_heads=1, attn_only_layer_scale=True, init_values=0.5
+    ),
+    "eva_map_pooling": partial(_eva, global_pool="map"),
+    "relative_position": lambda: VisionTransformerRelPos(**SMALL, init_values=0.5),
+    "relative_position_cls": lambda: VisionTransformerRelPos(
+        **SMALL, rel_pos_type="bias", class_token=True, global_pool="token", init_values=0.5
+    ),
+    "relative_position_post_norm": lambda: VisionTransformerRelPos(
+        **SMALL, block_fn=ResPostRelPosBlock, init_values=None
+    ),
+    "naflex": lambda: NaFlexVit(
+        NaFlexVitCfg(patch_size=8, embed_dim=24, depth=3, num_heads=3, class_token=True, global_pool="token"),
+        num_classes=5,
+        img_size=32,
+    ),
+}
+SIZES = {"dynamic_rectangular": (24, 40), "dynamic_padded": (29, 35), "rectangular": (32, 48), "dinov3": (40, 24)}
+
+
+def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A model in eval mode whose weights, norms, biases and LayerScale are all far from their defaults."""
+    torch.manual_seed(0)
+    model = FAMILIES[name]().eval()
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            if "lambda" in path:
+                continue
+            if parameter.ndim > 1:
+                parameter.normal_(std=1.2 * parameter[0].numel() ** -0.5)
+            else:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+        for buffer in model.buffers():
+            if buffer.is_floating_point() and buffer.ndim == 1 and buffer.numel() in (8, 12):
+                buffer.add_(torch.rand_like(buffer))
+    return model.to(dtype)
+
+
+def images(name: str, batch: int = 3, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Images of a size that the model takes."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, 3, *SIZES.get(name, (32, 32)), generator=generator, dtype=torch.float64).to(dtype)
+
+
+class HandWritten(Attention):
+    """Attention with its softmax written out, as many private models have it."""
+
+    def forward(self, x: torch.Tensor, attn_mask: object = None, is_causal: bool = False) -> torch.Tensor:
+        batch, tokens, _ = x.shape
+        q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        attention = self.attn_drop(((q * self.scale) @ k.transpose(-2, -1)).softmax(-1))
+        return self.proj((attention @ v).transpose(1, 2).reshape(batch, tokens, -1))
+
+
+FAMILIES["written_out"] = partial(_vit, attn_layer=HandWritten)
