@@ -1,0 +1,1 @@
+"""The methods: one Captum attribution class a file."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar, cast
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from captum._utils.common import _format_additional_forward_args
 from captum.attr import GradientAttribution
+from timm.layers import DropPath, PatchDropout
 from torch import nn
 
 from captum_astro.attr._target import Output, output_seed, select_samples
@@ -69,14 +71,14 @@ class TokenAttribution(GradientAttribution):
         """Run the method on a batch, in parts if asked, and bring its tokens into the form asked for."""
         if attribute_to not in ("input", "pixels", "grid", "tokens"):
             raise ValueError(f"attribute_to is 'input', 'pixels', 'grid' or 'tokens', not {attribute_to!r}.")
-        (images,) = inputs if isinstance(inputs, tuple) and len(inputs) == 1 else (inputs,)
+        images: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         maps = []
         for chosen, passed in self._passes(
             images, target, additional_forward_args, internal_batch_size, walker, output=output, layers=layers
         ):
             maps.append(_shaped(chosen.tokens, passed[0], passed[1], images, attribute_to))
         attributions = torch.cat(maps)
-        return cast(TensorOrTuple, (attributions,) if isinstance(inputs, tuple) else attributions)
+        return (attributions,) if isinstance(inputs, tuple) else attributions
 
     def _passes(
         self,
@@ -109,24 +111,25 @@ class TokenAttribution(GradientAttribution):
             passed = walk(
                 layout,
                 model,
-                lambda part=part, arguments=arguments: model(_plain(part), *arguments),
+                partial(_forward, model, part, arguments),
                 chosen,
-                seed=(lambda out, wanted=wanted: output_seed(out, wanted, output)) if self.needs_gradient else None,
+                seed=partial(output_seed, target=wanted, kind=output) if self.needs_gradient else None,
                 blocks=blocks,
             )
             passes.append((chosen, (layout, passed)))
         if self.needs_gradient and output == "probability" and getattr(layout.model, "num_classes", None) == 0:
             warnings.warn(
-                f"{type(layout.model).__name__} has no classifier (num_classes=0): the softmax of its features is not a "
-                f"probability. Pass output='logit' to explain one feature.",
+                f"{type(layout.model).__name__} has no classifier (num_classes=0): the softmax of its features is "
+                f"not a probability. Pass output='logit' to explain one feature.",
                 stacklevel=4,
             )
         return passes
 
 
-def _plain(images: torch.Tensor) -> torch.Tensor:
-    """Inference tensors cannot be saved for a backward pass; a copy can."""
-    return images.clone() if images.is_inference() else images
+def _forward(model: nn.Module, images: torch.Tensor, arguments: list[Any]) -> torch.Tensor:
+    # an inference tensor cannot be saved for a backward pass; a copy can
+    output: torch.Tensor = model(images.clone() if images.is_inference() else images, *arguments)
+    return output
 
 
 def _unwrapped(forward_func: Any) -> nn.Module:
@@ -163,12 +166,14 @@ def _check_images(images: Any, model: nn.Module, layout: Layout) -> None:
         raise ValueError(f"{type(model).__name__} takes {channels} channels; the images have {images.shape[1]}.")
     if not torch.isfinite(images).all():
         raise ValueError("The images contain NaN or infinite values.")
-    noisy = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
-    if any(
-        module.training and (isinstance(module, noisy) or type(module).__name__ == "DropPath") and getattr(module, "p", 1)
-        for module in model.modules()
-    ):
+    if any(module.training and _is_random(module) for module in model.modules()):
         warnings.warn("The model is in train mode, so its output is random. Call model.eval() first.", stacklevel=5)
+
+
+def _is_random(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    return isinstance(module, DropPath | PatchDropout | nn.modules.batchnorm._BatchNorm)
 
 
 def _block_numbers(layers: Iterable[int], blocks: int) -> set[int]:

@@ -49,7 +49,7 @@ def output_seed(output: torch.Tensor, target: Any, kind: Output) -> Seed:
 
 def _chosen(score: torch.Tensor, target: Any) -> torch.Tensor:
     try:
-        chosen = _select_targets(score, target)
+        chosen: torch.Tensor = _select_targets(score, target)
     except (IndexError, RuntimeError) as error:
         raise IndexError(
             f"target {target} is out of range: the model gives {tuple(score.shape[1:])} outputs a sample, so classes "

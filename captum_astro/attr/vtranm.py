@@ -28,8 +28,9 @@ class VTranM(TokenAttribution):
         U = I + \mathrm{gain} \cdot \mathbb{E}_h[(\partial p / \partial A_h)^+ \odot A_h W_h], \qquad U = I + W,
 
     :math:`W = \mathrm{diag}(\|\tilde E_j\| / \|E_j\| \cdot \mathrm{NECC}(j))`, NECC the softmax over the tokens of
-    :math:`\cos(E_j, \tilde E_j)`, and :math:`C_0 = \mathrm{diag}(\|E_{0,j}\|)`. The row is the class token's, or the mean
-    of those that the model averages; with a pooling head it is the head's own map, by the same rule without :math:`I`.
+    :math:`\cos(E_j, \tilde E_j)`, and :math:`C_0 = \mathrm{diag}(\|E_{0,j}\|)`. The row is the class token's, or
+    the mean of those that the model averages; with a pooling head it is the head's own map, by the same rule without
+    :math:`I`.
 
     Source: Wu et al., "Token Transformation Matters", CVPR 2024 (arXiv 2403.14552), Eq. 6 to 16, where the method
     is called TokenTM. It was published for models with a class token. ``gain`` and ``include_norm=True`` (exact in
@@ -94,7 +95,8 @@ class VTranM(TokenAttribution):
         Raises:
             AssertionError: If the target is of no form that Captum takes, or is needed and not given.
             IndexError: If the target is out of range.
-            ValueError: If an argument is not one of its values, or the images are empty, not finite or of a wrong shape.
+            ValueError: If an argument is not one of its values, or the images are empty, not finite or of a wrong
+                shape.
             UnsupportedModelError: If what was captured does not rebuild what the model computed.
         """
 

@@ -35,7 +35,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         for module in model.modules():
             if getattr(module, "fused_attn", None) is False:
                 undo.callback(setattr, module, "fused_attn", False)
-                module.fused_attn = True
+                setattr(module, "fused_attn", True)  # noqa: B010  (Module types every attribute as a tensor)
         if any(module.training for module in model.modules()):
             undo.enter_context(torch.random.fork_rng())
             saved = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,12 +66,12 @@ class Recorder(TorchFunctionMode):
         except BaseException:
             self._remove()
             raise
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._remove()
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -131,13 +132,13 @@ class Recorder(TorchFunctionMode):
         layout = self.layout
         self._hook_pre(layout.model, self._note_size)
         for index, stage in enumerate(self.stages):
-            self._tap(stage.stream, lambda x, i=index: self._note_stream(i, x))
+            self._tap(stage.stream, partial(self._note_stream, index))
             for branch in stage.branches:
                 if isinstance(branch, AttentionBranch):
                     self._watch(branch)
                 else:
-                    self._tap(branch.output, lambda x, b=branch: self._feed_forward.__setitem__(id(b), x.detach()))
-        self._tap(layout.final_stream, lambda x: self._note_stream(len(self.stages), x))
+                    self._tap(branch.output, partial(self._note_output, branch))
+        self._tap(layout.final_stream, partial(self._note_stream, len(self.stages)))
         if layout.pooling is not None:
             self._watch(layout.pooling.branch)
 
@@ -147,10 +148,7 @@ class Recorder(TorchFunctionMode):
         self._handles.append(handle)
         for step in branch.steps:
             if isinstance(step, Norm):
-                self._tap(
-                    Tap(step.module),
-                    lambda x, s=step: self._scales.__setitem__(id(s), inverse_deviation(s.module, x.detach())),
-                )
+                self._tap(Tap(step.module), partial(self._note_norm, step))
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._here() and self._current:
@@ -160,6 +158,12 @@ class Recorder(TorchFunctionMode):
     def _note_size(self, x: Any) -> None:
         if isinstance(x, torch.Tensor) and x.ndim == 4:
             self.image_size = (x.shape[-2], x.shape[-1])
+
+    def _note_output(self, branch: FeedForwardBranch, x: torch.Tensor) -> None:
+        self._feed_forward[id(branch)] = x.detach()
+
+    def _note_norm(self, norm: Norm, x: torch.Tensor) -> None:
+        self._scales[id(norm)] = inverse_deviation(norm.module, x.detach())
 
     def _note_stream(self, index: int, x: torch.Tensor) -> None:
         if index == self._gradient_from and not x.requires_grad:

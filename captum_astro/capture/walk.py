@@ -143,7 +143,7 @@ class _Walk:
         recorder, layout = self._recorder, self._layout
         missing = [i for i in range(len(recorder.stages) + 1) if i not in recorder.streams]
         if missing:
-            raise UnsupportedModelError(f"The residual stream before stage {missing[0]} was not seen in the forward pass.")
+            raise UnsupportedModelError(f"The residual stream before stage {missing[0]} was not seen in the pass.")
         for index, stage in enumerate(recorder.stages):
             stream = recorder.streams[index]
             self._records[index] = [

@@ -1,0 +1,1 @@
+"""The maths of each method on plain tensors."""

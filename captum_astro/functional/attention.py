@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -29,6 +29,10 @@ class Softmax:
     bias: torch.Tensor | None = None
     causal: bool = False
 
+    def prepared(self) -> Softmax:
+        """The same with a key laid out for many products: a slice of a fused projection would be copied each time."""
+        return replace(self, key=widen(self.key).contiguous())
+
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """The attention of the queries from ``start`` to ``stop``: ``(B, H, stop - start, n)``, rows sum to 1."""
         query = widen(self.query[:, :, start:stop]) * self.scale
@@ -47,6 +51,10 @@ class Given:
     """An attention map ``(B, H, m, n)`` that the model computed itself."""
 
     attention: torch.Tensor
+
+    def prepared(self) -> Given:
+        """The same."""
+        return self
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """The rows from ``start`` to ``stop``: ``(B, H, stop - start, n)``."""
@@ -83,12 +91,13 @@ class Attention:
         return total
 
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """All rows in order, a chunk at a time: the slice of queries, and its ``(B, H, rows, n)``."""
+        """All rows in order, a chunk at a time: the slice of queries, and its ``(B, H, rows, n)``, yours to change."""
         batch, heads, keys = self.value.shape[0], self.value.shape[1], self.value.shape[2]
         step = max(1, CHUNK_ELEMENTS // max(1, batch * heads * keys))
+        ready = replace(self, maps=tuple(part.prepared() for part in self.maps))
         for start in range(0, self.queries, step):
             stop = min(start + step, self.queries)
-            yield slice(start, stop), self.rows(start, stop)
+            yield slice(start, stop), ready.rows(start, stop)
 
 
 def attention_gradient(output_gradient: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

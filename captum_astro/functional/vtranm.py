@@ -3,8 +3,8 @@
 Source: Wu, Duan, Kang, Tang, Yan, "Token Transformation Matters: Towards Faithful Post-hoc Explanation for Vision
 Transformer", CVPR 2024 (arXiv 2403.14552), where the measure is called TokenTM. Equation numbers are the paper's.
 
-With ``E`` the residual stream, ``E~_h`` the vector that head h adds per unit of attention, ``A_h`` its attention map and
-``p`` the explained output, each layer has an update map, and a row ``r`` of the product of all of them is what is read::
+With ``E`` the residual stream, ``E~_h`` the vector that head h adds per unit of attention, ``A_h`` its attention map
+and ``p`` the explained output, each layer has an update map, and some row of their product is what is read::
 
     C_0 = diag(|E_0|)
     attention:     U = I + gain * mean_h [ relu(dp/dA_h) * A_h W_h ],  W_h = diag(|E~_h| / |E| * NECC_h)
@@ -121,12 +121,13 @@ def attention_update(
     total = weights.new_zeros(batch, heads, rows.shape[1], keys)
     folded = weights.new_zeros(batch, rows.shape[1], keys)
     single = rows.shape[1] == 1
-    for chunk, update in attention.chunks():
-        update = update * attention_gradient(gradient[:, :, chunk], attention.value).clamp_(min=0)
+    value = widen(attention.value).contiguous()
+    for chunk, probabilities in attention.chunks():
+        update = attention_gradient(gradient[:, :, chunk], value).clamp_(min=0).mul_(probabilities)
         if query_scale is not None:
-            update = update * query_scale[:, :, chunk, None]
+            update.mul_(query_scale[:, :, chunk, None])
         if single:
-            total += rows[:, None, :, chunk] @ update
+            total += torch.einsum("bqi,bhij->bhqj", rows[:, :, chunk], update)
         else:
             folded += rows[:, :, chunk] @ (update * weights[:, :, None]).mean(1)
     return (total * weights[:, :, None]).mean(1) if single else folded

@@ -100,9 +100,7 @@ def layout_for(model: nn.Module) -> Layout:
         (14, 14)
     """
     if isinstance(model, torch.jit.ScriptModule):
-        raise UnsupportedModelError(
-            "A ScriptModule hides its layers. Pass the Python model that it was made from."
-        )
+        raise UnsupportedModelError("A ScriptModule hides its layers. Pass the Python model that it was made from.")
     found: list[tuple[str, nn.Module, type[Layout]]] = []
     for name, module in model.named_modules():
         inside = any(name == outer or name.startswith(outer + ".") or outer == "" for outer, _, _ in found)

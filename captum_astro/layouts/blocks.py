@@ -86,21 +86,24 @@ def _parallel_scaling(block: Any, index: int, path: str) -> list[Stage]:
     if block.out_proj is not None:
         # one projection for both: its first columns read the heads, the others the feed-forward layer
         project = Linear(block.out_proj.weight[:, :dim], block.out_proj.bias)
-        ffn_tap, ffn_step = Tap(block.mlp_drop, "output"), (Linear(block.out_proj.weight[:, dim:]),)
+        ffn_tap = Tap(block.mlp_drop, "output")
+        ffn_steps: tuple[Step, ...] = (Linear(block.out_proj.weight[:, dim:]),)
     else:
         project = Linear(block.attn_out_proj.weight, block.attn_out_proj.bias)
-        ffn_tap, ffn_step = Tap(block.mlp_out_proj, "output"), ()
+        ffn_tap, ffn_steps = Tap(block.mlp_out_proj, "output"), ()
     scale = _scale(block.ls)
-    heads, steps, weights = block.num_heads, (project, *scale), _single
+    heads, weights = block.num_heads, _single
+    steps: tuple[Step, ...] = (project, *scale)
     if hasattr(block, "sub_norm"):
         steps = (*_differential_norm(block), *steps)
         weights = _differential_weights(block)
 
     def value_weight() -> torch.Tensor:
-        return block.in_proj.weight[-dim:].reshape(heads, dim // heads, -1)
+        weight: torch.Tensor = block.in_proj.weight
+        return weight[-dim:].reshape(heads, dim // heads, -1)
 
     attention = AttentionBranch(f"{path}.attn", block, steps, value_weight, weights)
-    feed_forward = FeedForwardBranch(f"{path}.mlp", ffn_tap, (*ffn_step, *scale))
+    feed_forward = FeedForwardBranch(f"{path}.mlp", ffn_tap, (*ffn_steps, *scale))
     return [Stage(index, Tap(block.in_norm), (attention, feed_forward))]
 
 
@@ -151,9 +154,9 @@ def attention_branch(
 
 
 def _value_weight(attention: Any) -> torch.Tensor:
-    heads = attention.num_heads
+    heads = int(attention.num_heads)
     if attention.qkv is not None:
-        weight = attention.qkv.weight
+        weight: torch.Tensor = attention.qkv.weight
         weight = weight[2 * weight.shape[0] // 3 :]
         return weight.reshape(heads, -1, weight.shape[-1])
     weight = attention.v_proj.weight
@@ -174,7 +177,7 @@ def _differential_norm(module: Any) -> tuple[Step, ...]:
 
 
 def _layer_scale(block: Any, which: int) -> tuple[Step, ...]:
-    """timm keeps LayerScale as a module (``ls1``) or as a parameter (``gamma_1``)."""
+    """LayerScale: timm keeps it as a module (``ls1``) or as a parameter (``gamma_1``)."""
     gamma = getattr(block, f"gamma_{which}", None)
     return _scale(getattr(block, f"ls{which}", None)) if gamma is None else (Scale(gamma),)
 

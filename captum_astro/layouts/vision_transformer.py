@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers import AttentionPoolLatent, AttentionPoolPrr
@@ -30,7 +30,7 @@ class VisionTransformerLayout(Layout):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self._model: Any = model
-        self._stages = describe_blocks(self._model.blocks)
+        self._stages = describe_blocks(cast(Any, model).blocks)
         self.pooling = self._describe_pooling()
 
     @property
@@ -57,7 +57,7 @@ class VisionTransformerLayout(Layout):
         return rows * int(patch_height), columns * int(patch_width)
 
     def readout(self, tokens: int) -> torch.Tensor:
-        weights = torch.zeros(tokens)
+        weights = torch.zeros(tokens, dtype=torch.float64)
         if self._model.global_pool == "token":
             weights[0] = 1
         else:
@@ -89,7 +89,7 @@ class DistilledLayout(VisionTransformerLayout):
     """DeiT with a distillation token: the logits are the mean of two heads, so the read-out has two rows."""
 
     def readout(self, tokens: int) -> torch.Tensor:
-        weights = torch.zeros(tokens)
+        weights = torch.zeros(tokens, dtype=torch.float64)
         weights[:2] = 0.5
         return weights
 
@@ -109,19 +109,19 @@ def attention_pooling(pool: nn.Module, name: str, first_token: int) -> Pooling:
     heads = module.num_heads
 
     def rows(queries: int) -> torch.Tensor:
-        weights = torch.zeros(queries)
+        weights = torch.zeros(queries, dtype=torch.float64)
         weights[: 1 if module.pool == "token" else queries] = 1
         return weights / weights.sum()
 
     if isinstance(pool, AttentionPoolPrr):
         width = module.out_features
         if not (isinstance(module.pre_norm, nn.Identity) and isinstance(module.post_norm, nn.Identity)):
-            raise UnsupportedModelError(f"{name} normalises inside its pooling. Build it without pre_norm and post_norm.")
+            raise UnsupportedModelError(f"{name} normalises while it pools. Build it without pre_norm and post_norm.")
         weight = module.num_heads, width // heads, width
         branch = AttentionBranch(name, pool, (), lambda: torch.eye(width).reshape(weight))
     elif isinstance(pool, AttentionPoolLatent):
         if module.pos_embed is not None:
-            raise UnsupportedModelError(f"{name} adds position embeddings to the pooled tokens. Build it with pos_embed=''.")
+            raise UnsupportedModelError(f"{name} adds position embeddings of its own. Build it with pos_embed=''.")
         project = (Linear(module.proj.weight, module.proj.bias),) if isinstance(module.proj, nn.Linear) else ()
 
         def value_weight() -> torch.Tensor:

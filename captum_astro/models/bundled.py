@@ -5,29 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from timm.models import build_model_with_cfg, register_model
-from timm.models.registry import generate_default_cfgs
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 
 WEIGHTS = Path(__file__).parent / "weights"
 NAME = "scenes_vit_tiny_patch4_64"
 
-default_cfgs = generate_default_cfgs({
-    f"{NAME}.digits": {
-        "file": str(WEIGHTS / f"{NAME}.safetensors"),
-        "num_classes": 10,
-        "input_size": (3, 64, 64),
-        "crop_pct": 1.0,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "label_names": tuple("0123456789"),
-        "license": "bsd-3-clause",
+default_cfgs = generate_default_cfgs(
+    {
+        f"{NAME}.digits": {
+            "file": str(WEIGHTS / f"{NAME}.safetensors"),
+            "num_classes": 10,
+            "input_size": (3, 64, 64),
+            "crop_pct": 1.0,
+            "interpolation": "bicubic",
+            "fixed_input_size": True,
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+            "label_names": tuple("0123456789"),
+            "license": "bsd-3-clause",
+        }
     }
-})
+)
 
 
 @register_model

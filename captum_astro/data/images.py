@@ -1,0 +1,76 @@
+"""Image files as RGB, whatever they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class ImageError(ValueError):
+    """A file that cannot be opened as an image."""
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """Open an image as a person sees it, in RGB.
+
+    A camera's rotation is applied, transparency shows white, 16-bit and float greys are brought to 8 bits, palettes and
+    CMYK are converted. Of several frames the first is taken.
+
+    Args:
+        path: The file.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        ImageError: If there is no such file, or it is not an image, or it is cut short. The message names it.
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+            image = ImageOps.exif_transpose(file)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file.") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: not an image that Pillow can read.") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path}: the image is damaged or cut short ({error}).") from error
+    if image.mode.startswith("I") or image.mode == "F":
+        return _eight_bits(image).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """The files themselves, and the images inside the folders, in order of name.
+
+    Raises:
+        ImageError: If a folder holds no image.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not inside:
+            raise ImageError(f"{path}: no image in this folder (looked for {', '.join(sorted(SUFFIXES))}).")
+        found += inside
+    return found
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit greys span 0 to 65535; a float image is taken to span 0 to 1, or its own range if it goes beyond."""
+    values = np.asarray(image, dtype=np.float64)
+    top = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0)))
+    return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8))

@@ -1,0 +1,124 @@
+"""Pictures of attributions. What is returned by a method is never changed, only what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def pixel_map(attributions: torch.Tensor) -> torch.Tensor:
+    """The attribution of each pixel: the sum over the channels.
+
+    Args:
+        attributions: ``(B, C, H, W)``, or ``(B, H, W)``, which is returned as it is.
+
+    Returns:
+        ``(B, H, W)``.
+    """
+    return attributions.sum(1) if attributions.ndim == 4 else attributions
+
+
+def displayable(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Undo a model's normalisation: ``(B, C, H, W)`` in [0, 1]."""
+    shape = (1, -1, 1, 1)
+    return (images * images.new_tensor(std).reshape(shape) + images.new_tensor(mean).reshape(shape)).clamp(0, 1)
+
+
+def overlay(attribution: torch.Tensor, image: torch.Tensor, ax: Axes | None = None, title: str | None = None) -> Axes:
+    """Draw one attribution over its image, by Captum's ``visualize_image_attr``.
+
+    Args:
+        attribution: ``(C, H, W)`` or ``(H, W)``. A map with negative values is drawn in two colours, red for
+            negative and green for positive; another one as heat.
+        image: ``(C, H, W)`` in [0, 1].
+        ax: Where to draw; a new figure by default.
+        title: Written above.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If the attribution and the image differ in size.
+
+    Example:
+        >>> ax = overlay(torch.rand(3, 8, 8), torch.rand(3, 8, 8), title="noise")
+    """
+    from captum.attr import visualization
+
+    if attribution.shape[-2:] != image.shape[-2:]:
+        raise ValueError(
+            f"The attribution is {tuple(attribution.shape[-2:])}, the image {tuple(image.shape[-2:])}: use "
+            f"attribute_to='pixels' or 'input'."
+        )
+    ax = ax if ax is not None else _figure(1, 1, 3.0)[1][0][0]
+    values = pixel_map(attribution[None])[0].detach().float().cpu().numpy()
+    picture = np.transpose(image.detach().float().cpu().numpy(), (1, 2, 0))
+    picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+    if not np.any(values):
+        ax.imshow(picture)
+        ax.set_title(f"{title or ''} (all zero)".strip())
+    else:
+        signed = bool((values < 0).any())
+        visualization.visualize_image_attr(
+            values,
+            picture,
+            method="blended_heat_map",
+            sign="all" if signed else "positive",
+            plt_fig_axis=(ax.get_figure(), ax),
+            cmap=None if signed else "turbo",
+            outlier_perc=1,
+            alpha_overlay=0.55,
+            title=title,
+            use_pyplot=False,
+        )
+    ax.set_axis_off()
+    return ax
+
+
+def compare(
+    images: torch.Tensor,
+    attributions: Mapping[str, torch.Tensor],
+    titles: Sequence[str] | None = None,
+    size: float = 2.2,
+) -> Figure:
+    """A grid: a row for each image, the image first and then each method over it.
+
+    Args:
+        images: ``(B, C, H, W)`` in [0, 1].
+        attributions: A name, and ``(B, C, H, W)``, ``(B, 1, H, W)`` or ``(B, H, W)``, for each method.
+        titles: What is written above each image.
+        size: Width of a panel in inches.
+
+    Returns:
+        A figure; ``figure.savefig(path)`` writes it.
+
+    Example:
+        >>> figure = compare(torch.rand(2, 3, 8, 8), {"noise": torch.rand(2, 3, 8, 8)}, ["a", "b"])
+    """
+    figure, axes = _figure(len(images), 1 + len(attributions), size)
+    for row, image in enumerate(images):
+        picture = np.transpose(image.detach().float().cpu().numpy(), (1, 2, 0))
+        axes[row][0].imshow(picture, cmap="gray" if picture.shape[2] == 1 else None)
+        axes[row][0].set_axis_off()
+        if titles is not None:
+            axes[row][0].set_title(titles[row])
+        for column, (name, values) in enumerate(attributions.items(), start=1):
+            overlay(values[row], image, axes[row][column], name if row == 0 else None)
+    return figure
+
+
+def _figure(rows: int, columns: int, size: float) -> tuple[Figure, Any]:
+    """A figure of its own canvas, so that nothing is opened on a screen or kept by pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * size, rows * (size + 0.25)), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
