@@ -67,7 +67,7 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "dynamic_rectangular": partial(_vit, dynamic_img_size=True),
     "dynamic_padded": partial(_vit, dynamic_img_size=True, dynamic_img_pad=True),
     "rectangular": partial(_vit, img_size=(32, 48)),
-    "hybrid": partial(_vit, embed_layer=partial(HybridEmbed, _Stem()), patch_size=2),
+    "hybrid": lambda: _vit(embed_layer=partial(HybridEmbed, _Stem()), patch_size=2),
     "distilled": lambda: VisionTransformerDistilled(**SMALL),
     "beit": lambda: Beit(**SMALL, use_rel_pos_bias=True, init_values=0.5),
     "beit_shared_bias": lambda: Beit(**SMALL, use_shared_rel_pos_bias=True, global_pool="token"),

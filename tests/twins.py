@@ -108,10 +108,8 @@ def block_stages(block: Any, pairs: Any, seen: Any, outs: Any) -> list[tuple[tor
         stream = seen[block][0]
         part = attention_part(block, stream, outs[block.in_norm][0], pairs, seen, gamma(block, "ls"))
         hidden, dim = outs[block.mlp_act][0], stream.shape[1]
-        if block.out_proj is not None:
-            added = hidden @ block.out_proj.weight[:, dim:].T
-        else:
-            added = outs[block.mlp_out_proj][0]
+        fused = block.out_proj is not None
+        added = hidden @ block.out_proj.weight[:, dim:].T if fused else outs[block.mlp_out_proj][0]
         scale = gamma(block, "ls")
         return [(stream, [part, Part(added=added if scale is None else added * scale)])]
     pre = "Post" not in type(block).__name__

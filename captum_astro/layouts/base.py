@@ -24,28 +24,19 @@ class Layout(ABC):
 
     Attributes:
         model: The same.
+        stages: The residual adds, in the order in which they are computed.
+        final_stream: Where the residual stream that leaves the last stage can be read.
+        num_prefix_tokens: How many tokens stand before the patch tokens: class, distillation and register tokens.
         pooling: The attention that pools the final stream, or None where `readout` holds.
     """
 
+    stages: list[Stage]
+    final_stream: Tap
+    num_prefix_tokens: int
     pooling: Pooling | None = None
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-
-    @property
-    @abstractmethod
-    def stages(self) -> list[Stage]:
-        """The residual adds in the order in which they are computed."""
-
-    @property
-    @abstractmethod
-    def final_stream(self) -> Tap:
-        """Where the residual stream that leaves the last stage can be read."""
-
-    @property
-    @abstractmethod
-    def num_prefix_tokens(self) -> int:
-        """How many tokens stand before the patch tokens: class, distillation and register tokens."""
 
     @abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from timm.layers import AttentionPoolLatent, AttentionPoolPrr
@@ -13,7 +13,7 @@ from torch import nn
 from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.blocks import describe_blocks
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, Linear, Pooling, Stage, Tap
+from captum_astro.layouts.structure import AttentionBranch, Linear, Pooling, Tap
 
 
 @register_layout(VisionTransformer)
@@ -30,20 +30,10 @@ class VisionTransformerLayout(Layout):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self._model: Any = model
-        self._stages = describe_blocks(cast(Any, model).blocks)
+        self.stages = describe_blocks(self._model.blocks)
+        self.final_stream = Tap(self._model.blocks[-1], "output")
+        self.num_prefix_tokens = int(self._model.num_prefix_tokens)
         self.pooling = self._describe_pooling()
-
-    @property
-    def stages(self) -> list[Stage]:
-        return self._stages
-
-    @property
-    def final_stream(self) -> Tap:
-        return Tap(self._model.blocks[-1], "output")
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        return int(self._model.num_prefix_tokens)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self._patch_embed.dynamic_feat_size((height, width))

@@ -1,0 +1,273 @@
+"""What Captum's users and tools expect, generated over every exported method."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import NoiseTunnel
+from captum.metrics import infidelity, sensitivity_max
+from torch import nn
+
+import captum_astro
+from captum_astro import UnsupportedModelError, explainers
+from tests.families import FAMILIES, build, images
+
+METHODS = [explainer.method for explainer in explainers()]
+every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
+# what changes how a batch runs: pooling, biases, norms after the heads, several branches
+MIXED = torch.tensor([1, 3, 0])
+
+
+def _state(model: nn.Module) -> dict[str, Any]:
+    """All that a call might leave changed."""
+    return {
+        "hooks": [
+            (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks), len(m._backward_pre_hooks))
+            for m in model.modules()
+        ],
+        "flags": [p.requires_grad for p in model.parameters()],
+        "grad": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "modes": [m.training for m in model.modules()],
+        "fused": [getattr(m, "fused_attn", None) for m in model.modules()],
+        "keys": [sorted(vars(m)) for m in model.modules()],
+        "weights": [t.clone() for t in model.state_dict().values()],
+    }
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    plain = all(a[k] == b[k] for k in ("hooks", "flags", "modes", "fused", "keys"))
+    tensors = all(
+        (x is None and y is None) or torch.equal(x, y)
+        for key in ("grad", "weights")
+        for x, y in zip(a[key], b[key], strict=True)
+    )
+    return plain and tensors
+
+
+@every_method
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_batch_is_its_images_one_by_one(method: Any, name: str) -> None:
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        model, x = build(name, dtype), images(name, dtype=dtype)
+        together = method(model).attribute(x, target=MIXED)
+        alone = torch.cat([method(model).attribute(x[i : i + 1], target=int(MIXED[i])) for i in range(3)])
+        parts = method(model).attribute(x, target=MIXED, internal_batch_size=2)
+        assert together.shape == x.shape
+        assert together.dtype == x.dtype
+        assert together.is_contiguous()
+        scale = float(alone.abs().max())
+        assert scale > 0
+        for other in (together, parts):
+            assert (other - alone).abs().max() <= tolerance * scale
+            torch.testing.assert_close(other, alone, atol=1e-6, rtol=0)
+
+
+@every_method
+def test_targets(method: Any) -> None:
+    model, x = build("cls"), images("cls")
+    explain = method(model).attribute
+    ones = explain(x, target=1)
+    for same in (torch.tensor(1), torch.tensor([1]), [1, 1, 1], torch.tensor([1, 1, 1]), (1,), [(1,)] * 3, -4):
+        torch.testing.assert_close(explain(x, target=same), ones)
+    mixed = explain(x, target=MIXED)
+    torch.testing.assert_close(explain(x, target=MIXED.tolist()), mixed)
+    if explainers()[METHODS.index(method)].needs_gradient:
+        assert not torch.allclose(mixed[0], mixed[1])
+        for wrong in (5, -6, [0, 1, 5], torch.tensor([0, 1, 5])):
+            with pytest.raises(IndexError, match="out of range"):
+                explain(x, target=wrong)
+        for wrong in (None, np.int64(1), [0, 1], torch.tensor([[0], [1], [2]]), True, "tabby"):
+            with pytest.raises(AssertionError):
+                explain(x, target=wrong)
+
+
+@every_method
+def test_a_tuple_for_a_tuple(method: Any) -> None:
+    model, x = build("cls"), images("cls")
+    (given,) = method(model).attribute((x,), target=1)
+    torch.testing.assert_close(given, method(model).attribute(x, target=1))
+    with pytest.raises(AssertionError, match="one tensor of images"):
+        method(model).attribute((x, x), target=1)
+    with pytest.raises(AssertionError, match="one tensor of images"):
+        method(model).attribute([x], target=1)
+
+
+@every_method
+def test_under_no_grad_and_inference_mode(method: Any) -> None:
+    model, x = build("cls"), images("cls")
+    expected = method(model).attribute(x, target=1)
+    assert not expected.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(method(model).attribute(x, target=1), expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(method(model).attribute(x.clone(), target=1), expected)
+
+
+@every_method
+def test_captum_tools(method: Any) -> None:
+    model, x = build("cls", torch.float32), images("cls", dtype=torch.float32)
+    explain = method(model)
+    noisy = NoiseTunnel(explain).attribute(x, target=MIXED, nt_samples=2, stdevs=0.0, nt_type="smoothgrad")
+    torch.testing.assert_close(noisy, explain.attribute(x, target=MIXED))
+    for kind in ("smoothgrad_sq", "vargrad"):
+        assert NoiseTunnel(explain).attribute(x, target=1, nt_samples=2, nt_type=kind).shape == x.shape
+    assert sensitivity_max(explain.attribute, x, target=1, n_perturb_samples=2).shape == (3,)
+
+    def noise(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        step = torch.randn_like(inputs) * 0.01
+        return step, inputs - step
+
+    attributions = explain.attribute(x, target=1)
+    assert infidelity(model, noise, x, attributions, target=1, n_perturb_samples=2).shape == (3,)
+    assert explain.get_name() == method.__name__
+    assert not explain.has_convergence_delta()
+
+
+@every_method
+@pytest.mark.parametrize("name", ["cls", "eva02", "map_pooling", "written_out"])
+def test_nothing_is_left_changed(method: Any, name: str) -> None:
+    model, x = build(name), images(name)
+    next(model.parameters()).requires_grad_(False)
+    model(x).sum().backward()
+    model.blocks[1].attn.fused_attn = False
+    x.requires_grad_(True)
+    x.grad = torch.ones_like(x)
+    before, random, kept = _state(model), torch.get_rng_state(), x.detach().clone()
+    logits = model(x)
+    method(model).attribute(x, target=1)
+    with pytest.raises((IndexError, AssertionError)):
+        method(model).attribute(x, target=99 if explainers()[METHODS.index(method)].needs_gradient else "x")
+    handle = model.blocks[2].register_forward_pre_hook(lambda m, a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        method(model).attribute(x, target=1)
+    handle.remove()
+    assert _same(before, _state(model))
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.equal(x, kept)
+    assert x.requires_grad
+    assert torch.equal(x.grad, torch.ones_like(x))
+    assert torch.equal(model(x), logits)
+    twin = copy.deepcopy(model)
+    assert torch.equal(method(twin).attribute(x, target=1), method(model).attribute(x, target=1))
+    pickle.dumps(model.state_dict())
+
+
+@every_method
+def test_train_mode_warns_and_changes_nothing(method: Any) -> None:
+    model = build("hybrid")
+    model.blocks[0].attn.proj_drop.p = 0.5
+    model.train()
+    before, random = _state(model), torch.get_rng_state()
+    with pytest.warns(UserWarning, match="train mode"):
+        method(model).attribute(images("hybrid"), target=1)
+    assert _same(before, _state(model))
+    assert torch.equal(random, torch.get_rng_state())
+
+
+@every_method
+def test_memory_stays_flat(method: Any) -> None:
+    model, x = build("parallel_things"), images("parallel_things")
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(torch.is_tensor(thing) for thing in gc.get_objects())
+
+    explain = method(model).attribute
+    for _ in range(3):
+        explain(x, target=1)
+    before = tensors()
+    for _ in range(50):
+        explain(x, target=1)
+    assert tensors() <= before
+
+
+@every_method
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["cls", "eva02", "map_pooling", "differential"])
+def test_half_precision(method: Any, dtype: torch.dtype, name: str) -> None:
+    exact = method(build(name)).attribute(images(name), target=1, attribute_to="grid")
+    rough = method(build(name, dtype)).attribute(images(name, dtype=dtype), target=1, attribute_to="grid")
+    assert rough.dtype == dtype
+    assert torch.isfinite(rough).all()
+    likeness = torch.cosine_similarity(rough.double().flatten(1), exact.flatten(1))
+    assert likeness.min() > 0.9
+
+
+@every_method
+def test_two_threads_give_the_same_maps(method: Any) -> None:
+    model, x = build("cls"), images("cls")
+    expected = [method(model).attribute(x, target=t) for t in range(4)]
+    got: dict[int, torch.Tensor] = {}
+
+    def work(start: int) -> None:
+        for _ in range(5):
+            for t in (start, start + 1):
+                got[t] = method(model).attribute(x, target=t)
+                model(x)
+
+    threads = [threading.Thread(target=work, args=(start,)) for start in (0, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for t in range(4):
+        torch.testing.assert_close(got[t], expected[t])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@every_method
+def test_wrappers(method: Any) -> None:
+    model, x = build("cls"), images("cls")
+    expected = method(model).attribute(x, target=1)
+
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, image: torch.Tensor, shift: float = 0.0) -> torch.Tensor:
+            return self.inner(image * 2 - 1 + shift)
+
+    torch.testing.assert_close(method(nn.DataParallel(model)).attribute(x, target=1), expected)
+    torch.testing.assert_close(method(nn.Sequential(model)).attribute(x, target=1), expected)
+    torch.testing.assert_close(method(Normalised()).attribute((x + 1) / 2, target=1), expected)
+    torch.testing.assert_close(method(Normalised()).attribute(x / 2, target=1, additional_forward_args=1.0), expected)
+
+
+@every_method
+def test_bad_input(method: Any) -> None:
+    model, x = build("cls"), images("cls")
+    explain = method(model).attribute
+    for wrong, message in [
+        (x[:0], "empty"),
+        (x[:, :1], "takes 3 channels"),
+        (x.masked_fill(x > 2, torch.nan), "NaN"),
+        (x[0], "floating point"),
+        (x.long(), "floating point"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            explain(wrong, target=1)
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
+        method(model.forward)
+    with pytest.raises(UnsupportedModelError, match="ScriptModule"):
+        method(torch.jit.trace(model, x))
+    with pytest.raises(UnsupportedModelError, match="has no layout"):
+        method(nn.Linear(3, 3))
+    model.set_grad_checkpointing(True)
+    with pytest.raises(UnsupportedModelError, match=r"set_grad_checkpointing\(False\)"):
+        explain(x, target=1)
+
+
+def test_every_method_is_exported_with_its_story() -> None:
+    for explainer in explainers():
+        assert getattr(captum_astro, explainer.name) is explainer.method
+        assert explainer.source
+        assert explainer.family
+        assert "Example:" in (explainer.method.__doc__ or "")

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captum_astro.data.images import ImageError, find_images, open_image
+
+RED = np.zeros((4, 6, 3), dtype=np.uint8)
+RED[..., 0] = 200
+
+
+def _saved(path: Path, image: Image.Image, **kwargs: object) -> np.ndarray:
+    image.save(path, **kwargs)
+    opened = open_image(path)
+    assert opened.mode == "RGB"
+    return np.asarray(opened)
+
+
+def test_modes(tmp_path: Path) -> None:
+    rgb = Image.fromarray(RED)
+    assert np.array_equal(_saved(tmp_path / "a.png", rgb), RED)
+    assert np.abs(_saved(tmp_path / "p.png", rgb.quantize(4)).astype(int) - RED).max() < 3
+    assert np.abs(_saved(tmp_path / "c.jpg", rgb.convert("CMYK"), quality=100).astype(int) - RED).max() < 8
+    grey = _saved(tmp_path / "g.png", rgb.convert("L"))
+    assert grey.std() == 0
+    deep = np.full((4, 6), 32768, dtype=np.uint16)
+    assert set(np.unique(_saved(tmp_path / "d.png", Image.fromarray(deep)))) == {128}
+    assert set(np.unique(_saved(tmp_path / "f.tiff", Image.fromarray(np.full((4, 6), 0.5, np.float32))))) == {128}
+    clear = rgb.convert("RGBA")
+    clear.putalpha(0)
+    assert set(np.unique(_saved(tmp_path / "t.png", clear))) == {255}
+    palette = rgb.quantize(4)
+    assert set(np.unique(_saved(tmp_path / "tp.png", palette, transparency=palette.getpixel((0, 0))))) == {255}
+
+
+def test_camera_rotation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RED).save(tmp_path / "r.jpg", exif=exif)
+    assert open_image(tmp_path / "r.jpg").size == (4, 6)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(ImageError, match=r"text\.jpg: not an image"):
+        open_image(tmp_path / "text.jpg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "x.png")
+    whole = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ImageError, match=r"cut\.png: the image is damaged or cut short"):
+        open_image(tmp_path / "cut.png")
+    with pytest.raises(ImageError, match="no such file"):
+        open_image(tmp_path / "none.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="no image in this folder"):
+        find_images([tmp_path / "empty"])
+    assert [p.name for p in find_images([tmp_path])] == ["cut.png", "text.jpg", "x.png"]

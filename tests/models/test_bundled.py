@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from captum_astro import VTranM
+from captum_astro.data.scenes import Scenes, batch
+from captum_astro.evaluation.demo import energy_on_object
+from captum_astro.models import bundled
+from captum_astro.models.loading import ModelError, class_names, load_model, preprocessing
+from captum_astro.models.training import accuracy_on_scenes, train_on_scenes
+
+
+def test_it_knows_held_out_digits() -> None:
+    model = timm.create_model(bundled.NAME, pretrained=True).eval()
+    assert accuracy_on_scenes(model, 500) >= 0.95
+    assert (bundled.WEIGHTS / f"{bundled.NAME}.safetensors").stat().st_size <= 2_000_000
+
+
+def test_the_map_falls_on_the_digit() -> None:
+    model = timm.create_model(bundled.NAME, pretrained=True).eval()
+    images, labels, masks = batch(Scenes("test", 50), range(50))
+    maps = VTranM(model).attribute((images - 0.5) / 0.5, target=labels, attribute_to="pixels")[:, 0]
+    assert energy_on_object(maps, masks).mean() > 2 * masks.float().mean()
+
+
+def test_energy() -> None:
+    masks = torch.zeros(3, 2, 2, dtype=torch.bool)
+    masks[:, 0, 0] = True
+    maps = torch.tensor([[[1.0, 3.0], [0.0, -5.0]], [[2.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    torch.testing.assert_close(energy_on_object(maps, masks), torch.tensor([0.25, 1.0, 0.0]))
+
+
+def test_training_writes_weights_that_load(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    assert "held-out digits" in train_on_scenes(path, steps=2)
+    load_model(bundled.NAME, checkpoint=path)
+
+
+def test_loading_by_name() -> None:
+    model = load_model("vit_tiny_patch16_224", pretrained=False)
+    assert not model.training
+    assert class_names(model, 1000)[281].startswith("tabby")
+    assert class_names(model, 5) == ["0", "1", "2", "3", "4"]
+    assert preprocessing(model)[1]["input_size"] == (3, 224, 224)
+    with pytest.raises(ModelError, match="timm has no model"):
+        load_model("vit_of_nobody")

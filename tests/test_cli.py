@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from captum_astro import cli, explainers
+from captum_astro.data.scenes import Scenes
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    monkeypatch.setattr("sys.argv", ["captum-astro", *map(str, words)])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    pixels = (Scenes("test", 1)[0].image.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "scene.png")
+    return tmp_path / "scene.png"
+
+
+def test_explain(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "scene.png").write_bytes(scene.read_bytes())
+    code, out = _run(
+        monkeypatch, capsys, "explain", scene, tmp_path / "more", "--model", "scenes_vit_tiny_patch4_64",
+        "--out", tmp_path / "maps", "--target", "5", "--method", "all",
+    )  # fmt: skip
+    assert code == 0, out
+    assert "2 images explained" in out
+    for name in ("scene", "scene-2"):
+        assert Image.open(tmp_path / "maps" / f"{name}.png").size[0] > 300
+        for explainer in explainers():
+            values = np.load(tmp_path / "maps" / f"{name}_{explainer.name}.npy")
+            assert values.shape == (64, 64)
+            assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "vit_tinny_patch16_224"], "Did you mean vit_tiny_patch16_224"),
+        (["--model", "scenes_vit_tiny_patch4_64", "--target", "10"], "run from 0 to 9"),
+        (["--model", "scenes_vit_tiny_patch4_64", "--target", "cat"], "0 classes have that name"),
+        (["--model", "scenes_vit_tiny_patch4_64", "--method", "Magic"], "There is no method 'Magic'. Methods: "),
+        (["--model", "scenes_vit_tiny_patch4_64", "--device", "cuda:99"], "cannot be put on 'cuda:99'"),
+        (["--model", "resnet18", "--no-pretrained"], "ResNet has no layout"),
+        (["--model", "vit_tiny_patch16_224", "--checkpoint", "{other}"], "does not fit vit_tiny_patch16_224"),
+        (["--model", "vit_tiny_patch16_224", "--checkpoint", "{pickle}"], "is no file of weights that loads safely"),
+        (["--model", "vit_tiny_patch16_224", "--checkpoint", "nowhere.pt"], "nowhere.pt: there is no such file"),
+    ],
+)
+def test_errors_are_one_line(monkeypatch, capsys, tmp_path: Path, scene: Path, words, message: str) -> None:
+    save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    torch.save({"code": Path}, tmp_path / "pickle.pth")
+    files = {"other": tmp_path / "other.safetensors", "pickle": tmp_path / "pickle.pth"}
+    words = [word.format(**files) for word in words]
+    code, out = _run(monkeypatch, capsys, "explain", scene, "--out", tmp_path / "maps", *words)
+    assert code == 1
+    assert message in out.replace("\n", " ")
+    assert "Traceback" not in out
+
+
+def test_a_bad_image_does_not_stop_the_others(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    code, out = _run(
+        monkeypatch, capsys, "explain", tmp_path, "--model", "scenes_vit_tiny_patch4_64", "--out", tmp_path / "maps"
+    )
+    assert code == 1
+    assert "1 images explained" in out
+    assert "bad.png: not an image" in out
+    assert (tmp_path / "maps" / "scene.png").exists()
+
+
+def test_check_and_methods(monkeypatch, capsys) -> None:
+    code, out = _run(monkeypatch, capsys, "check", "test_vit")
+    assert code == 0
+    assert "passed at 1e-10" in out
+    code, out = _run(monkeypatch, capsys, "check", "swin_tiny_patch4_window7_224")
+    assert code == 1
+    assert "SwinTransformer has no layout" in out
+    code, out = _run(monkeypatch, capsys, "methods")
+    assert code == 0
+    assert all(explainer.name in out for explainer in explainers())
+
+
+def test_demo(monkeypatch, capsys, tmp_path: Path) -> None:
+    code, out = _run(monkeypatch, capsys, "demo", "--out", tmp_path / "demo.png", "--scenes", 20)
+    assert code == 0, out
+    assert "where chance is" in out
+    assert Image.open(tmp_path / "demo.png").size[0] > 500
+    code, out = _run(monkeypatch, capsys, "demo", "--out", tmp_path / "missing" / "demo.png", "--scenes", 2)
+    assert code == 1
+    assert "error:" in out
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="DeiT-tiny's weights and the photographs are not at hand")
+def test_photographs(monkeypatch, capsys, tmp_path: Path) -> None:
+    pictures = [SHARED / "images" / f"{name}.jpg" for name in ("n02129165_lion", "n02391049_zebra", "n11939491_daisy")]
+    code, out = _run(
+        monkeypatch, capsys, "explain", *pictures, "--model", "deit_tiny_patch16_224", "--no-pretrained",
+        "--checkpoint", SHARED / "deit_tiny_patch16_224.safetensors", "--out", tmp_path,
+    )  # fmt: skip
+    assert code == 0, out
+    assert "zebra.jpg: zebra" in out
+    assert "daisy.jpg: daisy" in out

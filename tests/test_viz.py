@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from captum_astro import viz
+
+
+def test_the_hot_pixel_is_where_the_attribution_is() -> None:
+    attribution = torch.zeros(3, 16, 16)
+    attribution[:, 2, 12] = 1
+    ax = viz.overlay(attribution, torch.zeros(3, 16, 16))
+    heat = np.asarray(ax.images[-1].get_array())
+    assert heat.shape == (16, 16)
+    assert np.unravel_index(heat.argmax(), heat.shape) == (2, 12)
+
+
+def test_nothing_that_is_drawn_changes() -> None:
+    images, maps = torch.rand(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    kept = images.clone(), maps.clone()
+    figure = viz.compare(images, {"signed": maps, "plain": maps.abs().sum(1), "zero": maps * 0}, ["a", "b"])
+    assert torch.equal(images, kept[0])
+    assert torch.equal(maps, kept[1])
+    assert len(figure.axes) == 8
+    assert figure.axes[3].get_title() == "zero (all zero)"
+    figure.canvas.draw()
+    assert np.asarray(figure.canvas.buffer_rgba()).std() > 10
+
+
+def test_sizes_and_helpers() -> None:
+    with pytest.raises(ValueError, match="attribute_to='pixels'"):
+        viz.overlay(torch.rand(4, 4), torch.rand(3, 8, 8))
+    assert torch.equal(viz.pixel_map(torch.ones(2, 3, 4, 4)), torch.full((2, 4, 4), 3.0))
+    x = torch.rand(1, 3, 4, 4)
+    torch.testing.assert_close(viz.displayable((x - 0.5) / 0.2, (0.5,) * 3, (0.2,) * 3), x)
+    viz.overlay(torch.rand(1, 8, 8), torch.rand(1, 8, 8))
