@@ -144,7 +144,7 @@ def train_scenes(
     steps: Annotated[int, typer.Option(help="Optimiser steps of 64 scenes.")] = 4500,
     seed: Annotated[int, typer.Option(help="Of weights and scenes.")] = 0,
 ) -> None:
-    """Train the bundled model from nothing: about 50 minutes on two cores, 2 GB of memory."""
+    """Train the bundled model from nothing: about an hour on two cores, 2 GB of memory."""
     from captum_astro.models.training import train_on_scenes
 
     console.print(_escaped(train_on_scenes(out, steps, seed)))

@@ -66,6 +66,7 @@ def overlay(attribution: torch.Tensor, image: torch.Tensor, ax: Axes | None = No
         ax.set_title(f"{title or ''} (all zero)".strip())
     else:
         signed = bool((values < 0).any())
+        values = values / np.abs(values).max()  # Captum warns of small numbers
         visualization.visualize_image_attr(
             values,
             picture,

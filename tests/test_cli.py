@@ -59,7 +59,10 @@ def test_explain(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
         (["--model", "scenes_vit_tiny_patch4_64", "--device", "cuda:99"], "cannot be put on 'cuda:99'"),
         (["--model", "resnet18", "--no-pretrained"], "ResNet has no layout"),
         (["--model", "vit_tiny_patch16_224", "--checkpoint", "{other}"], "does not fit vit_tiny_patch16_224"),
-        (["--model", "vit_tiny_patch16_224", "--checkpoint", "{pickle}"], "is no file of weights that loads safely"),
+        (
+            ["--model", "vit_tiny_patch16_224", "--checkpoint", "{pickle}"],
+            "pickle.pth cannot be read: weights_only=True",
+        ),
         (["--model", "vit_tiny_patch16_224", "--checkpoint", "nowhere.pt"], "nowhere.pt: there is no such file"),
     ],
 )

@@ -298,3 +298,47 @@ def vtranm(
                 update = update + torch.diag(measure(stream, part.added, components))
         contribution = update @ contribution
     return row @ contribution, contribution
+
+
+def mean_map(part: Part, weight: Any = None) -> torch.Tensor:
+    """``E_h[f(A, dA)]`` entry by entry; ``E_h[A]`` by default."""
+    heads, queries, keys = part.attention.shape
+    attention, gradient = part.attention.tolist(), part.gradient.tolist()
+    weight = weight or (lambda a, g: a)
+    return torch.tensor(
+        [
+            [sum(weight(attention[h][i][j], gradient[h][i][j]) for h in range(heads)) / heads for j in range(keys)]
+            for i in range(queries)
+        ],
+        dtype=part.attention.dtype,
+    )
+
+
+@torch.no_grad()
+def chain(model: Any, taken: Taken, readout: torch.Tensor, weight: Any, normalise: bool = False) -> torch.Tensor:
+    """The read-out row of ``U_L ... U_1`` with ``U = I + E_h[f(A, dA)]``, its rows brought to 1 if asked."""
+    row = readout
+    if taken.pool is not None:
+        _, part, first = taken.pool
+        pool_map = mean_map(part, weight)
+        queries = pool_map[:1] if model.attn_pool.pool == "token" else pool_map
+        row = torch.cat([torch.zeros(first, dtype=row.dtype), queries.mean(0)])
+    product = torch.eye(len(row), dtype=row.dtype)
+    for _, parts in taken.stages:
+        attended = [part for part in parts if part.attention is not None]
+        if attended:
+            update = torch.eye(len(row), dtype=row.dtype) + sum(mean_map(part, weight) for part in attended)
+            product = (update / update.sum(1, keepdim=True) if normalise else update) @ product
+    return row @ product
+
+
+@torch.no_grad()
+def last_attention(model: Any, taken: Taken, readout: torch.Tensor) -> tuple[list[Part], torch.Tensor, int]:
+    """The parts of the last attention layer, the weights of its queries, and its first key."""
+    if taken.pool is not None:
+        _, part, first = taken.pool
+        rows = torch.zeros(part.attention.shape[1], dtype=readout.dtype)
+        rows[: 1 if model.attn_pool.pool == "token" else None] = 1
+        return [part], rows / rows.sum(), first
+    parts = next(parts for _, parts in reversed(taken.stages) if any(p.attention is not None for p in parts))
+    return [part for part in parts if part.attention is not None], readout, 0

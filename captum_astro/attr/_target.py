@@ -32,22 +32,28 @@ def output_seed(output: torch.Tensor, target: Any, kind: Output) -> Seed:
         raise ValueError(f"output is 'probability' or 'logit', not {kind!r}.")
     if not isinstance(output, torch.Tensor):
         raise TypeError(f"The model must return a tensor of logits, not {type(output).__name__}.")
-    if isinstance(target, bool):
-        raise AssertionError("Target type bool is not valid: give the class as an int.")
     if kind == "probability" and (output.ndim < 2 or output.shape[-1] < 2):
         raise ValueError("A model with one output has no softmax probability: pass output='logit'.")
     exact = torch.float32 if output.device.type == "mps" else torch.float64
     with torch.enable_grad():
         leaf = output.detach().to(exact).requires_grad_(True)
         score = leaf.softmax(-1) if kind == "probability" else leaf
-        chosen = _chosen(score, target)
+        chosen = chosen_scores(score, target)
         gradient = torch.autograd.grad(chosen.sum(), leaf)[0]
     scale = gradient.abs().flatten(1).amax(1) if gradient.ndim > 1 else gradient.abs()
     safe = torch.where(scale > 0, scale, torch.ones_like(scale))
     return Seed(gradient / safe.reshape(-1, *[1] * (gradient.ndim - 1)), scale)
 
 
-def _chosen(score: torch.Tensor, target: Any) -> torch.Tensor:
+def chosen_scores(score: torch.Tensor, target: Any) -> torch.Tensor:
+    """The one number of each sample that is explained, ``(B,)``.
+
+    Raises:
+        AssertionError: If the target's form is not one of Captum's, or leaves more than one number a sample.
+        IndexError: If it is out of range.
+    """
+    if isinstance(target, bool):
+        raise AssertionError("Target type bool is not valid: give the class as an int.")
     try:
         chosen: torch.Tensor = _select_targets(score, target)
     except (IndexError, RuntimeError) as error:
@@ -60,18 +66,3 @@ def _chosen(score: torch.Tensor, target: Any) -> torch.Tensor:
             f"The model gives {tuple(score.shape[1:])} outputs a sample; pass target=, so that one number is explained."
         )
     return chosen
-
-
-def select_samples(value: Any, samples: slice, batch: int) -> Any:
-    """The part of a target or of an additional forward argument that belongs to some samples.
-
-    Args:
-        value: Lists and tensors with one entry a sample are cut; anything else is given to all.
-        samples: Which samples.
-        batch: How many there are in all.
-    """
-    if isinstance(value, list) and len(value) == batch:
-        return value[samples]
-    if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == batch and batch > 1:
-        return value[samples]
-    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from captum_astro.attr._base import TokenAttribution
+from captum_astro.attr._base import Explanation
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Explainer:
     """One method: its name and class, its family, whether it needs a gradient, and where it was published."""
 
     name: str
-    method: type[TokenAttribution]
+    method: type[Explanation]
     family: str
     needs_gradient: bool
     source: str
@@ -28,9 +28,7 @@ def explainers() -> list[Explainer]:
     import captum_astro
 
     methods = [
-        value
-        for value in vars(captum_astro).values()
-        if isinstance(value, type) and issubclass(value, TokenAttribution) and value is not TokenAttribution
+        value for value in vars(captum_astro).values() if isinstance(value, type) and issubclass(value, Explanation)
     ]
     return [
         Explainer(method.__name__, method, method.family, method.needs_gradient, method.source)

@@ -13,6 +13,7 @@ from captum_astro.attr._base import AttributeTo, TensorOrTuple, TokenAttribution
 from captum_astro.attr._target import Output
 from captum_astro.capture.records import AttentionRecord, StageRecord
 from captum_astro.functional import vtranm
+from captum_astro.layouts.base import Layout
 
 Component = Literal["length", "direction"]
 
@@ -100,7 +101,7 @@ class VTranM(TokenAttribution):
             UnsupportedModelError: If what was captured does not rebuild what the model computed.
         """
 
-        def walker() -> _VTranMWalker:
+        def walker(layout: Layout) -> _VTranMWalker:
             return _VTranMWalker(aggregation, components, include_norm, gain, full=False)
 
         return self._explain(
@@ -148,11 +149,12 @@ class VTranM(TokenAttribution):
             torch.Size([1, 197, 197])
         """
 
-        def walker() -> _VTranMWalker:
+        def walker(layout: Layout) -> _VTranMWalker:
             return _VTranMWalker(True, components, include_norm, gain, full=True)
 
-        passes = self._passes(inputs, target, additional_forward_args, None, walker, output=output, layers=layers)
-        return passes[0][0].tokens.to(inputs.dtype)
+        return self._explain(
+            inputs, target, additional_forward_args, None, "tokens", walker, output=output, layers=layers
+        )
 
 
 class _VTranMWalker(TokenWalker):

@@ -42,14 +42,17 @@ class Recorder(TorchFunctionMode):
     Args:
         layout: Of the model that will be run.
         gradient_from: The stage at whose residual stream the gradient starts; None for a pass without gradients.
+        keep_gradients: Keep the gradients at the residual streams after that, as they arrive.
     """
 
-    def __init__(self, layout: Layout, gradient_from: int | None) -> None:
+    def __init__(self, layout: Layout, gradient_from: int | None, keep_gradients: bool = False) -> None:
         super().__init__()
         self.layout = layout
         self.stages = layout.stages
         self.streams: dict[int, torch.Tensor] = {}
         self.final: torch.Tensor | None = None
+        self.stream_gradients: dict[int, torch.Tensor] = {}
+        self._keep_gradients = keep_gradients
         self.image_size: tuple[int, int] | None = None
         self._gradient_from = gradient_from
         self._seen: dict[int, _Seen] = {}
@@ -124,7 +127,7 @@ class Recorder(TorchFunctionMode):
 
     def clear(self) -> None:
         """Free everything: no tensor with a graph may outlive the pass."""
-        for held in (self.streams, self._seen, self._feed_forward, self._scales):
+        for held in (self.streams, self.stream_gradients, self._seen, self._feed_forward, self._scales):
             held.clear()
         self._mixed = self.final = None
 
@@ -168,6 +171,8 @@ class Recorder(TorchFunctionMode):
     def _note_stream(self, index: int, x: torch.Tensor) -> None:
         if index == self._gradient_from and not x.requires_grad:
             x.requires_grad_(True)  # a leaf: nothing before it asked for a gradient
+        elif self._keep_gradients and x.requires_grad:
+            x.register_hook(partial(self.stream_gradients.__setitem__, index))
         self.streams[index] = x.detach()
         if index == len(self.stages):
             self.final = x

@@ -92,12 +92,16 @@ class FeedForwardRecord:
 
 @dataclass
 class StageRecord:
-    """One residual add of one pass: ``following = stream + sum of the branches``, all ``(B, n, d)``."""
+    """One residual add of one pass: ``following = stream + sum of the branches``, all ``(B, n, d)``.
+
+    ``following_gradient`` is the explained output's gradient at ``following``, in a pass that asks for it.
+    """
 
     stage: Stage
     stream: torch.Tensor
     following: torch.Tensor
     branches: list[AttentionRecord | FeedForwardRecord]
+    following_gradient: torch.Tensor | None = None
 
 
 def compose(steps: tuple[Step, ...], scales: list[torch.Tensor], like: torch.Tensor) -> AffineMap:

@@ -72,6 +72,7 @@ def walk(
     *,
     seed: Callable[[torch.Tensor], Seed] | None = None,
     blocks: Collection[int] | None = None,
+    stream_gradients: bool = False,
     verify: bool = True,
 ) -> Passed:
     """Run a model once and hand its stages to a walker, last first.
@@ -86,6 +87,7 @@ def walk(
         walker: The method.
         seed: Gives the gradient at the output; None for methods without gradients.
         blocks: The blocks whose stages are handed over; all of them by default.
+        stream_gradients: Hand over the gradient at each following residual stream too.
         verify: Raise when a spot check fails, rather than report it.
 
     Raises:
@@ -101,7 +103,7 @@ def walk(
     if not attended:
         raise ValueError(f"layers selects no attention layer; the blocks are numbered 0 to {layout.stages[-1].block}.")
     first = attended[0] if seed is not None else None
-    recorder = Recorder(layout, first)
+    recorder = Recorder(layout, first, stream_gradients and seed is not None)
     with undisturbed(model), torch.inference_mode(False), torch.set_grad_enabled(seed is not None):
         try:
             with recorder:
@@ -126,6 +128,7 @@ class _Walk:
         self._records: dict[int, list[AttentionRecord | FeedForwardRecord]] = {}
         self._waiting: dict[int, int] = {}
         self._begun = False
+        self._scale: torch.Tensor | None = None
 
     def back(self, output: torch.Tensor, seed: Callable[[torch.Tensor], Seed] | None) -> Passed:
         self._collect()
@@ -173,6 +176,7 @@ class _Walk:
     def _backward(self, output: torch.Tensor, seed: Seed) -> None:
         first, recorder = self._first, self._recorder
         assert first is not None
+        self._scale = seed.scale
         outputs: dict[int, list[torch.Tensor]] = {}
         for index in range(first, len(recorder.stages)):
             heads = [record for record in self._records[index] if isinstance(record, AttentionRecord)]
@@ -238,7 +242,10 @@ class _Walk:
             stage, branches = recorder.stages[index], self._records.pop(index)
             following = recorder.streams.pop(index + 1)
             if self._wanted[index]:
-                record = StageRecord(stage, recorder.streams[index], following, branches)
+                gradient = recorder.stream_gradients.pop(index + 1, None)
+                if gradient is not None and self._scale is not None:
+                    gradient = widen(gradient) * self._scale.to(widen(gradient))[:, None, None]
+                record = StageRecord(stage, recorder.streams[index], following, branches, gradient)
                 self._spot.stage(record)
                 self._walker.step(record)
             for branch in stage.branches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers import AttentionPoolLatent, AttentionPoolPrr
@@ -29,10 +29,10 @@ class VisionTransformerLayout(Layout):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self._model: Any = model
+        self._model: Any = cast(Any, model)
         self.stages = describe_blocks(self._model.blocks)
-        self.final_stream = Tap(self._model.blocks[-1], "output")
-        self.num_prefix_tokens = int(self._model.num_prefix_tokens)
+        self.final_stream = Tap(list(self._model.blocks)[-1], "output")
+        self.num_prefix_tokens = self._model.num_prefix_tokens
         self.pooling = self._describe_pooling()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

@@ -78,13 +78,11 @@ def _load(model: nn.Module, name: str, checkpoint: Path) -> None:
         raise ModelError(f"{checkpoint}: there is no such file.")
     try:
         timm.models.load_checkpoint(model, str(checkpoint), weights_only=True)
-    except RuntimeError as error:
-        if "state_dict" in str(error):
+    except Exception as error:
+        if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
             lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
             raise ModelError(f"{checkpoint} does not fit {name}: {' '.join(lines)[:300]}") from error
         raise ModelError(f"{checkpoint} cannot be read: {_first_line(error)}") from error
-    except Exception as error:
-        raise ModelError(f"{checkpoint} is no file of weights that loads safely: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -23,7 +23,7 @@ def train_on_scenes(out: Path, steps: int = 4500, seed: int = 0, learning_rate: 
 
     AdamW with a one-cycle schedule. For the time of training, a second head names each patch (the digit it shows, or
     background): with the classification loss alone, the model does not start to learn for thousands of steps.
-    That head is thrown away. Measured: 50 minutes on two cores.
+    That head is thrown away. Measured: 63 minutes on two busy cores, to 95 %.
 
     Args:
         out: The safetensors file to write.

@@ -1,0 +1,65 @@
+"""The activation of one module and the explained output's gradient there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_astro.capture.guard import undisturbed
+from captum_astro.capture.walk import Seed
+from captum_astro.functional.attention import widen
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import Tap
+
+
+def activation_and_gradient(
+    model: nn.Module, tap: Tap, forward: Callable[[], torch.Tensor], seed: Callable[[torch.Tensor], Seed]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run a model once, forward and back to one tensor.
+
+    Args:
+        model: The module that ``forward`` runs.
+        tap: Which tensor.
+        forward: Runs the model.
+        seed: Gives the gradient at the output.
+
+    Returns:
+        The activation and its gradient, of the same shape.
+
+    Raises:
+        UnsupportedModelError: If the tensor is not there, or the output does not depend on it.
+    """
+    thread, seen = threading.get_ident(), []
+
+    def look(x: Any) -> None:
+        if threading.get_ident() != thread:
+            return
+        if not isinstance(x, torch.Tensor):
+            raise UnsupportedModelError(f"{type(tap.module).__name__} gives a {type(x).__name__}, not a tensor.")
+        if not x.requires_grad:
+            x.requires_grad_(True)
+        seen.append(x)
+
+    with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
+        if tap.at == "input":
+            handle = tap.module.register_forward_pre_hook(lambda m, a: look(a[0]))
+        else:
+            handle = tap.module.register_forward_hook(lambda m, a, o: look(o))
+        try:
+            output = forward()
+        finally:
+            handle.remove()
+        if len(seen) != 1:
+            raise UnsupportedModelError(f"{type(tap.module).__name__} ran {len(seen)} times in one pass, not once.")
+        start = seed(output.detach())
+        gradient = None
+        if output.requires_grad:
+            (gradient,) = torch.autograd.grad(output, seen[0], start.gradient.to(output), allow_unused=True)
+        if gradient is None:
+            raise UnsupportedModelError(f"The output does not depend on what {type(tap.module).__name__} gives.")
+        scale = start.scale.to(widen(gradient)).reshape(-1, *[1] * (gradient.ndim - 1))
+        return seen[0].detach(), widen(gradient) * scale

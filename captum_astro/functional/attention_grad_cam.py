@@ -1,0 +1,40 @@
+"""Grad-CAM on an attention map, in the form that papers on Vision Transformers use as a baseline.
+
+Source of Grad-CAM: Selvaraju et al., ICCV 2017 (arXiv 1610.02391), Eq. 1 and 2, with heads in the place of channels::
+
+    w_h = mean over the patches of dy/dA_h[r, j],   map_j = relu( E_h[ w_h A_h[r, j] ] )
+
+``r`` is the row that the model classifies (the class token's), or the weighted mean of those that it averages.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from captum_astro.functional.attention import Attention, attention_gradient, widen
+
+
+def attention_grad_cam(
+    row: torch.Tensor, attention: Attention, gradient: torch.Tensor, first_patch: int
+) -> torch.Tensor:
+    """The map of one layer.
+
+    Args:
+        row: The read-out over the queries, ``(B, q)``.
+        attention: The layer.
+        gradient: ``dy/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
+        first_patch: The keys before it are prefix tokens, whose gradient does not weigh.
+
+    Returns:
+        ``(B, n)``, not negative.
+    """
+    value = widen(attention.value).contiguous()
+    batch, heads, keys, _ = value.shape
+    read = value.new_zeros(batch, heads, keys)
+    for chunk, probabilities in attention.chunks():
+        read += torch.einsum("bi,bhij->bhj", row[:, chunk], probabilities)
+    # dA is linear in dO, so the rows are averaged before the product
+    averaged = torch.einsum("bi,bhiv->bhv", row, widen(gradient))
+    slopes = attention_gradient(averaged[:, :, None], value)[:, :, 0]
+    weights = slopes[:, :, first_patch:].mean(-1, keepdim=True)
+    return (weights * read).mean(1).clamp(min=0)

@@ -1,0 +1,48 @@
+"""Raw attention and attention rollout: maps of attention weights alone, the same for every class.
+
+Source of rollout: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020 (arXiv 2005.00928), Eq. 1::
+
+    U = rownorm(I + E_h[A]),   C = U_L ... U_1
+
+Attention rows sum to 1, so this is the form with halves, ``0.5 I + 0.5 E_h[A]``; where they do not (differential
+attention), the rows are divided by their sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from captum_astro.functional.attention import Attention
+
+
+def mixed_row(row: torch.Tensor, attention: Attention) -> torch.Tensor:
+    """A row times the mean map of a layer, ``r E_h[A]``.
+
+    Args:
+        row: Weights of the queries, ``(B, q)``.
+        attention: The layer.
+
+    Returns:
+        ``(B, n)``.
+    """
+    total = row.new_zeros(row.shape[0], attention.value.shape[2])
+    for chunk, probabilities in attention.chunks():
+        total += torch.einsum("bi,bhij->bj", row[:, chunk], probabilities)
+    return total / attention.value.shape[1]
+
+
+def rollout_step(row: torch.Tensor, attentions: Sequence[Attention]) -> torch.Tensor:
+    """A row times ``rownorm(I + E_h[A])``; the mean maps of parallel layers are added.
+
+    Args:
+        row: ``(B, n)``.
+        attentions: The attention layers of one residual add.
+
+    Returns:
+        ``(B, n)``.
+    """
+    # each softmax sums to 1, so a row of I + E_h[A] sums to 1 + the softmaxes' factors
+    scaled = row / (1 + sum(sum(attention.weights) for attention in attentions))
+    return scaled + torch.stack([mixed_row(scaled, attention) for attention in attentions]).sum(0)

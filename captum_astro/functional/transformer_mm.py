@@ -1,0 +1,32 @@
+"""Transformer-MM: attention weighted by its gradient, through every layer.
+
+Source: Chefer, Gur, Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder
+Transformers", ICCV 2021 (arXiv 2103.15679), Eq. 5 and 6::
+
+    U = I + E_h[(dy/dA * A)^+],   C = U_L ... U_1
+"""
+
+from __future__ import annotations
+
+import torch
+
+from captum_astro.functional.attention import Attention, attention_gradient, widen
+
+
+def transformer_mm_update(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) -> torch.Tensor:
+    """A row times a layer's map without its identity, ``r E_h[(dy/dA * A)^+]``.
+
+    Args:
+        row: ``(B, q)``.
+        attention: The layer.
+        gradient: ``dy/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
+
+    Returns:
+        ``(B, n)``.
+    """
+    value = widen(attention.value).contiguous()
+    total = row.new_zeros(row.shape[0], value.shape[2])
+    for chunk, probabilities in attention.chunks():
+        update = attention_gradient(gradient[:, :, chunk], value).mul_(probabilities).clamp_(min=0)
+        total += torch.einsum("bi,bhij->bj", row[:, chunk], update)
+    return total / value.shape[1]
