@@ -3,10 +3,14 @@
 from captum_astro.attr.attcat import ATTCAT as ATTCAT
 from captum_astro.attr.attention_grad_cam import AttentionGradCAM as AttentionGradCAM
 from captum_astro.attr.attention_rollout import AttentionRollout as AttentionRollout
+from captum_astro.attr.attn_lrp import AttnLRP as AttnLRP
+from captum_astro.attr.conservative_lrp import ConservativeLRP as ConservativeLRP
 from captum_astro.attr.explainers import explainers as explainers
+from captum_astro.attr.lrp import LRP as LRP
 from captum_astro.attr.raw_attention import RawAttention as RawAttention
 from captum_astro.attr.token_grad_cam import TokenGradCAM as TokenGradCAM
 from captum_astro.attr.token_grad_cam_plus_plus import TokenGradCAMPlusPlus as TokenGradCAMPlusPlus
+from captum_astro.attr.transformer_attribution import TransformerAttribution as TransformerAttribution
 from captum_astro.attr.transformer_mm import TransformerMM as TransformerMM
 from captum_astro.attr.vtranm import VTranM as VTranM
 from captum_astro.capture.check import check as check

@@ -14,7 +14,7 @@ from torch import nn
 
 from captum_astro.attr._inputs import block_numbers, check_images, parts, run_model, unwrapped
 from captum_astro.attr._target import Output, chosen_scores, output_seed
-from captum_astro.capture.walk import Passed, Walker, walk
+from captum_astro.capture.walk import Passed, Seed, Walker, walk
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout, layout_for
 
@@ -55,6 +55,11 @@ class TokenWalker(Walker):
     tokens: torch.Tensor
 
 
+SecondPass = Callable[
+    [TokenWalker, nn.Module, Layout, Callable[[], torch.Tensor], Callable[[torch.Tensor], Seed]], None
+]
+
+
 class TokenAttribution(Explanation):
     """Base of the methods that walk from the last layer to the first.
 
@@ -81,6 +86,7 @@ class TokenAttribution(Explanation):
         output: Output = "logit",
         layers: Iterable[int] | slice | None = None,
         stream_gradients: bool = False,
+        then: SecondPass | None = None,
     ) -> TensorOrTuple:
         """Run the method on a batch, in parts if asked, and bring its tokens into the form asked for."""
         check_form(attribute_to)
@@ -92,15 +98,19 @@ class TokenAttribution(Explanation):
         maps = []
         for part, wanted, arguments in parts(images, target, additional_forward_args, internal_batch_size):
             chosen = walker(layout)
+            forward = partial(run_model, model, part, arguments)
+            seed = partial(output_seed, target=wanted, kind=output)
             passed = walk(
                 layout,
                 model,
-                partial(run_model, model, part, arguments),
+                forward,
                 chosen,
-                seed=partial(output_seed, target=wanted, kind=output) if self.needs_gradient else None,
+                seed=seed if self.needs_gradient else None,
                 blocks=blocks,
                 stream_gradients=stream_gradients,
             )
+            if then is not None:
+                then(chosen, model, layout, partial(run_model, model, part, arguments, widened=True), seed)
             if not self.needs_gradient and wanted is not None:
                 chosen_scores(passed.output, wanted)  # the class does not matter, a mistake in it does
             maps.append(_shaped(chosen.tokens, layout, passed, part, attribute_to))

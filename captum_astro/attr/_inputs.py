@@ -11,13 +11,27 @@ from captum._utils.common import _format_additional_forward_args
 from timm.layers import DropPath, PatchDropout
 from torch import nn
 
+from captum_astro.functional.attention import widen
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
-def run_model(model: nn.Module, images: torch.Tensor, arguments: list[Any]) -> torch.Tensor:
-    """The model's output for some images and the arguments that follow them."""
-    # an inference tensor cannot be saved for a backward pass; a copy can
-    output: torch.Tensor = model(images.clone() if images.is_inference() else images, *arguments)
+def run_model(model: nn.Module, images: torch.Tensor, arguments: list[Any], widened: bool = False) -> torch.Tensor:
+    """The model's output for some images and the arguments that follow them.
+
+    Args:
+        model: The model.
+        images: ``(B, C, H, W)``.
+        arguments: What follows them.
+        widened: Run a half-precision model in float32, for methods whose divisions need it.
+    """
+    if images.is_inference():
+        images = images.clone()  # an inference tensor cannot be saved for a backward pass
+    if not widened:
+        output: torch.Tensor = model(images, *arguments)
+        return output
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    wide = {name: widen(tensor.detach()) for name, tensor in tensors.items()}
+    output = torch.func.functional_call(model, wide, (widen(images), *arguments))
     return output
 
 

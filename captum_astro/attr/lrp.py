@@ -1,0 +1,81 @@
+"""LRP by deep Taylor decomposition (z+)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captum.log import log_usage
+from torch import nn
+
+from captum_astro.attr._base import AttributeTo, TensorOrTuple
+from captum_astro.attr._propagation import PropagationAttribution
+from captum_astro.capture.propagate import Relevance
+
+
+class LRP(PropagationAttribution):
+    """Relevance by the z+ rule (alpha = 1, beta = 0) through every layer to the pixels, which use z^B.
+
+    It starts with 1 at the target. Linear layers pass it by their positive contributions, residual adds by each
+    summand's share, products in halves; norms, activations, LayerScale and the softmax pass it as it is. Each sample is
+    normalised on its own. The relevance of all tokens that enter the first block sums to 1; that of the pixels to 1 less the
+    share of the positions and of the prefix tokens.
+
+    Source: Montavon et al., Pattern Recognition 2017 (z+, z^B), as carried to Vision Transformers by Chefer, Gur, Wolf,
+    "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838), Eq. 1 to 10. LRP methods
+    may be covered by patents.
+
+    Args:
+        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+
+    Example:
+        >>> import timm, torch
+        >>> model = timm.create_model("vit_tiny_patch16_224").eval()
+        >>> LRP(model).attribute(torch.rand(1, 3, 224, 224), target=281).shape
+        torch.Size([1, 3, 224, 224])
+    """
+
+    family = "propagation"
+    source = "Chefer et al., CVPR 2021, arXiv 2012.09838; Montavon et al., 2017"
+
+    def _mode(self, model: nn.Module) -> Relevance:
+        return Relevance(model, lambda: None)
+
+    @log_usage(part_of_slo=True)
+    def attribute(
+        self,
+        inputs: TensorOrTuple,
+        target: Any = None,
+        *,
+        additional_forward_args: Any = None,
+        internal_batch_size: int | None = None,
+        attribute_to: AttributeTo = "input",
+    ) -> TensorOrTuple:
+        """Explain each image's target.
+
+        Args:
+            inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor.
+            target: The class to explain, in any form that Captum takes.
+            additional_forward_args: Passed to the model after the images.
+            internal_batch_size: Explain so many images at a time.
+            attribute_to: ``"input"`` gives the relevance of every pixel and channel, ``"pixels"`` their sum over the
+                channels, ``(B, 1, H, W)``; ``"grid"`` the patch tokens' relevance, ``(B, 1, rows, columns)``, and
+                ``"tokens"`` that of all tokens that enter the first block, ``(B, n)``.
+
+        Returns:
+            Signed attributions of the inputs' dtype and device, not normalised; a tuple for a tuple.
+
+        Raises:
+            AssertionError: If the target is of no form that Captum takes, or is needed and not given.
+            IndexError: If the target is out of range.
+            ValueError: If an argument is not one of its values, or the images cannot be explained.
+            UnsupportedModelError: If an operation of the model has no rule.
+        """
+        return self._relevance(
+            inputs,
+            target,
+            additional_forward_args,
+            internal_batch_size,
+            attribute_to,
+            output="logit",
+            times_input=False,
+        )

@@ -1,0 +1,297 @@
+"""Modes that put propagation rules in the place of a model's operations."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import GELUTanh, QuickGELU, RmsNorm
+from timm.layers.norm import LayerNormFp32, RmsNormFp32
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from captum_astro.capture.records import centres, inverse_deviation
+from captum_astro.functional import rules
+from captum_astro.functional.attention import Softmax
+from captum_astro.layouts.errors import UnsupportedModelError
+
+NORMS = (nn.LayerNorm, nn.RMSNorm, LayerNormFp32, RmsNorm, RmsNormFp32)
+_OTHER_NORMS = (nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+ACTIVATIONS = (nn.GELU, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Mish, nn.Tanh, nn.Identity, GELUTanh, QuickGELU)
+
+_T = torch.Tensor
+_ADD = (_T.__add__, _T.__radd__, _T.__iadd__, _T.add, _T.add_, torch.add)
+_SUB = (_T.__sub__, _T.sub, torch.sub)
+_MUL = (_T.__mul__, _T.__rmul__, _T.__imul__, _T.mul, _T.mul_, torch.mul)
+_DIV = (_T.__truediv__, _T.div, torch.div)
+_MATMUL = (torch.matmul, torch.bmm, _T.matmul, _T.__matmul__)
+_MEAN = (_T.mean, torch.mean, _T.sum, torch.sum)
+_NEG = (torch.neg, _T.neg, _T.__neg__)
+_SOFTMAX = (torch.softmax, F.softmax, _T.softmax)
+_LINEAR = (F.linear, F.conv2d, torch.conv2d)
+# relevance goes where the value came from, as a gradient does
+_MOVES = {
+    _T.__getitem__, _T.reshape, _T.view, _T.permute, _T.transpose, _T.flatten, _T.unflatten, _T.unbind, _T.chunk, _T.split,
+    _T.expand, _T.contiguous, _T.squeeze, _T.unsqueeze, _T.clone, _T.to, _T.type_as, _T.float, _T.double, _T.expand_as, _T.roll,
+    _T.narrow, _T.select, _T.movedim, _T.repeat_interleave, _T.requires_grad_, _T.type, _T.view_as, _T.split_with_sizes,
+    torch.reshape, torch.permute, torch.transpose, torch.flatten, torch.unbind, torch.chunk, torch.split, torch.cat, torch.stack,
+    torch.squeeze, torch.unsqueeze, torch.roll, torch.clone, torch.concat, torch.repeat_interleave, torch.movedim,
+    F.dropout, torch.dropout, F.pad, F.max_pool2d, torch.max_pool2d, _T.bfloat16, _T.half,
+}  # fmt: skip
+
+
+class _Atomic(TorchFunctionMode):
+    """A mode that treats norms and activations as one operation each: `atom` replaces their output."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+        self._inside = 0
+        self._handles: list[RemovableHandle] = []
+        self._thread = threading.get_ident()
+
+    def __enter__(self) -> Any:
+        for module in self._model.modules():
+            if isinstance(module, (*NORMS, *_OTHER_NORMS, *ACTIVATIONS)):
+                self._handles.append(module.register_forward_pre_hook(self._into))
+                self._handles.append(module.register_forward_hook(self._out_of, always_call=True))
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._inside:
+            return func(*args, **kwargs)
+        return self.operation(func, args, kwargs)
+
+    def atom(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """The output that stands for a norm or an activation."""
+        raise NotImplementedError
+
+    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Any other operation."""
+        raise NotImplementedError
+
+    def _into(self, module: nn.Module, arguments: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._inside += 1
+
+    def _out_of(self, module: nn.Module, arguments: Any, output: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return None
+        self._inside -= 1
+        if not isinstance(output, torch.Tensor) or isinstance(module, nn.Identity) or self._inside:
+            return None
+        self._inside += 1  # what the rule itself computes is no operation of the model
+        try:
+            return self.atom(module, arguments[0], output)
+        finally:
+            self._inside -= 1
+
+
+class ConstantWeights(_Atomic):
+    """Conservative LRP: attention weights and the norms' deviations are constants; a gate shares in halves."""
+
+    def atom(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """Norms by the LN rule; activations as they are."""
+        return _frozen(module, x) if isinstance(module, NORMS) else output
+
+    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Attention by the AH rule."""
+        if func is F.scaled_dot_product_attention:
+            return rules.attention_with_constant_weights(*args, **kwargs)
+        if func in _SOFTMAX:
+            return func(*args, **kwargs).detach()
+        if func in _MUL and _both(args):
+            return func(*(rules.ScaledGradient.apply(x, 0.5) for x in args), **kwargs)
+        return func(*args, **kwargs)
+
+
+class SharedGradients(_Atomic):
+    """AttnLRP: products share in halves, norms by the LN rule, activations by the identity rule."""
+
+    def atom(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """Norms and activations."""
+        if isinstance(module, NORMS):
+            return _frozen(module, x)
+        return output if isinstance(module, _OTHER_NORMS) else rules.identity_activation(x, output)
+
+    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Products of two activations by the uniform rule."""
+        if func is F.scaled_dot_product_attention:
+            return rules.attention_with_shared_gradients(*args, **kwargs)
+        if func in (*_MUL, *_MATMUL) and _both(args):
+            return func(*(rules.ScaledGradient.apply(x, 0.5) for x in args), **kwargs)
+        return func(*args, **kwargs)
+
+
+class Relevance(_Atomic):
+    """Deep Taylor with z+: the backward pass carries relevance.
+
+    Args:
+        model: The module that is run.
+        seen: Told of each attention map's relevance: ``seen(slice of queries, R_A)``, with the module that is running
+            found by the caller. None if nobody asks.
+    """
+
+    def __init__(self, model: nn.Module, seen: Callable[[], Callable[[slice, torch.Tensor], None] | None]) -> None:
+        super().__init__(model)
+        self._seen = seen
+        self._pixels = True
+
+    def atom(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """Norms and activations pass relevance on."""
+        passed: torch.Tensor = _apply(rules.Unchanged, x, output.detach())
+        return passed
+
+    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The rule of each operation; one without a rule is refused."""
+        if not any(isinstance(x, torch.Tensor) and x.requires_grad for x in _flat(args, kwargs)):
+            return func(*args, **kwargs)
+        rule = self._rule(func, args, kwargs)
+        if rule is not None:
+            return rule()
+        result = func(*args, **kwargs)
+        if func in _MOVES or not any(torch.is_tensor(r) and r.requires_grad for r in _flat((result,), {})):
+            return result
+        raise UnsupportedModelError(
+            f"{getattr(func, '__name__', func)} has no propagation rule for LRP. Attention and gradient methods work."
+        )
+
+    def _rule(self, func: Any, args: Any, kwargs: Any) -> Callable[[], Any] | None:
+        if func is F.scaled_dot_product_attention:
+            return lambda: self._attention(*args, **kwargs)
+        if func in _LINEAR:
+            return lambda: self._linear(func, args, kwargs)
+        if func in _ADD:
+            return lambda: _apply(rules.ResidualAdd, *_two(args))
+        if func in _SUB:
+            return lambda: _apply(rules.ResidualAdd, args[0], _negative(args[1]))
+        if func in _NEG:
+            return lambda: _negative(args[0])
+        if func in _MUL and _both(args):
+            return lambda: _apply(rules.Gate, *args)
+        if func in (*_MUL, *_DIV):
+            x, factor = (args[0], args[1]) if _grad(args[0]) else (args[1], args[0])
+            if _grad(factor):
+                return None
+            return lambda: _apply(rules.Unchanged, *_constant(func, x, factor))
+        if func in _MATMUL and _both(args):
+            return lambda: _apply(rules.Product, *args)
+        if func in _MATMUL and _grad(args[0]):
+            output = func(args[0].detach(), args[1])
+            return lambda: _apply(rules.LinearZPlus, args[0], lambda x, w: x @ w, args[1], output)
+        if func in _SOFTMAX:
+            return lambda: _apply(_WatchedSoftmax, args[0], func(args[0].detach(), *args[1:], **kwargs), self._seen())
+        if func in _MEAN:
+            return lambda: _sum_rule(func, args, kwargs)
+        return None
+
+    def _linear(self, func: Any, args: Any, kwargs: Any) -> Any:
+        given = dict(zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), args, strict=False))
+        given |= kwargs
+        x, weight, bias = given.pop("input"), given.pop("weight").detach(), given.pop("bias", None)
+        rule = rules.InputZB if self._pixels else rules.LinearZPlus
+        self._pixels = False
+        output = func(x.detach(), weight, bias, **given)
+        return _apply(rule, x, lambda y, w: func(y, w, None, **given), weight, output)
+
+    def _attention(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> torch.Tensor:
+        if enable_gqa:
+            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        bias = None if attn_mask is None else attn_mask.detach()
+        maps = Softmax(query.detach(), key.detach(), scale, bias, is_causal)
+        output = F.scaled_dot_product_attention(
+            query.detach(), key.detach(), value.detach(), bias, is_causal=is_causal, scale=scale
+        )
+        result = _apply(rules.FusedAttention, query, key, value, output, maps.rows, self._seen())
+        assert isinstance(result, torch.Tensor)
+        return result
+
+
+class _WatchedSoftmax(rules.Unchanged):
+    """The rule of a softmax that the model writes out, whose relevance somebody may want."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, output: torch.Tensor, seen: Any = None) -> torch.Tensor:
+        ctx.seen = seen
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        if ctx.seen is not None and relevance[0].ndim == 4:
+            ctx.seen(slice(0, relevance[0].shape[2]), relevance[0])
+        return relevance[0], None, None
+
+
+def _sum_rule(func: Any, args: Any, kwargs: Any) -> Any:
+    x = args[0]
+    dim = args[1] if len(args) > 1 else kwargs.get("dim")
+    dims = tuple(range(x.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    keepdim = bool(kwargs.get("keepdim", args[2] if len(args) > 2 else False))
+    return _apply(rules.SumZ, x, dims, keepdim, func(x.detach(), *args[1:], **kwargs))
+
+
+def _constant(func: Any, x: torch.Tensor, factor: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """A product or quotient with a constant, of x's shape."""
+    output = x.detach() / factor if func in _DIV else x.detach() * factor
+    return (x if x.shape == output.shape else x.expand_as(output)), output
+
+
+def _negative(x: torch.Tensor) -> Any:
+    """Relevance keeps its sign where a value changes it."""
+    return _apply(rules.Unchanged, x, -x.detach()) if _grad(x) else -torch.as_tensor(x)
+
+
+def _two(args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    a, b = (x if isinstance(x, torch.Tensor) else None for x in args[:2])
+    like = a if a is not None else b
+    assert like is not None
+    return (
+        a if a is not None else torch.as_tensor(args[0], dtype=like.dtype, device=like.device).expand_as(like),
+        b if b is not None else torch.as_tensor(args[1], dtype=like.dtype, device=like.device).expand_as(like),
+    )
+
+
+def _frozen(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    weight, bias = (getattr(module, name, None) for name in ("weight", "bias"))
+    return rules.frozen_norm(x, inverse_deviation(module, x.detach()), centres(module), weight, bias)
+
+
+def _apply(rule: Any, *args: Any) -> Any:
+    return rule.apply(*args)
+
+
+def _grad(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and x.requires_grad
+
+
+def _both(args: Any) -> bool:
+    return len(args) > 1 and _grad(args[0]) and _grad(args[1])
+
+
+def _flat(args: Any, kwargs: Any) -> list[Any]:
+    flat = []
+    for value in (*args, *kwargs.values()):
+        flat += list(value) if isinstance(value, list | tuple) else [value]
+    return flat

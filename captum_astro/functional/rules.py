@@ -1,0 +1,259 @@
+"""Propagation rules: how relevance passes one operation.
+
+Two families share this file. The *relevance rules* (deep Taylor, z+) are autograd functions whose backward pass carries
+relevance in the place of a gradient. The *gradient rules* leave every value as it is and change the gradient, so that
+input times gradient is the relevance (Conservative LRP, AttnLRP).
+
+Sources: Montavon et al., "Explaining NonLinear Classification Decisions with Deep Taylor Decomposition", Pattern Recognition
+2017 (z+ and z^B); Chefer, Gur, Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838,
+residual adds, attention products); Ali et al., "XAI for Transformers: Better Explanations through Conservative
+Propagation", ICML 2022 (arXiv 2202.07304, AH and LN rules); Achtibat et al., "AttnLRP", ICML 2024 (arXiv 2402.05602).
+These methods may be covered by patents; see the documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_TINY = 1e-12
+
+
+def divided(relevance: Tensor, total: Tensor) -> Tensor:
+    """``R / Z``, 0 where Z is; a small Z keeps its sign."""
+    safe = torch.where(total >= 0, total.clamp(min=_TINY), total.clamp(max=-_TINY))
+    return torch.where(total == 0, torch.zeros_like(relevance), relevance / safe)
+
+
+class LinearZPlus(torch.autograd.Function):
+    """A linear map or convolution: ``R_i = sum_j (x_i w_ij)^+ / sum_i' (x_i' w_i'j)^+ R_j``. Biases take no share.
+
+    As ``a^+ = (a + |a|) / 2``, two products with W and \\|W\\| do for the four of positive and negative parts.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, apply: Callable[[Tensor, Tensor], Tensor], weight: Tensor, output: Tensor
+    ) -> Tensor:
+        """``output`` is the operation's own, ``apply(x, weight)`` the operation without its bias."""
+        ctx.save_for_backward(x, weight)
+        ctx.product = apply
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        x, weight = ctx.saved_tensors
+        size = x.abs()
+        with torch.enable_grad():
+            plain, absolute = x.detach().requires_grad_(True), size.detach().requires_grad_(True)
+            signed, total = ctx.product(plain, weight), ctx.product(absolute, weight.abs())
+        share = divided(relevance[0], (signed + total).detach()).to(signed.dtype)
+        back = torch.autograd.grad((signed, total), (plain, absolute), (share, share))
+        return x * back[0] + size * back[1], None, None, None
+
+
+class InputZB(torch.autograd.Function):
+    """The layer that reads pixels, z^B: ``R_i = sum_j (x_i w - l w^+ - h w^-)_ij / sum_i' (...) R_j``.
+
+    ``l`` and ``h`` are the smallest and the largest value of each image.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, apply: Callable[[Tensor, Tensor], Tensor], weight: Tensor, output: Tensor
+    ) -> Tensor:
+        """As in `LinearZPlus`."""
+        ctx.save_for_backward(x, weight)
+        ctx.product = apply
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        x, weight = ctx.saved_tensors
+        shape = (-1, *[1] * (x.ndim - 1))
+        low = x.flatten(1).amin(1).reshape(shape).expand_as(x)
+        high = x.flatten(1).amax(1).reshape(shape).expand_as(x)
+        inputs = [t.detach().clone().requires_grad_(True) for t in (x, low, high)]
+        with torch.enable_grad():
+            parts = [
+                ctx.product(t, w)
+                for t, w in zip(inputs, (weight, weight.clamp(min=0), weight.clamp(max=0)), strict=True)
+            ]
+        share = divided(relevance[0], (parts[0] - parts[1] - parts[2]).detach())
+        back = torch.autograd.grad(parts, inputs, [share] * 3)
+        return x * back[0] - low * back[1] - high * back[2], None, None, None
+
+
+class ResidualAdd(torch.autograd.Function):
+    """``a + b``: each summand's share ``a / (a + b) R``, brought to ``|sum R_a| / (|sum R_a| + |sum R_b|)`` of the sample's sum."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        """Shapes that broadcast."""
+        ctx.save_for_backward(a, b)
+        return a + b
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        a, b = ctx.saved_tensors
+        share = divided(relevance[0], a + b)
+        parts = [a * share, b * share]
+        sums = [part.flatten(1).sum(1) for part in parts]
+        total = relevance[0].flatten(1).sum(1)
+        sizes = [s.abs() for s in sums]
+        out = []
+        for part, own, size, like in zip(parts, sums, sizes, (a, b), strict=True):
+            factor = divided(divided(size, sizes[0] + sizes[1]) * total, own)
+            scaled = part * factor.reshape(-1, *[1] * (part.ndim - 1))
+            out.append(scaled.sum_to_size(like.shape))
+        return tuple(out)
+
+
+class SumZ(torch.autograd.Function):
+    """A sum or mean over a dimension: ``R_i = x_i / sum x R``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dims: tuple[int, ...], keepdim: bool, output: Tensor) -> Tensor:
+        """``output`` is the operation's own."""
+        ctx.save_for_backward(x)
+        ctx.dims, ctx.keepdim = dims, keepdim
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        incoming = relevance[0]
+        if not ctx.keepdim:
+            for dim in sorted(d % x.ndim for d in ctx.dims):
+                incoming = incoming.unsqueeze(dim)
+        return x * divided(incoming, x.sum(ctx.dims, keepdim=True)), None, None, None
+
+
+class Unchanged(torch.autograd.Function):
+    """Norms, activations, LayerScale, softmax: relevance passes as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, output: Tensor) -> Tensor:
+        """``output`` is the operation's own, of x's shape."""
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        return relevance[0], None
+
+
+class Product(torch.autograd.Function):
+    """A matrix product of two activations: each factor gets half, ``R_a = a (R / (a b)) b^T / 2``."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        """``a @ b`` of the same batch dimensions."""
+        output = a @ b
+        ctx.save_for_backward(a, b, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        a, b, output = ctx.saved_tensors
+        share = divided(relevance[0], output) / 2
+        return a * (share @ b.transpose(-2, -1)), b * (a.transpose(-2, -1) @ share)
+
+
+class Gate(torch.autograd.Function):
+    """An elementwise product of two activations: each factor gets half."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        """Shapes that broadcast."""
+        ctx.shapes = a.shape, b.shape
+        return a * b
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        return tuple((relevance[0] / 2).sum_to_size(shape) for shape in ctx.shapes)
+
+
+class FusedAttention(torch.autograd.Function):
+    """Fused attention by the rules of `Product` and `Unchanged`, rows of the map at a time.
+
+    ``R_A = A (R / O) V^T / 2``, ``R_V = V A^T (R / O) / 2``, and with ``Z = Q K^T``: ``R_Q = Q (R_A / Z) K / 2``, likewise K.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, output: Tensor, rows: Any, seen: Any) -> Tensor:
+        """``rows(start, stop)`` gives the map, ``seen(slice, R_A)`` is told its relevance."""
+        ctx.save_for_backward(query, key, value, output)
+        ctx.rows, ctx.seen = rows, seen
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        query, key, value, output = ctx.saved_tensors
+        share = divided(relevance[0], output) / 2
+        key, value = key.contiguous(), value.contiguous()
+        out_q, out_k, out_v = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        step = max(1, (1 << 21) // max(1, query.shape[0] * query.shape[1] * key.shape[2]))
+        for start in range(0, query.shape[2], step):
+            part = slice(start, min(start + step, query.shape[2]))
+            probabilities = ctx.rows(part.start, part.stop)
+            of_map = (share[:, :, part] @ value.transpose(-2, -1)).mul_(probabilities)
+            if ctx.seen is not None:
+                ctx.seen(part, of_map)
+            out_v += probabilities.transpose(-2, -1) @ share[:, :, part]
+            of_scores = divided(of_map, query[:, :, part] @ key.transpose(-2, -1)) / 2
+            out_q[:, :, part] = query[:, :, part] * (of_scores @ key)
+            out_k += of_scores.transpose(-2, -1) @ query[:, :, part]
+        return out_q, out_k * key, out_v * value, None, None, None
+
+
+class ScaledGradient(torch.autograd.Function):
+    """The identity, with its gradient multiplied: the uniform rule of AttnLRP for products (Eq. 13)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        """``x`` unchanged."""
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Any) -> Any:
+        return gradient[0] * ctx.factor, None
+
+
+def frozen_norm(
+    x: Tensor, inverse_deviation: Tensor, centred: bool, weight: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """A layer norm or RMS norm whose deviation is a constant: the LN rule, ``y = (x - mean) / [sigma] * weight + bias``.
+
+    Args:
+        x: ``(..., d)``.
+        inverse_deviation: ``1 / sigma``, ``(...)``.
+        centred: Whether the mean is subtracted.
+        weight: ``(d,)`` or None.
+        bias: ``(d,)`` or None.
+    """
+    y = (x - x.mean(-1, keepdim=True) if centred else x) * inverse_deviation.detach()[..., None].to(x.dtype)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+def identity_activation(x: Tensor, output: Tensor) -> Tensor:
+    """An activation as ``[f(x) / x] x``: relevance passes as it is (AttnLRP, Eq. 9); 0 where x is 0."""
+    ratio = torch.where(x == 0, torch.zeros_like(output), output / torch.where(x == 0, torch.ones_like(x), x))
+    return ratio.detach() * x
+
+
+def attention_with_constant_weights(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """The AH rule: attention weights are constants, so gradients reach the values alone."""
+    return F.scaled_dot_product_attention(query.detach(), key.detach(), value, **options)
+
+
+def attention_with_shared_gradients(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """AttnLRP's attention: half of the relevance to the values, a quarter each to queries and keys; softmax as it is."""
+    return F.scaled_dot_product_attention(
+        ScaledGradient.apply(query, 0.25), ScaledGradient.apply(key, 0.25), ScaledGradient.apply(value, 0.5), **options
+    )

@@ -1,0 +1,150 @@
+"""Each propagation rule against its formula, in loops or by its defining property."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from captum_astro.functional import rules
+from captum_astro.functional.attention import Softmax
+
+
+def _normal(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def _carried(output: torch.Tensor, inputs: list[torch.Tensor], relevance: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(output, inputs, relevance)
+
+
+def test_linear_z_plus() -> None:
+    x, w, r = _normal(2, 5).requires_grad_(), _normal(4, 5), _normal(2, 4)
+    out = rules.LinearZPlus.apply(x, F.linear, w, F.linear(x.detach(), w, _normal(4)))
+    (got,) = _carried(out, [x], r)
+    expected = torch.zeros(2, 5, dtype=torch.float64)
+    for b in range(2):
+        for j in range(4):
+            total = sum(max(float(x[b, i] * w[j, i]), 0) for i in range(5))
+            for i in range(5):
+                expected[b, i] += max(float(x[b, i] * w[j, i]), 0) / total * r[b, j]
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(got.sum(1), r.sum(1), rtol=1e-10, atol=0)
+
+
+def test_convolution_z_plus_is_the_linear_rule() -> None:
+    x, w, r = _normal(2, 3, 4, 4).requires_grad_(), _normal(5, 3, 4, 4), _normal(2, 5)
+    out = rules.LinearZPlus.apply(x, F.conv2d, w, F.conv2d(x.detach(), w))
+    (got,) = _carried(out, [x], r[:, :, None, None])
+    flat = x.detach().flatten(1).requires_grad_()
+    same = rules.LinearZPlus.apply(flat, F.linear, w.flatten(1), F.linear(flat.detach(), w.flatten(1)))
+    torch.testing.assert_close(got.flatten(1), _carried(same, [flat], r)[0], rtol=1e-10, atol=1e-14)
+
+
+def test_input_z_b() -> None:
+    x, w, r = _normal(2, 5).requires_grad_(), _normal(4, 5), _normal(2, 4)
+    (got,) = _carried(rules.InputZB.apply(x, F.linear, w, F.linear(x.detach(), w)), [x], r)
+    expected = torch.zeros(2, 5, dtype=torch.float64)
+    for b in range(2):
+        low, high = float(x[b].min()), float(x[b].max())
+        for j in range(4):
+            parts = [
+                float(x[b, i] * w[j, i]) - low * max(float(w[j, i]), 0) - high * min(float(w[j, i]), 0)
+                for i in range(5)
+            ]
+            for i in range(5):
+                expected[b, i] += parts[i] / sum(parts) * r[b, j]
+    torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-14)
+    assert rules.InputZB.apply(x, F.linear, w, F.linear(x.detach(), w)).shape == (2, 4)
+
+
+def test_residual_add() -> None:
+    a, b, r = _normal(2, 3, 4).requires_grad_(), _normal(2, 3, 4).requires_grad_(), _normal(2, 3, 4)
+    got = _carried(rules.ResidualAdd.apply(a, b), [a, b], r)
+    for i in range(2):
+        raw = [a[i] / (a[i] + b[i]) * r[i], b[i] / (a[i] + b[i]) * r[i]]
+        sizes = [abs(float(part.sum())) for part in raw]
+        for part, size, out in zip(raw, sizes, got, strict=True):
+            share = size / sum(sizes) * r[i].sum()
+            torch.testing.assert_close(out[i], part * share / part.sum(), rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(sum(g.sum((1, 2)) for g in got), r.sum((1, 2)), rtol=1e-10, atol=0)
+    alone = _carried(rules.ResidualAdd.apply(a[:1], b[:1]), [a, b], r[:1])
+    torch.testing.assert_close(alone[0][:1], got[0][:1])
+
+
+def test_sums_products_and_gates_conserve() -> None:
+    x, r = _normal(2, 3, 4).requires_grad_(), _normal(2, 4)
+    (got,) = _carried(rules.SumZ.apply(x, (1,), False, x.detach().mean(1)), [x], r)
+    torch.testing.assert_close(got, (x / x.sum(1, keepdim=True) * r[:, None]).detach())
+    a, b, r = _normal(2, 3, 4).requires_grad_(), _normal(2, 4, 5).requires_grad_(), _normal(2, 3, 5)
+    of_a, of_b = _carried(rules.Product.apply(a, b), [a, b], r)
+    expected = torch.zeros(2, 3, 4, dtype=torch.float64)
+    for s in range(2):
+        for i in range(3):
+            for k in range(4):
+                for j in range(5):
+                    expected[s, i, k] += a[s, i, k] * b[s, k, j] / (a[s, i] @ b[s, :, j]) * r[s, i, j] / 2
+    torch.testing.assert_close(of_a, expected.detach(), rtol=1e-10, atol=1e-14)
+    for part in (of_a, of_b):
+        torch.testing.assert_close(part.sum((1, 2)), r.sum((1, 2)) / 2, rtol=1e-9, atol=1e-12)
+    a, b, r = _normal(2, 3).requires_grad_(), _normal(2, 3).requires_grad_(), _normal(2, 3)
+    for part in _carried(rules.Gate.apply(a, b), [a, b], r):
+        torch.testing.assert_close(part, r / 2)
+    (got,) = _carried(rules.Unchanged.apply(a, a.detach().tanh()), [a], r)
+    torch.testing.assert_close(got, r)
+
+
+def test_fused_attention_is_its_products() -> None:
+    q, k, v = (_normal(2, 3, 6, 4).requires_grad_() for _ in range(3))
+    r, scale = _normal(2, 3, 6, 4), 0.5
+    seen = []
+    maps = Softmax(q.detach(), k.detach(), scale)
+    output = F.scaled_dot_product_attention(q.detach(), k.detach(), v.detach(), scale=scale)
+    fused = rules.FusedAttention.apply(q, k, v, output, maps.rows, lambda part, x: seen.append(x))
+    got = _carried(fused, [q, k, v], r)
+    scores = rules.Product.apply(q, k.transpose(-2, -1))
+    attention = rules.Unchanged.apply(scores, (scores.detach() * scale).softmax(-1))
+    attention.retain_grad()
+    expected = _carried(rules.Product.apply(attention, v), [q, k, v, attention], r)
+    for one, other in zip(got, expected, strict=False):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-13)
+    torch.testing.assert_close(torch.cat(seen, 2), expected[3], rtol=1e-9, atol=1e-13)
+
+
+def test_small_denominators_keep_their_sign() -> None:
+    r = torch.tensor([1.0, 1.0, 1.0, 1.0])
+    z = torch.tensor([1e-20, -1e-20, 0.0, -2.0])
+    got = rules.divided(r, z)
+    assert got[0] > 0
+    assert got[1] < 0
+    assert got[2] == 0
+    assert got[3] == -0.5
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_gradient_rules_keep_the_values(centred: bool) -> None:
+    x = _normal(2, 3, 6).requires_grad_()
+    w, b = _normal(6), _normal(6)
+    if centred:
+        expected, power = F.layer_norm(x, (6,), w, b, 1e-6), x.detach().var(-1, unbiased=False)
+    else:
+        expected, power = F.rms_norm(x, (6,), w, 1e-6) + b, x.detach().pow(2).mean(-1)
+    y = rules.frozen_norm(x, (power + 1e-6).rsqrt(), centred, w, b)
+    torch.testing.assert_close(y, expected)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    # linear once the deviation is given: x . dy/dx is y without its bias
+    torch.testing.assert_close((gradient * x).sum(-1), (y - b).sum(-1))
+    y = rules.identity_activation(x, F.gelu(x))
+    torch.testing.assert_close(y, F.gelu(x))
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient * x, F.gelu(x))
+    q, k, v = (_normal(1, 2, 5, 4).requires_grad_() for _ in range(3))
+    plain = F.scaled_dot_product_attention(q, k, v)
+    slopes = torch.autograd.grad(plain.tanh().sum(), [q, k, v])
+    shared = rules.attention_with_shared_gradients(q, k, v)
+    torch.testing.assert_close(shared, plain)
+    for got, slope, factor in zip(torch.autograd.grad(shared.tanh().sum(), [q, k, v]), slopes, (4, 4, 2), strict=True):
+        torch.testing.assert_close(got * factor, slope)
+    constant = rules.attention_with_constant_weights(q, k, v)
+    torch.testing.assert_close(torch.autograd.grad(constant.tanh().sum(), v)[0], slopes[2])
+    assert torch.autograd.grad(rules.attention_with_constant_weights(q, k, v).sum(), q, allow_unused=True)[0] is None
