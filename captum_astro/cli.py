@@ -68,6 +68,8 @@ def explain(
         console.print("[yellow]The weights are random: the maps mean nothing.[/yellow]")
     transform, config = preprocessing(network)
     explainers = {name: explainer.method(network) for name, explainer in chosen.items()}
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file: give a folder.")
     out.mkdir(parents=True, exist_ok=True)
     names, failures = _output_names(paths), []
     for path in track(paths, description="Explaining", console=console, disable=len(paths) < 2):
@@ -90,7 +92,7 @@ def explain(
             np.save(out / f"{names[path]}_{name}.npy", maps[name][0, 0].float().cpu().numpy())
         picture = viz.displayable(x.cpu(), config["mean"], config["std"])
         figure = viz.compare(picture, maps, [f"{_short(labels[index])} {probabilities[index]:.0%}"], size=3.0)
-        figure.savefig(out / f"{names[path]}.png")
+        figure.savefig(out / f"{names[path]}_explained.png")
     console.print(f"{len(paths) - len(failures)} images explained, in {out}")
     if failures:
         raise ImageError("\n".join(["could not be opened:", *failures]))
@@ -186,11 +188,16 @@ def _short(label: str) -> str:
 
 def _output_names(paths: list[Path]) -> dict[Path, str]:
     """File names without their ending, made different where two files share one."""
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
     names = {}
     for path in paths:
-        count = taken[path.stem] = taken.get(path.stem, 0) + 1
-        names[path] = path.stem if count == 1 else f"{path.stem}-{count}"
+        others = {other.stem for other in paths if other != path}
+        name, count = path.stem, 1
+        while name in taken or (count > 1 and name in others):
+            count += 1
+            name = f"{path.stem}-{count}"
+        taken.add(name)
+        names[path] = name
     return names
 
 

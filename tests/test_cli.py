@@ -42,7 +42,7 @@ def test_explain(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
     assert code == 0, out
     assert "2 images explained" in out
     for name in ("scene", "scene-2"):
-        assert Image.open(tmp_path / "maps" / f"{name}.png").size[0] > 300
+        assert Image.open(tmp_path / "maps" / f"{name}_explained.png").size[0] > 300
         for explainer in explainers():
             values = np.load(tmp_path / "maps" / f"{name}_{explainer.name}.npy")
             assert values.shape == (64, 64)
@@ -85,7 +85,25 @@ def test_a_bad_image_does_not_stop_the_others(monkeypatch, capsys, tmp_path: Pat
     assert code == 1
     assert "1 images explained" in out
     assert "bad.png: not an image" in out
-    assert (tmp_path / "maps" / "scene.png").exists()
+    assert (tmp_path / "maps" / "scene_explained.png").exists()
+
+
+def test_nothing_is_overwritten(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
+    original = scene.read_bytes()
+    Image.open(scene).save(tmp_path / "scene.jpg")
+    Image.open(scene).save(tmp_path / "scene-2.png")
+    code, out = _run(
+        monkeypatch, capsys, "explain", tmp_path, "--model", "scenes_vit_tiny_patch4_64", "--out", tmp_path
+    )
+    assert code == 0, out
+    assert scene.read_bytes() == original
+    assert sorted(p.name for p in tmp_path.glob("*_explained.png")) == [
+        "scene-2_explained.png", "scene-3_explained.png", "scene_explained.png",
+    ]  # fmt: skip
+    assert len(list(tmp_path.glob("*.npy"))) == 3
+    code, out = _run(monkeypatch, capsys, "explain", scene, "--model", "test_vit", "--no-pretrained", "--out", scene)
+    assert code == 1
+    assert "is a file" in out
 
 
 def test_check_and_methods(monkeypatch, capsys) -> None:

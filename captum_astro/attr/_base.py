@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from captum.attr import GradientAttribution
 from torch import nn
 
-from captum_astro.attr._inputs import block_numbers, check_images, parts, run_model, unwrapped
+from captum_astro.attr._inputs import block_numbers, channels_of, check_images, parts, run_model
 from captum_astro.attr._target import Output, chosen_scores, output_seed
 from captum_astro.capture.walk import Passed, Seed, Walker, walk
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout, layout_for
+from captum_astro.layouts.unwrap import unwrapped
 
 AttributeTo = Literal["input", "pixels", "grid", "tokens"]
 TensorOrTuple = TypeVar("TensorOrTuple", torch.Tensor, tuple[torch.Tensor, ...])
@@ -93,7 +94,7 @@ class TokenAttribution(Explanation):
         images: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         model = unwrapped(self.forward_func)
         layout = layout_for(model)
-        check_images(images, model, getattr(model, "in_chans", None))
+        check_images(images, model, channels_of(model, layout))
         blocks = block_numbers(layers, layout.stages[-1].block + 1)
         maps = []
         for part, wanted, arguments in parts(images, target, additional_forward_args, internal_batch_size):
@@ -113,6 +114,13 @@ class TokenAttribution(Explanation):
                 then(chosen, model, layout, partial(run_model, model, part, arguments, widened=True), seed)
             if not self.needs_gradient and wanted is not None:
                 chosen_scores(passed.output, wanted)  # the class does not matter, a mistake in it does
+            if not chosen.tokens.flatten(1).any(1).all():
+                warnings.warn(
+                    f"{self.get_name()} gives a map that is zero everywhere: no layer has a positive term, or the "
+                    f"gradient is "
+                    f"zero, as that of the probability of a class that is certain.",
+                    stacklevel=3,
+                )
             maps.append(_shaped(chosen.tokens, layout, passed, part, attribute_to))
         if self.needs_gradient and output == "probability" and getattr(layout.model, "num_classes", None) == 0:
             warnings.warn(

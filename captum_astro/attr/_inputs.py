@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from captum._utils.common import _format_additional_forward_args
-from timm.layers import DropPath, PatchDropout
 from torch import nn
 
+from captum_astro.capture.identity import is_random
 from captum_astro.functional.attention import widen
-from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.base import Layout
 
 
 def run_model(model: nn.Module, images: torch.Tensor, arguments: list[Any], widened: bool = False) -> torch.Tensor:
@@ -27,32 +27,23 @@ def run_model(model: nn.Module, images: torch.Tensor, arguments: list[Any], wide
     if images.is_inference():
         images = images.clone()  # an inference tensor cannot be saved for a backward pass
     if not widened:
-        output: torch.Tensor = model(images, *arguments)
-        return output
+        return _tensor(model(images, *arguments))
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     wide = {name: widen(tensor.detach()) for name, tensor in tensors.items()}
-    output = torch.func.functional_call(model, wide, (widen(images), *arguments))
+    return _tensor(torch.func.functional_call(model, wide, (widen(images), *arguments)))
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    if not isinstance(output, torch.Tensor):
+        raise TypeError(f"The model must return a tensor of logits, not a {type(output).__name__}. Wrap it.")
     return output
 
 
-def unwrapped(forward_func: Any) -> nn.Module:
-    """The module itself, without DataParallel or a compiler around it."""
-    model = getattr(forward_func, "_orig_mod", forward_func)
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        model = model.module
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"The model must be a torch.nn.Module, so that its layers can be seen; {type(model).__name__} was given."
-        )
-    for name, module in model.named_modules():
-        if getattr(module, "grad_checkpointing", False) is True:
-            raise UnsupportedModelError(
-                f"{name or type(module).__name__} recomputes its layers in the backward pass, where they cannot be "
-                f"captured. Call model.set_grad_checkpointing(False)."
-            )
-    if isinstance(model, torch.jit.ScriptModule):
-        raise UnsupportedModelError("A ScriptModule hides its layers. Pass the Python model that it was made from.")
-    return model
+def channels_of(model: nn.Module, layout: Layout | None) -> int | None:
+    """How many channels a model takes; None if that is not known, as behind a wrapper that may change them."""
+    plain = layout is None or layout.model is model or isinstance(model, nn.Sequential)
+    channels = getattr(model if layout is None else layout.model, "in_chans", None)
+    return channels if plain and isinstance(channels, int) else None
 
 
 def check_images(images: Any, model: nn.Module, channels: int | None) -> None:
@@ -76,14 +67,8 @@ def check_images(images: Any, model: nn.Module, channels: int | None) -> None:
         raise ValueError(f"{type(model).__name__} takes {channels} channels; the images have {images.shape[1]}.")
     if not torch.isfinite(images).all():
         raise ValueError("The images contain NaN or infinite values.")
-    if any(module.training and _is_random(module) for module in model.modules()):
+    if any(module.training and is_random(module) for module in model.modules()):
         warnings.warn("The model is in train mode, so its output is random. Call model.eval() first.", stacklevel=5)
-
-
-def _is_random(module: nn.Module) -> bool:
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        return module.p > 0
-    return isinstance(module, DropPath | PatchDropout | nn.modules.batchnorm._BatchNorm)
 
 
 def block_numbers(layers: Iterable[int] | slice | None, blocks: int) -> set[int] | None:
@@ -96,6 +81,8 @@ def block_numbers(layers: Iterable[int] | slice | None, blocks: int) -> set[int]
         return None
     if isinstance(layers, slice):
         return set(range(blocks)[layers])
+    if isinstance(layers, int):
+        raise ValueError(f"layers is a list of blocks: pass [{layers}].")
     numbers = set()
     for layer in layers:
         if not -blocks <= layer < blocks:
@@ -114,8 +101,8 @@ def parts(
     """
     batch = images.shape[0]
     step = batch if internal_batch_size is None else internal_batch_size
-    if step < 1:
-        raise ValueError(f"internal_batch_size is at least 1, not {internal_batch_size}.")
+    if not isinstance(step, int) or step < 1:
+        raise ValueError(f"internal_batch_size is a whole number, at least 1, not {internal_batch_size}.")
     extra = _format_additional_forward_args(additional_forward_args) or ()
     for start in range(0, batch, step):
         samples = slice(start, min(start + step, batch))

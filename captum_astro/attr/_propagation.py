@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from captum_astro.attr._base import AttributeTo, Explanation, TensorOrTuple, check_form
-from captum_astro.attr._inputs import check_images, parts, run_model, unwrapped
+from captum_astro.attr._inputs import channels_of, check_images, parts, run_model
 from captum_astro.attr._target import Output, output_seed
 from captum_astro.capture.input_relevance import Arrived, propagate
 from captum_astro.layouts.base import Layout, layout_for
+from captum_astro.layouts.unwrap import unwrapped
 
 
 class PropagationAttribution(Explanation):
@@ -50,7 +51,7 @@ class PropagationAttribution(Explanation):
         images: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         model = unwrapped(self.forward_func)
         layout = layout_for(model)
-        check_images(images, model, getattr(model, "in_chans", None))
+        check_images(images, model, channels_of(model, layout))
         maps = []
         for part, wanted, arguments in parts(images, target, additional_forward_args, internal_batch_size):
             arrived = propagate(

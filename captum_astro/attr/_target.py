@@ -15,8 +15,8 @@ Output = Literal["probability", "logit"]
 def output_seed(output: torch.Tensor, target: Any, kind: Output) -> Seed:
     """The gradient of the explained number of each sample with respect to the model's output.
 
-    The probability's gradient is taken in float64, since p (1 - p) is lost in float32 when the model is sure, and
-    scaled to 1 for each sample, since it would underflow in half precision.
+    The probability's gradient p (1 - p) (...) is split into a gradient of size 1 and its scale, since it would
+    underflow.
 
     Args:
         output: ``(B, classes)``, or ``(B, ..., classes)`` with tuple targets.
@@ -30,19 +30,27 @@ def output_seed(output: torch.Tensor, target: Any, kind: Output) -> Seed:
     """
     if kind not in ("probability", "logit"):
         raise ValueError(f"output is 'probability' or 'logit', not {kind!r}.")
-    if not isinstance(output, torch.Tensor):
-        raise TypeError(f"The model must return a tensor of logits, not {type(output).__name__}.")
     if kind == "probability" and (output.ndim < 2 or output.shape[-1] < 2):
         raise ValueError("A model with one output has no softmax probability: pass output='logit'.")
+    if not torch.isfinite(output).all():
+        raise ValueError("The model's output is not finite, so there is nothing to explain.")
     exact = torch.float32 if output.device.type == "mps" else torch.float64
     with torch.enable_grad():
         leaf = output.detach().to(exact).requires_grad_(True)
-        score = leaf.softmax(-1) if kind == "probability" else leaf
-        chosen = chosen_scores(score, target)
-        gradient = torch.autograd.grad(chosen.sum(), leaf)[0]
-    scale = gradient.abs().flatten(1).amax(1) if gradient.ndim > 1 else gradient.abs()
-    safe = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return Seed(gradient / safe.reshape(-1, *[1] * (gradient.ndim - 1)), scale)
+        one_hot = torch.autograd.grad(chosen_scores(leaf, target).sum(), leaf)[0]
+    if kind == "logit":
+        return Seed(one_hot, one_hot.new_ones(len(one_hot)))
+    return _probability_seed(leaf.detach(), one_hot)
+
+
+def _probability_seed(logits: torch.Tensor, one_hot: torch.Tensor) -> Seed:
+    """``dp/dz = p (1 - p) (one_hot - q)``, q the softmax of the other classes: nothing cancels."""
+    others = logits.masked_fill(one_hot > 0, -torch.inf)
+    explained = one_hot.sum(-1, keepdim=True)  # with tuple targets, the row of the output that holds the class
+    own, rest = (one_hot * logits).sum(-1, keepdim=True), others.logsumexp(-1, keepdim=True)
+    both = torch.logaddexp(own, rest)
+    scale = (explained * (own - both + rest - both).exp()).flatten(1).sum(1)
+    return Seed(explained * (one_hot - others.softmax(-1)), scale)
 
 
 def chosen_scores(score: torch.Tensor, target: Any) -> torch.Tensor:

@@ -40,6 +40,7 @@ class AttentionGradCAM(TokenAttribution):
         target: Any = None,
         *,
         output: Output = "logit",
+        relu_attributions: bool = True,
         additional_forward_args: Any = None,
         internal_batch_size: int | None = None,
         attribute_to: AttributeTo = "input",
@@ -50,6 +51,7 @@ class AttentionGradCAM(TokenAttribution):
             inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor.
             target: The class to explain, in any form that Captum takes.
             output: ``y``, the target's ``"logit"``, as published, or its softmax ``"probability"``.
+            relu_attributions: Set negative values to 0, as published. A map may then be zero everywhere, which warns.
             additional_forward_args: Passed to the model after the images.
             internal_batch_size: Explain so many images at a time.
             attribute_to: ``"input"`` gives the inputs' shape, the pixel map shared equally among the channels;
@@ -70,17 +72,19 @@ class AttentionGradCAM(TokenAttribution):
             additional_forward_args,
             internal_batch_size,
             attribute_to,
-            lambda layout: _AttentionGradCAMWalker(layout.num_prefix_tokens),
+            lambda layout: _AttentionGradCAMWalker(layout.num_prefix_tokens, relu_attributions),
             output=output,
             layers=[-1],
         )
 
 
 class _AttentionGradCAMWalker(LastLayerWalker):
-    def __init__(self, prefix: int) -> None:
+    def __init__(self, prefix: int, relu: bool) -> None:
         super().__init__()
-        self._prefix = prefix
+        self._prefix, self._relu = prefix, relu
 
     def update(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         assert record.gradient is not None
-        return attention_grad_cam(row, record.attention, record.gradient, max(0, self._prefix - record.first_key))
+        return attention_grad_cam(
+            row, record.attention, record.gradient, max(0, self._prefix - record.first_key), self._relu
+        )

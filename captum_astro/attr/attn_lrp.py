@@ -14,7 +14,7 @@ from captum_astro.capture.propagate import SharedGradients
 
 
 class AttnLRP(PropagationAttribution):
-    """AttnLRP in its implicit form: input times a gradient changed by rules, in one backward pass, without attention maps.
+    """AttnLRP in its implicit form: input times a gradient changed by rules, in one backward pass.
 
     Products share in halves (values get half, queries and keys a quarter each), the softmax is linearised where it
     stands, norms keep their deviation constant, an activation is ``[f(x) / x] x``, linear layers use the limit of the

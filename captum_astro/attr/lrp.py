@@ -17,11 +17,12 @@ class LRP(PropagationAttribution):
 
     It starts with 1 at the target. Linear layers pass it by their positive contributions, residual adds by each
     summand's share, products in halves; norms, activations, LayerScale and the softmax pass it as it is. Each sample is
-    normalised on its own. The relevance of all tokens that enter the first block sums to 1; that of the pixels to 1 less the
-    share of the positions and of the prefix tokens.
+    normalised on its own. The relevance of all tokens that enter the first block sums to 1; that of the pixels to 1
+    less the share of the positions and of the prefix tokens.
 
     Source: Montavon et al., Pattern Recognition 2017 (z+, z^B), as carried to Vision Transformers by Chefer, Gur, Wolf,
-    "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838), Eq. 1 to 10. LRP methods
+    "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838), Eq. 1 to 10. LRP "
+    "methods
     may be covered by patents.
 
     Args:

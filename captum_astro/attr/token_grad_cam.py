@@ -12,13 +12,14 @@ from timm.layers import LayerNorm2d, RmsNorm
 from torch import nn
 
 from captum_astro.attr._base import AttributeTo, Explanation, TensorOrTuple, check_form, enlarged
-from captum_astro.attr._inputs import check_images, parts, run_model, unwrapped
+from captum_astro.attr._inputs import channels_of, check_images, parts, run_model
 from captum_astro.attr._target import Output, output_seed
 from captum_astro.capture.activation import activation_and_gradient
 from captum_astro.functional.grad_cam import grad_cam
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, Tap
+from captum_astro.layouts.unwrap import unwrapped
 
 
 class TokenGradCAM(Explanation):
@@ -93,17 +94,17 @@ class TokenGradCAM(Explanation):
         images: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         model = unwrapped(self.forward_func)
         layout, tap = _tap(model, self.layer)
-        check_images(images, model, getattr(model, "in_chans", None))
+        check_images(images, model, channels_of(model, layout))
         maps = []
         for part, wanted, arguments in parts(images, target, additional_forward_args, internal_batch_size):
-            with _InputSize(layout.model if layout is not None else model) as size:
-                activation, gradient = activation_and_gradient(
-                    model,
-                    tap,
-                    partial(run_model, model, part, arguments),
-                    partial(output_seed, target=wanted, kind=output),
-                )
-            image_size = size.seen or (part.shape[-2], part.shape[-1])
+            activation, gradient, seen = activation_and_gradient(
+                model,
+                layout.model if layout is not None else model,
+                tap,
+                partial(run_model, model, part, arguments),
+                partial(output_seed, target=wanted, kind=output),
+            )
+            image_size = seen or (part.shape[-2], part.shape[-1])
             grid, prefix = _positions(activation, tap.module, layout, model, image_size)
             flat, slopes = (_flat(x, tap.module, model)[:, prefix:] for x in (activation, gradient))
             if (slopes == 0).flatten(1).all(1).any():
@@ -118,25 +119,6 @@ class TokenGradCAM(Explanation):
             maps.append(enlarged(cam.reshape(-1, 1, *grid), image_size, extent, part, attribute_to))
         attributions = torch.cat(maps)
         return (attributions,) if isinstance(inputs, tuple) else attributions
-
-
-class _InputSize:
-    """Notes the size of the image that a module is given."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self.seen: tuple[int, int] | None = None
-
-    def __enter__(self) -> _InputSize:
-        self._handle = self._model.register_forward_pre_hook(self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._handle.remove()
-
-    def _note(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if arguments and isinstance(arguments[0], torch.Tensor) and arguments[0].ndim == 4:
-            self.seen = (arguments[0].shape[-2], arguments[0].shape[-1])
 
 
 def _tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | None, Tap]:

@@ -18,12 +18,12 @@ from captum_astro.functional.transformer_attribution import transformer_attribut
 class TransformerAttribution(TokenAttribution):
     """Relevance of the attention maps times their gradients, through the layers: ``U = I + E_h[(dy/dA * R_A)^+]``.
 
-    ``R_A`` is the relevance that `LRP` gives an attention map, starting with 1 at the target; y is the logit. Rows are not
-    normalised. One pass brings the gradients, another the relevance, layer by layer.
+    ``R_A`` is the relevance that `LRP` gives an attention map, starting with 1 at the target; y is the logit. Rows are
+    not normalised. One pass brings the gradients, another the relevance, layer by layer.
 
-    Source: Chefer, Gur, Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838),
-    Eq. 13 and 14, as its public code computes it for one image; here each sample of a batch is normalised on its own. It
-    was published for models with a class token. LRP methods may be covered by patents.
+    Source: Chefer, Gur, Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv
+    2012.09838), Eq. 13 and 14, as its public code computes it for one image; here each sample of a batch is normalised
+    on its own. It was published for models with a class token. LRP methods may be covered by patents.
 
     Args:
         forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.

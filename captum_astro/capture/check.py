@@ -12,6 +12,7 @@ from captum_astro.capture.records import AttentionRecord, StageRecord
 from captum_astro.capture.walk import Seed, walk
 from captum_astro.functional.attention import Given
 from captum_astro.layouts.base import layout_for
+from captum_astro.layouts.unwrap import unwrapped
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
 _LOW_PRECISION_TOLERANCE = 0.1
@@ -100,6 +101,7 @@ def check(model: nn.Module, inputs: torch.Tensor) -> Report:
         >>> check(model, torch.rand(1, 3, 224, 224)).ok
         True
     """
+    model = unwrapped(model)
     layout = layout_for(model)
     walker = _Checker()
     passed = walk(layout, model, lambda: model(inputs.detach()), walker, seed=_largest_output, verify=False)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from captum_astro.layouts.errors import UnsupportedModelError
+
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()
 
@@ -25,6 +27,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     Args:
         model: The module that is about to be run.
     """
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} was made or loaded under torch.inference_mode(): autograd cannot use its "
+            f"parameters. "
+            f"Load it outside."
+        )
     with _LOCKS_GUARD:
         lock = _LOCKS.setdefault(model, threading.RLock())
     with lock, contextlib.ExitStack() as undo:
@@ -36,11 +44,17 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             if getattr(module, "fused_attn", None) is False:
                 undo.callback(setattr, module, "fused_attn", False)
                 setattr(module, "fused_attn", True)  # noqa: B010  (Module types every attribute as a tensor)
+        if any(getattr(module, "_compiled_call_impl", None) or _is_compiled(module) for module in model.modules()):
+            undo.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code hides its layers
         if any(module.training for module in model.modules()):
             undo.enter_context(torch.random.fork_rng())
             saved = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
             undo.callback(_restore, saved)
         yield
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod")
 
 
 def _restore(saved: list[tuple[torch.Tensor, torch.Tensor]]) -> None:

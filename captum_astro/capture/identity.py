@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from timm.layers import DropPath, PatchDropout
 
-from captum_astro.capture.records import AttentionRecord, StageRecord
+from captum_astro.capture.records import AttentionRecord, StageRecord, spots
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout
 
@@ -51,17 +52,33 @@ def identity_error(record: StageRecord, rows: slice = slice(None)) -> torch.Tens
         A scalar tensor.
     """
     stream, following = widen(record.stream[:, rows]), widen(record.following[:, rows])
-    added = rebuilt(record, rows)
-    difference = (following - stream - added).abs().amax()
-    size = torch.maximum(stream.abs().amax(), following.abs().amax())
-    rounding = 4 * torch.finfo(record.stream.dtype).eps * size
-    return difference / torch.where(difference <= rounding, size, added.abs().amax())
+    return _relative(following - stream, rebuilt(record, rows), stream, record.stream.dtype)
+
+
+def _relative(found: torch.Tensor, expected: torch.Tensor, stream: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    difference = (found - expected).abs().amax()
+    size = torch.maximum(stream.abs().amax(), expected.abs().amax())
+    rounding = 4 * torch.finfo(dtype).eps * size
+    return difference / torch.where(difference <= rounding, size, expected.abs().amax())
+
+
+def value_error(record: AttentionRecord) -> torch.Tensor:
+    """How far the captured values are from ``W_V x + constant``, which `AttentionBranch.value_weight` says they are."""
+    value = widen(record.attention.value)
+    if record.read is None:
+        return value.new_zeros(())
+    weight = widen(record.branch.value_weight().detach()).to(value)
+    expected = torch.einsum("bnd,hvd->bhnv", widen(record.read), weight)
+    found = value[:, :, spots(value.shape[2])]
+    expected, found = (x - x[:, :, :1] for x in (expected, found))
+    return (found - expected).abs().amax() / expected.abs().amax().clamp(min=torch.finfo(value.dtype).tiny)
 
 
 class SpotCheck:
-    """One row of every stage is rebuilt in every pass, so that a wrong layout never gives a map in silence.
+    """A few rows of every stage are rebuilt in every pass, so that a wrong layout never gives a map in silence.
 
-    Costs O(n d) a layer. Layers under dropout are not compared.
+    Attention is rebuilt for three tokens, feed-forward layers for all; the values are compared with their weight, and
+    the pooled vector with the read-out. Costs O(n d) a layer. Nothing is compared while dropout is active.
 
     Args:
         layout: Of the model that is explained.
@@ -69,30 +86,54 @@ class SpotCheck:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._random = any(module.training and is_random(module) for module in layout.model.modules())
         self._errors: list[tuple[str, torch.Tensor, float]] = []
         self._read: torch.Tensor | None = None
         self._reached: torch.Tensor | None = None
 
     def stage(self, record: StageRecord) -> None:
-        """Compare the first token of a stage."""
-        if any(module.training for module in self._layout.model.modules()):
-            return
+        """Compare some tokens of a stage."""
+        heads = [branch for branch in record.branches if isinstance(branch, AttentionRecord)]
         name = " + ".join(branch.branch.name for branch in record.branches)
-        lowest = min(
-            (branch.attention.value.dtype for branch in record.branches if isinstance(branch, AttentionRecord)),
-            key=lambda dtype: -torch.finfo(dtype).eps,
-            default=record.stream.dtype,
-        )
-        tolerance = _TOLERANCE.get(lowest, _LOW_PRECISION_TOLERANCE)
-        self._errors.append((name, identity_error(record, slice(0, 1)), tolerance))
+        if not heads:
+            self._note(name, identity_error(record), record.stream.dtype)
+            return
+        lowest = _lowest(record.stream.dtype, *(head.attention.value.dtype for head in heads))
+        for token in spots(record.stream.shape[1]):
+            self._note(name, identity_error(record, slice(token, token + 1)), lowest)
+        for head in heads:
+            self._note(f"The value projection of {head.branch.name}", value_error(head), lowest)
 
-    def readout(self, weights: torch.Tensor, final: torch.Tensor, pooling: AttentionRecord | None) -> None:
-        """Note which final tokens the layout says are read."""
-        if pooling is None:
-            self._read = weights != 0
-        else:
+    def readout(
+        self,
+        weights: torch.Tensor,
+        final: torch.Tensor,
+        pooling: AttentionRecord | None,
+        seen: dict[str, torch.Tensor],
+    ) -> None:
+        """Compare the pooled vector with what the layout says it is, and note which final tokens are read.
+
+        Args:
+            weights: The read-out over the final tokens, or over the queries of a pooling head.
+            final: The final stream, ``(B, n, d)``.
+            pooling: What was captured of a pooling head.
+            seen: The final tokens after the last norm, and the pooled vector, where the layout has taps for them.
+        """
+        if pooling is not None:
             assert self._layout.pooling is not None
             self._read = torch.arange(final.shape[1]) >= self._layout.pooling.first_token
+            lowest, name = _lowest(final.dtype, pooling.attention.value.dtype), pooling.branch.name
+            self._note(f"The value projection of {name}", value_error(pooling), lowest)
+            if "pooled" in seen:
+                added, found = rebuilt_attention(pooling, slice(None)), widen(seen["pooled"])
+                self._note(name, _relative(found, added, added, lowest), lowest)
+            return
+        self._read = weights != 0
+        if {"normalised", "pooled"} <= set(seen):
+            normalised, found = widen(seen["normalised"]), widen(seen["pooled"])
+            expected = torch.einsum("n,bnd->bd", weights.to(normalised), normalised)
+            if found.shape == expected.shape:
+                self._note("The pooled vector", _relative(found, expected, expected, final.dtype), final.dtype)
 
     def readout_gradient(self, gradient: torch.Tensor) -> None:
         """Note which final tokens the output really depends on."""
@@ -104,8 +145,9 @@ class SpotCheck:
         for name, error, tolerance in self._errors:
             if not error <= tolerance:
                 return (
-                    f"{name} adds something other than its layout says (relative error {float(error):.1e}). The layout "
-                    f"of {model} does not hold for this model; captum_astro.check compares every layer."
+                    f"{name} is something other than the layout says (relative error {float(error):.1e}). The layout "
+                    f"of "
+                    f"{model} does not hold for this model; captum_astro.check compares every layer."
                 )
         if self._read is not None and self._reached is not None:
             unread = (self._reached.cpu() & ~self._read).nonzero().flatten().tolist()
@@ -115,3 +157,18 @@ class SpotCheck:
                     f"Override its readout."
                 )
         return None
+
+    def _note(self, name: str, error: torch.Tensor, dtype: torch.dtype) -> None:
+        if not self._random:
+            self._errors.append((name, error, _TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE)))
+
+
+def is_random(module: torch.nn.Module) -> bool:
+    """Whether a module in train mode makes the output random, or dependent on the rest of the batch."""
+    if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    return isinstance(module, DropPath | PatchDropout | torch.nn.modules.batchnorm._BatchNorm)
+
+
+def _lowest(*dtypes: torch.dtype) -> torch.dtype:
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)

@@ -35,10 +35,13 @@ _SOFTMAX = (torch.softmax, F.softmax, _T.softmax)
 _LINEAR = (F.linear, F.conv2d, torch.conv2d)
 # relevance goes where the value came from, as a gradient does
 _MOVES = {
-    _T.__getitem__, _T.reshape, _T.view, _T.permute, _T.transpose, _T.flatten, _T.unflatten, _T.unbind, _T.chunk, _T.split,
-    _T.expand, _T.contiguous, _T.squeeze, _T.unsqueeze, _T.clone, _T.to, _T.type_as, _T.float, _T.double, _T.expand_as, _T.roll,
+    _T.__getitem__, _T.reshape, _T.view, _T.permute, _T.transpose, _T.flatten, _T.unflatten, _T.unbind, _T.chunk,
+    _T.split,
+    _T.expand, _T.contiguous, _T.squeeze, _T.unsqueeze, _T.clone, _T.to, _T.type_as, _T.float, _T.double,
+    _T.expand_as, _T.roll,
     _T.narrow, _T.select, _T.movedim, _T.repeat_interleave, _T.requires_grad_, _T.type, _T.view_as, _T.split_with_sizes,
-    torch.reshape, torch.permute, torch.transpose, torch.flatten, torch.unbind, torch.chunk, torch.split, torch.cat, torch.stack,
+    torch.reshape, torch.permute, torch.transpose, torch.flatten, torch.unbind, torch.chunk, torch.split, torch.cat,
+    torch.stack,
     torch.squeeze, torch.unsqueeze, torch.roll, torch.clone, torch.concat, torch.repeat_interleave, torch.movedim,
     F.dropout, torch.dropout, F.pad, F.max_pool2d, torch.max_pool2d, _T.bfloat16, _T.half,
 }  # fmt: skip
@@ -186,6 +189,8 @@ class Relevance(_Atomic):
                 return None
             return lambda: _apply(rules.Unchanged, *_constant(func, x, factor))
         if func in _MATMUL and _both(args):
+            return lambda: _apply(rules.Product, *args)
+        if func in _MATMUL and not isinstance(args[1], nn.Parameter):
             return lambda: _apply(rules.Product, *args)
         if func in _MATMUL and _grad(args[0]):
             output = func(args[0].detach(), args[1])

@@ -13,7 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, compose, inverse_deviation
+from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, compose, inverse_deviation, spots
 from captum_astro.functional.attention import Attention, Given, Softmax
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -58,6 +58,8 @@ class Recorder(TorchFunctionMode):
         self._seen: dict[int, _Seen] = {}
         self._feed_forward: dict[int, torch.Tensor] = {}
         self._scales: dict[int, torch.Tensor] = {}
+        self._read: dict[int, torch.Tensor] = {}
+        self.pooled: dict[str, torch.Tensor] = {}
         self._current: list[AttentionBranch] = []
         self._mixed: torch.Tensor | None = None
         self._handles: list[RemovableHandle] = []
@@ -103,7 +105,8 @@ class Recorder(TorchFunctionMode):
                 f"matrix product on (batch, heads, queries, keys), once in a forward pass."
             )
         scales = [self._scales[id(step)] for step in branch.steps if isinstance(step, Norm)]
-        return AttentionRecord(branch, stream, Attention(tuple(seen.maps), weights, seen.value), scales=scales)
+        attention = Attention(tuple(seen.maps), weights, seen.value)
+        return AttentionRecord(branch, stream, attention, scales=scales, read=self._read.get(id(branch)))
 
     def heads_output(self, branch: AttentionBranch) -> torch.Tensor:
         """The tensor at which the heads' outputs receive their gradient."""
@@ -127,7 +130,15 @@ class Recorder(TorchFunctionMode):
 
     def clear(self) -> None:
         """Free everything: no tensor with a graph may outlive the pass."""
-        for held in (self.streams, self.stream_gradients, self._seen, self._feed_forward, self._scales):
+        for held in (
+            self.streams,
+            self.stream_gradients,
+            self._seen,
+            self._feed_forward,
+            self._scales,
+            self._read,
+            self.pooled,
+        ):
             held.clear()
         self._mixed = self.final = None
 
@@ -144,11 +155,16 @@ class Recorder(TorchFunctionMode):
         self._tap(layout.final_stream, partial(self._note_stream, len(self.stages)))
         if layout.pooling is not None:
             self._watch(layout.pooling.branch)
+            self._tap(layout.pooling.pooled, partial(self._note_pooled, "pooled"))
+        if layout.pooled is not None:
+            for tap, name in zip(layout.pooled, ("normalised", "pooled"), strict=True):
+                self._tap(tap, partial(self._note_pooled, name))
 
     def _watch(self, branch: AttentionBranch) -> None:
         self._hook_pre(branch.module, lambda _: self._current.append(branch))
         handle = branch.module.register_forward_hook(self._leave, always_call=True)
         self._handles.append(handle)
+        self._tap(branch.reads or Tap(branch.module), partial(self._note_read, branch))
         for step in branch.steps:
             if isinstance(step, Norm):
                 self._tap(Tap(step.module), partial(self._note_norm, step))
@@ -164,6 +180,13 @@ class Recorder(TorchFunctionMode):
 
     def _note_output(self, branch: FeedForwardBranch, x: torch.Tensor) -> None:
         self._feed_forward[id(branch)] = x.detach()
+
+    def _note_read(self, branch: AttentionBranch, x: torch.Tensor) -> None:
+        if x.ndim == 3:
+            self._read[id(branch)] = x.detach()[:, spots(x.shape[1])]
+
+    def _note_pooled(self, name: str, x: torch.Tensor) -> None:
+        self.pooled[name] = x.detach()
 
     def _note_norm(self, norm: Norm, x: torch.Tensor) -> None:
         self._scales[id(norm)] = inverse_deviation(norm.module, x.detach())

@@ -41,6 +41,7 @@ class AttentionRecord:
         attention: Its maps and values.
         gradient: The explained output's gradient at the heads' outputs, ``(B, H, q, d_v)``; None in a pass without.
         scales: ``1 / sigma`` of every norm among the branch's steps.
+        read: A few of the tokens that the value projection read, ``(B, 3, d)``, those of `spots`.
         first_key: Which token of the final stream is the first key; not 0 where a pooling head skips the prefix.
     """
 
@@ -50,6 +51,7 @@ class AttentionRecord:
     gradient: torch.Tensor | None = None
     scales: list[torch.Tensor] = field(default_factory=list)
     first_key: int = 0
+    read: torch.Tensor | None = None
 
     def map_out(self) -> AffineMap:
         """From the concatenated heads' outputs to what is added to the residual stream."""
@@ -102,6 +104,11 @@ class StageRecord:
     following: torch.Tensor
     branches: list[AttentionRecord | FeedForwardRecord]
     following_gradient: torch.Tensor | None = None
+
+
+def spots(tokens: int) -> list[int]:
+    """The tokens that are compared in every pass: the first, one in the middle and the last."""
+    return [0, tokens // 2, tokens - 1]
 
 
 def compose(steps: tuple[Step, ...], scales: list[torch.Tensor], like: torch.Tensor) -> AffineMap:

@@ -108,7 +108,8 @@ def walk(
         try:
             with recorder:
                 output = forward()
-            passed = _Walk(recorder, walker, wanted, first).back(output, seed)
+            with torch.autocast(output.device.type, enabled=False):  # relevance is not computed in half precision
+                passed = _Walk(recorder, walker, wanted, first).back(output, seed)
         finally:
             recorder.clear()
     if verify and passed.problem is not None:
@@ -132,7 +133,7 @@ class _Walk:
 
     def back(self, output: torch.Tensor, seed: Callable[[torch.Tensor], Seed] | None) -> Passed:
         self._collect()
-        geometry = self._geometry()
+        geometry = self._geometry(output)
         if seed is None:
             self._begin()
         else:
@@ -160,8 +161,13 @@ class _Walk:
             self._pooling = recorder.attention(layout.pooling.branch, pooled)
             self._pooling.first_key = layout.pooling.first_token
 
-    def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        size, tokens = self._recorder.image_size, self._recorder.streams[0].shape[1]
+    def _geometry(self, output: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        size, (batch, tokens, _) = self._recorder.image_size, self._recorder.streams[0].shape
+        if len(output) != batch:
+            raise UnsupportedModelError(
+                f"{type(self._layout.model).__name__} was given {batch} images for {len(output)} outputs: a wrapper "
+                f"changes the batch. Explain the model itself."
+            )
         if size is None:
             raise UnsupportedModelError(f"{type(self._layout.model).__name__} was not given an image (B, C, H, W).")
         grid = self._layout.grid(*size)
@@ -221,6 +227,15 @@ class _Walk:
         output.register_hook(arrived)
         return output
 
+    def _demand_gradient(self, branches: list[AttentionRecord | FeedForwardRecord]) -> None:
+        for record in branches:
+            if isinstance(record, AttentionRecord) and record.gradient is None:
+                raise UnsupportedModelError(
+                    f"No gradient arrives at {record.branch.name}: the output does not use it. Choose the blocks "
+                    f"that it "
+                    f"uses by layers= or start_layer=, or explain the whole model."
+                )
+
     def _begin(self) -> None:
         self._begun = True
         final = self._recorder.streams[len(self._recorder.stages)]
@@ -229,7 +244,7 @@ class _Walk:
             weights = self._layout.readout(final.shape[1])
         else:
             weights = pooling.rows(self._pooling.attention.queries)
-        self._spot.readout(weights, final, self._pooling)
+        self._spot.readout(weights, final, self._pooling, self._recorder.pooled)
         weights = weights.to(device=final.device, dtype=widen(final).dtype)
         self._walker.begin(weights.expand(final.shape[0], -1), self._pooling)
         self._pooling = None
@@ -242,6 +257,8 @@ class _Walk:
             stage, branches = recorder.stages[index], self._records.pop(index)
             following = recorder.streams.pop(index + 1)
             if self._wanted[index]:
+                if self._scale is not None:
+                    self._demand_gradient(branches)
                 gradient = recorder.stream_gradients.pop(index + 1, None)
                 if gradient is not None and self._scale is not None:
                     gradient = widen(gradient) * self._scale.to(widen(gradient))[:, None, None]

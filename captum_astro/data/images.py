@@ -36,6 +36,8 @@ def open_image(path: Path | str) -> Image.Image:
             image = ImageOps.exif_transpose(file)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file.") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path}: this is a folder.") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: not an image that Pillow can read.") from error
     except Image.DecompressionBombError as error:
@@ -70,7 +72,13 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit greys span 0 to 65535; a float image is taken to span 0 to 1, or its own range if it goes beyond."""
+    """Greys of 16 bits span 0 to 65535, of 32 bits 0 to 255 if they fit; floats 0 to 1, or to their largest."""
     values = np.asarray(image, dtype=np.float64)
-    top = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0)))
+    largest = float(values.max(initial=0))
+    if image.mode == "F":
+        top = max(1.0, largest)
+    elif image.mode == "I":
+        top = 255.0 if largest <= 255 else max(65535.0, largest)
+    else:
+        top = 65535.0
     return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8))

@@ -34,16 +34,25 @@ class Softmax:
         return replace(self, key=widen(self.key).contiguous())
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
-        """The attention of the queries from ``start`` to ``stop``: ``(B, H, stop - start, n)``, rows sum to 1."""
+        """The attention of the queries from ``start`` to ``stop``: ``(B, H, stop - start, n)``; rows sum to 1, or 0."""
         query = widen(self.query[:, :, start:stop]) * self.scale
         scores = query @ widen(self.key).transpose(-2, -1)
         if self.bias is not None:
             bias = self.bias if self.bias.shape[-2] == 1 else self.bias[..., start:stop, :]
             scores = scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias
         if self.causal:
-            seen = torch.ones(self.query.shape[2], self.key.shape[2], dtype=torch.bool, device=query.device)
-            scores = scores.masked_fill(~seen.tril()[start:stop], -torch.inf)
-        return scores.softmax(-1)
+            queries = torch.arange(start, stop, device=query.device)[:, None]
+            scores = scores.masked_fill(torch.arange(self.key.shape[2], device=query.device) > queries, -torch.inf)
+        probabilities = scores.softmax(-1)
+        if self.bias is None:
+            return probabilities
+        # a query that may attend to nothing gets nothing, as in the fused kernels
+        return probabilities.masked_fill((scores == -torch.inf).all(-1, keepdim=True), 0)
+
+    @property
+    def sums_to_one(self) -> bool:
+        """Whether every row certainly does: no query is forbidden everything."""
+        return self.bias is None
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,11 @@ class Given:
     def prepared(self) -> Given:
         """The same."""
         return self
+
+    @property
+    def sums_to_one(self) -> bool:
+        """Not known of a map that the model computed."""
+        return False
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """The rows from ``start`` to ``stop``: ``(B, H, stop - start, n)``."""
@@ -89,6 +103,12 @@ class Attention:
         for part, weight in zip(self.maps[1:], self.weights[1:], strict=True):
             total = total + weight * part.rows(start, stop)
         return total
+
+    def row_sums(self) -> torch.Tensor | float:
+        """The sum of each row of the mean map, ``(B, m)``, or one number for all."""
+        if all(part.sums_to_one for part in self.maps):
+            return sum(self.weights)
+        return torch.cat([rows.sum(-1).mean(1) for _, rows in self.chunks()], 1)
 
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """All rows in order, a chunk at a time: the slice of queries, and its ``(B, H, rows, n)``, yours to change."""

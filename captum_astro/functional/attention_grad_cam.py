@@ -15,7 +15,7 @@ from captum_astro.functional.attention import Attention, attention_gradient, wid
 
 
 def attention_grad_cam(
-    row: torch.Tensor, attention: Attention, gradient: torch.Tensor, first_patch: int
+    row: torch.Tensor, attention: Attention, gradient: torch.Tensor, first_patch: int, relu: bool = True
 ) -> torch.Tensor:
     """The map of one layer.
 
@@ -24,9 +24,10 @@ def attention_grad_cam(
         attention: The layer.
         gradient: ``dy/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
         first_patch: The keys before it are prefix tokens, whose gradient does not weigh.
+        relu: Whether negative values are set to 0, as published.
 
     Returns:
-        ``(B, n)``, not negative.
+        ``(B, n)``.
     """
     value = widen(attention.value).contiguous()
     batch, heads, keys, _ = value.shape
@@ -37,4 +38,5 @@ def attention_grad_cam(
     averaged = torch.einsum("bi,bhiv->bhv", row, widen(gradient))
     slopes = attention_gradient(averaged[:, :, None], value)[:, :, 0]
     weights = slopes[:, :, first_patch:].mean(-1, keepdim=True)
-    return (weights * read).mean(1).clamp(min=0)
+    cam = (weights * read).mean(1)
+    return cam.clamp(min=0) if relu else cam

@@ -43,6 +43,5 @@ def rollout_step(row: torch.Tensor, attentions: Sequence[Attention]) -> torch.Te
     Returns:
         ``(B, n)``.
     """
-    # each softmax sums to 1, so a row of I + E_h[A] sums to 1 + the softmaxes' factors
-    scaled = row / (1 + sum(sum(attention.weights) for attention in attentions))
+    scaled = row / (1 + sum(attention.row_sums() for attention in attentions))
     return scaled + torch.stack([mixed_row(scaled, attention) for attention in attentions]).sum(0)

@@ -4,11 +4,11 @@ Two families share this file. The *relevance rules* (deep Taylor, z+) are autogr
 relevance in the place of a gradient. The *gradient rules* leave every value as it is and change the gradient, so that
 input times gradient is the relevance (Conservative LRP, AttnLRP).
 
-Sources: Montavon et al., "Explaining NonLinear Classification Decisions with Deep Taylor Decomposition", Pattern Recognition
-2017 (z+ and z^B); Chefer, Gur, Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838,
-residual adds, attention products); Ali et al., "XAI for Transformers: Better Explanations through Conservative
-Propagation", ICML 2022 (arXiv 2202.07304, AH and LN rules); Achtibat et al., "AttnLRP", ICML 2024 (arXiv 2402.05602).
-These methods may be covered by patents; see the documentation.
+Sources: Montavon et al., "Explaining NonLinear Classification Decisions with Deep Taylor Decomposition", Pattern
+Recognition 2017 (z+ and z^B); Chefer, Gur, Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR
+2021 (arXiv 2012.09838, residual adds, attention products); Ali et al., "XAI for Transformers: Better Explanations
+through Conservative Propagation", ICML 2022 (arXiv 2202.07304, AH and LN rules); Achtibat et al., "AttnLRP", ICML 2024
+(arXiv 2402.05602). These methods may be covered by patents; see the documentation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def divided(relevance: Tensor, total: Tensor) -> Tensor:
 class LinearZPlus(torch.autograd.Function):
     """A linear map or convolution: ``R_i = sum_j (x_i w_ij)^+ / sum_i' (x_i' w_i'j)^+ R_j``. Biases take no share.
 
-    As ``a^+ = (a + |a|) / 2``, two products with W and \\|W\\| do for the four of positive and negative parts.
+    As ``a^+ = (a + abs(a)) / 2``, two products with W and abs(W) do for the four of positive and negative parts.
     """
 
     @staticmethod
@@ -89,7 +89,7 @@ class InputZB(torch.autograd.Function):
 
 
 class ResidualAdd(torch.autograd.Function):
-    """``a + b``: each summand's share ``a / (a + b) R``, brought to ``|sum R_a| / (|sum R_a| + |sum R_b|)`` of the sample's sum."""
+    """``a + b``: ``R_a = a / (a + b) R``, brought to the share ``|sum R_a| / (|sum R_a| + |sum R_b|)`` of the sample."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class Unchanged(torch.autograd.Function):
 
 
 class Product(torch.autograd.Function):
-    """A matrix product of two activations: each factor gets half, ``R_a = a (R / (a b)) b^T / 2``."""
+    """A matrix product: each activation gets half, ``R_a = a (R / (a b)) b^T / 2``; beside a constant, all."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -159,8 +159,13 @@ class Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         a, b, output = ctx.saved_tensors
-        share = divided(relevance[0], output) / 2
+        share = divided(relevance[0], output) / _factors(ctx.needs_input_grad[:2])
         return a * (share @ b.transpose(-2, -1)), b * (a.transpose(-2, -1) @ share)
+
+
+def _factors(needed: tuple[bool, ...]) -> int:
+    """Among how many factors relevance is shared: constants, as the latent query of a pooling head, take none."""
+    return max(1, sum(needed))
 
 
 class Gate(torch.autograd.Function):
@@ -180,7 +185,8 @@ class Gate(torch.autograd.Function):
 class FusedAttention(torch.autograd.Function):
     """Fused attention by the rules of `Product` and `Unchanged`, rows of the map at a time.
 
-    ``R_A = A (R / O) V^T / 2``, ``R_V = V A^T (R / O) / 2``, and with ``Z = Q K^T``: ``R_Q = Q (R_A / Z) K / 2``, likewise K.
+    ``R_A = A (R / O) V^T / 2``, ``R_V = V A^T (R / O) / 2``, and with ``Z = Q K^T``: ``R_Q = Q (R_A / Z) K / 2``,
+    likewise K.
     """
 
     @staticmethod
@@ -204,7 +210,8 @@ class FusedAttention(torch.autograd.Function):
             if ctx.seen is not None:
                 ctx.seen(part, of_map)
             out_v += probabilities.transpose(-2, -1) @ share[:, :, part]
-            of_scores = divided(of_map, query[:, :, part] @ key.transpose(-2, -1)) / 2
+            scores = query[:, :, part] @ key.transpose(-2, -1)
+            of_scores = divided(of_map, scores) / _factors(ctx.needs_input_grad[:2])
             out_q[:, :, part] = query[:, :, part] * (of_scores @ key)
             out_k += of_scores.transpose(-2, -1) @ query[:, :, part]
         return out_q, out_k * key, out_v * value, None, None, None
@@ -227,7 +234,7 @@ class ScaledGradient(torch.autograd.Function):
 def frozen_norm(
     x: Tensor, inverse_deviation: Tensor, centred: bool, weight: Tensor | None, bias: Tensor | None
 ) -> Tensor:
-    """A layer norm or RMS norm whose deviation is a constant: the LN rule, ``y = (x - mean) / [sigma] * weight + bias``.
+    """A norm whose deviation is a constant: the LN rule, ``y = (x - mean) / [sigma] * weight + bias``.
 
     Args:
         x: ``(..., d)``.
@@ -253,7 +260,14 @@ def attention_with_constant_weights(query: Tensor, key: Tensor, value: Tensor, *
 
 
 def attention_with_shared_gradients(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """AttnLRP's attention: half of the relevance to the values, a quarter each to queries and keys; softmax as it is."""
+    """AttnLRP's attention: half of the relevance to the values, a quarter each to queries and keys; softmax as it is.
+
+    Where only queries or only keys are activations, they get the other half.
+    """
+    share = 0.5 / _factors((query.requires_grad, key.requires_grad))
     return F.scaled_dot_product_attention(
-        ScaledGradient.apply(query, 0.25), ScaledGradient.apply(key, 0.25), ScaledGradient.apply(value, 0.5), **options
+        ScaledGradient.apply(query, share),
+        ScaledGradient.apply(key, share),
+        ScaledGradient.apply(value, 0.5),
+        **options,
     )

@@ -71,7 +71,7 @@ def head_weights(
     if "direction" in components:
         seen = stream @ output_map.reshape(heads * width, -1).T
         dot = (seen.reshape(batch, tokens, heads, width).transpose(1, 2) * value).sum(-1)
-        weights = weights * _ratio(dot, length * own).softmax(-1)
+        weights = weights * _ratio(dot, length * own).clamp(-1, 1).softmax(-1)
     return weights
 
 
@@ -94,7 +94,7 @@ def feed_forward_weights(
     if "length" in components:
         weights = weights * _ratio(length, own)
     if "direction" in components:
-        weights = weights * _ratio((stream * output).sum(-1), length * own).softmax(-1)
+        weights = weights * _ratio((stream * output).sum(-1), length * own).clamp(-1, 1).softmax(-1)
     return weights
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import Pooling, Stage, Tap
+from captum_astro.layouts.unwrap import unwrapped
 
 
 class Layout(ABC):
@@ -27,6 +28,8 @@ class Layout(ABC):
         stages: The residual adds, in the order in which they are computed.
         final_stream: Where the residual stream that leaves the last stage can be read.
         num_prefix_tokens: How many tokens stand before the patch tokens: class, distillation and register tokens.
+        pooled: Where the final tokens, normalised, and their average by `readout` can be read; None if nowhere. With
+            it, the read-out is checked in every pass.
         pooling: The attention that pools the final stream, or None where `readout` holds.
     """
 
@@ -34,6 +37,7 @@ class Layout(ABC):
     final_stream: Tap
     num_prefix_tokens: int
     pooling: Pooling | None = None
+    pooled: tuple[Tap, Tap] | None = None
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -92,6 +96,7 @@ def layout_for(model: nn.Module) -> Layout:
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedModelError("A ScriptModule hides its layers. Pass the Python model that it was made from.")
+    model = unwrapped(model)
     found: list[tuple[str, nn.Module, type[Layout]]] = []
     for name, module in model.named_modules():
         inside = any(name == outer or name.startswith(outer + ".") or outer == "" for outer, _, _ in found)

@@ -39,8 +39,8 @@ def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks") -> list[S
         UnsupportedModelError: If a block, or the attention inside it, is of another class.
     """
     stages: list[Stage] = []
-    for index, block in enumerate(blocks):
-        path = f"{name}.{index}"
+    for index, given in enumerate(blocks):
+        path, block = f"{name}.{index}", getattr(given, "_orig_mod", given)
         describe = next((_BLOCKS[c] for c in type(block).__mro__ if c in _BLOCKS), None)
         if describe is None:
             raise UnsupportedModelError(
@@ -102,7 +102,8 @@ def _parallel_scaling(block: Any, index: int, path: str) -> list[Stage]:
         weight: torch.Tensor = block.in_proj.weight
         return weight[-dim:].reshape(heads, dim // heads, -1)
 
-    attention = AttentionBranch(f"{path}.attn", block, steps, value_weight, weights)
+    reads = Tap(block.in_norm, "output")
+    attention = AttentionBranch(f"{path}.attn", block, steps, value_weight, weights, reads)
     feed_forward = FeedForwardBranch(f"{path}.mlp", ffn_tap, (*ffn_steps, *scale))
     return [Stage(index, Tap(block.in_norm), (attention, feed_forward))]
 

@@ -64,6 +64,7 @@ class AttentionBranch:
         module: The module in whose ``forward`` the attention is computed.
         steps: From the concatenated heads' outputs to what is added to the residual stream.
         value_weight: Gives the weight ``(heads, d_value, d)`` of the value projection, without the bias.
+        reads: The tokens that the value projection reads: by default what ``module`` is given.
         weights: One factor for each softmax that is summed into the attention: ``(1,)``, or ``(1, -lambda)``
             in differential attention. A callable is asked at each pass, as lambda is learnt.
     """
@@ -73,6 +74,7 @@ class AttentionBranch:
     steps: tuple[Step, ...]
     value_weight: Callable[[], torch.Tensor]
     weights: Callable[[], tuple[float, ...]] = lambda: (1.0,)
+    reads: Tap | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +109,10 @@ class Pooling:
         branch: Its attention; the values come from the final stream.
         first_token: The pooled tokens are those from here on.
         rows: Gives the weight of each query ``(m,)`` of ``m`` in the pooled vector.
+        pooled: Where the head's attention, projected, can be read ``(B, m, d)``.
     """
 
     branch: AttentionBranch
     first_token: int
     rows: Callable[[int], torch.Tensor]
+    pooled: Tap

@@ -34,6 +34,8 @@ class VisionTransformerLayout(Layout):
         self.final_stream = Tap(list(self._model.blocks)[-1], "output")
         self.num_prefix_tokens = self._model.num_prefix_tokens
         self.pooling = self._describe_pooling()
+        if self.pooling is None and hasattr(model, "fc_norm"):
+            self.pooled = (Tap(self._model.norm, "output"), Tap(self._model.fc_norm))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self._patch_embed.dynamic_feat_size((height, width))
@@ -78,6 +80,10 @@ class VisionTransformerLayout(Layout):
 class DistilledLayout(VisionTransformerLayout):
     """DeiT with a distillation token: the logits are the mean of two heads, so the read-out has two rows."""
 
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.pooled = None  # there is no pooled vector, each head reads its token
+
     def readout(self, tokens: int) -> torch.Tensor:
         weights = torch.zeros(tokens, dtype=torch.float64)
         weights[:2] = 0.5
@@ -109,6 +115,7 @@ def attention_pooling(pool: nn.Module, name: str, first_token: int) -> Pooling:
             raise UnsupportedModelError(f"{name} normalises while it pools. Build it without pre_norm and post_norm.")
         weight = module.num_heads, width // heads, width
         branch = AttentionBranch(name, pool, (), lambda: torch.eye(width).reshape(weight))
+        pooled = Tap(module.post_norm)
     elif isinstance(pool, AttentionPoolLatent):
         if module.pos_embed is not None:
             raise UnsupportedModelError(f"{name} adds position embeddings of its own. Build it with pos_embed=''.")
@@ -118,9 +125,9 @@ def attention_pooling(pool: nn.Module, name: str, first_token: int) -> Pooling:
             weight: torch.Tensor = module.kv.weight
             return weight[weight.shape[0] // 2 :].reshape(heads, -1, weight.shape[-1])
 
-        branch = AttentionBranch(name, pool, project, value_weight)
+        branch, pooled = AttentionBranch(name, pool, project, value_weight), Tap(module.proj, "output")
     else:
         raise UnsupportedModelError(
             f"{name} is a {type(pool).__name__}. Known pooling heads: AttentionPoolLatent, AttentionPoolPrr."
         )
-    return Pooling(branch, first_token, rows)
+    return Pooling(branch, first_token, rows, pooled)

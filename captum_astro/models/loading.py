@@ -33,13 +33,16 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
     """
     known = {*timm.list_models(), bundled.NAME}
     if name.split(".", maxsplit=1)[0] not in known and ":" not in name:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        near = [model for model in sorted(known, key=len) if model.startswith(name.rstrip("0123456789_"))][:3]
+        near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         raise ModelError(f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else ""))
     try:
         model = timm.create_model(name, pretrained=pretrained and checkpoint is None)
     except Exception as error:
+        if not pretrained or checkpoint is not None:
+            raise ModelError(f"{name} could not be made: {_first_line(error)}") from error
         raise ModelError(
-            f"{name} could not be made with its published weights ({_first_line(error)}). Give a file with "
+            f"The published weights of {name} could not be fetched ({_first_line(error)}). Give a file with "
             f"--checkpoint, or random weights with --no-pretrained."
         ) from error
     if checkpoint is not None:

@@ -142,6 +142,7 @@ def test_unknown_arguments() -> None:
         ({"components": "length"}, "in a tuple"),
         ({"attribute_to": "patches"}, "attribute_to is"),
         ({"internal_batch_size": 0}, "at least 1"),
+        ({"layers": 2}, r"pass \[2\]"),
     ]:
         with pytest.raises(ValueError, match=message):
             method.attribute(x, target=1, **given)
@@ -158,6 +159,6 @@ def test_a_readout_that_does_not_hold_is_refused() -> None:
     model = build("cls")
     model.global_pool = "token"
     model.pool = lambda x, pool_type=None: x.mean(1)  # type: ignore[method-assign]
-    with pytest.raises(UnsupportedModelError, match="depends on final tokens"):
+    with pytest.raises(UnsupportedModelError, match="pooled vector is something other"):
         VTranM(model).attribute(images("cls"), target=1)
     assert layout_for(model) is not None

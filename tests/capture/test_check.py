@@ -48,7 +48,7 @@ def test_a_wrong_layout_is_refused(wrong_layout: object) -> None:
     assert [stage.name for stage in report.stages if stage.error > 1e-10] == ["blocks.1.attn"]
     assert "NOT REBUILT" in str(report)
     assert "FAILED" in str(report)
-    with pytest.raises(UnsupportedModelError, match=r"blocks\.1\.attn adds something other"):
+    with pytest.raises(UnsupportedModelError, match=r"blocks\.1\.attn is something other"):
         VTranM(model).attribute(x, target=1)
 
 

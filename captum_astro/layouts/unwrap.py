@@ -1,0 +1,43 @@
+"""The module that is explained, without what others put around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_astro.layouts.errors import UnsupportedModelError
+
+
+def unwrapped(forward_func: Any) -> nn.Module:
+    """The module itself, without DataParallel or a compiler around it.
+
+    Args:
+        forward_func: What the user gave.
+
+    Raises:
+        TypeError: If it is not a `torch.nn.Module`.
+        UnsupportedModelError: If it is a ScriptModule, or recomputes its layers in the backward pass.
+    """
+    model = forward_func
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        else:
+            break
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"The model must be a torch.nn.Module, so that its layers can be seen; {type(model).__name__} was given."
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedModelError("A ScriptModule hides its layers. Pass the Python model that it was made from.")
+    for name, module in model.named_modules():
+        if getattr(module, "grad_checkpointing", False) is True:
+            raise UnsupportedModelError(
+                f"{name or type(module).__name__} recomputes its layers in the backward pass, where they cannot be "
+                f"captured. Call model.set_grad_checkpointing(False)."
+            )
+    return model
