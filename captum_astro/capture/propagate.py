@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from timm.layers import GELUTanh, QuickGELU, RmsNorm
 from timm.layers.norm import LayerNormFp32, RmsNormFp32
 from torch import nn
+from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
@@ -193,8 +194,9 @@ class Relevance(_Atomic):
         if func in _MATMUL and not isinstance(args[1], nn.Parameter):
             return lambda: _apply(rules.Product, *args)
         if func in _MATMUL and _grad(args[0]):
-            output = func(args[0].detach(), args[1])
-            return lambda: _apply(rules.LinearZPlus, args[0], lambda x, w: x @ w, args[1], output)
+            return lambda: _apply(
+                rules.LinearZPlus, args[0], args[1].detach(), None, torch.matmul, lambda r, w: r @ w.transpose(-2, -1)
+            )
         if func in _SOFTMAX:
             return lambda: _apply(_WatchedSoftmax, args[0], func(args[0].detach(), *args[1:], **kwargs), self._seen())
         if func in _MEAN:
@@ -205,10 +207,21 @@ class Relevance(_Atomic):
         given = dict(zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), args, strict=False))
         given |= kwargs
         x, weight, bias = given.pop("input"), given.pop("weight").detach(), given.pop("bias", None)
-        rule = rules.InputZB if self._pixels else rules.LinearZPlus
-        self._pixels = False
-        output = func(x.detach(), weight, bias, **given)
-        return _apply(rule, x, lambda y, w: func(y, w, None, **given), weight, output)
+        if self._pixels:
+            self._pixels = False
+            output = func(x.detach(), weight, bias, **given)
+            return _apply(rules.InputZB, x, lambda y, w: func(y, w, None, **given), weight, output)
+        bias = None if bias is None else bias.detach()
+        if func is F.linear:
+            return _apply(rules.LinearZPlus, x, weight, bias, F.linear, torch.matmul)
+        return _apply(
+            rules.LinearZPlus,
+            x,
+            weight,
+            bias,
+            lambda y, w: F.conv2d(y, w, None, **given),
+            lambda r, w: conv2d_input(x.shape, w, r, **given),
+        )
 
     def _attention(
         self,

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _TINY = 1e-12
+Product_ = Callable[[Tensor, Tensor], Tensor]
 
 
 def divided(relevance: Tensor, total: Tensor) -> Tensor:
@@ -32,28 +33,28 @@ def divided(relevance: Tensor, total: Tensor) -> Tensor:
 class LinearZPlus(torch.autograd.Function):
     """A linear map or convolution: ``R_i = sum_j (x_i w_ij)^+ / sum_i' (x_i' w_i'j)^+ R_j``. Biases take no share.
 
-    As ``a^+ = (a + abs(a)) / 2``, two products with W and abs(W) do for the four of positive and negative parts.
+    As ``a^+ = (a + abs(a)) / 2``, products with W and abs(W) do for the four of positive and negative parts, and one
+    of them is the forward pass.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, apply: Callable[[Tensor, Tensor], Tensor], weight: Tensor, output: Tensor
-    ) -> Tensor:
-        """``output`` is the operation's own, ``apply(x, weight)`` the operation without its bias."""
-        ctx.save_for_backward(x, weight)
-        ctx.product = apply
-        return output.clone()
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, product: Product_, back: Product_) -> Tensor:
+        """``product(x, W)`` is the operation without its bias, ``back(R, W)`` its transpose."""
+        output = product(x, weight)
+        ctx.save_for_backward(x, weight, output)
+        ctx.product, ctx.back = product, back
+        if bias is None:
+            return output.clone()
+        return output + bias.reshape(-1, *[1] * (output.ndim - 2)) if output.ndim == 4 else output + bias
 
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
-        x, weight = ctx.saved_tensors
-        size = x.abs()
-        with torch.enable_grad():
-            plain, absolute = x.detach().requires_grad_(True), size.detach().requires_grad_(True)
-            signed, total = ctx.product(plain, weight), ctx.product(absolute, weight.abs())
-        share = divided(relevance[0], (signed + total).detach()).to(signed.dtype)
-        back = torch.autograd.grad((signed, total), (plain, absolute), (share, share))
-        return x * back[0] + size * back[1], None, None, None
+        x, weight, output = ctx.saved_tensors
+        size, strength = x.abs(), weight.abs()
+        share = divided(relevance[0], output + ctx.product(size, strength))
+        back = x * ctx.back(share, weight)
+        back += size * ctx.back(share, strength)
+        return back, None, None, None, None
 
 
 class InputZB(torch.autograd.Function):
@@ -66,7 +67,7 @@ class InputZB(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, apply: Callable[[Tensor, Tensor], Tensor], weight: Tensor, output: Tensor
     ) -> Tensor:
-        """As in `LinearZPlus`."""
+        """``output`` is the operation's own, ``apply(x, weight)`` the operation without its bias."""
         ctx.save_for_backward(x, weight)
         ctx.product = apply
         return output.clone()
@@ -89,7 +90,7 @@ class InputZB(torch.autograd.Function):
 
 
 class ResidualAdd(torch.autograd.Function):
-    """``a + b``: ``R_a = a / (a + b) R``, brought to the share ``|sum R_a| / (|sum R_a| + |sum R_b|)`` of the sample."""
+    """``a + b``: ``R_a = a / (a + b) R``, with the share ``|sum R_a| / (|sum R_a| + |sum R_b|)`` of the sample."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def test_linear_z_plus() -> None:
     w[:, 0] = w[:, 0].abs()
     with torch.no_grad():
         x[:, 0] = x[:, 0].abs()  # something positive in every sum
-    out = rules.LinearZPlus.apply(x, F.linear, w, F.linear(x.detach(), w, _normal(4)))
+    out = rules.LinearZPlus.apply(x, w, _normal(4), F.linear, torch.matmul)
     (got,) = _carried(out, [x], r)
     expected = torch.zeros(2, 5, dtype=torch.float64)
     for b in range(2):
@@ -37,10 +37,14 @@ def test_linear_z_plus() -> None:
 
 def test_convolution_z_plus_is_the_linear_rule() -> None:
     x, w, r = _normal(2, 3, 4, 4).requires_grad_(), _normal(5, 3, 4, 4), _normal(2, 5)
-    out = rules.LinearZPlus.apply(x, F.conv2d, w, F.conv2d(x.detach(), w))
+    bias = _normal(5)
+    out = rules.LinearZPlus.apply(
+        x, w, bias, F.conv2d, lambda r, weight: torch.nn.grad.conv2d_input(x.shape, weight, r)
+    )
+    torch.testing.assert_close(out, F.conv2d(x, w, bias))
     (got,) = _carried(out, [x], r[:, :, None, None])
     flat = x.detach().flatten(1).requires_grad_()
-    same = rules.LinearZPlus.apply(flat, F.linear, w.flatten(1), F.linear(flat.detach(), w.flatten(1)))
+    same = rules.LinearZPlus.apply(flat, w.flatten(1), None, F.linear, torch.matmul)
     torch.testing.assert_close(got.flatten(1), _carried(same, [flat], r)[0], rtol=1e-10, atol=1e-14)
 
 

@@ -1,0 +1,56 @@
+"""How much of each method's map falls on the digit of the bundled scenes; prints a Markdown table.
+
+    python tests/benchmarks/table_scenes.py [--scenes 500]
+
+Pointing game: the share of scenes whose largest value lies on the object. Energy: the share of the positive part on the
+object. Chance is the object's share of the image. Then the sign of AttnLRP is compared with Captum's
+IntegratedGradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import timm
+import torch
+from captum.attr import IntegratedGradients
+
+from captum_astro import AttnLRP, explainers
+from captum_astro.data.scenes import Scenes, batch
+from captum_astro.evaluation.demo import energy_on_object
+from captum_astro.models import bundled
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenes", type=int, default=500)
+    args = parser.parse_args()
+    model = timm.create_model(bundled.NAME, pretrained=True).eval()
+    images, labels, masks = batch(Scenes("test", args.scenes), range(args.scenes))
+    x = (images - 0.5) / 0.5
+    chance = masks.float().mean().item()
+    print(f"{args.scenes} scenes of held-out digits, the true digit explained; chance {chance:.1%}\n")
+    print("| method | pointing game | energy on the object |\n|---|---|---|")
+    for explainer in explainers():
+        method = explainer.method(model)
+        maps = method.attribute(x, target=labels, attribute_to="pixels", internal_batch_size=50)[:, 0]
+        hits = masks.flatten(1).gather(1, maps.flatten(1).argmax(1, keepdim=True)).float().mean().item()
+        print(f"| {explainer.name} | {hits:.1%} | {energy_on_object(maps, masks).mean().item():.1%} |")
+    some = slice(0, 50)
+    gradients = IntegratedGradients(model).attribute(x[some], target=labels[some], n_steps=32, internal_batch_size=64)
+    relevance = AttnLRP(model).attribute(x[some], target=labels[some])
+    on = masks[some, None].expand_as(x[some])
+    for where, chosen in (("everywhere", torch.ones_like(on)), ("on the object", on)):
+        same = ((gradients > 0) == (relevance > 0))[chosen].float().mean().item()
+        patches = [torch.nn.functional.avg_pool2d(m.sum(1, keepdim=True), 4) for m in (gradients, relevance)]
+        cover = torch.nn.functional.avg_pool2d(chosen[:, :1].float(), 4) > 0.5
+        coarse = ((patches[0] > 0) == (patches[1] > 0))[cover].float().mean().item()
+        print(
+            f"\nAttnLRP and IntegratedGradients have the same sign {where}: {same:.1%} of values, {coarse:.1%} of "
+            f"patches"
+        )
+
+
+if __name__ == "__main__":
+    main()
