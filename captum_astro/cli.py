@@ -91,7 +91,9 @@ def explain(
             maps[name] = explainer.attribute(x, target=index, attribute_to="pixels")
             np.save(out / f"{names[path]}_{name}.npy", maps[name][0, 0].float().cpu().numpy())
         picture = viz.displayable(x.cpu(), config["mean"], config["std"])
-        figure = viz.compare(picture, maps, [f"{_short(labels[index])} {probabilities[index]:.0%}"], size=3.0)
+        figure = viz.compare(
+            picture, maps, [f"{_short(labels[index])} {probabilities[index]:.0%}"], size=3.0, columns=5
+        )
         figure.savefig(out / f"{names[path]}_explained.png")
     console.print(f"{len(paths) - len(failures)} images explained, in {out}")
     if failures:

@@ -88,14 +88,16 @@ def compare(
     attributions: Mapping[str, torch.Tensor],
     titles: Sequence[str] | None = None,
     size: float = 2.2,
+    columns: int | None = None,
 ) -> Figure:
-    """A grid: a row for each image, the image first and then each method over it.
+    """A grid: for each image, the image first and then each method over it.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1].
         attributions: A name, and ``(B, C, H, W)``, ``(B, 1, H, W)`` or ``(B, H, W)``, for each method.
         titles: What is written above each image.
         size: Width of a panel in inches.
+        columns: How many panels stand side by side; by default all of an image, in one row.
 
     Returns:
         A figure; ``figure.savefig(path)`` writes it.
@@ -103,15 +105,20 @@ def compare(
     Example:
         >>> figure = compare(torch.rand(2, 3, 8, 8), {"noise": torch.rand(2, 3, 8, 8)}, ["a", "b"])
     """
-    figure, axes = _figure(len(images), 1 + len(attributions), size)
-    for row, image in enumerate(images):
+    panels = 1 + len(attributions)
+    columns = min(columns or panels, panels)
+    rows = -(-panels // columns)
+    figure, axes = _figure(len(images) * rows, columns, size)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for index, image in enumerate(images):
+        own = axes[index * rows : (index + 1) * rows].flatten()
         picture = np.transpose(image.detach().float().cpu().numpy(), (1, 2, 0))
-        axes[row][0].imshow(picture, cmap="gray" if picture.shape[2] == 1 else None)
-        axes[row][0].set_axis_off()
+        own[0].imshow(picture, cmap="gray" if picture.shape[2] == 1 else None)
         if titles is not None:
-            axes[row][0].set_title(titles[row])
-        for column, (name, values) in enumerate(attributions.items(), start=1):
-            overlay(values[row], image, axes[row][column], name if row == 0 else None)
+            own[0].set_title(titles[index])
+        for ax, (name, values) in zip(own[1:], attributions.items(), strict=False):
+            overlay(values[index], image, ax, name if index == 0 or rows > 1 else None)
     return figure
 
 

@@ -28,6 +28,13 @@ def test_nothing_that_is_drawn_changes() -> None:
     assert np.asarray(figure.canvas.buffer_rgba()).std() > 10
 
 
+def test_many_methods_take_several_rows() -> None:
+    maps = {str(i): torch.rand(2, 8, 8) for i in range(6)}
+    figure = viz.compare(torch.rand(2, 3, 8, 8), maps, columns=3)
+    assert len(figure.axes) == 18
+    assert [ax.get_title() for ax in figure.axes[:9]] == ["", "0", "1", "2", "3", "4", "5", "", ""]
+
+
 def test_sizes_and_helpers() -> None:
     with pytest.raises(ValueError, match="attribute_to='pixels'"):
         viz.overlay(torch.rand(4, 4), torch.rand(3, 8, 8))

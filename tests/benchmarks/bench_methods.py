@@ -1,6 +1,6 @@
 """Time every method beside forward + input-backward, alternated in one run; prints a Markdown table.
 
-python tests/benchmarks/bench_methods.py [--model vit_base_patch16_224] [--batch 4] [--rounds 5] [--device cpu]
+python -m tests.benchmarks.bench_methods [--model vit_base_patch16_224] [--batch 4] [--rounds 5] [--device cpu]
 """
 
 from __future__ import annotations

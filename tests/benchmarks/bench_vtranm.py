@@ -1,6 +1,6 @@
 """Time VTranM beside forward + input-backward and the direct form, alternated in one run.
 
-python tests/benchmarks/bench_vtranm.py [--model vit_base_patch16_224] [--batch 4] [--rounds 7] [--device cpu]
+python -m tests.benchmarks.bench_vtranm [--model vit_base_patch16_224] [--batch 4] [--rounds 7] [--device cpu]
 """
 
 from __future__ import annotations

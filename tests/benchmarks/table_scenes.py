@@ -1,6 +1,6 @@
 """How much of each method's map falls on the digit of the bundled scenes; prints a Markdown table.
 
-    python tests/benchmarks/table_scenes.py [--scenes 500]
+    python -m tests.benchmarks.table_scenes [--scenes 500]
 
 Pointing game: the share of scenes whose largest value lies on the object. Energy: the share of the positive part on the
 object. Chance is the object's share of the image. Then the sign of AttnLRP is compared with Captum's
