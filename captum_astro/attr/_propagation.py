@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from captum.log import log_usage
 from torch import nn
 
 from captum_astro.attr._base import AttributeTo, Explanation, TensorOrTuple, check_form
@@ -66,6 +67,52 @@ class PropagationAttribution(Explanation):
             maps.append(_shaped(arrived, layout, attribute_to).to(part.dtype).contiguous())
         attributions = torch.cat(maps)
         return (attributions,) if isinstance(inputs, tuple) else attributions
+
+
+class InputTimesGradient(PropagationAttribution):
+    """Base of the methods whose rules change the gradient, so that input times gradient is the relevance."""
+
+    @log_usage(part_of_slo=True)
+    def attribute(
+        self,
+        inputs: TensorOrTuple,
+        target: Any = None,
+        *,
+        output: Output = "logit",
+        additional_forward_args: Any = None,
+        internal_batch_size: int | None = None,
+        attribute_to: AttributeTo = "input",
+    ) -> TensorOrTuple:
+        """Explain each image's target.
+
+        Args:
+            inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor.
+            target: The class to explain, in any form that Captum takes.
+            output: The target's ``"logit"``, as published, or its softmax ``"probability"``.
+            additional_forward_args: Passed to the model after the images.
+            internal_batch_size: Explain so many images at a time.
+            attribute_to: ``"input"`` gives the relevance of every pixel and channel, ``"pixels"`` their sum over the
+                channels, ``(B, 1, H, W)``; ``"grid"`` the patch tokens' relevance, ``(B, 1, rows, columns)``, and
+                ``"tokens"`` that of all tokens that enter the first block, ``(B, n)``.
+
+        Returns:
+            Signed attributions of the inputs' dtype and device, not normalised; a tuple for a tuple.
+
+        Raises:
+            AssertionError: If the target is of no form that Captum takes, or is needed and not given.
+            IndexError: If the target is out of range.
+            ValueError: If an argument is not one of its values, or the images cannot be explained.
+            UnsupportedModelError: If an operation of the model has no rule.
+        """
+        return self._relevance(
+            inputs,
+            target,
+            additional_forward_args,
+            internal_batch_size,
+            attribute_to,
+            output=output,
+            times_input=True,
+        )
 
 
 def _run(model: nn.Module, arguments: list[Any], widened: bool, images: torch.Tensor) -> torch.Tensor:

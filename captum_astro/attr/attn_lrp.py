@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from captum.log import log_usage
 from torch import nn
 
-from captum_astro.attr._base import AttributeTo, TensorOrTuple
-from captum_astro.attr._propagation import PropagationAttribution
-from captum_astro.attr._target import Output
+from captum_astro.attr._propagation import InputTimesGradient
 from captum_astro.capture.propagate import SharedGradients
 
 
-class AttnLRP(PropagationAttribution):
+class AttnLRP(InputTimesGradient):
     """AttnLRP in its implicit form: input times a gradient changed by rules, in one backward pass.
 
     Products share in halves (values get half, queries and keys a quarter each), the softmax is linearised where it
@@ -38,45 +33,3 @@ class AttnLRP(PropagationAttribution):
 
     def _mode(self, model: nn.Module) -> SharedGradients:
         return SharedGradients(model)
-
-    @log_usage(part_of_slo=True)
-    def attribute(
-        self,
-        inputs: TensorOrTuple,
-        target: Any = None,
-        *,
-        output: Output = "logit",
-        additional_forward_args: Any = None,
-        internal_batch_size: int | None = None,
-        attribute_to: AttributeTo = "input",
-    ) -> TensorOrTuple:
-        """Explain each image's target.
-
-        Args:
-            inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor.
-            target: The class to explain, in any form that Captum takes.
-            output: The target's ``"logit"``, as published, or its softmax ``"probability"``.
-            additional_forward_args: Passed to the model after the images.
-            internal_batch_size: Explain so many images at a time.
-            attribute_to: ``"input"`` gives the relevance of every pixel and channel, ``"pixels"`` their sum over the
-                channels, ``(B, 1, H, W)``; ``"grid"`` the patch tokens' relevance, ``(B, 1, rows, columns)``, and
-                ``"tokens"`` that of all tokens that enter the first block, ``(B, n)``.
-
-        Returns:
-            Signed attributions of the inputs' dtype and device, not normalised; a tuple for a tuple.
-
-        Raises:
-            AssertionError: If the target is of no form that Captum takes, or is needed and not given.
-            IndexError: If the target is out of range.
-            ValueError: If an argument is not one of its values, or the images cannot be explained.
-            UnsupportedModelError: If an operation of the model has no rule.
-        """
-        return self._relevance(
-            inputs,
-            target,
-            additional_forward_args,
-            internal_batch_size,
-            attribute_to,
-            output=output,
-            times_input=True,
-        )

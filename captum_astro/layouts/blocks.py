@@ -142,6 +142,12 @@ def attention_branch(
             f"{name} is a {type(attention).__name__}, whose heads' outputs are not known to be a sum over tokens. "
             f"Known: {', '.join(c.__name__ for c in _ATTENTION)}."
         )
+    if not isinstance(getattr(attention.proj, "weight", None), torch.Tensor):
+        raise UnsupportedModelError(
+            f"{name}.proj is a {type(attention.proj).__name__} without a weight to read, as in a quantised model. "
+            f"Explain "
+            f"the model before it was quantised."
+        )
     if getattr(attention, "gate", None) is not None:
         raise UnsupportedModelError(
             f"{name} gates its output for each query, so no single vector is added per token. Build the model "

@@ -37,6 +37,13 @@ def test_unknown_blocks_and_attention_are_named() -> None:
         layout_for(model)
 
 
+def test_quantised_models_are_named() -> None:
+    model = build("cls", torch.float32)
+    model.blocks[0].attn.proj = nn.Identity()
+    with pytest.raises(UnsupportedModelError, match=r"blocks\.0\.attn\.proj is a Identity without a weight"):
+        layout_for(model)
+
+
 def test_rectangular_and_dynamic_grids() -> None:
     model = build("dynamic_rectangular")
     for size in ((24, 40), (64, 32)):
