@@ -21,9 +21,8 @@ class LRP(PropagationAttribution):
     less the share of the positions and of the prefix tokens.
 
     Source: Montavon et al., Pattern Recognition 2017 (z+, z^B), as carried to Vision Transformers by Chefer, Gur, Wolf,
-    "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838), Eq. 1 to 10. LRP "
-    "methods
-    may be covered by patents.
+    "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838), Eq. 1 to 10. LRP
+    methods may be covered by patents.
 
     Args:
         forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.

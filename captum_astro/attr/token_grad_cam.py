@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from captum.log import log_usage
-from timm.layers import LayerNorm2d, RmsNorm
+from timm.layers import RmsNorm
 from torch import nn
 
 from captum_astro.attr._base import AttributeTo, Explanation, TensorOrTuple, check_form, enlarged
@@ -149,9 +149,12 @@ def _tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | None
 
 
 def _channels_last(module: nn.Module, model: nn.Module) -> bool:
-    if isinstance(module, LayerNorm2d):
+    """By what the layer is; where that does not tell, by what timm says of the model."""
+    if type(module).__name__.removesuffix("Fp32").endswith("2d") or isinstance(module, nn.GroupNorm):
         return False
-    return isinstance(module, nn.LayerNorm) or getattr(model, "output_fmt", "NCHW") == "NHWC"
+    if isinstance(module, nn.LayerNorm | nn.Linear):
+        return True
+    return getattr(model, "output_fmt", "NCHW") == "NHWC"
 
 
 def _flat(x: torch.Tensor, module: nn.Module, model: nn.Module) -> torch.Tensor:
@@ -173,8 +176,8 @@ def _positions(
         grid, prefix = layout.grid(*image_size), layout.num_prefix_tokens
     else:
         prefix = int(cast(Any, getattr(model, "num_prefix_tokens", 0)) or 0)
-        side = round((x.shape[1] - prefix) ** 0.5)
-        grid = (side, side)
+        rows = round(((x.shape[1] - prefix) * image_size[0] / image_size[1]) ** 0.5)
+        grid = (rows, (x.shape[1] - prefix) // max(1, rows))
     if grid[0] * grid[1] + prefix != x.shape[1]:
         raise UnsupportedModelError(
             f"{type(module).__name__} gives {x.shape[1]} tokens, which are not {prefix} prefix tokens and a grid of "

@@ -37,14 +37,20 @@ def attention_relevance(
         arrived: Called with the layer's name, which of its softmaxes, the queries, and ``R_A`` ``(B, H, rows, n)``.
     """
     watch = _Watch(layout, arrived)
-    with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
+    device = next(model.parameters()).device.type
+    with (
+        undisturbed(model),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device, enabled=False),
+    ):
         try:
             with Relevance(model, watch.current):
                 output = forward()
         finally:
             watch.remove()
         start = seed(output.detach())
-        torch.autograd.grad(output, watch.first, (start.gradient * start.scale[:, None]).to(output))
+        torch.autograd.grad(output, watch.first, start.full().to(output))
 
 
 class _Watch:

@@ -65,7 +65,12 @@ def propagate(
             kept.append(x)
 
     handles = []
-    with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
+    with (
+        undisturbed(model),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(images.device.type, enabled=False),  # divisions need the precision that the model has
+    ):
         if layout is not None:
             tap = layout.stages[0].stream
             assert tap.at == "input"

@@ -8,32 +8,45 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import GELUTanh, QuickGELU, RmsNorm
-from timm.layers.norm import LayerNormFp32, RmsNormFp32
+from timm.layers import QuickGELU, RmsNorm, RmsNorm2d
+from timm.layers.activations import HardSwish, Mish, Swish
+from timm.layers.norm import RmsNorm2dFp32, RmsNormFp32
 from torch import nn
 from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from captum_astro.capture.records import centres, inverse_deviation
 from captum_astro.functional import rules
-from captum_astro.functional.attention import Softmax
+from captum_astro.functional.attention import Softmax, widen
 from captum_astro.layouts.errors import UnsupportedModelError
 
-NORMS = (nn.LayerNorm, nn.RMSNorm, LayerNormFp32, RmsNorm, RmsNormFp32)
-_OTHER_NORMS = (nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-ACTIVATIONS = (nn.GELU, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Mish, nn.Tanh, nn.Identity, GELUTanh, QuickGELU)
+# written in several operations, so taken as one by their class; other norms and activations are functions
+_RMS = (RmsNorm, RmsNormFp32, RmsNorm2d, RmsNorm2dFp32)
+_COMPOSED = (QuickGELU, Swish, Mish, HardSwish)
 
 _T = torch.Tensor
-_ADD = (_T.__add__, _T.__radd__, _T.__iadd__, _T.add, _T.add_, torch.add)
+_ADD = (_T.__add__, _T.__radd__, _T.add, torch.add)
 _SUB = (_T.__sub__, _T.sub, torch.sub)
-_MUL = (_T.__mul__, _T.__rmul__, _T.__imul__, _T.mul, _T.mul_, torch.mul)
+_MUL = (_T.__mul__, _T.__rmul__, _T.mul, torch.mul)
 _DIV = (_T.__truediv__, _T.div, torch.div)
-_MATMUL = (torch.matmul, torch.bmm, _T.matmul, _T.__matmul__)
+_MATMUL = (torch.matmul, torch.bmm, torch.mm, _T.matmul, _T.__matmul__, _T.bmm, _T.mm)
 _MEAN = (_T.mean, torch.mean, _T.sum, torch.sum)
 _NEG = (torch.neg, _T.neg, _T.__neg__)
 _SOFTMAX = (torch.softmax, F.softmax, _T.softmax)
 _LINEAR = (F.linear, F.conv2d, torch.conv2d)
+_DROPOUT = (F.dropout, torch.dropout, F.dropout2d)
+_NORM = (F.layer_norm, F.rms_norm, F.group_norm)
+_BATCH_NORM = (F.batch_norm, torch.batch_norm)
+_ACTIVATION = {
+    F.gelu, F.silu, F.relu, torch.relu, _T.relu, torch.relu_, F.relu6, F.hardswish, F.mish, F.leaky_relu, F.elu,
+    F.selu, F.celu, F.hardtanh, torch.tanh, _T.tanh, F.tanh,
+}  # fmt: skip
+_SATURATING = {torch.sigmoid, _T.sigmoid, F.sigmoid, F.softplus, F.hardsigmoid, F.logsigmoid}
+# as statements they change their first argument, so what replaces them must
+_IN_PLACE = {
+    _T.add_: torch.add, _T.__iadd__: torch.add, _T.sub_: torch.sub, _T.__isub__: torch.sub, _T.mul_: torch.mul,
+    _T.__imul__: torch.mul, _T.div_: torch.div, _T.__itruediv__: torch.div,
+}  # fmt: skip
 # relevance goes where the value came from, as a gradient does
 _MOVES = {
     _T.__getitem__, _T.reshape, _T.view, _T.permute, _T.transpose, _T.flatten, _T.unflatten, _T.unbind, _T.chunk,
@@ -44,12 +57,12 @@ _MOVES = {
     torch.reshape, torch.permute, torch.transpose, torch.flatten, torch.unbind, torch.chunk, torch.split, torch.cat,
     torch.stack,
     torch.squeeze, torch.unsqueeze, torch.roll, torch.clone, torch.concat, torch.repeat_interleave, torch.movedim,
-    F.dropout, torch.dropout, F.pad, F.max_pool2d, torch.max_pool2d, _T.bfloat16, _T.half,
+    F.pad, F.max_pool2d, torch.max_pool2d, _T.bfloat16, _T.half,
 }  # fmt: skip
 
 
-class _Atomic(TorchFunctionMode):
-    """A mode that treats norms and activations as one operation each: `atom` replaces their output."""
+class _Rules(TorchFunctionMode):
+    """A mode that hands every operation to `operation`, and modules made of several to `composed`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -60,9 +73,11 @@ class _Atomic(TorchFunctionMode):
 
     def __enter__(self) -> Any:
         for module in self._model.modules():
-            if isinstance(module, (*NORMS, *_OTHER_NORMS, *ACTIVATIONS)):
+            if type(module) in (*_RMS, *_COMPOSED):
                 self._handles.append(module.register_forward_pre_hook(self._into))
                 self._handles.append(module.register_forward_hook(self._out_of, always_call=True))
+            elif isinstance(module, _RMS):
+                raise UnsupportedModelError(f"{type(module).__name__} has no propagation rule.")
         return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
@@ -73,16 +88,19 @@ class _Atomic(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._inside:
+        if self._inside or not any(_grad(x) for x in _flat(args, kwargs)):
             return func(*args, **kwargs)
+        if func in _IN_PLACE:
+            # relevance of the new content goes to what it was made from
+            return args[0].copy_(self.operation(_IN_PLACE[func], (args[0].clone(), *args[1:]), kwargs))
         return self.operation(func, args, kwargs)
 
-    def atom(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """The output that stands for a norm or an activation."""
+    def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """The output that stands for an RMS norm or an activation."""
         raise NotImplementedError
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Any other operation."""
+        """Any other operation that depends on the image."""
         raise NotImplementedError
 
     def _into(self, module: nn.Module, arguments: Any) -> None:
@@ -92,53 +110,92 @@ class _Atomic(TorchFunctionMode):
     def _out_of(self, module: nn.Module, arguments: Any, output: Any) -> Any:
         if threading.get_ident() != self._thread:
             return None
-        self._inside -= 1
-        if not isinstance(output, torch.Tensor) or isinstance(module, nn.Identity) or self._inside:
-            return None
-        self._inside += 1  # what the rule itself computes is no operation of the model
-        try:
-            return self.atom(module, arguments[0], output)
+        try:  # still inside: what the rule itself computes is no operation of the model
+            return self.composed(module, arguments[0], output) if isinstance(output, torch.Tensor) else None
         finally:
             self._inside -= 1
 
 
-class ConstantWeights(_Atomic):
-    """Conservative LRP: attention weights and the norms' deviations are constants; a gate shares in halves."""
+class _GradientRules(_Rules):
+    """Rules that change gradients: norms keep their deviation, products of two activations share in halves."""
 
-    def atom(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """Norms by the LN rule; activations as they are."""
-        return _frozen(module, x) if isinstance(module, NORMS) else output
+    def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """RMS norms by the LN rule, activations by the method's."""
+        if isinstance(module, _COMPOSED):
+            return self.activation(x, output)
+        dim = 1 if isinstance(module, RmsNorm2d | RmsNorm2dFp32) else -1
+        moved = x.movedim(dim, -1)
+        norm: Any = module
+        scale = _inverse(moved, False, norm.eps)
+        return rules.frozen_norm(moved, scale, False, norm.weight, None).movedim(-1, dim)
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Attention by the AH rule."""
+        """The rule of each operation."""
         if func is F.scaled_dot_product_attention:
-            return rules.attention_with_constant_weights(*args, **kwargs)
+            return self.attention(*args, **kwargs)
         if func in _SOFTMAX:
-            return func(*args, **kwargs).detach()
-        if func in _MUL and _both(args):
-            return func(*(rules.ScaledGradient.apply(x, 0.5) for x in args), **kwargs)
-        return func(*args, **kwargs)
-
-
-class SharedGradients(_Atomic):
-    """AttnLRP: products share in halves, norms by the LN rule, activations by the identity rule."""
-
-    def atom(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """Norms and activations."""
-        if isinstance(module, NORMS):
-            return _frozen(module, x)
-        return output if isinstance(module, _OTHER_NORMS) else rules.identity_activation(x, output)
-
-    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Products of two activations by the uniform rule."""
-        if func is F.scaled_dot_product_attention:
-            return rules.attention_with_shared_gradients(*args, **kwargs)
+            return self.softmax(func(*args, **kwargs))
+        if func in _NORM:
+            return _frozen(func, *args, **kwargs)
+        if func in _ACTIVATION:
+            return self.activation(args[0], func(args[0].clone(), *args[1:], **kwargs))  # some work in place
+        if func in _SATURATING:
+            return self.saturating(func, func(*args, **kwargs))
         if func in (*_MUL, *_MATMUL) and _both(args):
             return func(*(rules.ScaledGradient.apply(x, 0.5) for x in args), **kwargs)
+        if func is torch.einsum and _both(args[1:]):
+            return func(args[0], *(rules.ScaledGradient.apply(x, 0.5) for x in args[1:]), **kwargs)
+        several = sum(_grad(x) for x in _flat(args, kwargs)) > 1
+        if several and func not in (*_ADD, *_SUB) and func not in _MOVES:
+            raise UnsupportedModelError(_no_rule(func))
         return func(*args, **kwargs)
 
+    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Fused attention."""
+        raise NotImplementedError
 
-class Relevance(_Atomic):
+    def softmax(self, output: torch.Tensor) -> torch.Tensor:
+        """A softmax that the model writes out."""
+        return output
+
+    def activation(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """An activation with f(0) = 0."""
+        return output
+
+    def saturating(self, func: Any, output: torch.Tensor) -> torch.Tensor:
+        """An activation with f(0) other than 0."""
+        return output
+
+
+class ConstantWeights(_GradientRules):
+    """Conservative LRP: attention weights and the norms' deviations are constants; a gate shares in halves."""
+
+    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The AH rule."""
+        return rules.attention_with_constant_weights(*args, **kwargs)
+
+    def softmax(self, output: torch.Tensor) -> torch.Tensor:
+        """The AH rule."""
+        return output.detach()
+
+
+class SharedGradients(_GradientRules):
+    """AttnLRP: products share in halves, norms by the LN rule, activations by the identity rule."""
+
+    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The uniform rule twice, and the softmax as it is."""
+        return rules.attention_with_shared_gradients(*args, **kwargs)
+
+    def activation(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """The identity rule."""
+        return rules.identity_activation(x, output)
+
+    def saturating(self, func: Any, output: torch.Tensor) -> torch.Tensor:
+        """``f(x) / x`` has no limit at 0."""
+        raise UnsupportedModelError(_no_rule(func))
+
+
+class Relevance(_Rules):
     """Deep Taylor with z+: the backward pass carries relevance.
 
     Args:
@@ -152,30 +209,33 @@ class Relevance(_Atomic):
         self._seen = seen
         self._pixels = True
 
-    def atom(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Norms and activations pass relevance on."""
-        passed: torch.Tensor = _apply(rules.Unchanged, x, output.detach())
+        passed: torch.Tensor = rules.Unchanged.apply(x, output.detach())
         return passed
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The rule of each operation; one without a rule is refused."""
-        if not any(isinstance(x, torch.Tensor) and x.requires_grad for x in _flat(args, kwargs)):
-            return func(*args, **kwargs)
         rule = self._rule(func, args, kwargs)
         if rule is not None:
             return rule()
         result = func(*args, **kwargs)
-        if func in _MOVES or not any(torch.is_tensor(r) and r.requires_grad for r in _flat((result,), {})):
+        if func in _MOVES or not any(_grad(x) for x in _flat((result,), {})):
             return result
-        raise UnsupportedModelError(
-            f"{getattr(func, '__name__', func)} has no propagation rule for LRP. Attention and gradient methods work."
-        )
+        raise UnsupportedModelError(_no_rule(func))
 
     def _rule(self, func: Any, args: Any, kwargs: Any) -> Callable[[], Any] | None:
         if func is F.scaled_dot_product_attention:
             return lambda: self._attention(*args, **kwargs)
         if func in _LINEAR:
             return lambda: self._linear(func, args, kwargs)
+        if func in (*_NORM, *_BATCH_NORM, *_DROPOUT) or func in _ACTIVATION:
+            return lambda: rules.Unchanged.apply(args[0], func(args[0].detach().clone(), *args[1:], **kwargs))
+        if func in (*_ADD, *_SUB, *_MUL, *_DIV) and kwargs:
+            return None
+        if func in (*_ADD, *_SUB) and self._pixels and not _both(args) and _grad(args[0]):
+            # a normalisation before the first layer: the pixels keep what they get
+            return lambda: _apply(rules.Unchanged, args[0], func(args[0].detach(), *args[1:]))
         if func in _ADD:
             return lambda: _apply(rules.ResidualAdd, *_two(args))
         if func in _SUB:
@@ -186,7 +246,7 @@ class Relevance(_Atomic):
             return lambda: _apply(rules.Gate, *args)
         if func in (*_MUL, *_DIV):
             x, factor = (args[0], args[1]) if _grad(args[0]) else (args[1], args[0])
-            if _grad(factor):
+            if _grad(factor) or (func in _DIV and x is args[1]):
                 return None
             return lambda: _apply(rules.Unchanged, *_constant(func, x, factor))
         if func in _MATMUL and _both(args):
@@ -234,6 +294,8 @@ class Relevance(_Atomic):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> torch.Tensor:
+        if dropout_p:
+            raise UnsupportedModelError("Attention dropout is active, and cannot be drawn again. Call model.eval().")
         if enable_gqa:
             key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
         scale = query.shape[-1] ** -0.5 if scale is None else scale
@@ -291,9 +353,33 @@ def _two(args: Any) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def _frozen(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    weight, bias = (getattr(module, name, None) for name in ("weight", "bias"))
-    return rules.frozen_norm(x, inverse_deviation(module, x.detach()), centres(module), weight, bias)
+def _frozen(func: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """A norm, as a function, with its deviation held constant."""
+    names = ("num_groups",) if func is F.group_norm else ("normalized_shape",)
+    given = (
+        dict(zip((*names, "weight", *(() if func is F.rms_norm else ("bias",)), "eps"), args, strict=False)) | kwargs
+    )
+    weight, bias, eps = given.get("weight"), given.get("bias"), given.get("eps", 1e-5)
+    if func is not F.group_norm:
+        if len(given["normalized_shape"]) != 1:
+            raise UnsupportedModelError(_no_rule(func))
+        centred = func is F.layer_norm
+        return rules.frozen_norm(x, _inverse(x, centred, eps), centred, weight, bias)
+    grouped = x.reshape(len(x), given["num_groups"], -1)
+    y = rules.frozen_norm(grouped, _inverse(grouped, True, eps), True, None, None).reshape(x.shape)
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+def _inverse(x: torch.Tensor, centred: bool, eps: float | None) -> torch.Tensor:
+    x = widen(x.detach())
+    power = x.var(-1, unbiased=False) if centred else x.pow(2).mean(-1)
+    return (power + (torch.finfo(x.dtype).eps if eps is None else eps)).rsqrt()
+
+
+def _no_rule(func: Any) -> str:
+    return f"{getattr(func, '__name__', func)} has no propagation rule here. The attention and gradient methods work."
 
 
 def _apply(rule: Any, *args: Any) -> Any:

@@ -44,6 +44,10 @@ class Seed:
     gradient: torch.Tensor
     scale: torch.Tensor
 
+    def full(self) -> torch.Tensor:
+        """The gradient at the output as it is."""
+        return self.gradient * self.scale.reshape(-1, *[1] * (self.gradient.ndim - 1))
+
 
 @dataclass(frozen=True)
 class Passed:

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_astro.functional.attention import widen
+
 _TINY = 1e-12
 Product_ = Callable[[Tensor, Tensor], Tensor]
 
@@ -51,7 +53,11 @@ class LinearZPlus(torch.autograd.Function):
     def backward(ctx: Any, *relevance: Any) -> Any:
         x, weight, output = ctx.saved_tensors
         size, strength = x.abs(), weight.abs()
-        share = divided(relevance[0], output + ctx.product(size, strength))
+        absolute = ctx.product(size, strength)
+        total = output + absolute
+        # where every contribution is negative, the sum is rounding, and published code gives nothing
+        total = total.masked_fill(total <= 8 * torch.finfo(total.dtype).eps * absolute, 0)
+        share = divided(relevance[0], total)
         back = x * ctx.back(share, weight)
         back += size * ctx.back(share, strength)
         return back, None, None, None, None
@@ -244,9 +250,10 @@ def frozen_norm(
         weight: ``(d,)`` or None.
         bias: ``(d,)`` or None.
     """
-    y = (x - x.mean(-1, keepdim=True) if centred else x) * inverse_deviation.detach()[..., None].to(x.dtype)
+    wide = widen(x)
+    y = (wide - wide.mean(-1, keepdim=True) if centred else wide) * inverse_deviation.detach()[..., None]
     y = y if weight is None else y * weight
-    return y if bias is None else y + bias
+    return (y if bias is None else y + bias).to(x.dtype)
 
 
 def identity_activation(x: Tensor, output: Tensor) -> Tensor:

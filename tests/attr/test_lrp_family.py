@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import GroupNormAct, LayerNorm2d, LayerNormAct2d
+from timm.layers.attention import Attention
 from torch import nn
 
 from captum_astro import LRP, AttnLRP, ConservativeLRP, TransformerAttribution, UnsupportedModelError
-from tests.families import FAMILIES, build, images
+from captum_astro.capture.propagate import ConstantWeights, Relevance, SharedGradients
+from tests.families import FAMILIES, _vit, build, images
 
 TARGET = 3
 PLAIN = ["cls", "registers", "average", "no_biases", "distilled"]
@@ -242,7 +245,108 @@ def test_operations_without_a_rule_are_refused() -> None:
     model.norm_pre = torch.nn.Softplus()
     with pytest.raises(UnsupportedModelError, match="softplus has no propagation rule"):
         LRP(model).attribute(images("cls"), target=1)
-    assert AttnLRP(model).attribute(images("cls"), target=1).shape == (3, 3, 32, 32)
+    with pytest.raises(UnsupportedModelError, match="softplus has no propagation rule"):
+        AttnLRP(model).attribute(images("cls"), target=1)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("mode", [ConstantWeights, SharedGradients, Relevance], ids=lambda m: m.__name__)
+def test_rules_leave_the_output_as_it_is(mode: Any, name: str) -> None:
+    model, x = build(name), images(name)
+    expected = model(x)
+    model.requires_grad_(False)
+    rules = mode(model, lambda: None) if mode is Relevance else mode(model)
+    with rules:
+        got = model(x.clone().requires_grad_(True))
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+class Stem(nn.Module):
+    """Norms over channels and positions, with activations inside them and in-place operations after."""
+
+    def __init__(self, inside: bool) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = nn.Conv2d(3, 16, 3, 1, 1).double()
+        self.model = build("cls")
+        self.back = nn.Conv2d(16, 3, 1).double()
+        self.inside = inside
+        self.layer = (LayerNormAct2d(16, act_layer=nn.SiLU) if inside else LayerNorm2d(16, eps=1e-5)).double()
+        self.group = (
+            GroupNormAct(16, num_groups=4, act_layer=nn.SiLU) if inside else nn.GroupNorm(4, 16, 1e-5)
+        ).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(self.conv(x))
+        y = y if self.inside else F.silu(y)
+        y = self.group(y)
+        y = y if self.inside else F.silu(y)
+        y = self.back(y)
+        if self.inside:
+            y.mul_(y.detach().abs())
+            y.add_(1.0)
+        else:
+            y = y * y.detach().abs() + 1.0
+        return self.model(y)
+
+
+@pytest.mark.parametrize("method", [LRP, TransformerAttribution, AttnLRP, ConservativeLRP], ids=lambda m: m.__name__)
+def test_the_same_model_written_in_two_ways(method: Any) -> None:
+    one, other, x = Stem(True).eval(), Stem(False).eval(), images("cls")
+    other.load_state_dict(one.state_dict())
+    torch.testing.assert_close(one(x), other(x))
+    got = method(one).attribute(x, target=TARGET)
+    torch.testing.assert_close(got, method(other).attribute(x, target=TARGET), rtol=1e-6, atol=1e-9)
+
+
+class EinsumAttention(Attention):
+    def forward(self, x: torch.Tensor, attn_mask: Any = None, is_causal: bool = False) -> torch.Tensor:
+        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        attention = torch.einsum("bhid,bhjd->bhij", q * self.scale, k).softmax(-1)
+        return self.proj(torch.einsum("bhij,bhjd->bhid", attention, v).transpose(1, 2).flatten(2))
+
+
+def test_products_by_einsum() -> None:
+    plain, written = build("cls"), _vit(attn_layer=EinsumAttention).double().eval()
+    written.load_state_dict(plain.state_dict())
+    for method in (AttnLRP, ConservativeLRP):
+        got = method(written).attribute(images("cls"), target=TARGET)
+        torch.testing.assert_close(got, method(plain).attribute(images("cls"), target=TARGET))
+
+
+def test_precision_does_not_depend_on_autocast() -> None:
+    model, x = build("cls", torch.float32), images("cls", dtype=torch.float32)
+    expected = LRP(model).attribute(x, target=TARGET, attribute_to="tokens")
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(LRP(model).attribute(x, target=TARGET, attribute_to="tokens"), expected)
+
+
+def test_dropout_in_train_mode_conserves() -> None:
+    model = _vit(drop_rate=0.3, proj_drop_rate=0.3).double().train()
+    with pytest.warns(UserWarning, match="train mode"):
+        tokens = LRP(model).attribute(images("cls"), target=TARGET, attribute_to="tokens")
+    torch.testing.assert_close(tokens.sum(1), torch.ones(3, dtype=torch.float64), rtol=1e-8, atol=0)
+    model = _vit(attn_drop_rate=0.3).double().train()
+    with pytest.warns(UserWarning, match="train mode"), pytest.raises(UnsupportedModelError, match="dropout is active"):
+        LRP(model).attribute(images("cls"), target=TARGET)
+
+
+class Pairs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = build("cls")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.model(x)
+        return torch.stack([logits, logits * 2], 1)
+
+
+@pytest.mark.parametrize("method", [LRP, TransformerAttribution, AttnLRP, ConservativeLRP], ids=lambda m: m.__name__)
+def test_targets_of_more_dimensions(method: Any) -> None:
+    pairs, x = Pairs().eval(), images("cls")
+    expected = method(pairs.model).attribute(x, target=TARGET)
+    torch.testing.assert_close(method(pairs).attribute(x, target=(0, TARGET)), expected)
+    torch.testing.assert_close(method(pairs).attribute(x, target=[(0, TARGET)] * 3), expected)
 
 
 class _Passed(torch.autograd.Function):

@@ -69,11 +69,14 @@ def test_layers_by_module_or_path() -> None:
         ("swin_tiny_patch4_window7_224", "layers.3.blocks.1.norm1", (7, 7)),
         ("swin_tiny_patch4_window7_224", None, (7, 7)),
         ("convnext_atto", None, (2, 2)),
+        ("convnext_atto", "stages.1.blocks.0.mlp.fc1", (8, 8)),
+        ("swin_tiny_patch4_window7_224", "patch_embed.proj", (56, 56)),
+        ("resnet18", "layer4.1.bn2", (2, 2)),
     ],
 )
 def test_hierarchical_and_convolutional_models(name: str, layer: str | None, grid: tuple[int, int]) -> None:
     model = timm.create_model(name, num_classes=7).eval()
-    side = 224 if grid == (7, 7) else 64
+    side = 224 if name.startswith("swin") else 64
     x = torch.randn(2, 3, side, side)
     for method in (TokenGradCAM, TokenGradCAMPlusPlus):
         maps = method(model, layer).attribute(x, target=1, attribute_to="grid", relu_attributions=False)
