@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from captum_astro.attr._propagation import InputTimesGradient
-from captum_astro.capture.propagate import SharedGradients
+from captum_astro.capture.gradient_rules import SharedGradients
 
 
 class AttnLRP(InputTimesGradient):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from captum_astro.attr._propagation import InputTimesGradient
-from captum_astro.capture.propagate import ConstantWeights
+from captum_astro.capture.gradient_rules import ConstantWeights
 
 
 class ConservativeLRP(InputTimesGradient):

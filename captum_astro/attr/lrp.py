@@ -9,7 +9,7 @@ from torch import nn
 
 from captum_astro.attr._base import AttributeTo, TensorOrTuple
 from captum_astro.attr._propagation import PropagationAttribution
-from captum_astro.capture.propagate import Relevance
+from captum_astro.capture.relevance_rules import Relevance
 
 
 class LRP(PropagationAttribution):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from captum_astro.capture.guard import undisturbed
-from captum_astro.capture.propagate import Relevance
+from captum_astro.capture.relevance_rules import Relevance
 from captum_astro.capture.walk import Seed
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout

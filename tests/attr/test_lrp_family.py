@@ -12,7 +12,8 @@ from timm.layers.attention import Attention
 from torch import nn
 
 from captum_astro import LRP, AttnLRP, ConservativeLRP, TransformerAttribution, UnsupportedModelError
-from captum_astro.capture.propagate import ConstantWeights, Relevance, SharedGradients
+from captum_astro.capture.gradient_rules import ConstantWeights, SharedGradients
+from captum_astro.capture.relevance_rules import Relevance
 from tests.families import FAMILIES, _vit, build, images
 
 TARGET = 3

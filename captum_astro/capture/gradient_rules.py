@@ -1,0 +1,136 @@
+"""Rules that change gradients, so that input times gradient is the relevance: Conservative LRP and AttnLRP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import RmsNorm2d
+from timm.layers.norm import RmsNorm2dFp32
+from torch import nn
+
+from captum_astro.capture.operations import (
+    ACTIVATION,
+    ADD,
+    COMPOSED,
+    MATMUL,
+    MOVES,
+    MUL,
+    NORM,
+    SATURATING,
+    SOFTMAX,
+    SUB,
+    both_need_grad,
+    flattened,
+    needs_grad,
+    no_rule,
+)
+from captum_astro.capture.rules_mode import Rules
+from captum_astro.functional import rules
+from captum_astro.functional.attention import widen
+from captum_astro.layouts.errors import UnsupportedModelError
+
+
+class _GradientRules(Rules):
+    """Rules that change gradients: norms keep their deviation, products of two activations share in halves."""
+
+    def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """RMS norms by the LN rule, activations by the method's."""
+        if isinstance(module, COMPOSED):
+            return self.activation(x, output)
+        dim = 1 if isinstance(module, RmsNorm2d | RmsNorm2dFp32) else -1
+        moved = x.movedim(dim, -1)
+        norm: Any = module
+        scale = _inverse(moved, False, norm.eps)
+        return rules.frozen_norm(moved, scale, False, norm.weight, None).movedim(-1, dim)
+
+    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The rule of each operation."""
+        if func is F.scaled_dot_product_attention:
+            return self.attention(*args, **kwargs)
+        if func in SOFTMAX:
+            return self.softmax(func(*args, **kwargs))
+        if func in NORM:
+            return _frozen(func, *args, **kwargs)
+        if func in ACTIVATION:
+            return self.activation(args[0], func(args[0].clone(), *args[1:], **kwargs))  # some work in place
+        if func in SATURATING:
+            return self.saturating(func, func(*args, **kwargs))
+        if func in (*MUL, *MATMUL) and both_need_grad(args):
+            return func(*(rules.ScaledGradient.apply(x, 0.5) for x in args), **kwargs)
+        if func is torch.einsum and both_need_grad(args[1:]):
+            return func(args[0], *(rules.ScaledGradient.apply(x, 0.5) for x in args[1:]), **kwargs)
+        several = sum(needs_grad(x) for x in flattened(args, kwargs)) > 1
+        if several and func not in (*ADD, *SUB) and func not in MOVES:
+            raise UnsupportedModelError(no_rule(func))
+        return func(*args, **kwargs)
+
+    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Fused attention."""
+        raise NotImplementedError
+
+    def softmax(self, output: torch.Tensor) -> torch.Tensor:
+        """A softmax that the model writes out."""
+        return output
+
+    def activation(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """An activation with f(0) = 0."""
+        return output
+
+    def saturating(self, func: Any, output: torch.Tensor) -> torch.Tensor:
+        """An activation with f(0) other than 0."""
+        return output
+
+
+class ConstantWeights(_GradientRules):
+    """Conservative LRP: attention weights and the norms' deviations are constants; a gate shares in halves."""
+
+    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The AH rule."""
+        return rules.attention_with_constant_weights(*args, **kwargs)
+
+    def softmax(self, output: torch.Tensor) -> torch.Tensor:
+        """The AH rule."""
+        return output.detach()
+
+
+class SharedGradients(_GradientRules):
+    """AttnLRP: products share in halves, norms by the LN rule, activations by the identity rule."""
+
+    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The uniform rule twice, and the softmax as it is."""
+        return rules.attention_with_shared_gradients(*args, **kwargs)
+
+    def activation(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """The identity rule."""
+        return rules.identity_activation(x, output)
+
+    def saturating(self, func: Any, output: torch.Tensor) -> torch.Tensor:
+        """``f(x) / x`` has no limit at 0."""
+        raise UnsupportedModelError(no_rule(func))
+
+
+def _frozen(func: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """A norm, as a function, with its deviation held constant."""
+    names = ("num_groups",) if func is F.group_norm else ("normalized_shape",)
+    given = (
+        dict(zip((*names, "weight", *(() if func is F.rms_norm else ("bias",)), "eps"), args, strict=False)) | kwargs
+    )
+    weight, bias, eps = given.get("weight"), given.get("bias"), given.get("eps", 1e-5)
+    if func is not F.group_norm:
+        if len(given["normalized_shape"]) != 1:
+            raise UnsupportedModelError(no_rule(func))
+        centred = func is F.layer_norm
+        return rules.frozen_norm(x, _inverse(x, centred, eps), centred, weight, bias)
+    grouped = x.reshape(len(x), given["num_groups"], -1)
+    y = rules.frozen_norm(grouped, _inverse(grouped, True, eps), True, None, None).reshape(x.shape)
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+def _inverse(x: torch.Tensor, centred: bool, eps: float | None) -> torch.Tensor:
+    x = widen(x.detach())
+    power = x.var(-1, unbiased=False) if centred else x.pow(2).mean(-1)
+    return (power + (torch.finfo(x.dtype).eps if eps is None else eps)).rsqrt()

@@ -1,0 +1,198 @@
+"""Deep Taylor (z+) in the backward pass: LRP and Transformer Attribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.grad import conv2d_input
+
+from captum_astro.capture.operations import (
+    ACTIVATION,
+    ADD,
+    BATCH_NORM,
+    DIV,
+    DROPOUT,
+    LINEAR,
+    MATMUL,
+    MEAN,
+    MOVES,
+    MUL,
+    NEG,
+    NORM,
+    SOFTMAX,
+    SUB,
+    both_need_grad,
+    flattened,
+    needs_grad,
+    no_rule,
+)
+from captum_astro.capture.rules_mode import Rules
+from captum_astro.functional import rules
+from captum_astro.functional.attention import Softmax
+from captum_astro.layouts.errors import UnsupportedModelError
+
+
+class Relevance(Rules):
+    """Deep Taylor with z+: the backward pass carries relevance.
+
+    Args:
+        model: The module that is run.
+        seen: Told of each attention map's relevance: ``seen(slice of queries, R_A)``, with the module that is running
+            found by the caller. None if nobody asks.
+    """
+
+    def __init__(self, model: nn.Module, seen: Callable[[], Callable[[slice, torch.Tensor], None] | None]) -> None:
+        super().__init__(model)
+        self._seen = seen
+        self._pixels = True
+
+    def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """Norms and activations pass relevance on."""
+        passed: torch.Tensor = rules.Unchanged.apply(x, output.detach())
+        return passed
+
+    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The rule of each operation; one without a rule is refused."""
+        rule = self._rule(func, args, kwargs)
+        if rule is not None:
+            return rule()
+        result = func(*args, **kwargs)
+        if func in MOVES or not any(needs_grad(x) for x in flattened((result,), {})):
+            return result
+        raise UnsupportedModelError(no_rule(func))
+
+    def _rule(self, func: Any, args: Any, kwargs: Any) -> Callable[[], Any] | None:
+        if func is F.scaled_dot_product_attention:
+            return lambda: self._attention(*args, **kwargs)
+        if func in LINEAR:
+            return lambda: self._linear(func, args, kwargs)
+        if func in (*NORM, *BATCH_NORM, *DROPOUT) or func in ACTIVATION:
+            return lambda: rules.Unchanged.apply(args[0], func(args[0].detach().clone(), *args[1:], **kwargs))
+        if func in (*ADD, *SUB, *MUL, *DIV) and kwargs:
+            return None
+        if func in (*ADD, *SUB) and self._pixels and not both_need_grad(args) and needs_grad(args[0]):
+            # a normalisation before the first layer: the pixels keep what they get
+            return lambda: _apply(rules.Unchanged, args[0], func(args[0].detach(), *args[1:]))
+        if func in ADD:
+            return lambda: _apply(rules.ResidualAdd, *_two(args))
+        if func in SUB:
+            return lambda: _apply(rules.ResidualAdd, args[0], _negative(args[1]))
+        if func in NEG:
+            return lambda: _negative(args[0])
+        if func in MUL and both_need_grad(args):
+            return lambda: _apply(rules.Gate, *args)
+        if func in (*MUL, *DIV):
+            x, factor = (args[0], args[1]) if needs_grad(args[0]) else (args[1], args[0])
+            if needs_grad(factor) or (func in DIV and x is args[1]):
+                return None
+            return lambda: _apply(rules.Unchanged, *_constant(func, x, factor))
+        if func in MATMUL and both_need_grad(args):
+            return lambda: _apply(rules.Product, *args)
+        if func in MATMUL and not isinstance(args[1], nn.Parameter):
+            return lambda: _apply(rules.Product, *args)
+        if func in MATMUL and needs_grad(args[0]):
+            return lambda: _apply(
+                rules.LinearZPlus, args[0], args[1].detach(), None, torch.matmul, lambda r, w: r @ w.transpose(-2, -1)
+            )
+        if func in SOFTMAX:
+            return lambda: _apply(_WatchedSoftmax, args[0], func(args[0].detach(), *args[1:], **kwargs), self._seen())
+        if func in MEAN:
+            return lambda: _sum_rule(func, args, kwargs)
+        return None
+
+    def _linear(self, func: Any, args: Any, kwargs: Any) -> Any:
+        given = dict(zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), args, strict=False))
+        given |= kwargs
+        x, weight, bias = given.pop("input"), given.pop("weight").detach(), given.pop("bias", None)
+        if self._pixels:
+            self._pixels = False
+            output = func(x.detach(), weight, bias, **given)
+            return _apply(rules.InputZB, x, lambda y, w: func(y, w, None, **given), weight, output)
+        bias = None if bias is None else bias.detach()
+        if func is F.linear:
+            return _apply(rules.LinearZPlus, x, weight, bias, F.linear, torch.matmul)
+        return _apply(
+            rules.LinearZPlus,
+            x,
+            weight,
+            bias,
+            lambda y, w: F.conv2d(y, w, None, **given),
+            lambda r, w: conv2d_input(x.shape, w, r, **given),
+        )
+
+    def _attention(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> torch.Tensor:
+        if dropout_p:
+            raise UnsupportedModelError("Attention dropout is active, and cannot be drawn again. Call model.eval().")
+        if enable_gqa:
+            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        bias = None if attn_mask is None else attn_mask.detach()
+        maps = Softmax(query.detach(), key.detach(), scale, bias, is_causal)
+        output = F.scaled_dot_product_attention(
+            query.detach(), key.detach(), value.detach(), bias, is_causal=is_causal, scale=scale
+        )
+        result = _apply(rules.FusedAttention, query, key, value, output, maps.rows, self._seen())
+        assert isinstance(result, torch.Tensor)
+        return result
+
+
+class _WatchedSoftmax(rules.Unchanged):
+    """The rule of a softmax that the model writes out, whose relevance somebody may want."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, output: torch.Tensor, seen: Any = None) -> torch.Tensor:
+        ctx.seen = seen
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        if ctx.seen is not None and relevance[0].ndim == 4:
+            ctx.seen(slice(0, relevance[0].shape[2]), relevance[0])
+        return relevance[0], None, None
+
+
+def _sum_rule(func: Any, args: Any, kwargs: Any) -> Any:
+    x = args[0]
+    dim = args[1] if len(args) > 1 else kwargs.get("dim")
+    dims = tuple(range(x.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    keepdim = bool(kwargs.get("keepdim", args[2] if len(args) > 2 else False))
+    return _apply(rules.SumZ, x, dims, keepdim, func(x.detach(), *args[1:], **kwargs))
+
+
+def _constant(func: Any, x: torch.Tensor, factor: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """A product or quotient with a constant, of x's shape."""
+    output = x.detach() / factor if func in DIV else x.detach() * factor
+    return (x if x.shape == output.shape else x.expand_as(output)), output
+
+
+def _negative(x: torch.Tensor) -> Any:
+    """Relevance keeps its sign where a value changes it."""
+    return _apply(rules.Unchanged, x, -x.detach()) if needs_grad(x) else -torch.as_tensor(x)
+
+
+def _two(args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    a, b = (x if isinstance(x, torch.Tensor) else None for x in args[:2])
+    like = a if a is not None else b
+    assert like is not None
+    return (
+        a if a is not None else torch.as_tensor(args[0], dtype=like.dtype, device=like.device).expand_as(like),
+        b if b is not None else torch.as_tensor(args[1], dtype=like.dtype, device=like.device).expand_as(like),
+    )
+
+
+def _apply(rule: Any, *args: Any) -> Any:
+    return rule.apply(*args)

@@ -1,0 +1,69 @@
+"""The mode that hands a model's operations to propagation rules, one by one."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from captum_astro.capture.operations import COMPOSED, IN_PLACE, RMS, flattened, needs_grad
+from captum_astro.layouts.errors import UnsupportedModelError
+
+
+class Rules(TorchFunctionMode):
+    """A mode that hands every operation to `operation`, and modules made of several to `composed`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+        self._inside = 0
+        self._handles: list[RemovableHandle] = []
+        self._thread = threading.get_ident()
+
+    def __enter__(self) -> Any:
+        for module in self._model.modules():
+            if type(module) in (*RMS, *COMPOSED):
+                self._handles.append(module.register_forward_pre_hook(self._into))
+                self._handles.append(module.register_forward_hook(self._out_of, always_call=True))
+            elif isinstance(module, RMS):
+                raise UnsupportedModelError(f"{type(module).__name__} has no propagation rule.")
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._inside or not any(needs_grad(x) for x in flattened(args, kwargs)):
+            return func(*args, **kwargs)
+        if func in IN_PLACE:
+            # relevance of the new content goes to what it was made from
+            return args[0].copy_(self.operation(IN_PLACE[func], (args[0].clone(), *args[1:]), kwargs))
+        return self.operation(func, args, kwargs)
+
+    def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """The output that stands for an RMS norm or an activation."""
+        raise NotImplementedError
+
+    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Any other operation that depends on the image."""
+        raise NotImplementedError
+
+    def _into(self, module: nn.Module, arguments: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._inside += 1
+
+    def _out_of(self, module: nn.Module, arguments: Any, output: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return None
+        try:  # still inside: what the rule itself computes is no operation of the model
+            return self.composed(module, arguments[0], output) if isinstance(output, torch.Tensor) else None
+        finally:
+            self._inside -= 1
