@@ -77,7 +77,7 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
 class SpotCheck:
     """A few rows of every stage are rebuilt in every pass, so that a wrong layout never gives a map in silence.
 
-    Attention is rebuilt for two tokens, feed-forward layers for sixteen; values are compared to their weight, and
+    Attention is rebuilt for three tokens, feed-forward layers for all; the values are compared with their weight, and
     the pooled vector with the read-out. Costs O(n d) a layer. Nothing is compared while dropout is active.
 
     Args:
@@ -96,11 +96,10 @@ class SpotCheck:
         heads = [branch for branch in record.branches if isinstance(branch, AttentionRecord)]
         name = " + ".join(branch.branch.name for branch in record.branches)
         if not heads:
-            some = slice(0, None, max(1, record.stream.shape[1] // 16))
-            self._note(name, identity_error(record, some), record.stream.dtype)
+            self._note(name, identity_error(record), record.stream.dtype)
             return
         lowest = _lowest(record.stream.dtype, *(head.attention.value.dtype for head in heads))
-        for token in spots(record.stream.shape[1])[:2]:
+        for token in spots(record.stream.shape[1]):
             self._note(name, identity_error(record, slice(token, token + 1)), lowest)
         for head in heads:
             self._note(f"The value projection of {head.branch.name}", value_error(head), lowest)
