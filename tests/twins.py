@@ -7,6 +7,7 @@ vector is formed for every head and token, and the n x n maps are multiplied.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from timm.layers.diff_attention import DiffAttention
 from timm.models.vision_transformer import DiffParallelScalingBlock, ParallelScalingBlock, ParallelThingsBlock
 from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from tests.families import build, images
 
 
 class KeepSoftmax(TorchFunctionMode):
@@ -95,6 +98,22 @@ def take(model: Any, image: torch.Tensor, target: int, output: str) -> Taken:
                 first,
             )
     return Taken(stages, pooled)
+
+
+@lru_cache(maxsize=2)
+def of_family(name: str, target: int) -> tuple[torch.nn.Module, Taken, torch.Tensor]:
+    """A family's tiny model, what one image's pass of it gives, and its read-out ``(n,)``."""
+    model = build(name)
+    taken = take(model, images(name, 1), target, "logit")
+    readout = torch.zeros(len(taken.stages[0][0]), dtype=torch.float64)
+    if name == "distilled":
+        readout[:2] = 0.5
+    elif getattr(model, "global_pool", "") == "avg":
+        readout[0 if name == "average_with_prefix" else model.num_prefix_tokens :] = 1
+        readout /= readout.sum()
+    else:
+        readout[0] = 1
+    return model, taken, readout
 
 
 def block_stages(block: Any, pairs: Any, seen: Any, outs: Any) -> list[tuple[torch.Tensor, list[Part]]]:

@@ -18,11 +18,11 @@ from captum_astro.capture.operations import (
     DROPOUT,
     LINEAR,
     MATMUL,
-    MEAN,
     MOVES,
     MUL,
     NEG,
     NORM,
+    POOL,
     SOFTMAX,
     SUB,
     both_need_grad,
@@ -100,8 +100,8 @@ class Relevance(Rules):
             )
         if func in SOFTMAX:
             return lambda: _apply(_WatchedSoftmax, args[0], func(args[0].detach(), *args[1:], **kwargs), self._seen())
-        if func in MEAN:
-            return lambda: _sum_rule(func, args, kwargs)
+        if func in POOL:
+            return lambda: _apply(rules.Pooled, args[0], lambda x: func(x, *args[1:], **kwargs))
         return None
 
     def _linear(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -163,14 +163,6 @@ class _WatchedSoftmax(rules.Unchanged):
         if ctx.seen is not None and relevance[0].ndim == 4:
             ctx.seen(slice(0, relevance[0].shape[2]), relevance[0])
         return relevance[0], None, None
-
-
-def _sum_rule(func: Any, args: Any, kwargs: Any) -> Any:
-    x = args[0]
-    dim = args[1] if len(args) > 1 else kwargs.get("dim")
-    dims = tuple(range(x.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
-    keepdim = bool(kwargs.get("keepdim", args[2] if len(args) > 2 else False))
-    return _apply(rules.SumZ, x, dims, keepdim, func(x.detach(), *args[1:], **kwargs))
 
 
 def _constant(func: Any, x: torch.Tensor, factor: Any) -> tuple[torch.Tensor, torch.Tensor]:

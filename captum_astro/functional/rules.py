@@ -120,24 +120,24 @@ class ResidualAdd(torch.autograd.Function):
         return tuple(out)
 
 
-class SumZ(torch.autograd.Function):
-    """A sum or mean over a dimension: ``R_i = x_i / sum x R``."""
+class Pooled(torch.autograd.Function):
+    """A sum, a mean or an average pooling: ``R_i = sum_j x_i / (sum of j's window) R_j``."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dims: tuple[int, ...], keepdim: bool, output: Tensor) -> Tensor:
-        """``output`` is the operation's own."""
+    def forward(ctx: Any, x: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:
+        """``pool(x)``, linear in x, with the same weight for all of a window."""
         ctx.save_for_backward(x)
-        ctx.dims, ctx.keepdim = dims, keepdim
-        return output.clone()
+        ctx.pool = pool
+        return pool(x).clone()
 
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         (x,) = ctx.saved_tensors
-        incoming = relevance[0]
-        if not ctx.keepdim:
-            for dim in sorted(d % x.ndim for d in ctx.dims):
-                incoming = incoming.unsqueeze(dim)
-        return x * divided(incoming, x.sum(ctx.dims, keepdim=True)), None, None, None
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            output = ctx.pool(leaf)
+        (back,) = torch.autograd.grad(output, leaf, divided(relevance[0], output.detach()))
+        return x * back, None
 
 
 class Unchanged(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,25 +10,12 @@ import torch
 
 from captum_astro import ATTCAT, AttentionGradCAM, AttentionRollout, RawAttention, TransformerMM
 from tests import twins
-from tests.families import FAMILIES, build, images
+from tests.families import FAMILIES, images
 
 TARGET = 3
-TWINNED = [name for name in FAMILIES if name != "written_out"]
 
 
-@lru_cache(maxsize=2)
-def _taken(name: str) -> tuple[torch.nn.Module, twins.Taken, torch.Tensor]:
-    model = build(name)
-    taken = twins.take(model, images(name, 1), TARGET, "logit")
-    readout = torch.zeros(len(taken.stages[0][0]), dtype=torch.float64)
-    if name == "distilled":
-        readout[:2] = 0.5
-    elif getattr(model, "global_pool", "") == "avg":
-        readout[0 if name == "average_with_prefix" else model.num_prefix_tokens :] = 1
-        readout /= readout.sum()
-    else:
-        readout[0] = 1
-    return model, taken, readout
+_taken = partial(twins.of_family, target=TARGET)
 
 
 def _tokens(method: Any, name: str, **options: Any) -> torch.Tensor:
@@ -39,7 +26,7 @@ def _close(got: torch.Tensor, expected: torch.Tensor) -> None:
     assert (got - expected).abs().max() <= 1e-10 * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", TWINNED)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_rollout(name: str) -> None:
     model, taken, readout = _taken(name)
     _close(_tokens(AttentionRollout, name), twins.chain(model, taken, readout, None, normalise=True))
@@ -58,13 +45,13 @@ def test_rollout_is_the_form_with_halves() -> None:
     assert abs(float(row.sum()) - 1) < 1e-12
 
 
-@pytest.mark.parametrize("name", TWINNED)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_transformer_mm(name: str) -> None:
     model, taken, readout = _taken(name)
     _close(_tokens(TransformerMM, name), twins.chain(model, taken, readout, lambda a, g: max(a * g, 0.0)))
 
 
-@pytest.mark.parametrize("name", TWINNED)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_raw_attention(name: str) -> None:
     model, taken, readout = _taken(name)
     parts, rows, first = twins.last_attention(model, taken, readout)
@@ -74,7 +61,7 @@ def test_raw_attention(name: str) -> None:
         _close(_tokens(RawAttention, name, layer=-1), expected)
 
 
-@pytest.mark.parametrize("name", TWINNED)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_attention_grad_cam(name: str) -> None:
     model, taken, readout = _taken(name)
     parts, rows, first = twins.last_attention(model, taken, readout)
@@ -91,7 +78,7 @@ def test_attention_grad_cam(name: str) -> None:
     assert (got - expected).abs().max() <= 1e-10 * max(1e-6, float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("name", TWINNED)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_attcat(name: str) -> None:
     """The blocks' outputs and their gradients are taken by plain hooks, the attention by the twin."""
     model, taken, readout = _taken(name)

@@ -1,7 +1,8 @@
-"""The LRP family: explicit twins on a plain ViT, properties on every family."""
+"""The LRP family: against the rules applied one by one, and its properties, on every family."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -14,143 +15,62 @@ from torch import nn
 from captum_astro import LRP, AttnLRP, ConservativeLRP, TransformerAttribution, UnsupportedModelError
 from captum_astro.capture.gradient_rules import ConstantWeights, SharedGradients
 from captum_astro.capture.relevance_rules import Relevance
+from captum_astro.layouts.base import layout_for
+from tests import twin_rules, twins
 from tests.families import FAMILIES, _vit, build, images
 
 TARGET = 3
-PLAIN = ["cls", "registers", "average", "no_biases", "distilled"]
 
 
-class Explicit:
-    """The CVPR 2021 relevance of one image, layer by layer from the published equations. ``(n, d)`` everywhere."""
-
-    def __init__(self, model: Any, image: torch.Tensor) -> None:
-        self.model, self.maps = model, []
-        model.requires_grad_(False)
-        self.image = image[0]
-        patches = F.conv2d(image, model.patch_embed.proj.weight, model.patch_embed.proj.bias, 8)
-        self.patches = patches.flatten(2)[0].T
-        self.states = []
-        prefix = [t[0] for t in (model.cls_token, getattr(model, "dist_token", None), model.reg_token) if t is not None]
-        if model.no_embed_class:
-            self.embedded = [self.patches, model.pos_embed[0]]
-            x = torch.cat([*prefix, self.patches + model.pos_embed[0]])
-        else:
-            self.embedded = [torch.cat([*prefix, self.patches]), model.pos_embed[0]]
-            x = self.embedded[0] + self.embedded[1]
-        self.prefix = len(x) - len(self.patches)
-        for block in model.blocks:
-            state: dict[str, torch.Tensor] = {"x": x, "n1": block.norm1(x)}
-            heads = block.attn.num_heads
-            qkv = F.linear(state["n1"], block.attn.qkv.weight, block.attn.qkv.bias)
-            q, k, v = qkv.reshape(len(x), 3, heads, -1).permute(1, 2, 0, 3)
-            a = (q @ k.transpose(-2, -1) * block.attn.scale).softmax(-1)
-            state |= {"q": q, "k": k, "v": v, "a": a, "o": a @ v}
-            state["oc"] = state["o"].transpose(0, 1).flatten(1)
-            state["branch"] = block.ls1(block.attn.proj(state["oc"]))
-            state["y"] = x + state["branch"]
-            state["n2"] = block.norm2(state["y"])
-            state["h"] = block.mlp.fc1(state["n2"])
-            state["g"] = block.mlp.act(state["h"])
-            state["ffn"] = block.ls2(block.mlp.fc2(state["g"]))
-            x = state["y"] + state["ffn"]
-            self.states.append(state)
-        self.last = model.norm(x)
-
-    @staticmethod
-    def linear(x: torch.Tensor, weight: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        positive = (x[:, None] * weight[None]).clamp(min=0)  # (n, out, in)
-        return (positive / positive.sum(-1, keepdim=True) * r[..., None]).nan_to_num(0).sum(1)
-
-    @staticmethod
-    def add(a: torch.Tensor, b: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        ra, rb = a / (a + b) * r, b / (a + b) * r
-        sizes = ra.sum().abs() + rb.sum().abs()
-        return ra * (ra.sum().abs() / sizes * r.sum() / ra.sum()), rb * (rb.sum().abs() / sizes * r.sum() / rb.sum())
-
-    @staticmethod
-    def product(a: torch.Tensor, b: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        s = r / (a @ b) / 2
-        return a * (s @ b.transpose(-2, -1)), b * (a.transpose(-2, -1) @ s)
-
-    def back(self, target: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Relevance of tokens ``(n,)`` and pixels ``(3, H, W)``; R_A is kept in ``maps``, last layer first."""
-        model = self.model
-        one_hot = torch.eye(model.head.weight.shape[0], dtype=torch.float64)[target]
-        r = torch.zeros_like(self.last)
-        if hasattr(model, "head_dist"):
-            first, second = model.head(self.last[0]), model.head_dist(self.last[1])
-            ra, rb = self.add(first, second, one_hot)
-            r[0] = self.linear(self.last[:1], model.head.weight, ra[None])[0]
-            r[1] = self.linear(self.last[1:2], model.head_dist.weight, rb[None])[0]
-        elif model.global_pool == "avg":
-            pooled = self.last[self.prefix :].mean(0)
-            rp = self.linear(model.fc_norm(pooled)[None], model.head.weight, one_hot[None])[0]
-            r[self.prefix :] = self.last[self.prefix :] / self.last[self.prefix :].sum(0) * rp
-        else:
-            r[0] = self.linear(self.last[:1], model.head.weight, one_hot[None])[0]
-        for block, s in zip(reversed(model.blocks), reversed(self.states), strict=True):
-            ry, rf = self.add(s["y"], s["ffn"], r)
-            ry = ry + self.linear(s["n2"], block.mlp.fc1.weight, self.linear(s["g"], block.mlp.fc2.weight, rf))
-            rx, rb = self.add(s["x"], s["branch"], ry)
-            heads = block.attn.num_heads
-            ro = self.linear(s["oc"], block.attn.proj.weight, rb).reshape(len(ry), heads, -1).transpose(0, 1)
-            ra, rv = self.product(s["a"], s["v"], ro)
-            self.maps.append(ra)
-            rq, rk = self.product(s["q"], s["k"].transpose(-2, -1), ra)
-            rqkv = torch.stack([rq, rk.transpose(-2, -1), rv]).permute(2, 0, 1, 3).flatten(1)
-            r = rx + self.linear(s["n1"], block.attn.qkv.weight, rqkv)
-        tokens = r.sum(1)
-        if model.no_embed_class:
-            rp, _ = self.add(self.embedded[0], self.embedded[1], r[self.prefix :])
-        else:
-            rp = self.add(self.embedded[0], self.embedded[1], r)[0][self.prefix :]
-        return tokens, self.pixels(rp)
-
-    def pixels(self, r: torch.Tensor) -> torch.Tensor:
-        """z^B, patch by patch."""
-        weight, out = self.model.patch_embed.proj.weight, torch.zeros_like(self.image)
-        low, high = self.image.min(), self.image.max()
-        for p in range(len(r)):
-            row, column = divmod(p, self.image.shape[2] // 8)
-            window = (slice(None), slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8))
-            x = self.image[window]
-            z = x * weight - low * weight.clamp(min=0) - high * weight.clamp(max=0)
-            out[window] += (z / z.sum((1, 2, 3), keepdim=True) * r[p][:, None, None, None]).sum(0)
-        return out
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_lrp_agrees_with_the_explicit_form(name: str) -> None:
-    model, x = build(name), images(name, 1)
-    tokens, pixels = Explicit(model, x).back(TARGET)
-    got = LRP(model).attribute(x, target=TARGET, attribute_to="tokens")[0]
-    assert (got - tokens).abs().max() <= 1e-9 * tokens.abs().max()
-    got = LRP(model).attribute(x, target=TARGET)[0]
-    assert (got - pixels).abs().max() <= 1e-9 * pixels.abs().max()
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_transformer_attribution_agrees_with_the_explicit_form(name: str) -> None:
-    model, x = build(name), images(name, 1)
-    explicit = Explicit(model, x)
-    explicit.back(TARGET)
-    kept = []
-    for block in model.blocks:
-        block.attn.fused_attn = False
-        block.attn.attn_drop.register_forward_hook(lambda m, a, o: kept.append(o))
-    gradients = torch.autograd.grad(model(x.clone().requires_grad_(True))[0, TARGET], kept)
-    n = len(explicit.last)
-    product = torch.eye(n, dtype=torch.float64)
-    for relevance, gradient in zip(reversed(explicit.maps), gradients, strict=True):
-        product = (torch.eye(n, dtype=torch.float64) + (relevance * gradient[0]).clamp(min=0).mean(0)) @ product
-    row = product[0]
-    if name == "distilled":
-        row = product[:2].mean(0)
-    elif name == "average":
-        row = product.mean(0)
+@lru_cache(maxsize=2)
+def _traced(name: str) -> twin_rules.Trace:
     model = build(name)
-    got = TransformerAttribution(model).attribute(x, target=TARGET, attribute_to="tokens")[0]
-    assert (got - row).abs().max() <= 1e-9 * row.abs().max()
+    return twin_rules.Trace(model, images(name, 1), layout_for(model).stages[0].stream.module)
+
+
+def _agree(method: Any, name: str, expected: torch.Tensor, **given: Any) -> None:
+    got = method(build(name)).attribute(images(name, 1), target=TARGET, **given)[0]
+    assert (got - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_lrp_agrees_with_the_rules_one_by_one(name: str) -> None:
+    trace = _traced(name)
+    arrived = trace.back(TARGET, twin_rules.DeepTaylor())
+    _agree(LRP, name, arrived[trace.tokens].sum(-1)[0], attribute_to="tokens")
+    _agree(LRP, name, arrived[trace.image][0])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "attn"), [(AttnLRP, True), (ConservativeLRP, False)])
+def test_gradient_rules_agree_with_the_rules_one_by_one(method: Any, attn: bool, name: str) -> None:
+    trace = _traced(name)
+    arrived = trace.back(TARGET, twin_rules.Gradients(attn))
+    tokens, pixels = (arrived[node] * trace.values[node] for node in (trace.tokens, trace.image))
+    _agree(method, name, tokens.sum(-1)[0], attribute_to="tokens")
+    _agree(method, name, pixels[0])
+    # what arrives at the pixels is what the patch embedding hands on
+    _agree(method, name, pixels[0].sum(0, keepdim=True), attribute_to="pixels")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_transformer_attribution_agrees_with_the_rules_one_by_one(name: str) -> None:
+    trace, relevance, gradients = _traced(name), twin_rules.DeepTaylor(), twin_rules.AttentionGradients()
+    trace.back(TARGET, relevance)
+    trace.back(TARGET, gradients)
+    model, taken, readout = twins.of_family(name, TARGET)
+    pooling: Any = None
+    if taken.pool is not None:
+        _, queries, first = twins.last_attention(model, taken, readout)
+        pooling = queries, first
+    both = 2 if "differential" in name else 1  # each of its layers has two maps
+    counts = [both * sum(part.attention is not None for part in parts) for _, parts in taken.stages]
+    _agree(
+        TransformerAttribution,
+        name,
+        twin_rules.transformer_attribution(relevance.maps, gradients.maps, counts, pooling, readout),
+        attribute_to="tokens",
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -195,50 +115,6 @@ def test_fused_and_written_out_attention_agree(method: Any, name: str) -> None:
     expected = method(fused).attribute(x, **given)
     got = method(open_).attribute(x, **given)
     assert (got - expected).abs().max() <= 1e-7 * expected.abs().max()
-
-
-class ExplicitGradients:
-    """AttnLRP and Conservative LRP with unfused attention and each rule in the open, for plain blocks."""
-
-    def __init__(self, model: Any, attn: bool) -> None:
-        self.model, self.attn = model, attn
-
-    def norm(self, norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
-        sigma = (x.var(-1, keepdim=True, unbiased=False) + norm.eps).sqrt().detach()
-        return (x - x.mean(-1, keepdim=True)) / sigma * norm.weight + norm.bias
-
-    def half(self, x: torch.Tensor) -> torch.Tensor:
-        return x / 2 + x.detach() / 2 if self.attn else x
-
-    def tokens(self, image: torch.Tensor, target: int) -> torch.Tensor:
-        model = self.model
-        x0 = model._pos_embed(model.patch_embed(image)).detach().requires_grad_(True)
-        x = x0
-        for block in model.blocks:
-            heads = block.attn.num_heads
-            qkv = block.attn.qkv(self.norm(block.norm1, x)).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-            q, k, v = qkv
-            a = (self.half(q) @ self.half(k).transpose(-2, -1) * block.attn.scale).softmax(-1)
-            a = self.half(a) if self.attn else a.detach()
-            x = x + block.attn.proj((a @ self.half(v)).transpose(1, 2).flatten(2))
-            h = block.mlp.fc1(self.norm(block.norm2, x))
-            g = h * (block.mlp.act(h) / h).detach() if self.attn else block.mlp.act(h)
-            x = x + block.mlp.fc2(g)
-        score = model.head(self.norm(model.norm, x)[:, 0])[0, target]
-        return (x0 * torch.autograd.grad(score, x0)[0]).sum(-1)[0].detach()
-
-
-@pytest.mark.parametrize(("method", "attn"), [(AttnLRP, True), (ConservativeLRP, False)])
-def test_gradient_rules_agree_with_the_explicit_form(method: Any, attn: bool) -> None:
-    model, x = build("cls"), images("cls", 1)
-    expected = ExplicitGradients(model, attn).tokens(x, TARGET)
-    got = method(model).attribute(x, target=TARGET, attribute_to="tokens")[0]
-    assert (got - expected).abs().max() <= 1e-10 * expected.abs().max()
-    # what arrives at the pixels is what the patch embedding hands on
-    whole = method(model).attribute(x, target=TARGET)
-    torch.testing.assert_close(
-        method(model).attribute(x, target=TARGET, attribute_to="pixels"), whole.sum(1, keepdim=True)
-    )
 
 
 def test_operations_without_a_rule_are_refused() -> None:

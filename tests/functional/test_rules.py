@@ -79,9 +79,19 @@ def test_residual_add() -> None:
     torch.testing.assert_close(alone[0][:1], got[0][:1])
 
 
+def test_average_pooling_shares_each_window() -> None:
+    x, r = _normal(1, 1, 4, 4).requires_grad_(), _normal(1, 1, 2, 2)
+    (got,) = _carried(rules.Pooled.apply(x, lambda t: F.avg_pool2d(t, 2)), [x], r)
+    for i in range(4):
+        for j in range(4):
+            a, b = i // 2, j // 2
+            window = x[0, 0, 2 * a : 2 * a + 2, 2 * b : 2 * b + 2].sum()
+            torch.testing.assert_close(got[0, 0, i, j], (x[0, 0, i, j] / window * r[0, 0, a, b]).detach())
+
+
 def test_sums_products_and_gates_conserve() -> None:
     x, r = _normal(2, 3, 4).requires_grad_(), _normal(2, 4)
-    (got,) = _carried(rules.SumZ.apply(x, (1,), False, x.detach().mean(1)), [x], r)
+    (got,) = _carried(rules.Pooled.apply(x, lambda t: t.mean(1)), [x], r)
     torch.testing.assert_close(got, (x / x.sum(1, keepdim=True) * r[:, None]).detach())
     a, b, r = _normal(2, 3, 4).requires_grad_(), _normal(2, 4, 5).requires_grad_(), _normal(2, 3, 5)
     of_a, of_b = _carried(rules.Product.apply(a, b), [a, b], r)
