@@ -10,6 +10,7 @@ import torch
 from captum._utils.common import _format_additional_forward_args
 from torch import nn
 
+from captum_astro.astro.vita import ViTA
 from captum_astro.capture.identity import is_random
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout
@@ -41,7 +42,7 @@ def _tensor(output: Any) -> torch.Tensor:
 
 def channels_of(model: nn.Module, layout: Layout | None) -> int | None:
     """How many channels a model takes; None if that is not known, as behind a wrapper that may change them."""
-    plain = layout is None or layout.model is model or isinstance(model, nn.Sequential)
+    plain = layout is None or layout.model is model or isinstance(model, nn.Sequential | ViTA)
     channels = getattr(model if layout is None else layout.model, "in_chans", None)
     return channels if plain and isinstance(channels, int) else None
 

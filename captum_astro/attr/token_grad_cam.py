@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from captum.log import log_usage
-from timm.layers import RmsNorm
 from torch import nn
 
-from captum_astro.attr._base import AttributeTo, Explanation, TensorOrTuple, check_form, enlarged
-from captum_astro.attr._inputs import channels_of, check_images, parts, run_model
+from captum_astro.attr._base import AttributeTo, Explanation, TensorOrTuple, check_form
+from captum_astro.attr._channels import channel_maps, find_tap
+from captum_astro.attr._inputs import channels_of, check_images, parts
 from captum_astro.attr._target import Output, output_seed
-from captum_astro.capture.activation import activation_and_gradient
 from captum_astro.functional.grad_cam import grad_cam
-from captum_astro.layouts.base import Layout, layout_for
-from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, Tap
 from captum_astro.layouts.unwrap import unwrapped
 
 
@@ -54,7 +49,7 @@ class TokenGradCAM(Explanation):
     def __init__(self, forward_func: nn.Module, layer: nn.Module | str | None = None) -> None:
         super().__init__(forward_func)
         self.layer = layer
-        _tap(unwrapped(forward_func), layer)
+        find_tap(unwrapped(forward_func), layer)
 
     @log_usage(part_of_slo=True)
     def attribute(
@@ -92,104 +87,22 @@ class TokenGradCAM(Explanation):
         """
         check_form(attribute_to)
         images: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
-        model = unwrapped(self.forward_func)
-        layout, tap = _tap(model, self.layer)
+        model = self._explained()
+        layout, tap = find_tap(model, self.layer)
         check_images(images, model, channels_of(model, layout))
         maps = []
-        for part, wanted, arguments in parts(images, target, additional_forward_args, internal_batch_size):
-            activation, gradient, seen = activation_and_gradient(
-                model,
-                layout.model if layout is not None else model,
-                tap,
-                partial(run_model, model, part, arguments),
-                partial(output_seed, target=wanted, kind=output),
-            )
-            image_size = seen or (part.shape[-2], part.shape[-1])
-            grid, prefix = _positions(activation, tap.module, layout, model, image_size)
-            flat, slopes = (_flat(x, tap.module, model)[:, prefix:] for x in (activation, gradient))
-            if (slopes == 0).flatten(1).all(1).any():
-                raise ValueError(_no_gradient(model))
-            cam = self._cam(flat, slopes, relu_attributions)
-            if attribute_to == "tokens":
-                if activation.ndim != 3:
-                    raise ValueError("This layer has no tokens: use attribute_to='grid'.")
-                maps.append(F.pad(cam, (prefix, 0)).to(part.dtype))
-                continue
-            extent = layout.extent(*image_size) if layout is not None else image_size
-            maps.append(enlarged(cam.reshape(-1, 1, *grid), image_size, extent, part, attribute_to))
+        for part, given, arguments in parts(images, target, additional_forward_args, internal_batch_size):
+            wanted = self._wanted(part, given, arguments)
+            seen = channel_maps(model, layout, tap, part, arguments, partial(output_seed, target=wanted, kind=output))
+            cam = self._cam(seen.activation, seen.gradient, relu_attributions)
+            maps.append(seen.shaped(cam, part, attribute_to))
         attributions = torch.cat(maps)
         return (attributions,) if isinstance(inputs, tuple) else attributions
 
+    def _explained(self) -> nn.Module:
+        """The module that is run."""
+        return unwrapped(self.forward_func)
 
-def _tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | None, Tap]:
-    """The model's layout, if it has one, and the tensor to read."""
-    try:
-        layout: Layout | None = layout_for(model)
-    except UnsupportedModelError:
-        layout = None
-    if isinstance(layer, str):
-        try:
-            return layout, Tap(model.get_submodule(layer), "output")
-        except AttributeError as error:
-            raise ValueError(f"{type(model).__name__} has no layer {layer!r}.") from error
-    if layer is not None:
-        if all(module is not layer for module in model.modules()):
-            raise ValueError(f"The {type(layer).__name__} given as layer is not one of {type(model).__name__}'s.")
-        return layout, Tap(layer, "output")
-    if layout is not None:
-        last = [stage for stage in layout.stages if any(isinstance(b, AttentionBranch) for b in stage.branches)][-1]
-        normalises = isinstance(last.stream.module, nn.LayerNorm | nn.RMSNorm | RmsNorm)
-        return layout, Tap(last.stream.module, "output") if normalises else last.stream
-    features = getattr(model, "feature_info", None)
-    if not features:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has no layout and no timm feature_info: give the layer, as a module or its path."
-        )
-    return None, Tap(model.get_submodule(features[-1]["module"]), "output")
-
-
-def _channels_last(module: nn.Module, model: nn.Module) -> bool:
-    """By what the layer is; where that does not tell, by what timm says of the model."""
-    if type(module).__name__.removesuffix("Fp32").endswith("2d") or isinstance(module, nn.GroupNorm):
-        return False
-    if isinstance(module, nn.LayerNorm | nn.Linear):
-        return True
-    return getattr(model, "output_fmt", "NCHW") == "NHWC"
-
-
-def _flat(x: torch.Tensor, module: nn.Module, model: nn.Module) -> torch.Tensor:
-    """Positions x channels, ``(B, positions, channels)``."""
-    if x.ndim == 3:
-        return x
-    return x.flatten(1, 2) if _channels_last(module, model) else x.flatten(2).transpose(1, 2)
-
-
-def _positions(
-    x: torch.Tensor, module: nn.Module, layout: Layout | None, model: nn.Module, image_size: tuple[int, int]
-) -> tuple[tuple[int, int], int]:
-    """Rows and columns of an activation, and how many prefix tokens stand before them."""
-    if x.ndim == 4:
-        return ((x.shape[1], x.shape[2]) if _channels_last(module, model) else (x.shape[2], x.shape[3])), 0
-    if x.ndim != 3:
-        raise UnsupportedModelError(f"{type(module).__name__} gives {tuple(x.shape)}: no tokens and no feature map.")
-    if layout is not None:
-        grid, prefix = layout.grid(*image_size), layout.num_prefix_tokens
-    else:
-        prefix = int(cast(Any, getattr(model, "num_prefix_tokens", 0)) or 0)
-        rows = round(((x.shape[1] - prefix) * image_size[0] / image_size[1]) ** 0.5)
-        grid = (rows, (x.shape[1] - prefix) // max(1, rows))
-    if grid[0] * grid[1] + prefix != x.shape[1]:
-        raise UnsupportedModelError(
-            f"{type(module).__name__} gives {x.shape[1]} tokens, which are not {prefix} prefix tokens and a grid of "
-            f"{grid[0]} x {grid[1]}."
-        )
-    return grid, prefix
-
-
-def _no_gradient(model: nn.Module) -> str:
-    _, default = _tap(model, None)
-    name = next((name for name, module in model.named_modules() if module is default.module), "")
-    return (
-        f"The gradient at the patches of this layer is zero: nothing reads them after it. A layer that works "
-        f"is {name!r}, the default. With output='probability', a sure model has no gradient: use 'logit'."
-    )
+    def _wanted(self, images: torch.Tensor, target: Any, arguments: list[Any]) -> Any:
+        """The target of some images."""
+        return target

@@ -12,6 +12,7 @@ from captum_astro.capture.records import AttentionRecord, StageRecord
 from captum_astro.capture.walk import Seed, walk
 from captum_astro.functional.attention import Given
 from captum_astro.layouts.base import layout_for
+from captum_astro.layouts.structure import Modulated, Norm
 from captum_astro.layouts.unwrap import unwrapped
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
@@ -160,6 +161,8 @@ def _describe(record: AttentionRecord) -> str:
         parts.append("bias")
     if len(record.attention.maps) > 1:
         parts.append(f"{len(record.attention.maps)} softmaxes")
-    if record.scales:
+    if any(isinstance(step, Norm) for step in record.branch.steps):
         parts.append("norm after the heads")
+    if record.branch.modulated_values or any(isinstance(step, Modulated) for step in record.branch.steps):
+        parts.append("modulated")
     return ", ".join(parts)

@@ -68,8 +68,14 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
     if record.read is None:
         return value.new_zeros(())
     weight = widen(record.branch.value_weight().detach()).to(value)
-    expected = torch.einsum("bnd,hvd->bhnv", widen(record.read), weight)
-    found = value[:, :, spots(value.shape[2])]
+    read, where = widen(record.read), spots(value.shape[2])
+    found = value[:, :, where]
+    if record.values is not None:
+        read = read * record.values.factors[:, None]
+        if record.values.shift is not None:
+            found = found - record.values.shift[:, None, where, None]
+        found = found / record.values.scale[:, None, where, None]
+    expected = torch.einsum("bnd,hvd->bhnv", read, weight)
     expected, found = (x - x[:, :, :1] for x in (expected, found))
     return (found - expected).abs().amax() / expected.abs().amax().clamp(min=torch.finfo(value.dtype).tiny)
 

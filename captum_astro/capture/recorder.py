@@ -17,7 +17,7 @@ from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, com
 from captum_astro.functional.attention import Attention, Given, Softmax
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Norm, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Measured, Modulated, Norm, Tap
 
 _SOFTMAX = (torch.softmax, F.softmax, torch.Tensor.softmax)
 _DROPOUT = (F.dropout, torch.dropout)
@@ -57,7 +57,7 @@ class Recorder(TorchFunctionMode):
         self._gradient_from = gradient_from
         self._seen: dict[int, _Seen] = {}
         self._feed_forward: dict[int, torch.Tensor] = {}
-        self._scales: dict[int, torch.Tensor] = {}
+        self._statistics: dict[int, torch.Tensor | Measured] = {}
         self._read: dict[int, torch.Tensor] = {}
         self.pooled: dict[str, torch.Tensor] = {}
         self._current: list[AttentionBranch] = []
@@ -104,9 +104,12 @@ class Recorder(TorchFunctionMode):
                 f"{len(weights)} was expected. It must call F.scaled_dot_product_attention, or softmax and a "
                 f"matrix product on (batch, heads, queries, keys), once in a forward pass."
             )
-        scales = [self._scales[id(step)] for step in branch.steps if isinstance(step, Norm)]
-        attention = Attention(tuple(seen.maps), weights, seen.value)
-        return AttentionRecord(branch, stream, attention, scales=scales, read=self._read.get(id(branch)))
+        statistics = [self._statistics[id(step)] for step in branch.steps if isinstance(step, Norm | Modulated)]
+        record = AttentionRecord(branch, stream, Attention(tuple(seen.maps), weights, seen.value), None, statistics)
+        record.read = self._read.get(id(branch))
+        values = self._statistics.get(id(branch.modulated_values))
+        record.values = values if isinstance(values, Measured) else None
+        return record
 
     def heads_output(self, branch: AttentionBranch) -> torch.Tensor:
         """The tensor at which the heads' outputs receive their gradient."""
@@ -135,7 +138,7 @@ class Recorder(TorchFunctionMode):
             self.stream_gradients,
             self._seen,
             self._feed_forward,
-            self._scales,
+            self._statistics,
             self._read,
             self.pooled,
         ):
@@ -165,9 +168,9 @@ class Recorder(TorchFunctionMode):
         handle = branch.module.register_forward_hook(self._leave, always_call=True)
         self._handles.append(handle)
         self._tap(branch.reads or Tap(branch.module), partial(self._note_read, branch))
-        for step in branch.steps:
-            if isinstance(step, Norm):
-                self._tap(Tap(step.module), partial(self._note_norm, step))
+        for step in (*branch.steps, branch.modulated_values):
+            if isinstance(step, Norm | Modulated):
+                self._tap(Tap(step.module), partial(self._note_statistics, step))
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._here() and self._current:
@@ -188,8 +191,10 @@ class Recorder(TorchFunctionMode):
     def _note_pooled(self, name: str, x: torch.Tensor) -> None:
         self.pooled[name] = x.detach()
 
-    def _note_norm(self, norm: Norm, x: torch.Tensor) -> None:
-        self._scales[id(norm)] = inverse_deviation(norm.module, x.detach())
+    def _note_statistics(self, step: Norm | Modulated, x: torch.Tensor) -> None:
+        x = x.detach()
+        found = step.measure(x) if isinstance(step, Modulated) else inverse_deviation(step.module, x)
+        self._statistics[id(step)] = found
 
     def _note_stream(self, index: int, x: torch.Tensor) -> None:
         if index == self._gradient_from and not x.requires_grad:

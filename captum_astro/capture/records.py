@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +12,17 @@ from torch import nn
 
 from captum_astro.functional.attention import Attention, widen
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Norm, Scale, Stage, Step
+from captum_astro.layouts.structure import (
+    AttentionBranch,
+    FeedForwardBranch,
+    Linear,
+    Measured,
+    Modulated,
+    Norm,
+    Scale,
+    Stage,
+    Step,
+)
 
 
 @dataclass
@@ -21,7 +32,7 @@ class AffineMap:
     ``y_i = query_scale_i * (x_i matrix) + constant_i``
 
     Attributes:
-        matrix: ``(d_in, d)``, or None for the identity.
+        matrix: ``(d_in, d)``, or ``(B, d_in, d)`` where it depends on the sample, or None for the identity.
         query_scale: ``(B, 1 or H, n)``, or None for 1.
         constant: Broadcasts to ``(B, n, d)``, or None for 0.
     """
@@ -40,8 +51,9 @@ class AttentionRecord:
         stream: ``E``, the residual stream that it reads, ``(B, n, d)``.
         attention: Its maps and values.
         gradient: The explained output's gradient at the heads' outputs, ``(B, H, q, d_v)``; None in a pass without.
-        scales: ``1 / sigma`` of every norm among the branch's steps.
+        statistics: Of the branch's steps that have some, in order: ``1 / sigma`` of a norm, what a modulated layer did.
         read: A few of the tokens that the value projection read, ``(B, 3, d)``, those of `spots`.
+        values: What a modulated value projection did.
         first_key: Which token of the final stream is the first key; not 0 where a pooling head skips the prefix.
     """
 
@@ -49,20 +61,21 @@ class AttentionRecord:
     stream: torch.Tensor
     attention: Attention
     gradient: torch.Tensor | None = None
-    scales: list[torch.Tensor] = field(default_factory=list)
+    statistics: list[torch.Tensor | Measured] = field(default_factory=list)
     first_key: int = 0
     read: torch.Tensor | None = None
+    values: Measured | None = None
 
     def map_out(self) -> AffineMap:
         """From the concatenated heads' outputs to what is added to the residual stream."""
-        return compose(self.branch.steps, self.scales, self.attention.value)
+        return compose(self.branch.steps, self.statistics, self.attention.value)
 
     def per_head(self, matrix: torch.Tensor | None) -> torch.Tensor:
-        """A matrix ``(heads * d_v, d)`` as ``(heads, d_v, d)``."""
+        """A matrix ``(heads * d_v, d)`` as ``(heads, d_v, d)``, with a batch before it or without."""
         heads, width = self.attention.value.shape[1], self.attention.value.shape[3]
         if matrix is None:
             matrix = torch.eye(heads * width, device=self.stream.device, dtype=widen(self.stream).dtype)
-        return matrix.reshape(heads, width, -1)
+        return matrix.reshape(*matrix.shape[:-2], heads, width, -1)
 
     def transformed(self, include_norm: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Values, output map and query scale that give the vector each token adds.
@@ -71,16 +84,20 @@ class AttentionRecord:
             include_norm: With the norms and biases, as the model adds it; or ``E W_V W_H`` alone, with LayerScale.
 
         Returns:
-            Values ``(B, H, n, d_v)``, output map ``(H, d_v, d)``, query scale ``(B, 1 or H, q)`` or None.
+            Values ``(B, H, n, d_v)``, output map ``(H, d_v, d)`` or ``(B, H, d_v, d)``, query scale ``(B, 1 or H, q)``
+            or None.
         """
         if include_norm:
             out = self.map_out()
             return self.attention.value, self.per_head(out.matrix), out.query_scale
         steps = tuple(step for step in self.branch.steps if not isinstance(step, Norm))
         stream = widen(self.stream)
+        if self.values is not None:
+            stream = stream * self.values.factors[:, None]
         weight = widen(self.branch.value_weight().detach()).to(stream)
         value = torch.einsum("bnd,hvd->bhnv", stream, weight)
-        return value, self.per_head(compose(steps, [], value).matrix), None
+        modulations = [found for found in self.statistics if isinstance(found, Measured)]
+        return value, self.per_head(compose(steps, modulations, value).matrix), None
 
 
 @dataclass
@@ -111,33 +128,57 @@ def spots(tokens: int) -> list[int]:
     return [0, tokens // 2, tokens - 1]
 
 
-def compose(steps: tuple[Step, ...], scales: list[torch.Tensor], like: torch.Tensor) -> AffineMap:
+def compose(steps: tuple[Step, ...], statistics: Sequence[torch.Tensor | Measured], like: torch.Tensor) -> AffineMap:
     """Multiply a branch's steps out.
 
     Args:
         steps: The steps in order.
-        scales: ``1 / sigma`` of each norm among them, ``(B, n)``, or ``(B, H, n)`` for a norm of each head.
+        statistics: Of those that have some: ``1 / sigma`` of a norm, ``(B, n)``, or ``(B, H, n)`` for a norm of each
+            head; what a modulated layer did.
         like: The values ``(B, H, n, d_v)`` that go in; gives heads, width, device and dtype.
     """
     out = AffineMap()
     heads, width = like.shape[1], like.shape[3]
     size = heads * width
-    remaining = iter(scales)
+    remaining = iter(statistics)
     for step in steps:
         if isinstance(step, Scale):
             factor = step.factor if isinstance(step.factor, float | int) else widen(step.factor.detach())
             out.matrix = _identity(out, size, like) * factor
             out.constant = None if out.constant is None else out.constant * factor
         elif isinstance(step, Linear):
-            weight = widen(step.weight.detach())
-            out.matrix = weight.T if out.matrix is None else out.matrix @ weight.T
-            out.constant = None if out.constant is None else out.constant @ weight.T
-            if step.bias is not None:
-                bias = widen(step.bias.detach())
-                out.constant = bias if out.constant is None else out.constant + bias
+            _compose_linear(out, step.weight, step.bias)
         else:
-            _compose_norm(out, step, next(remaining), _identity(out, size, like), heads)
+            found = next(remaining)
+            if isinstance(step, Modulated):
+                assert isinstance(found, Measured)
+                _compose_modulated(out, step, found, _identity(out, size, like))
+            else:
+                assert isinstance(found, torch.Tensor)
+                _compose_norm(out, step, found, _identity(out, size, like), heads)
     return out
+
+
+def _compose_linear(out: AffineMap, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    weight = widen(weight.detach())
+    out.matrix = weight.T if out.matrix is None else out.matrix @ weight.T
+    out.constant = None if out.constant is None else out.constant @ weight.T
+    if bias is not None:
+        bias = widen(bias.detach())
+        out.constant = bias if out.constant is None else out.constant + bias
+
+
+def _compose_modulated(out: AffineMap, step: Modulated, found: Measured, matrix: torch.Tensor) -> None:
+    out.matrix = matrix * found.factors[:, None]
+    out.constant = None if out.constant is None else out.constant * found.factors[:, None]
+    _compose_linear(out, step.module.weight, step.module.bias)
+    if out.constant is not None:
+        out.constant = out.constant * found.scale[..., None]
+    if found.shift is not None:
+        shift = found.shift[..., None].expand(-1, -1, out.matrix.shape[-1])
+        out.constant = shift if out.constant is None else out.constant + shift
+    scale = found.scale[:, None]
+    out.query_scale = scale if out.query_scale is None else out.query_scale * scale
 
 
 def _compose_norm(out: AffineMap, step: Norm, scale: torch.Tensor, matrix: torch.Tensor, heads: int) -> None:

@@ -32,6 +32,7 @@ from captum_astro.capture.operations import (
 )
 from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import rules
+from captum_astro.functional.astrocyte import rescaled
 from captum_astro.functional.attention import Softmax
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -70,6 +71,8 @@ class Relevance(Rules):
             return lambda: self._attention(*args, **kwargs)
         if func in LINEAR:
             return lambda: self._linear(func, args, kwargs)
+        if func is rescaled:
+            return lambda: _apply(rules.Unchanged, args[0], func(*(x.detach() for x in args[:2]), *args[2:]))
         if func in (*NORM, *BATCH_NORM, *DROPOUT) or func in ACTIVATION:
             return lambda: rules.Unchanged.apply(args[0], func(args[0].detach().clone(), *args[1:], **kwargs))
         if func in (*ADD, *SUB, *MUL, *DIV) and kwargs:

@@ -52,7 +52,8 @@ def head_weights(
     Args:
         stream: ``E``, ``(B, n, d)``.
         value: ``(B, H, n, d_v)``.
-        output_map: ``M``, from each head's output to the residual stream, ``(H, d_v, d)``.
+        output_map: ``M``, from each head's output to the residual stream, ``(H, d_v, d)``; ``(B, H, d_v, d)`` if it
+            depends on the sample.
         components: Some of `COMPONENTS`.
 
     Returns:
@@ -69,7 +70,7 @@ def head_weights(
     if "length" in components:
         weights = weights * _ratio(length, own)
     if "direction" in components:
-        seen = stream @ output_map.reshape(heads * width, -1).T
+        seen = stream @ output_map.flatten(-3, -2).transpose(-2, -1)
         dot = (seen.reshape(batch, tokens, heads, width).transpose(1, 2) * value).sum(-1)
         weights = weights * _ratio(dot, length * own).clamp(-1, 1).softmax(-1)
     return weights

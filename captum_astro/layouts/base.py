@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -55,8 +58,11 @@ class Layout(ABC):
         return height, width
 
 
-LayoutType = TypeVar("LayoutType", bound=type[Layout])
-_REGISTRY: dict[type[nn.Module], type[Layout]] = {}
+LayoutType = TypeVar("LayoutType", bound=Callable[..., Layout])
+_REGISTRY: dict[type[nn.Module], Callable[..., Layout]] = {}
+_ADAPTED: weakref.WeakKeyDictionary[nn.Module, list[tuple[int, Callable[[Layout], Layout]]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def register_layout(*model_classes: type[nn.Module]) -> Callable[[LayoutType], LayoutType]:
@@ -80,6 +86,25 @@ def register_layout(*model_classes: type[nn.Module]) -> Callable[[LayoutType], L
     return register
 
 
+@contextlib.contextmanager
+def adapted(model: nn.Module, adapt: Callable[[Layout], Layout]) -> Iterator[None]:
+    """While open, in this thread, the layout of a model is what ``adapt`` makes of it.
+
+    For what changes a model's layers for a while, as hooks do.
+
+    Args:
+        model: The module that has the layout, not one that wraps it.
+        adapt: Gives the layout of the changed model.
+    """
+    entry = threading.get_ident(), adapt
+    entries = _ADAPTED.setdefault(model, [])
+    entries.append(entry)
+    try:
+        yield
+    finally:
+        entries.remove(entry)
+
+
 def layout_for(model: nn.Module) -> Layout:
     """The layout of a model, or of the one model with a layout that it wraps.
 
@@ -97,14 +122,18 @@ def layout_for(model: nn.Module) -> Layout:
     if isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedModelError("A ScriptModule hides its layers. Pass the Python model that it was made from.")
     model = unwrapped(model)
-    found: list[tuple[str, nn.Module, type[Layout]]] = []
+    found: list[tuple[str, nn.Module, Callable[..., Layout]]] = []
     for name, module in model.named_modules():
         inside = any(name == outer or name.startswith(outer + ".") or outer == "" for outer, _, _ in found)
         layout = next((_REGISTRY[c] for c in type(module).__mro__ if c in _REGISTRY), None)
         if layout is not None and not inside:
             found.append((name, module, layout))
     if len(found) == 1:
-        return found[0][2](found[0][1])
+        described = found[0][2](found[0][1])
+        for thread, adapt in _ADAPTED.get(described.model, []):
+            if thread == threading.get_ident():
+                described = adapt(described)
+        return described
     if found:
         names = ", ".join(f"{name} ({type(module).__name__})" for name, module, _ in found)
         raise UnsupportedModelError(

@@ -52,7 +52,35 @@ class Norm:
     per_head: bool = False
 
 
-Step = Linear | Scale | Norm
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a `Modulated` layer did to one batch.
+
+    Attributes:
+        factors: Each sample's factors of the input channels, ``(B, d_in)``.
+        scale: What each token's output was multiplied by, ``(B, n)``.
+        shift: What was added to all its channels, ``(B, n)``, or None.
+    """
+
+    factors: torch.Tensor
+    scale: torch.Tensor
+    shift: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Modulated:
+    """The step ``y_i = scale_i ((x_i * factors) weight^T + bias) + shift_i``, whose factors depend on the sample.
+
+    Attributes:
+        module: The linear layer.
+        measure: What it does to a batch, from its input ``(B, n, d_in)``.
+    """
+
+    module: nn.Linear
+    measure: Callable[[torch.Tensor], Measured]
+
+
+Step = Linear | Scale | Norm | Modulated
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +93,7 @@ class AttentionBranch:
         steps: From the concatenated heads' outputs to what is added to the residual stream.
         value_weight: Gives the weight ``(heads, d_value, d)`` of the value projection, without the bias.
         reads: The tokens that the value projection reads: by default what ``module`` is given.
+        modulated_values: The value projection, where it is modulated.
         weights: One factor for each softmax that is summed into the attention: ``(1,)``, or ``(1, -lambda)``
             in differential attention. A callable is asked at each pass, as lambda is learnt.
     """
@@ -75,6 +104,7 @@ class AttentionBranch:
     value_weight: Callable[[], torch.Tensor]
     weights: Callable[[], tuple[float, ...]] = lambda: (1.0,)
     reads: Tap | None = None
+    modulated_values: Modulated | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,89 @@
+"""A linear layer with astrocytes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from captum_astro.functional.astrocyte import Modulation, astrocytic_linear, modulation_factors, scale_and_shift
+
+Token = Literal["auto", "cls", "mean"]
+
+
+class AstrocyticLinear(nn.Module):
+    """A linear layer whose input channels are excited or inhibited by what one token of the image shows.
+
+    See `captum_astro.functional.astrocyte` for the equations and their source. Astrocytes keep no state from one image
+    or call to the next. The factors are constants of the backward pass; through all else, the rescaling too, gradients
+    are the true ones.
+
+    Args:
+        linear: The layer that is modulated. Its weights are shared, not copied.
+        modulation: The rule; the published setting by default.
+        token: What is watched: the first token of each image (``"cls"``), or the mean of its tokens (``"mean"``).
+
+    Example:
+        >>> import torch
+        >>> layer = AstrocyticLinear(torch.nn.Linear(4, 6), Modulation(k=4, tau=2))
+        >>> layer(torch.randn(2, 5, 4)).shape
+        torch.Size([2, 5, 6])
+    """
+
+    def __init__(
+        self, linear: nn.Linear, modulation: Modulation | None = None, token: Literal["cls", "mean"] = "cls"
+    ) -> None:
+        super().__init__()
+        self.linear = linear
+        self.modulation = Modulation() if modulation is None else modulation
+        self.token = token
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens ``(B, n, d)`` to ``(B, n, d_out)``."""
+        return modulate(x, self.linear(x), self.linear, self.modulation, self.token, len(x))
+
+    def extra_repr(self) -> str:
+        """The rule, beside the layer."""
+        return f"{self.modulation}, token={self.token!r}"
+
+
+def modulate(
+    x: torch.Tensor, plain: torch.Tensor, linear: Any, modulation: Modulation, token: str, images: int
+) -> torch.Tensor:
+    """What the layer gives under astrocytes; what it gave, itself, where they do nothing.
+
+    Args:
+        x: Its input, ``(R, ..., d)``: the R rows are the images' windows, image by image.
+        plain: Its output.
+        linear: The layer.
+        modulation: The rule.
+        token: ``"cls"`` or ``"mean"``.
+        images: How many there are; R is a multiple.
+    """
+    if modulation.is_identity:
+        return plain
+    tokens = x.reshape(images, -1, x.shape[-1])
+    factors = modulation_factors(watched_token(tokens, token), modulation)
+    flat = plain.reshape(images, -1, plain.shape[-1])
+    result = astrocytic_linear(tokens, flat, linear.weight, linear.bias, factors, modulation.rescale)
+    return result.reshape(plain.shape)
+
+
+def watched_token(tokens: torch.Tensor, token: str) -> torch.Tensor:
+    """``x_c``: ``(B, d)`` of ``(B, n, d)``."""
+    return tokens[:, 0] if token == "cls" else tokens.mean(1)
+
+
+def measured(
+    x: torch.Tensor, linear: nn.Linear, modulation: Modulation, token: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """What astrocytes did to a layer: its factors ``(B, d)``, and each token's scale and shift ``(B, n)``."""
+    factors = modulation_factors(watched_token(x, token), modulation)
+    if modulation.is_identity or modulation.rescale == "none":
+        factors = torch.ones_like(factors) if modulation.is_identity else factors
+        return factors, x.new_ones(x.shape[:2]), None
+    plain = F.linear(x, linear.weight, linear.bias)
+    changed = F.linear(x * factors[:, None], linear.weight, linear.bias)
+    return factors, *scale_and_shift(changed, plain, modulation.rescale)

@@ -1,0 +1,82 @@
+"""The layout of a model one of whose layers is modulated."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from captum_astro.astro.astrocytic_linear import measured
+from captum_astro.layouts.base import Layout
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import (
+    AttentionBranch,
+    FeedForwardBranch,
+    Linear,
+    Measured,
+    Modulated,
+    Step,
+)
+
+if TYPE_CHECKING:
+    from captum_astro.astro.vita import ViTA
+
+_VALUE_PROJECTIONS = ("qkv", "v_proj", "in_proj", "kv", "v")
+
+
+def with_modulated(layout: Layout, vita: ViTA) -> Layout:
+    """The same layout, with the modulated layer among the steps, or as the value projection, of its attention.
+
+    A layer anywhere else changes what is captured and nothing about what it means. One that serves attention and
+    something else at once is refused when its attention is read.
+
+    Args:
+        layout: Of the plain model, or of one with another modulated layer.
+        vita: Says which layer, and how.
+    """
+    linear = vita.model.get_submodule(vita.layer)
+    assert isinstance(linear, nn.Linear)
+
+    def measure(x: torch.Tensor) -> Measured:
+        return Measured(*measured(x, linear, vita.modulation, vita.token))
+
+    step = Modulated(linear, measure)
+    result = copy.copy(layout)
+    result.stages = [
+        replace(stage, branches=tuple(_branch(branch, step) for branch in stage.branches)) for stage in layout.stages
+    ]
+    if layout.pooling is not None:
+        branch = _branch(layout.pooling.branch, step)
+        assert isinstance(branch, AttentionBranch)
+        result.pooling = replace(layout.pooling, branch=branch)
+    return result
+
+
+def _branch(branch: AttentionBranch | FeedForwardBranch, modulated: Modulated) -> AttentionBranch | FeedForwardBranch:
+    if isinstance(branch, FeedForwardBranch):
+        return branch
+    branch = replace(branch, steps=tuple(_step(step, modulated, branch.name) for step in branch.steps))
+    if any(getattr(branch.module, name, None) is modulated.module for name in _VALUE_PROJECTIONS):
+        return replace(branch, modulated_values=modulated)
+    return branch
+
+
+def _step(step: Step, modulated: Modulated, name: str) -> Step:
+    if not isinstance(step, Linear):
+        return step
+    if step.weight is modulated.module.weight:
+        return modulated
+    if step.weight.untyped_storage().data_ptr() == modulated.module.weight.untyped_storage().data_ptr():
+        return Modulated(modulated.module, partial(_refuse, name))
+    return step
+
+
+def _refuse(name: str, x: torch.Tensor) -> Measured:
+    raise UnsupportedModelError(
+        f"The modulated layer projects {name} together with another branch, so what each adds cannot be told apart. "
+        f"Choose another layer for the astrocytes, or a method that does not read attention."
+    )

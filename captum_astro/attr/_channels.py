@@ -1,0 +1,172 @@
+"""Channels x positions of one layer with their gradient, and the grid they lie on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from timm.layers import RmsNorm
+from torch import nn
+
+from captum_astro.attr._base import AttributeTo, enlarged
+from captum_astro.attr._inputs import run_model
+from captum_astro.capture.activation import activation_and_gradient
+from captum_astro.capture.walk import Seed
+from captum_astro.layouts.base import Layout, layout_for
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import AttentionBranch, Tap
+
+
+@dataclass(frozen=True)
+class ChannelMaps:
+    """One layer of one pass.
+
+    Attributes:
+        activation: ``(B, positions, channels)``, without the prefix tokens.
+        gradient: The explained output's gradient there.
+        grid: Rows and columns of the positions.
+        prefix: How many tokens stand before them; None where the layer has a feature map.
+        image_size: Of the image that the model was given.
+        extent: The size in pixels that the grid covers.
+    """
+
+    activation: torch.Tensor
+    gradient: torch.Tensor
+    grid: tuple[int, int]
+    prefix: int | None
+    image_size: tuple[int, int]
+    extent: tuple[int, int]
+
+    def shaped(self, cam: torch.Tensor, images: torch.Tensor, attribute_to: AttributeTo) -> torch.Tensor:
+        """A value for each position ``(B, positions)`` in the form asked for.
+
+        Raises:
+            ValueError: If tokens are asked of a feature map.
+        """
+        if attribute_to == "tokens":
+            if self.prefix is None:
+                raise ValueError("This layer has no tokens: use attribute_to='grid'.")
+            return F.pad(cam, (self.prefix, 0)).to(images.dtype)
+        return enlarged(cam.reshape(-1, 1, *self.grid), self.image_size, self.extent, images, attribute_to)
+
+
+def channel_maps(
+    model: nn.Module,
+    layout: Layout | None,
+    tap: Tap,
+    images: torch.Tensor,
+    arguments: list[Any],
+    seed: Callable[[torch.Tensor], Seed],
+) -> ChannelMaps:
+    """Run a model once, forward and back to one layer.
+
+    Args:
+        model: The module that is run.
+        layout: Of the model inside, if it has one.
+        tap: The layer.
+        images: ``(B, C, H, W)``.
+        arguments: What the model takes after them.
+        seed: Where the backward pass starts.
+
+    Raises:
+        UnsupportedModelError: If the layer has no tokens and no feature map.
+        ValueError: If no gradient arrives at its patches.
+    """
+    activation, gradient, seen = activation_and_gradient(
+        model,
+        layout.model if layout is not None else model,
+        tap,
+        partial(run_model, model, images, arguments),
+        seed,
+    )
+    image_size = seen or (images.shape[-2], images.shape[-1])
+    grid, prefix = _positions(activation, tap.module, layout, model, image_size)
+    flat, slopes = (_flat(x, tap.module, model)[:, prefix:] for x in (activation, gradient))
+    if (slopes == 0).flatten(1).all(1).any():
+        raise ValueError(_no_gradient(model))
+    extent = layout.extent(*image_size) if layout is not None else image_size
+    return ChannelMaps(flat, slopes, grid, prefix if activation.ndim == 3 else None, image_size, extent)
+
+
+def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | None, Tap]:
+    """The model's layout, if it has one, and the tensor to read."""
+    try:
+        layout: Layout | None = layout_for(model)
+    except UnsupportedModelError:
+        layout = None
+    if isinstance(layer, str):
+        try:
+            return layout, Tap(model.get_submodule(layer), "output")
+        except AttributeError as error:
+            raise ValueError(f"{type(model).__name__} has no layer {layer!r}.") from error
+    if layer is not None:
+        if all(module is not layer for module in model.modules()):
+            raise ValueError(f"The {type(layer).__name__} given as layer is not one of {type(model).__name__}'s.")
+        return layout, Tap(layer, "output")
+    if layout is not None:
+        last = [stage for stage in layout.stages if any(isinstance(b, AttentionBranch) for b in stage.branches)][-1]
+        normalises = isinstance(last.stream.module, nn.LayerNorm | nn.RMSNorm | RmsNorm)
+        return layout, Tap(last.stream.module, "output") if normalises else last.stream
+    inside = _timm_model(model)
+    features = getattr(inside, "feature_info", None)
+    if not features:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has no layout and no timm feature_info: give the layer, as a module or its path."
+        )
+    return None, Tap(inside.get_submodule(features[-1]["module"]), "output")
+
+
+def _timm_model(model: nn.Module) -> nn.Module:
+    """The model itself, or the one inside a wrapper that says what its features are."""
+    return next((module for module in model.modules() if hasattr(module, "feature_info")), model)
+
+
+def _channels_last(module: nn.Module, model: nn.Module) -> bool:
+    """By what the layer is; where that does not tell, by what timm says of the model."""
+    if type(module).__name__.removesuffix("Fp32").endswith("2d") or isinstance(module, nn.GroupNorm):
+        return False
+    if isinstance(module, nn.LayerNorm | nn.Linear):
+        return True
+    return getattr(_timm_model(model), "output_fmt", "NCHW") == "NHWC"
+
+
+def _flat(x: torch.Tensor, module: nn.Module, model: nn.Module) -> torch.Tensor:
+    """Positions x channels, ``(B, positions, channels)``."""
+    if x.ndim == 3:
+        return x
+    return x.flatten(1, 2) if _channels_last(module, model) else x.flatten(2).transpose(1, 2)
+
+
+def _positions(
+    x: torch.Tensor, module: nn.Module, layout: Layout | None, model: nn.Module, image_size: tuple[int, int]
+) -> tuple[tuple[int, int], int]:
+    """Rows and columns of an activation, and how many prefix tokens stand before them."""
+    if x.ndim == 4:
+        return ((x.shape[1], x.shape[2]) if _channels_last(module, model) else (x.shape[2], x.shape[3])), 0
+    if x.ndim != 3:
+        raise UnsupportedModelError(f"{type(module).__name__} gives {tuple(x.shape)}: no tokens and no feature map.")
+    if layout is not None:
+        grid, prefix = layout.grid(*image_size), layout.num_prefix_tokens
+    else:
+        prefix = int(cast(Any, getattr(_timm_model(model), "num_prefix_tokens", 0)) or 0)
+        rows = round(((x.shape[1] - prefix) * image_size[0] / image_size[1]) ** 0.5)
+        grid = (rows, (x.shape[1] - prefix) // max(1, rows))
+    if grid[0] * grid[1] + prefix != x.shape[1]:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} gives {x.shape[1]} tokens, which are not {prefix} prefix tokens and a grid of "
+            f"{grid[0]} x {grid[1]}."
+        )
+    return grid, prefix
+
+
+def _no_gradient(model: nn.Module) -> str:
+    _, default = find_tap(model, None)
+    name = next((name for name, module in model.named_modules() if module is default.module), "")
+    return (
+        f"The gradient at the patches of this layer is zero: nothing reads them after it. A layer that works "
+        f"is {name!r}, the default. With output='probability', a sure model has no gradient: use 'logit'."
+    )

@@ -1,0 +1,93 @@
+"""Grad-CAM and Grad-CAM++ under artificial astrocytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_astro.astro.vita import ViTA
+from captum_astro.attr._inputs import run_model
+from captum_astro.attr.token_grad_cam import TokenGradCAM
+from captum_astro.functional.grad_cam import grad_cam_plus_plus
+from captum_astro.layouts.unwrap import unwrapped
+
+
+class ViTAGradCAM(TokenGradCAM):
+    """Grad-CAM of the modulated model, for the class that the model itself sees.
+
+    Without a ``target``, each image's class is the unmodulated model's first choice, which costs one more forward pass:
+    astrocytes are there to explain, not to classify.
+
+    Source: ViTA, arXiv 2505.21513; `captum_astro.astro.ViTA` says what of it is known. Grad-CAM: arXiv 1610.02391.
+
+    Args:
+        forward_func: The model, unmodulated.
+        layer: Where Grad-CAM looks, as in `TokenGradCAM`; by default what the last block's attention reads.
+        modulated_layer: The linear layer with astrocytes, as a module or its dotted path; by default
+            ``blocks.0.attn.proj``, the output projection of the first attention.
+        modulation: ``k``, ``tau``, ``phi``, ``alpha``, ``beta``, ``token``, ``rescale``, ``counter`` and ``feedback``,
+            as in `captum_astro.astro.ViTA`. The defaults are the published best setting.
+
+    Raises:
+        UnsupportedModelError: If no layer is given and the model has neither a layout nor ``feature_info``.
+        ValueError: If a layer is none of the model's, or a value is out of its range.
+        TypeError: If the modulated layer is not linear.
+
+    Example:
+        >>> import timm, torch
+        >>> model = timm.create_model("vit_tiny_patch16_224").eval()
+        >>> ViTAGradCAM(model, k=4, tau=2).attribute(torch.rand(1, 3, 224, 224)).shape
+        torch.Size([1, 3, 224, 224])
+    """
+
+    source = "ViTA, arXiv 2505.21513"
+
+    def __init__(
+        self,
+        forward_func: nn.Module,
+        layer: nn.Module | str | None = None,
+        modulated_layer: nn.Module | str | None = None,
+        **modulation: Any,
+    ) -> None:
+        super().__init__(forward_func, layer)
+        model = unwrapped(forward_func)
+        self.vita = ViTA(model, layer=modulated_layer, **modulation)
+        if isinstance(layer, str):
+            self.layer = model.get_submodule(layer)
+
+    def _explained(self) -> nn.Module:
+        return unwrapped(self.vita)
+
+    def _wanted(self, images: torch.Tensor, target: Any, arguments: list[Any]) -> Any:
+        if target is not None:
+            return target
+        with torch.no_grad():
+            return run_model(self.vita.model, images, arguments).argmax(-1)
+
+
+class ViTAGradCAMPlusPlus(ViTAGradCAM):
+    """Grad-CAM++ of the modulated model, for the class that the model itself sees.
+
+    Source: ViTA, arXiv 2505.21513; Grad-CAM++: arXiv 1710.11063. All else is as in `ViTAGradCAM`.
+
+    Args:
+        forward_func: The model, unmodulated.
+        layer: Where Grad-CAM++ looks.
+        modulated_layer: The linear layer with astrocytes.
+        modulation: As in `ViTAGradCAM`.
+
+    Raises:
+        UnsupportedModelError: If no layer is given and the model has neither a layout nor ``feature_info``.
+        ValueError: If a layer is none of the model's, or a value is out of its range.
+        TypeError: If the modulated layer is not linear.
+
+    Example:
+        >>> import timm, torch
+        >>> model = timm.create_model("vit_tiny_patch16_224").eval()
+        >>> ViTAGradCAMPlusPlus(model).attribute(torch.rand(1, 3, 224, 224), target=281).shape
+        torch.Size([1, 3, 224, 224])
+    """
+
+    _cam = staticmethod(grad_cam_plus_plus)

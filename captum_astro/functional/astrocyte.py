@@ -1,0 +1,185 @@
+"""Astrocytes beside a linear layer: counters of activity that multiply its weights.
+
+Source: ViTA, "Vision Transformers with artificial Astrocytes" (arXiv 2505.21513), Eq. 4 to 9. Its text was not at hand:
+the counter is that of the earlier neuron-glia networks (Porto-Pazos et al., PLoS ONE 6(4):e19109, 2011;
+Alvarellos-Gonzalez et al., Comput Math Methods Med 2012:476324, Sec. 3.5). With ``x_c`` the token that is watched, for
+every image and every input neuron i, and for t = 1 .. k::
+
+    u_i = +1 if x_c,i > phi else -1          A_i(t) = clip(A_i(t-1) + u_i, -tau, tau),  A_i(0) = 0
+    m_i(t) = alpha if A_i(t) >= tau, beta if A_i(t) <= -tau, else 1        M(t) = M(t-1) diag(m(t)),  M(0) = I
+    y(t) = W M(t) x + b for every token      output: y(k), each token brought back to the scale of W x + b
+
+As x stays as it is from one step to the next, the counter runs straight to one end, and ``M_ii(k)`` is a power of alpha
+or beta: nothing needs to be iterated.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import handle_torch_function, has_torch_function
+
+Counter = Literal["saturating", "resetting"]
+Rescale = Literal["length", "moments", "none"]
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """How astrocytes act on one linear layer. The defaults are the published best for Grad-CAM and SSIM.
+
+    Attributes:
+        k: Steps, at least 0. Published: 4, 6, 8.
+        tau: The count at which an astrocyte acts, at least 1. The earlier networks used 2 and 3.
+        phi: An input neuron is active when the watched token's value is above this. Published: -0.5.
+        alpha: What an active neuron's weights are multiplied by at each step, at least 1. Published: 1.5.
+        beta: What an inactive neuron's are multiplied by, from 0 to 1. Published: 0.05, 0.005.
+        rescale: The form of Eq. 9, of which only "to match scale" is known: each token's output gets the ``"length"``
+            of the plain output (the default), or the mean and deviation of its channels (``"moments"``), or stays as
+            it is (``"none"``).
+        counter: What follows when a counter has reached its end: it stays there and acts at every further step
+            (``"saturating"``, the 2011 rule, the default), or starts again from the next step (``"resetting"``, Eq. 7
+            and 10 of the 2012 paper). Which one ViTA takes is not known.
+        feedback: Whether the activity of a step is read from the modulated input ``M(t-1) x_c`` instead of ``x_c``. The
+            earlier networks' first layer sees a constant pattern, so it is off.
+
+    Raises:
+        ValueError: If a value is out of its range.
+
+    Example:
+        >>> Modulation(k=6, tau=3).applications
+        4
+    """
+
+    k: int = 6
+    tau: int = 3
+    phi: float = -0.5
+    alpha: float = 1.5
+    beta: float = 0.05
+    rescale: Rescale = "length"
+    counter: Counter = "saturating"
+    feedback: bool = False
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("k", 0), ("tau", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise ValueError(f"{name} is a whole number, at least {lowest}, not {value!r}.")
+        if not 1 <= self.alpha < float("inf"):
+            raise ValueError(f"alpha is at least 1 and finite, not {self.alpha!r}.")
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"beta is from 0 to 1, not {self.beta!r}.")
+        if self.phi != self.phi:
+            raise ValueError("phi is not a number.")
+        for name, known in (("rescale", get_args(Rescale)), ("counter", get_args(Counter))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}.")
+
+    @property
+    def applications(self) -> int:
+        """How often an astrocyte acts within the k steps, if its neuron stays active or inactive."""
+        return max(0, self.k - self.tau + 1) if self.counter == "saturating" else self.k // self.tau
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the layer is left as it is, whatever its input."""
+        return self.applications == 0 or (self.alpha == 1 and self.beta == 1)
+
+
+def modulation_factors(watched: torch.Tensor, modulation: Modulation) -> torch.Tensor:
+    """The diagonal of ``M(k)``: what each input neuron is multiplied by. A constant of the backward pass.
+
+    Args:
+        watched: ``x_c``, ``(B, d)``.
+        modulation: The rule.
+
+    Returns:
+        ``(B, d)``, of ``watched``'s dtype.
+    """
+    watched = watched.detach()
+    if modulation.feedback:
+        return _stepwise(watched, modulation)
+    excited, inhibited = (
+        # a product step by step, so that it equals the counters' bit for bit
+        torch.full_like(watched, math.prod([factor] * modulation.applications))
+        for factor in (modulation.alpha, modulation.beta)
+    )
+    return torch.where(watched > modulation.phi, excited, inhibited)
+
+
+def _stepwise(watched: torch.Tensor, modulation: Modulation) -> torch.Tensor:
+    """With feedback a neuron may change sides, so the counters are run."""
+    factors, count = torch.ones_like(watched), torch.zeros_like(watched)
+    tau = modulation.tau
+    for _ in range(modulation.k):
+        if modulation.counter == "resetting":
+            count = count.masked_fill(count.abs() >= tau, 0)
+        active = factors * watched > modulation.phi
+        count = (count + 2 * active.to(count) - 1).clamp(-tau, tau)
+        factors = torch.where(count >= tau, factors * modulation.alpha, factors)
+        factors = torch.where(count <= -tau, factors * modulation.beta, factors)
+    return factors
+
+
+def astrocytic_linear(
+    x: torch.Tensor,
+    plain: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    factors: torch.Tensor,
+    rescale: Rescale = "length",
+) -> torch.Tensor:
+    """``W M x + b``, each token brought to the scale of ``W x + b``.
+
+    Args:
+        x: ``(B, n, d)``.
+        plain: ``W x + b``, ``(B, n, d_out)``.
+        weight: ``W``, ``(d_out, d)``.
+        bias: ``b``, ``(d_out,)`` or None.
+        factors: The diagonal of ``M``, ``(B, d)``.
+        rescale: See `Modulation`.
+
+    Returns:
+        ``(B, n, d_out)``.
+    """
+    modulated = F.linear(x * factors[:, None], weight, bias)
+    return modulated if rescale == "none" else rescaled(modulated, plain, rescale)
+
+
+def rescaled(modulated: torch.Tensor, plain: torch.Tensor, rescale: Rescale) -> torch.Tensor:
+    """Each token's vector with the length, or the mean and deviation, of another.
+
+    Function modes see it as one operation: propagation rules hold its factor constant, as they do with a norm's.
+
+    Args:
+        modulated: ``(..., d)``.
+        plain: The same shape.
+        rescale: ``"length"`` or ``"moments"``.
+
+    Returns:
+        ``(..., d)``; 0, or the mean, where a vector has no length, or no deviation.
+    """
+    if has_torch_function((modulated, plain)):
+        result: torch.Tensor = handle_torch_function(rescaled, (modulated, plain), modulated, plain, rescale)
+        return result
+    scale, shift = scale_and_shift(modulated, plain, rescale)
+    return modulated * scale[..., None] if shift is None else modulated * scale[..., None] + shift[..., None]
+
+
+def scale_and_shift(
+    modulated: torch.Tensor, plain: torch.Tensor, rescale: Rescale
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What `rescaled` multiplies each vector by, and adds to it: ``(...)`` each; the second None if nothing."""
+    if rescale == "length":
+        return _ratio(plain.norm(dim=-1), modulated.norm(dim=-1)), None
+    wanted, found = plain.mean(-1), modulated.mean(-1)
+    scale = _ratio((plain - wanted[..., None]).norm(dim=-1), (modulated - found[..., None]).norm(dim=-1))
+    return scale, wanted - scale * found
+
+
+def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
+    there = denominator > 0
+    return torch.where(there, numerator / torch.where(there, denominator, 1.0), 0.0).to(numerator.dtype)

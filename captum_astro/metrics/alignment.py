@@ -1,0 +1,216 @@
+"""How close a map comes to where people look: rank correlation, overlap of the top pixels, structural similarity.
+
+Each function scores every image by itself, in float64: two ``(B, H, W)`` tensors in, ``(B,)`` out.
+
+Sources: Fel et al., "Harmonizing the object recognition strategies of deep neural networks with humans", NeurIPS 2022
+(arXiv 2211.04533) and its published code for Spearman, Dice and IoU on ClickMe maps (Linsley et al., ICLR 2019, arXiv
+1805.08819); Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13(4),
+2004, for SSIM.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+HUMAN_CEILING = 0.65753  # Spearman between people's ClickMe maps of one image, of the published code
+_C1, _C2 = 0.01**2, 0.03**2  # of SSIM, for values from 0 to 1
+
+
+def spearman(maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
+    """Rank correlation over the pixels; pixels of equal value share their mean rank, as in ``scipy.stats.spearmanr``.
+
+    Args:
+        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
+        human: The same shape, of any scale.
+
+    Returns:
+        ``(B,)``, from -1 to 1. NaN where one of the two maps is constant: no correlation is defined there.
+
+    Raises:
+        ValueError: If the shapes differ or are no batch of maps, or a value is NaN or infinite.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+        >>> spearman(maps, maps.flip(1))
+        tensor([-0.6000], dtype=torch.float64)
+    """
+    maps, human = _pair(maps, human)
+    a, b = _centred_ranks(maps.flatten(1)), _centred_ranks(human.flatten(1))
+    return (a * b).sum(1) / ((a * a).sum(1) * (b * b).sum(1)).sqrt()
+
+
+def dice(maps: torch.Tensor, human: torch.Tensor, percentile: float = 90.0) -> torch.Tensor:
+    """Overlap ``2 |A and B| / (|A| + |B|)`` of the pixels strictly above each map's own percentile.
+
+    Pixels equal to the percentile stay out, so a map whose top is flat can have few pixels or none.
+
+    Args:
+        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
+        human: The same shape, of any scale.
+        percentile: From 0, below 100; linear interpolation, as in ``numpy.percentile``.
+
+    Returns:
+        ``(B,)``, from 0 to 1; 0 where both sets are empty, as the published ``+ 1e-9`` in the denominator has it.
+
+    Raises:
+        ValueError: If the shapes differ or are no batch of maps, a value is NaN or infinite, or the percentile is out
+            of range.
+
+    Example:
+        >>> maps, human = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[[1.0, 4.0], [2.0, 3.0]]])
+        >>> dice(maps, human, percentile=50)
+        tensor([0.5000], dtype=torch.float64)
+    """
+    a, b = _top_pixels(maps, human, percentile)
+    return 2 * (a & b).sum(1).double() / (a.sum(1) + b.sum(1)).clamp(min=1)
+
+
+def iou(maps: torch.Tensor, human: torch.Tensor, percentile: float = 90.0) -> torch.Tensor:
+    """Intersection over union, ``|A and B| / |A or B|``, of the same sets of pixels as `dice`.
+
+    Args:
+        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
+        human: The same shape, of any scale.
+        percentile: From 0, below 100; linear interpolation, as in ``numpy.percentile``.
+
+    Returns:
+        ``(B,)``, from 0 to 1; 0 where both sets are empty.
+
+    Raises:
+        ValueError: As for `dice`.
+
+    Example:
+        >>> maps, human = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[[1.0, 4.0], [2.0, 3.0]]])
+        >>> iou(maps, human, percentile=50)
+        tensor([0.3333], dtype=torch.float64)
+    """
+    a, b = _top_pixels(maps, human, percentile)
+    return (a & b).sum(1).double() / (a | b).sum(1).clamp(min=1)
+
+
+def ssim(maps: torch.Tensor, human: torch.Tensor, window: int = 7) -> torch.Tensor:
+    """Structural similarity (Eq. 13 of its paper), averaged over the windows that lie inside the image.
+
+    Each map is first brought to 0 .. 1 by its own minimum and maximum; a constant map becomes zeros. The rest are the
+    defaults of ``skimage.metrics.structural_similarity``: uniform windows, sample covariance, constants .01 and .03.
+
+    Args:
+        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
+        human: The same shape, of any scale.
+        window: Side of the windows in pixels, odd, at least 3.
+
+    Returns:
+        ``(B,)``, at most 1, which is reached by equal maps.
+
+    Raises:
+        ValueError: If the shapes differ or are no batch of maps, a value is NaN or infinite, or the window is not odd
+            or does not fit into the maps.
+
+    Example:
+        >>> maps = torch.arange(64.0).reshape(1, 8, 8)
+        >>> ssim(maps, 3 * maps + 1)
+        tensor([1.], dtype=torch.float64)
+    """
+    if isinstance(window, bool) or not isinstance(window, int) or window < 3 or window % 2 == 0:
+        raise ValueError(f"window: an odd number of pixels, at least 3, is needed, not {window!r}.")
+    maps, human = _pair(maps, human)
+    if window > min(maps.shape[1:]):
+        raise ValueError(
+            f"window: {window} pixels do not fit into maps of {maps.shape[1]} x {maps.shape[2]}; "
+            "enlarge the maps or pass a smaller odd window."
+        )
+    x, y = _unit_range(maps), _unit_range(human)
+    means = F.avg_pool2d(torch.stack([x, y, x * x, y * y, x * y], 1), window, stride=1)
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = means.unbind(1)
+    unbiased = window**2 / (window**2 - 1)
+    variances = unbiased * (mean_xx - mean_x**2 + mean_yy - mean_y**2)
+    covariance = unbiased * (mean_xy - mean_x * mean_y)
+    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
+    structure = (2 * covariance + _C2) / (variances + _C2)
+    return (luminance * structure).mean((1, 2))
+
+
+def alignment_score(scores: torch.Tensor, ceiling: float = HUMAN_CEILING) -> torch.Tensor:
+    """Scores as shares of what people reach against each other.
+
+    Args:
+        scores: Of any shape. The default ceiling is for `spearman` on ClickMe maps.
+        ceiling: The score of people, above 0.
+
+    Returns:
+        ``scores / ceiling``, the same shape; 1 is as close as people come, and more is possible.
+
+    Raises:
+        ValueError: If the ceiling is not a number above 0.
+
+    Example:
+        >>> alignment_score(torch.tensor([0.65753, 0.0]))
+        tensor([1., 0.])
+    """
+    if not 0 < ceiling < float("inf"):
+        raise ValueError(f"ceiling: the score of people, a number above 0, is needed, not {ceiling!r}.")
+    return scores / ceiling
+
+
+def _pair(maps: torch.Tensor, human: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both as ``(B, H, W)`` in float64 on the device of the maps."""
+    maps, human = _planes("maps", maps), _planes("human", human)
+    if maps.shape != human.shape:
+        raise ValueError(
+            f"maps {tuple(maps.shape)} and human {tuple(human.shape)} differ in shape; bring one to the size of the "
+            "other (torch.nn.functional.interpolate)."
+        )
+    return maps, human.to(maps.device)
+
+
+def _planes(name: str, values: torch.Tensor) -> torch.Tensor:
+    shape = tuple(values.shape)
+    if values.ndim == 4 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 3 or 0 in values.shape[1:]:
+        raise ValueError(
+            f"{name}: (B, H, W) or (B, 1, H, W) is needed, not {shape}; average the channels (mean(1)) of an "
+            "attribution, and give a single map a batch (map[None])."
+        )
+    if values.is_complex():
+        raise ValueError(f"{name}: real values are needed, not {values.dtype}; take their absolute value first.")
+    values = values.double().contiguous()
+    bad = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(
+            f"{name}: NaN or infinite values at {bad[:10]} of the batch; leave these maps out or replace the values "
+            "(torch.nan_to_num)."
+        )
+    return values
+
+
+def _centred_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Ranks less their mean, ``(B, N)``: halves of whole numbers, so that their sums are exact in any order."""
+    ordered = values.sort(-1).values
+    below = torch.searchsorted(ordered, values)
+    up_to = torch.searchsorted(ordered, values, right=True)
+    return (below + up_to - values.shape[1]).double() / 2
+
+
+def _top_pixels(maps: torch.Tensor, human: torch.Tensor, percentile: float) -> tuple[torch.Tensor, torch.Tensor]:
+    if not 0 <= percentile < 100:
+        raise ValueError(f"percentile: from 0, below 100, not {percentile!r}; 90 keeps the top tenth of the pixels.")
+    maps, human = _pair(maps, human)
+    return _above(maps.flatten(1), percentile), _above(human.flatten(1), percentile)
+
+
+def _above(values: torch.Tensor, percentile: float) -> torch.Tensor:
+    position = percentile / 100 * (values.shape[1] - 1)
+    low = int(position)
+    weight = position - low
+    ordered = values.sort(-1).values
+    lower, upper = ordered[:, low, None], ordered[:, min(low + 1, values.shape[1] - 1), None]
+    step = upper - lower
+    return values > (lower + step * weight if weight < 0.5 else upper - step * (1 - weight))
+
+
+def _unit_range(values: torch.Tensor) -> torch.Tensor:
+    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
+    span = high - low
+    return (values - low) / torch.where(span > 0, span, torch.ones_like(span))

@@ -1,0 +1,241 @@
+"""Quantus metrics over the pure functions: agreement of explanations with maps of where people look.
+
+They run wherever Quantus' own metrics do: called directly, or in ``quantus.evaluate``. Importing this module imports
+Quantus.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from quantus.helpers.enums import DataType, EvaluationCategory, ModelType, ScoreDirection
+from quantus.metrics.base import Metric
+
+from captum_astro.metrics import alignment
+
+
+class TensorMetric(Metric[list[float]]):
+    """A Quantus metric whose scores come from a function on tensors; a subclass names itself and writes ``scores``.
+
+    Unlike in Quantus, explanations are taken as they are (no ``abs``, no ``normalise``), nothing is aggregated, and
+    nothing is printed. With ``normalise=True`` each map is divided by its own largest absolute value, not by the
+    largest of the batch. A score depends on its own sample only, whatever the batch size.
+
+    Args:
+        **kwargs: ``abs``, ``normalise``, ``normalise_func``, ``normalise_func_kwargs``, ``return_aggregate``,
+            ``aggregate_func``, ``default_plot_func``, ``disable_warnings``, ``display_progressbar``, as for any metric
+            of Quantus.
+
+    Raises:
+        ValueError: If another keyword is given.
+    """
+
+    data_applicability: ClassVar[set[DataType]] = {DataType.IMAGE}
+    model_applicability: ClassVar[set[ModelType]] = {ModelType.TORCH}
+    score_direction: ClassVar[ScoreDirection] = ScoreDirection.HIGHER
+
+    def __init__(self, **kwargs: Any) -> None:
+        defaults: dict[str, Any] = {
+            "abs": False,
+            "normalise": False,
+            "normalise_func": _by_own_largest,
+            "normalise_func_kwargs": None,
+            "return_aggregate": False,
+            "aggregate_func": np.mean,
+            "default_plot_func": None,
+            "disable_warnings": True,
+            "display_progressbar": False,
+        }
+        super().__init__(**(defaults | kwargs))
+
+    def __call__(
+        self,
+        model: torch.nn.Module | None,
+        x_batch: NDArray[Any],
+        y_batch: NDArray[Any],
+        a_batch: NDArray[Any] | None = None,
+        s_batch: NDArray[Any] | None = None,
+        explain_func_kwargs: dict[str, Any] | None = None,
+        batch_size: int = 64,
+        **kwargs: Any,
+    ) -> list[float]:
+        """Score explanations.
+
+        Args:
+            model: The model explained, in eval mode.
+            x_batch: Its inputs, ``(B, C, H, W)``.
+            y_batch: The classes explained, ``(B,)``.
+            a_batch: The explanations, ``(B, H, W)``, ``(B, 1, H, W)`` or ``(B, C, H, W)``, whose channels are averaged;
+                None to have ``explain_func`` make them. Quantus refuses explanations that are all constant or all
+                negative: the whole set if they are given here, each batch if ``explain_func`` makes them.
+            s_batch: What the explanations are held against.
+            explain_func_kwargs: Passed to ``explain_func``; a copy, since Quantus writes into it.
+            batch_size: Samples at a time.
+            **kwargs: ``explain_func``, ``device``, ``softmax``, ``channel_first``, ``model_predict_kwargs``,
+                ``custom_batch``, as for any metric of Quantus.
+
+        Returns:
+            One score a sample.
+        """
+        defaults: dict[str, Any] = {
+            "channel_first": None,
+            "explain_func": None,
+            "model_predict_kwargs": None,
+            "softmax": False,
+        }
+        scores: list[float] = super().__call__(
+            model=model,
+            x_batch=x_batch,
+            y_batch=y_batch,
+            a_batch=a_batch,
+            s_batch=s_batch,
+            explain_func_kwargs=dict(explain_func_kwargs or {}),
+            batch_size=batch_size,
+            **(defaults | kwargs),
+        )
+        return scores
+
+    def evaluate_batch(self, a_batch: NDArray[Any], s_batch: NDArray[Any] | None = None, **kwargs: Any) -> list[float]:
+        """Hand a batch to `scores`.
+
+        Args:
+            a_batch: ``(B, C, H, W)``; the channels are averaged.
+            s_batch: What Quantus was given, of B samples.
+            **kwargs: ``model``, ``x_batch``, ``y_batch`` and ``custom_batch``, passed on.
+
+        Returns:
+            One score a sample.
+        """
+        maps = torch.as_tensor(np.asarray(a_batch, dtype=np.float64)).mean(1)
+        target = None if s_batch is None else torch.as_tensor(np.asarray(s_batch, dtype=np.float64))
+        found: list[float] = self.scores(maps, target, **kwargs).tolist()
+        return found
+
+    @abstractmethod
+    def scores(self, maps: torch.Tensor, target: torch.Tensor | None, **kwargs: Any) -> torch.Tensor:
+        """The metric: explanations ``(B, H, W)`` and ``s_batch``, both float64, to scores ``(B,)``."""
+
+    def interpret_scores(self) -> None:
+        """Print what the metric says of itself."""
+        print(type(self).__doc__)  # noqa: T201
+
+
+class HumanAlignment(TensorMetric):
+    """A metric that needs human maps: real values in ``s_batch``, ``(B, H, W)`` or ``(B, 1, H, W)``.
+
+    Raises:
+        ValueError: When called, if ``s_batch`` is missing, or a map does not suit the function.
+    """
+
+    evaluation_category: ClassVar[EvaluationCategory] = EvaluationCategory.LOCALISATION
+
+    def custom_preprocess(self, *, s_batch: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Human maps as an array, whatever holds them."""
+        return {"s_batch": np.asarray(self._needed(s_batch))}
+
+    def scores(self, maps: torch.Tensor, target: torch.Tensor | None, **kwargs: Any) -> torch.Tensor:
+        """The agreement with the human maps."""
+        return self.agreement(maps, self._needed(target))
+
+    @abstractmethod
+    def agreement(self, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
+        """Explanations ``(B, H, W)`` and human maps to scores ``(B,)``."""
+
+    def _needed(self, given: Any) -> Any:
+        if given is None:
+            raise ValueError(f"{self.name}: s_batch is missing; pass the human maps, (B, H, W) or (B, 1, H, W).")
+        return given
+
+
+class SpearmanAlignment(HumanAlignment):
+    """Rank correlation of explanation and human map, `alignment.spearman`.
+
+    From -1 to 1, higher is better; NaN where a map is constant. Source: Fel et al., NeurIPS 2022 (arXiv 2211.04533).
+
+    Args:
+        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+
+    Example:
+        >>> maps = np.random.default_rng(0).random((2, 1, 8, 8))
+        >>> x, y = np.zeros((2, 3, 8, 8), dtype=np.float32), np.zeros(2, dtype=int)
+        >>> SpearmanAlignment()(model=None, x_batch=x, y_batch=y, a_batch=maps, s_batch=maps**2)
+        [1.0, 1.0]
+    """
+
+    name: ClassVar[str] = "Spearman alignment"
+
+    def agreement(self, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
+        """See `alignment.spearman`."""
+        return alignment.spearman(maps, human)
+
+
+class DiceAlignment(HumanAlignment):
+    """Dice overlap of the top pixels of explanation and human map, `alignment.dice`.
+
+    From 0 to 1, higher is better. Source: the code of Fel et al., NeurIPS 2022 (arXiv 2211.04533).
+
+    Args:
+        percentile: Pixels strictly above it are compared, each map by its own.
+        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+    """
+
+    name: ClassVar[str] = "Dice alignment"
+
+    def __init__(self, percentile: float = 90.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.percentile = percentile
+
+    def agreement(self, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
+        """See `alignment.dice`."""
+        return alignment.dice(maps, human, self.percentile)
+
+
+class IoUAlignment(HumanAlignment):
+    """Intersection over union of the top pixels of explanation and human map, `alignment.iou`.
+
+    From 0 to 1, higher is better. Source: the code of Fel et al., NeurIPS 2022 (arXiv 2211.04533).
+
+    Args:
+        percentile: Pixels strictly above it are compared, each map by its own.
+        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+    """
+
+    name: ClassVar[str] = "IoU alignment"
+
+    def __init__(self, percentile: float = 90.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.percentile = percentile
+
+    def agreement(self, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
+        """See `alignment.iou`."""
+        return alignment.iou(maps, human, self.percentile)
+
+
+class SSIMAlignment(HumanAlignment):
+    """Structural similarity of explanation and human map, each brought to 0 .. 1, `alignment.ssim`.
+
+    At most 1, higher is better. Source: Wang et al., IEEE TIP 13(4), 2004, Eq. 13.
+
+    Args:
+        window: Side of the windows in pixels, odd, at least 3.
+        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+    """
+
+    name: ClassVar[str] = "SSIM alignment"
+
+    def __init__(self, window: int = 7, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.window = window
+
+    def agreement(self, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
+        """See `alignment.ssim`."""
+        return alignment.ssim(maps, human, self.window)
+
+
+def _by_own_largest(attributions: NDArray[Any]) -> NDArray[Any]:
+    largest = np.abs(attributions).max(axis=tuple(range(1, attributions.ndim)), keepdims=True)
+    return attributions / np.where(largest > 0, largest, 1)
