@@ -28,6 +28,7 @@ class ChannelMaps:
     Attributes:
         activation: ``(B, positions, channels)``, without the prefix tokens.
         gradient: The explained output's gradient there.
+        output: The model's.
         grid: Rows and columns of the positions.
         prefix: How many tokens stand before them; None where the layer has a feature map.
         image_size: Of the image that the model was given.
@@ -36,6 +37,7 @@ class ChannelMaps:
 
     activation: torch.Tensor
     gradient: torch.Tensor
+    output: torch.Tensor
     grid: tuple[int, int]
     prefix: int | None
     image_size: tuple[int, int]
@@ -76,7 +78,7 @@ def channel_maps(
         UnsupportedModelError: If the layer has no tokens and no feature map.
         ValueError: If no gradient arrives at its patches.
     """
-    activation, gradient, seen = activation_and_gradient(
+    activation, gradient, scores, seen = activation_and_gradient(
         model,
         layout.model if layout is not None else model,
         tap,
@@ -89,7 +91,7 @@ def channel_maps(
     if (slopes == 0).flatten(1).all(1).any():
         raise ValueError(_no_gradient(model))
     extent = layout.extent(*image_size) if layout is not None else image_size
-    return ChannelMaps(flat, slopes, grid, prefix if activation.ndim == 3 else None, image_size, extent)
+    return ChannelMaps(flat, slopes, scores, grid, prefix if activation.ndim == 3 else None, image_size, extent)
 
 
 def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | None, Tap]:

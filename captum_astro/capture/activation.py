@@ -22,7 +22,7 @@ def activation_and_gradient(
     tap: Tap,
     forward: Callable[[], torch.Tensor],
     seed: Callable[[torch.Tensor], Seed],
-) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int] | None]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, int] | None]:
     """Run a model once, forward and back to one tensor.
 
     Args:
@@ -33,7 +33,7 @@ def activation_and_gradient(
         seed: Gives the gradient at the output.
 
     Returns:
-        The activation and its gradient, of the same shape, and the image's height and width.
+        The activation and its gradient, of the same shape, the model's output, and the image's height and width.
 
     Raises:
         UnsupportedModelError: If the tensor is not there, or the output does not depend on it.
@@ -76,7 +76,7 @@ def activation_and_gradient(
         if gradient is None:
             raise UnsupportedModelError(f"The output does not depend on what {type(tap.module).__name__} gives.")
         scale = start.scale.to(widen(gradient)).reshape(-1, *[1] * (gradient.ndim - 1))
-        return seen[0].detach(), widen(gradient) * scale, sizes[0] if sizes else None
+        return seen[0].detach(), widen(gradient) * scale, output.detach(), sizes[0] if sizes else None
 
 
 def _replaced(first: torch.Tensor | None, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:

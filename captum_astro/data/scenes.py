@@ -10,6 +10,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
 
+from captum_astro.data.human import HumanSample
+
 SIZE = 64
 _DRAW = 2  # strokes are drawn at twice the size, then reduced: that smooths their edges
 
@@ -76,6 +78,24 @@ def batch(scenes: Dataset[Scene], indices: range) -> tuple[torch.Tensor, torch.T
         torch.tensor([s.label for s in chosen]),
         torch.stack([s.mask for s in chosen]),
     )
+
+
+class HumanScenes(Dataset[HumanSample]):
+    """Scenes as human samples: the digit's pixels stand in for where people looked.
+
+    Args:
+        scenes: The scenes.
+    """
+
+    def __init__(self, scenes: Scenes) -> None:
+        self._scenes = scenes
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def __getitem__(self, index: int) -> HumanSample:
+        image, label, mask = self._scenes[index]
+        return HumanSample((image * 255).round().to(torch.uint8), mask.float(), label, f"scene {index}")
 
 
 @lru_cache(maxsize=1)

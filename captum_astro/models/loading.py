@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import timm
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
@@ -58,6 +59,32 @@ def preprocessing(model: nn.Module) -> tuple[Callable[[Image.Image], torch.Tenso
     """The model's own evaluation transform, from an RGB image to ``(3, H, W)``, and its settings (mean, std, ...)."""
     config = timm.data.resolve_model_data_config(model)
     return timm.data.create_transform(**config, is_training=False), config
+
+
+class ModelInput:
+    """Pixels as a model takes them: the whole image, brought to the model's square size, and normalised.
+
+    Nothing is cut off, so that a map of the image keeps its place.
+
+    Args:
+        model: A timm model, or a wrapper of one.
+
+    Attributes:
+        size: The side in pixels.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        inside = next((module for module in model.modules() if getattr(module, "pretrained_cfg", None)), model)
+        config = timm.data.resolve_model_data_config(inside)
+        self.size = int(config["input_size"][-1])
+        self._mean, self._std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """``(3, H, W)`` uint8 to ``(3, size, size)``."""
+        pixels = image.float()[None] / 255
+        if pixels.shape[-2:] != (self.size, self.size):
+            pixels = F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
+        return (pixels[0] - self._mean) / self._std
 
 
 def class_names(model: nn.Module, count: int) -> list[str]:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captum_astro.data.tfrecord import CorruptRecordError, frames, parse_example, records
+from captum_astro.data._example import parse_example
+from captum_astro.data.tfrecord import CorruptRecordError, frames, records
 
 Value = list[bytes] | list[float] | list[int]
 

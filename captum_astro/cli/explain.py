@@ -1,48 +1,20 @@
-"""The command ``captum-astro``."""
+"""``captum-astro explain``."""
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+
+from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped
+from captum_astro.cli.vita import Vita, modulated
 
 if TYPE_CHECKING:
     from captum_astro.attr.explainers import Explainer
 
-app = typer.Typer(
-    help="Explain Vision Transformers from timm.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-train_app = typer.Typer(help="Train the models that ship with the package.", no_args_is_help=True)
-app.add_typer(train_app, name="train")
-console = Console(highlight=False, soft_wrap=True)
 
-Model = Annotated[str, typer.Option(help="A timm model's name.")]
-Checkpoint = Annotated[Path | None, typer.Option(help="A file of weights: safetensors, or PyTorch weights only.")]
-Pretrained = Annotated[bool, typer.Option(help="The published weights, unless a checkpoint is given.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
-
-
-def main() -> None:
-    """Run the command; an expected error is one line, without a traceback."""
-    try:
-        app()
-    except (ValueError, NotImplementedError, OSError, IndexError) as error:
-        if os.environ.get("CAPTUM_ASTRO_TRACEBACK"):
-            raise
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {_escaped(error)}")
-        sys.exit(1)
-
-
-@app.command()
 def explain(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Model = "vit_base_patch16_224",
@@ -51,6 +23,7 @@ def explain(
     method: Annotated[list[str] | None, typer.Option(help="A method, more than once for several, or 'all'.")] = None,
     target: Annotated[str, typer.Option(help="The class to explain: its number or name, or top1.")] = "top1",
     out: Annotated[Path, typer.Option(help="The folder for pictures and maps.")] = Path("maps"),
+    vita: Vita = None,
     device: Device = "cpu",
 ) -> None:
     """Write a picture and the raw map of each image, and print its top classes."""
@@ -67,7 +40,8 @@ def explain(
     if checkpoint is None and not pretrained:
         console.print("[yellow]The weights are random: the maps mean nothing.[/yellow]")
     transform, config = preprocessing(network)
-    explainers = {name: explainer.method(network) for name, explainer in chosen.items()}
+    explained = network if vita is None else modulated(network, vita)
+    explainers = {name: explainer.method(explained) for name, explainer in chosen.items()}
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file: give a folder.")
     out.mkdir(parents=True, exist_ok=True)
@@ -85,7 +59,7 @@ def explain(
         top = ", ".join(
             f"{_short(labels[i])} {probabilities[i]:.0%}" for i in probabilities.topk(min(3, len(labels))).indices
         )
-        console.print(f"{path.name}: {_escaped(top)}")
+        console.print(f"{path.name}: {escaped(top)}")
         maps = {}
         for name, explainer in explainers.items():
             maps[name] = explainer.attribute(x, target=index, attribute_to="pixels")
@@ -98,60 +72,6 @@ def explain(
     console.print(f"{len(paths) - len(failures)} images explained, in {out}")
     if failures:
         raise ImageError("\n".join(["could not be opened:", *failures]))
-
-
-@app.command()
-def check(
-    model: Annotated[str, typer.Argument(help="A timm model's name.")],
-    checkpoint: Checkpoint = None,
-    pretrained: Annotated[bool, typer.Option(help="The published weights; the check needs none.")] = False,
-) -> None:
-    """Check, in float64, that the layers of a model are captured exactly."""
-    import torch
-
-    from captum_astro import check as check_model
-    from captum_astro.models.loading import load_model, preprocessing
-
-    network = load_model(model, pretrained=pretrained, checkpoint=checkpoint).double()
-    size = preprocessing(network)[1]["input_size"]
-    report = check_model(network, torch.randn(1, *size, dtype=torch.float64))
-    console.print(_escaped(report))
-    if not report.ok:
-        raise typer.Exit(1)
-
-
-@app.command()
-def methods() -> None:
-    """List the methods."""
-    from captum_astro import explainers
-
-    table = Table("method", "family", "gradient", "source", box=None)
-    for explainer in explainers():
-        table.add_row(explainer.name, explainer.family, "yes" if explainer.needs_gradient else "no", explainer.source)
-    console.print(table)
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("captum_astro_demo.png"),
-    scenes: Annotated[int, typer.Option(help="How many scenes to explain.", min=1)] = 100,
-) -> None:
-    """Explain scenes of known objects with the model in the package; no network, no file."""
-    from captum_astro.evaluation.demo import run_demo
-
-    console.print(_escaped(run_demo(out, scenes)))
-
-
-@train_app.command("scenes")
-def train_scenes(
-    out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("scenes_vit.safetensors"),
-    steps: Annotated[int, typer.Option(help="Optimiser steps of 64 scenes.")] = 4500,
-    seed: Annotated[int, typer.Option(help="Of weights and scenes.")] = 0,
-) -> None:
-    """Train the bundled model from nothing: about an hour on two cores, 2 GB of memory."""
-    from captum_astro.models.training import train_on_scenes
-
-    console.print(_escaped(train_on_scenes(out, steps, seed)))
 
 
 def _methods(wanted: list[str]) -> dict[str, Explainer]:
@@ -201,13 +121,3 @@ def _output_names(paths: list[Path]) -> dict[Path, str]:
         taken.add(name)
         names[path] = name
     return names
-
-
-def _escaped(text: object) -> str:
-    from rich.markup import escape
-
-    return escape(str(text))
-
-
-if __name__ == "__main__":
-    main()

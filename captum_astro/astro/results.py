@@ -1,0 +1,182 @@
+"""Scores of a search or an evaluation: kept on disk batch by batch, and what follows from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import nn
+
+from captum_astro.astro.settings import Setting
+from captum_astro.metrics.statistics import compare_many
+
+PLAIN = -1  # the number of the unmodulated model among the settings
+Split = Literal["search", "report"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The scores of every sample under every setting.
+
+    Attributes:
+        scores: Columns ``sample`` (its number), ``name``, ``setting`` (its number, -1 for the plain model), ``method``,
+            ``metric`` and ``value``. The metrics ``same class`` and ``accuracy`` belong to the model, method ``-``.
+        settings: What the numbers mean.
+    """
+
+    scores: pd.DataFrame
+    settings: list[Setting]
+
+    def split(self, which: Split) -> pd.DataFrame:
+        """The scores of the even samples, to choose by, or of the odd ones, to report."""
+        return self.scores[self.scores["sample"] % 2 == (which == "report")]
+
+    def table(self, which: Split = "search") -> pd.DataFrame:
+        """One row for each setting, method and metric: the setting's values, how many samples, and their mean."""
+        grouped = self.split(which).groupby(["setting", "method", "metric"], sort=True)["value"]
+        table = grouped.agg(n="count", mean="mean").reset_index()
+        described = [{"setting": PLAIN}] + [{"setting": i, **s.keywords} for i, s in enumerate(self.settings)]
+        return pd.DataFrame(described).merge(table, on="setting", how="right")
+
+    def best(self) -> pd.DataFrame:
+        """For each method and metric: the best setting of the even samples, compared with the plain model on the odd.
+
+        Returns:
+            Columns ``method``, ``metric``, ``setting``, ``n``, ``plain`` and ``modulated`` (means), ``difference`` with
+            its 95 % interval ``low`` and ``high``, ``effect`` (rank-biserial), ``p`` (Wilcoxon), ``p_holm`` (over the
+            table), ``same_class`` and ``accuracy`` of the modulated model, ``plain_accuracy``.
+        """
+        chosen = self.table("search")
+        chosen = chosen[(chosen["setting"] != PLAIN) & (chosen["method"] != "-")]
+        top = chosen.loc[chosen.groupby(["method", "metric"])["mean"].idxmax()]
+        picked = {(r.method, r.metric): int(r.setting) for r in top.itertuples()}
+        return compared(self.split("report"), picked)
+
+    def compare(self, setting: int = 0) -> pd.DataFrame:
+        """One setting against the plain model over all samples, for every method and metric: columns as in `best`."""
+        pairs = self.scores.loc[self.scores["method"] != "-", ["method", "metric"]].drop_duplicates()
+        return compared(self.scores, {(r.method, r.metric): setting for r in pairs.itertuples()})
+
+
+def compared(scores: pd.DataFrame, picked: dict[tuple[str, str], int]) -> pd.DataFrame:
+    """Each method's and metric's chosen setting against the plain model, sample by sample.
+
+    Args:
+        scores: As in `Results`.
+        picked: The number of the setting for each method and metric.
+    """
+    wide = scores.pivot_table(index="sample", columns=["setting", "method", "metric"], values="value", dropna=False)
+    pairs = {
+        f"{method}, {metric}": (wide[setting, method, metric], wide[PLAIN, method, metric])
+        for (method, metric), setting in picked.items()
+    }
+    found = compare_many(pairs)
+    rows = []
+    for (method, metric), setting in picked.items():
+        one = found[f"{method}, {metric}"]
+        row = {
+            "method": method,
+            "metric": metric,
+            "setting": setting,
+            "n": one.n,
+            "plain": one.mean_b,
+            "modulated": one.mean_a,
+            "difference": one.difference,
+            "low": one.interval[0],
+            "high": one.interval[1],
+            "effect": one.effect_size,
+            "p": one.p_value,
+            "p_holm": one.p_holm,
+            "same_class": wide[setting, "-", "same class"].mean(),
+        }
+        if (PLAIN, "-", "accuracy") in wide:
+            row |= {
+                "accuracy": wide[setting, "-", "accuracy"].mean(),
+                "plain_accuracy": wide[PLAIN, "-", "accuracy"].mean(),
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+class Store:
+    """Results in a folder, one file a batch, each written whole or not at all; or in memory.
+
+    Args:
+        folder: The folder; None for memory.
+        model: Its weights are part of what the results belong to.
+        settings: What is tried.
+        run: What else the results depend on.
+
+    Raises:
+        ValueError: If the folder holds results of something else.
+        OSError: If it cannot be written.
+    """
+
+    def __init__(self, folder: Path | None, model: nn.Module, settings: Sequence[Setting], run: dict[str, Any]) -> None:
+        self._folder, self._settings = folder, list(settings)
+        self._tables: dict[int, pd.DataFrame] = {}
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        described = {
+            "model": type(model).__name__,
+            "weights": _digest(model),
+            "settings": [{"layer": s.layer, **asdict(s.modulation)} for s in settings],
+            **run,
+        }
+        file = folder / "run.json"
+        if file.exists():
+            before = json.loads(file.read_text())
+            changed = sorted(key for key in {*before, *described} if before.get(key) != described.get(key))
+            if changed:
+                raise ValueError(
+                    f"{folder} holds results of another run ({', '.join(changed)} differ). Give another folder, or "
+                    f"delete this one."
+                )
+        else:
+            _write(file, lambda to: to.write_text(json.dumps(described, indent=1)))
+
+    def has(self, batch: int) -> bool:
+        """Whether a batch is finished."""
+        return self._folder is not None and self._file(batch).exists()
+
+    def add(self, batch: int, table: pd.DataFrame) -> None:
+        """Keep the scores of a batch."""
+        if self._folder is None:
+            self._tables[batch] = table
+        else:
+            _write(self._file(batch), lambda to: table.to_parquet(to, index=False))
+
+    def results(self, batches: int) -> Results:
+        """The scores of the first so many batches."""
+        read = (self._tables[n] if self._folder is None else pd.read_parquet(self._file(n)) for n in range(batches))
+        return Results(pd.concat(list(read), ignore_index=True), self._settings)
+
+    def _file(self, batch: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"scores-{batch:06d}.parquet"
+
+
+def _write(file: Path, write: Any) -> None:
+    """Under another name first, so that a file is there whole or not at all."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        write(part)
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _digest(model: nn.Module) -> str:
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()[:16]

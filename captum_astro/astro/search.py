@@ -1,0 +1,189 @@
+"""The search for settings of ViTA under which maps agree best with people."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from captum_astro.astro.results import PLAIN, Results, Store
+from captum_astro.astro.scoring import METRICS, batched, check_names, score_table
+from captum_astro.astro.settings import Setting
+from captum_astro.astro.suffix import Cut, Suffix
+from captum_astro.attr._channels import ChannelMaps, channel_maps, find_tap
+from captum_astro.attr._target import output_seed
+from captum_astro.data.human import HumanSample, prepare_heatmap
+from captum_astro.functional.astrocyte import Modulation
+from captum_astro.functional.grad_cam import grad_cam, grad_cam_plus_plus
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.models.loading import ModelInput
+
+CAMS = {"TokenGradCAM": grad_cam, "TokenGradCAMPlusPlus": grad_cam_plus_plus}
+
+
+def search(
+    model: nn.Module,
+    samples: Iterable[HumanSample],
+    settings: Sequence[Setting],
+    *,
+    methods: Sequence[str] = tuple(CAMS),
+    metrics: Sequence[str] = ("spearman", "dice", "ssim"),
+    cam_layer: nn.Module | str | None = None,
+    size: int | None = None,
+    batch_size: int = 8,
+    rows: int = 64,
+    out: Path | None = None,
+    done: Callable[[int], None] | None = None,
+) -> Results:
+    """Score Grad-CAM and Grad-CAM++ under every setting, on every sample.
+
+    The class explained is the unmodulated model's first choice. Per batch of images the plain model runs once; under
+    the settings only what follows the modulated layer runs, many settings at a time, and one pass serves all methods
+    and metrics. Samples are numbered as they come: even ones are to choose a setting by, odd ones to report it.
+
+    Args:
+        model: A timm model, or a wrapper of one.
+        samples: Images with human maps, in an order that stays.
+        settings: What to try; the plain model is scored too.
+        methods: Some of ``TokenGradCAM`` and ``TokenGradCAMPlusPlus``.
+        metrics: Some of ``spearman``, ``dice``, ``iou`` and ``ssim``.
+        cam_layer: Where Grad-CAM looks, as in `captum_astro.TokenGradCAM`.
+        size: Side in pixels at which maps and human maps are compared; by default the side of the model's input.
+        batch_size: Images at a time.
+        rows: Images x settings at a time.
+        out: A folder for the results, written batch by batch. If it holds some of the same search, that goes on.
+        done: Told how many samples are finished, after each batch.
+
+    Raises:
+        ValueError: If there is no sample or no setting, a name is unknown, or the folder holds another search.
+        UnsupportedModelError: If Grad-CAM cannot read the layer, or a layer cannot be modulated.
+    """
+    check_names("method", methods, CAMS)
+    check_names("metric", metrics, METRICS)
+    if not settings or batch_size < 1 or rows < 1:
+        raise ValueError("search needs at least one setting, and batch_size and rows of at least 1.")
+    scorer = _Scorer(model, settings, tuple(methods), tuple(metrics), cam_layer, size, rows)
+    run = {"methods": list(methods), "metrics": list(metrics), "batch_size": batch_size, "size": scorer.size}
+    store = Store(out, model, settings, run)
+    number = count = 0
+    for batch in batched(samples, batch_size):
+        if not store.has(number):
+            store.add(number, scorer.score(batch, count))
+        number, count = number + 1, count + len(batch)
+        if done is not None:
+            done(count)
+    if not count:
+        raise ValueError("There is no sample.")
+    return store.results(number)
+
+
+class _Scorer:
+    """Scores a batch under every setting."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Sequence[Setting],
+        methods: tuple[str, ...],
+        metrics: tuple[str, ...],
+        cam_layer: nn.Module | str | None,
+        size: int | None,
+        rows: int,
+    ) -> None:
+        self._model, self._methods, self._metrics, self._rows = model, methods, metrics, rows
+        self._input = ModelInput(model)
+        self._layout, self._tap = find_tap(model, cam_layer)
+        self.size = self._input.size if size is None else size
+        # settings of one layer and one form of rescaling run together
+        self._groups: dict[tuple[str | None, str], list[tuple[int, Setting]]] = {}
+        for number, setting in enumerate(settings):
+            self._groups.setdefault((setting.layer, setting.modulation.rescale), []).append((number, setting))
+        self._suffixes: dict[str | None, Suffix] = {}
+
+    def score(self, batch: list[HumanSample], first: int) -> pd.DataFrame:
+        """One row for each sample, setting, method and metric."""
+        device = next(self._model.parameters()).device
+        images = torch.stack([self._input(sample.image) for sample in batch]).to(device)
+        human = torch.stack([prepare_heatmap(sample.human, self.size) for sample in batch]).to(device)
+        suffixes = {layer: self._suffix(layer, images) for layer, _ in self._groups}
+        with torch.no_grad(), _kept(suffixes) as kept:
+            target = self._model(images).argmax(-1)
+        tables = [self._scored(self._cams(self._model, images, target), [PLAIN], batch, human, target, first)]
+        for (layer, _), group in self._groups.items():
+            suffix, step = suffixes[layer], max(1, self._rows // len(batch))
+            for start in range(0, len(group), step):
+                part = group[start : start + step]
+                many = suffix.modulated(kept.get(layer), [setting.modulation for _, setting in part])
+                seen = self._cams(many, images, target.repeat(len(part)))
+                tables.append(self._scored(seen, [n for n, _ in part], batch, human, target, first))
+        return pd.concat(tables, ignore_index=True)
+
+    def _cams(self, model: nn.Module, images: torch.Tensor, target: torch.Tensor) -> ChannelMaps:
+        return channel_maps(
+            model, self._layout, self._tap, images, [], partial(output_seed, target=target, kind="logit")
+        )
+
+    def _scored(
+        self,
+        seen: ChannelMaps,
+        numbers: list[int],
+        batch: list[HumanSample],
+        human: torch.Tensor,
+        target: torch.Tensor,
+        first: int,
+    ) -> pd.DataFrame:
+        maps = {}
+        for method in self._methods:
+            cam = CAMS[method](seen.activation, seen.gradient)
+            maps[method] = seen.shaped(cam, cam.new_zeros(1, 1, self.size, self.size), "pixels")[:, 0]
+        return score_table(batch, first, numbers, maps, human, self._metrics, seen.output, target)
+
+    def _suffix(self, layer: str | None, images: torch.Tensor) -> Suffix:
+        """The deepest cut that leaves the result as it is, tried on two images under no modulation."""
+        if layer not in self._suffixes:
+            self._suffixes[layer] = self._tried(layer, images[:2])
+        return self._suffixes[layer]
+
+    def _tried(self, layer: str | None, images: torch.Tensor) -> Suffix:
+        cuts: tuple[Cut, ...] = ("layer", "block")
+        for cut in cuts:
+            suffix = Suffix(self._model, layer, cut)
+            with torch.no_grad(), _kept({layer: suffix}) as kept:
+                target = self._model(images).argmax(-1)
+            expected = self._cams(self._model, images, target)
+            try:
+                model = suffix.modulated(kept.get(layer), [Modulation(alpha=1, beta=1)] * 3)
+                found = self._cams(model, images, target.repeat(3))
+            except (RuntimeError, ValueError, AssertionError, IndexError, UnsupportedModelError):
+                continue
+            if _agree(found.output, expected.output) and _agree(found.gradient, expected.gradient):
+                return suffix
+        return Suffix(self._model, layer, "none")
+
+
+def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    expected = expected.repeat(len(found) // len(expected), *[1] * (expected.ndim - 1))
+    tolerance = 100 * torch.finfo(expected.dtype).eps ** 0.75
+    return found.shape == expected.shape and bool((found - expected).abs().max() <= tolerance * expected.abs().max())
+
+
+@contextlib.contextmanager
+def _kept(suffixes: dict[str | None, Suffix]) -> Iterator[dict[str | None, torch.Tensor]]:
+    """Keeps what the blocks with the layers are given in a plain pass."""
+    found: dict[str | None, torch.Tensor] = {}
+    with contextlib.ExitStack() as undo:
+        for layer, suffix in suffixes.items():
+            module = suffix.enters()
+            if module is not None:
+                undo.callback(module.register_forward_pre_hook(partial(_keep, found, layer)).remove)
+        yield found
+
+
+def _keep(found: dict[str | None, torch.Tensor], layer: str | None, module: nn.Module, arguments: Any) -> None:
+    found[layer] = arguments[0].detach()

@@ -1,0 +1,96 @@
+"""The command ``captum-astro``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from captum_astro.cli._common import Checkpoint, console, escaped
+from captum_astro.cli.explain import explain
+from captum_astro.cli.vita import app as vita_app
+
+app = typer.Typer(
+    help="Explain Vision Transformers from timm.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+train_app = typer.Typer(help="Train the models that ship with the package.", no_args_is_help=True)
+app.command()(explain)
+app.add_typer(vita_app, name="vita")
+app.add_typer(train_app, name="train")
+
+
+def main() -> None:
+    """Run the command; an expected error is one line, without a traceback."""
+    try:
+        app()
+    except (ValueError, TypeError, NotImplementedError, OSError, IndexError, ImportError) as error:
+        if os.environ.get("CAPTUM_ASTRO_TRACEBACK"):
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escaped(error)}")
+        sys.exit(1)
+
+
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="A timm model's name.")],
+    checkpoint: Checkpoint = None,
+    pretrained: Annotated[bool, typer.Option(help="The published weights; the check needs none.")] = False,
+) -> None:
+    """Check, in float64, that the layers of a model are captured exactly."""
+    import torch
+
+    from captum_astro import check as check_model
+    from captum_astro.models.loading import load_model, preprocessing
+
+    network = load_model(model, pretrained=pretrained, checkpoint=checkpoint).double()
+    size = preprocessing(network)[1]["input_size"]
+    report = check_model(network, torch.randn(1, *size, dtype=torch.float64))
+    console.print(escaped(report))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods."""
+    from captum_astro import explainers
+
+    table = Table("method", "family", "gradient", "source", box=None)
+    for explainer in explainers():
+        table.add_row(explainer.name, explainer.family, "yes" if explainer.needs_gradient else "no", explainer.source)
+    console.print(table)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("captum_astro_demo.png"),
+    scenes: Annotated[int, typer.Option(help="How many scenes to explain.", min=1)] = 100,
+) -> None:
+    """Explain scenes of known objects with the model in the package; no network, no file."""
+    from captum_astro.evaluation.demo import run_demo
+
+    console.print(escaped(run_demo(out, scenes)))
+
+
+@train_app.command("scenes")
+def train_scenes(
+    out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("scenes_vit.safetensors"),
+    steps: Annotated[int, typer.Option(help="Optimiser steps of 64 scenes.")] = 4500,
+    seed: Annotated[int, typer.Option(help="Of weights and scenes.")] = 0,
+) -> None:
+    """Train the bundled model from nothing: about an hour on two cores, 2 GB of memory."""
+    from captum_astro.models.training import train_on_scenes
+
+    console.print(escaped(train_on_scenes(out, steps, seed)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""``captum-astro vita``: search for a setting of the astrocytes, and evaluate one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from captum_astro.astro.settings import Setting
+
+app = typer.Typer(help="Artificial astrocytes: search for a setting, evaluate one.", no_args_is_help=True)
+
+Vita = Annotated[
+    str | None,
+    typer.Option(help="Explain the model under astrocytes: k=6,tau=3,phi=-0.5,alpha=1.5,beta=0.05,layer=PATH, any of."),
+]
+Data = Annotated[str, typer.Option(help="scenes, clickme:PATH, or boxes:FOLDER with a boxes.csv.")]
+Metrics = Annotated[str, typer.Option(help="Of spearman, dice, iou, ssim, with commas.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many samples.", min=1)]
+BatchSize = Annotated[int, typer.Option(help="Images at a time.", min=1)]
+
+
+@app.command()
+def search(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder for scores and tables; a search found there goes on.")],
+    model: Model = "vit_base_patch16_224",
+    checkpoint: Checkpoint = None,
+    pretrained: Pretrained = True,
+    layer: Annotated[list[str] | None, typer.Option(help="A linear layer's path, more than once for several.")] = None,
+    k: Annotated[str, typer.Option(help="With commas.")] = "4,6,8",
+    tau: Annotated[str, typer.Option(help="With commas.")] = "2,3",
+    phi: Annotated[str, typer.Option(help="With commas.")] = "-1,-0.5,0,0.5",
+    alpha: Annotated[str, typer.Option(help="With commas.")] = "1.25,1.5,2",
+    beta: Annotated[str, typer.Option(help="With commas.")] = "0.05,0.005",
+    metrics: Metrics = "spearman,dice,ssim",
+    limit: Limit = None,
+    batch_size: BatchSize = 8,
+    rows: Annotated[int, typer.Option(help="Images x settings at a time.", min=1)] = 64,
+    device: Device = "cpu",
+) -> None:
+    """Choose settings on half of the samples by each metric, and report them on the other half."""
+    from captum_astro.astro.search import search as run
+    from captum_astro.astro.settings import grid
+    from captum_astro.data.specs import human_samples
+    from captum_astro.models.loading import load_model
+
+    settings = grid(
+        layer=(None,) if layer is None else layer,
+        k=_numbers("k", k, int),
+        tau=_numbers("tau", tau, int),
+        phi=_numbers("phi", phi, float),
+        alpha=_numbers("alpha", alpha, float),
+        beta=_numbers("beta", beta, float),
+    )
+    samples = human_samples(data, limit)
+    network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
+    with _progress(f"{len(settings)} settings") as done:
+        found = run(
+            network, samples, settings, metrics=metrics.split(","), batch_size=batch_size, rows=rows, out=out, done=done
+        )
+    best = found.best()
+    found.table("search").to_csv(out / "search.csv", index=False)
+    best.to_csv(out / "best.csv", index=False)
+    console.print(_table(best, settings))
+    console.print(f"chosen on the even samples, reported on the odd; {out}/best.csv, {out}/search.csv")
+
+
+@app.command()
+def evaluate(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder for scores and the table; a run found there goes on.")],
+    vita: Annotated[str, typer.Option(help="The setting, as in explain.")] = "",
+    model: Model = "vit_base_patch16_224",
+    checkpoint: Checkpoint = None,
+    pretrained: Pretrained = True,
+    methods: Annotated[
+        str, typer.Option(help="With commas; Captum's IntegratedGradients too.")
+    ] = "TokenGradCAM,TokenGradCAMPlusPlus,VTranM,AttentionRollout,IntegratedGradients",
+    metrics: Metrics = "spearman,dice,ssim",
+    explained: Annotated[str, typer.Option(help="The class: predicted by the plain model, or label.")] = "predicted",
+    limit: Limit = None,
+    batch_size: BatchSize = 8,
+    device: Device = "cpu",
+) -> None:
+    """Compare the plain and the modulated model with human maps, method by method, and the accuracy of both."""
+    from captum_astro.astro.evaluate import evaluate as run
+    from captum_astro.data.specs import human_samples
+    from captum_astro.models.loading import load_model
+
+    if explained not in ("predicted", "label"):
+        raise ValueError(f"--explained is predicted or label, not {explained!r}.")
+    setting = parsed(vita)
+    samples = human_samples(data, limit)
+    network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
+    with _progress("ViT and ViTA") as done:
+        found = run(
+            network,
+            samples,
+            setting,
+            methods=methods.split(","),
+            metrics=metrics.split(","),
+            explained=explained,  # type: ignore[arg-type]
+            batch_size=batch_size,
+            out=out,
+            done=done,
+        )
+    compared = found.compare()
+    compared.to_csv(out / "compared.csv", index=False)
+    console.print(_table(compared, None))
+    console.print(f"{out}/compared.csv")
+
+
+def modulated(model: nn.Module, text: str) -> nn.Module:
+    """The model under the astrocytes that ``--vita`` describes."""
+    from captum_astro.astro.vita import ViTA
+
+    return ViTA(model, **parsed(text).keywords)
+
+
+def parsed(text: str) -> Setting:
+    """``k=6,tau=3,...`` as a setting; what is not named is as published.
+
+    Raises:
+        ValueError: If a name is unknown or a value does not fit it.
+    """
+    from captum_astro.astro.settings import Setting
+    from captum_astro.functional.astrocyte import Modulation
+
+    kinds: dict[str, Callable[[str], Any]] = {
+        "k": int, "tau": int, "phi": float, "alpha": float, "beta": float, "rescale": str, "counter": str,
+        "feedback": _flag, "layer": str,
+    }  # fmt: skip
+    values: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = (x.strip() for x in part.partition("="))
+        if not equals or name not in kinds:
+            raise ValueError(f"--vita {part!r}: it is name=value, with a name of {', '.join(kinds)}.")
+        try:
+            values[name] = kinds[name](value)
+        except ValueError as error:
+            raise ValueError(f"--vita {part!r}: {value!r} is no value for {name}.") from error
+    layer = values.pop("layer", None)
+    return Setting(Modulation(**values), layer)
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+def _numbers(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--{name} {text!r}: numbers with commas between them.") from error
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int], None]]:
+    columns = SpinnerColumn(), TextColumn("{task.description}: {task.completed:.0f} samples"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda count: progress.update(task, completed=count)
+
+
+def _table(compared: pd.DataFrame, settings: list[Setting] | None) -> Table:
+    """A comparison as a table for the terminal."""
+    columns = ["method", "metric", "n", "ViT", "ViTA", "difference", "p (Holm)", "effect", "same class"]
+    table = Table(*columns, *(["accuracy"] if "accuracy" in compared else []), box=None)
+    if settings is not None:
+        table.add_column("setting")
+    for row in compared.to_dict("records"):
+        cells = [
+            row["method"],
+            row["metric"],
+            str(row["n"]),
+            f"{row['plain']:.3f}",
+            f"{row['modulated']:.3f}",
+            f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+            f"{row['p_holm']:.2g}",
+            f"{row['effect']:+.2f}",
+            f"{row['same_class']:.0%}",
+        ]
+        if "accuracy" in compared:
+            cells.append(f"{row['plain_accuracy']:.1%} -> {row['accuracy']:.1%}")
+        if settings is not None:
+            chosen = settings[row["setting"]]
+            m = chosen.modulation
+            where = "" if chosen.layer is None else f",layer={chosen.layer}"
+            cells.append(f"k={m.k},tau={m.tau},phi={m.phi:g},alpha={m.alpha:g},beta={m.beta:g}{where}")
+        table.add_row(*(escaped(cell) for cell in cells))
+    return table
