@@ -138,3 +138,56 @@ def test_photographs(monkeypatch, capsys, tmp_path: Path) -> None:
     assert code == 0, out
     assert "zebra.jpg: zebra" in out
     assert "daisy.jpg: daisy" in out
+
+
+BUNDLED = ("--model", "scenes_vit_tiny_patch4_64")
+SMALL_GRID = ("--k", "4", "--tau", "2", "--phi=-0.5,0", "--alpha", "1.5", "--beta", "0.05")
+
+
+def test_vita_search_and_evaluate(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
+    words = ("vita", "search", "--data", "scenes", *BUNDLED, *SMALL_GRID, "--limit", 8, "--out", tmp_path / "search")
+    code, out = _run(monkeypatch, capsys, *words)
+    assert code == 0, out
+    assert "k=4,tau=2" in out
+    best = (tmp_path / "search" / "best.csv").read_text()
+    assert best.startswith("method,metric,setting,n,plain,modulated,difference,low,high,effect,p,p_holm,same_class")
+    assert _run(monkeypatch, capsys, *words)[0] == 0
+    assert (tmp_path / "search" / "best.csv").read_text() == best
+    Path(tmp_path, "boxes.csv").write_text("file,label,x0,y0,x1,y1\nscene.png,7,10,10,40,40\n")
+    code, out = _run(
+        monkeypatch, capsys, "vita", "evaluate", "--data", f"boxes:{tmp_path}", *BUNDLED, "--vita", "k=4,tau=2",
+        "--methods", "VTranM,TokenGradCAM", "--metrics", "ssim,iou", "--explained", "label", "--out", tmp_path / "one",
+    )  # fmt: skip
+    assert code == 0, out
+    assert "VTranM" in out
+    assert len((tmp_path / "one" / "compared.csv").read_text().splitlines()) == 5
+
+
+def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
+    for name, more in (("plain", ()), ("vita", ("--vita", "k=4,tau=2,layer=blocks.1.mlp.fc1"))):
+        code, out = _run(monkeypatch, capsys, "explain", scene, *BUNDLED, "--out", tmp_path / name, *more)
+        assert code == 0, out
+    plain, vita = (np.load(tmp_path / name / "scene_VTranM.npy") for name in ("plain", "vita"))
+    assert not np.allclose(plain, vita)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("search", "--data", "clickme"), "--data is scenes, clickme:PATH or boxes:FOLDER, not 'clickme'"),
+        (("search", "--data", "clickme:nowhere"), "nowhere"),
+        (("search", "--data", "boxes:nowhere"), "nowhere"),
+        (("search", "--data", "scenes", "--k", "4;6"), "--k '4;6': numbers with commas"),
+        (("search", "--data", "scenes", "--tau", "0"), "tau is a whole number, at least 1"),
+        (("search", "--data", "scenes", "--layer", "blocks.9.mlp.fc1", "--limit", "1"), "no layer 'blocks.9.mlp.fc1'"),
+        (("evaluate", "--data", "scenes", "--vita", "kappa=3"), "--vita 'kappa=3': it is name=value, with a name of k"),
+        (("evaluate", "--data", "scenes", "--vita", "k=six"), "'six' is no value for k"),
+        (("evaluate", "--data", "scenes", "--methods", "Magic"), "no method 'Magic'"),
+        (("evaluate", "--data", "scenes", "--explained", "all"), "--explained is predicted or label"),
+    ],
+)
+def test_vita_mistakes(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:
+    code, out = _run(monkeypatch, capsys, "vita", *words, *BUNDLED, "--out", tmp_path / "out")
+    assert code == 1
+    assert message in out
+    assert "Traceback" not in out

@@ -73,8 +73,8 @@ def search(
     best = found.best()
     found.table("search").to_csv(out / "search.csv", index=False)
     best.to_csv(out / "best.csv", index=False)
-    console.print(_table(best, settings))
-    console.print(f"chosen on the even samples, reported on the odd; {out}/best.csv, {out}/search.csv")
+    _print(best, settings)
+    console.print(escaped(f"Chosen on the even samples, reported on the odd ones: {out}/best.csv, {out}/search.csv"))
 
 
 @app.command()
@@ -118,8 +118,8 @@ def evaluate(
         )
     compared = found.compare()
     compared.to_csv(out / "compared.csv", index=False)
-    console.print(_table(compared, None))
-    console.print(f"{out}/compared.csv")
+    _print(compared, [setting])
+    console.print(escaped(f"{len(found.scores['sample'].unique())} samples: {out}/compared.csv"))
 
 
 def modulated(model: nn.Module, text: str) -> nn.Module:
@@ -176,30 +176,34 @@ def _progress(what: str) -> Iterator[Callable[[int], None]]:
         yield lambda count: progress.update(task, completed=count)
 
 
-def _table(compared: pd.DataFrame, settings: list[Setting] | None) -> Table:
-    """A comparison as a table for the terminal."""
-    columns = ["method", "metric", "n", "ViT", "ViTA", "difference", "p (Holm)", "effect", "same class"]
-    table = Table(*columns, *(["accuracy"] if "accuracy" in compared else []), box=None)
-    if settings is not None:
-        table.add_column("setting")
+def _print(compared: pd.DataFrame, settings: list[Setting]) -> None:
+    """A comparison for the terminal: a table, then what each chosen setting is and does to the model."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("method", "metric", "ViT", "ViTA", "difference, 95 %", "p (Holm)"):
+        table.add_column(name, no_wrap=True)
+    chosen: dict[int, list[str]] = {}
     for row in compared.to_dict("records"):
-        cells = [
+        table.add_row(
             row["method"],
             row["metric"],
-            str(row["n"]),
             f"{row['plain']:.3f}",
             f"{row['modulated']:.3f}",
-            f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+            f"{row['low']:+.3f} .. {row['high']:+.3f}",
             f"{row['p_holm']:.2g}",
-            f"{row['effect']:+.2f}",
-            f"{row['same_class']:.0%}",
-        ]
+        )
+        accuracy = ""
         if "accuracy" in compared:
-            cells.append(f"{row['plain_accuracy']:.1%} -> {row['accuracy']:.1%}")
-        if settings is not None:
-            chosen = settings[row["setting"]]
-            m = chosen.modulation
-            where = "" if chosen.layer is None else f",layer={chosen.layer}"
-            cells.append(f"k={m.k},tau={m.tau},phi={m.phi:g},alpha={m.alpha:g},beta={m.beta:g}{where}")
-        table.add_row(*(escaped(cell) for cell in cells))
-    return table
+            accuracy = f", accuracy {row['plain_accuracy']:.1%} -> {row['accuracy']:.1%}"
+        text = f"{_named(settings[row['setting']])}: same class as the plain model {row['same_class']:.1%}{accuracy}"
+        chosen.setdefault(row["setting"], [text]).append(f"{row['method']}, {row['metric']}")
+    console.print(table)
+    for text, *pairs in chosen.values():
+        console.print(escaped(text))
+        if len(chosen) > 1:
+            console.print(escaped(f"  for {'; '.join(pairs)}"))
+
+
+def _named(setting: Setting) -> str:
+    m = setting.modulation
+    where = "" if setting.layer is None else f",layer={setting.layer}"
+    return f"k={m.k},tau={m.tau},phi={m.phi:g},alpha={m.alpha:g},beta={m.beta:g}{where}"

@@ -1,0 +1,223 @@
+"""Astromorphic attention as a sum over tokens: the effective attention that explanations are made of.
+
+Without sigma the output is ``sum_j A_ij v_j`` with ``A_ij = phi(q_i) . (phi(k_j) + w_j) / (s C_i)``, where ``w_j`` is
+the position's key (Eq. 12): attention with positive entries, whose rows do not sum to 1.
+
+With sigma (Eq. 11 or 18) the memory is no sum of tokens any more. Its secant through the origin makes it one again,
+exactly, at the point where it stands::
+
+    sigma(h) = 1/2 + t(h) h,   t(h) = tanh(h / 2) / (2 h),   0 < t <= 1/4
+    output_id = const_i + sum_j A_ij^(d) v_jd,   A_ij^(d) = sum_u phi(q_i)_u t(h_ud) (phi(k_j) + w_j)_u / (s C_i)
+
+The attention has become one of each value channel d, since t depends on unit *and* channel. No single map a head with
+one vector a token can replace them: that would need t to be a product of something of u and something of d. So there
+are three exact readings:
+
+- each (head, channel) is a head of its own, with a one-dimensional value: `EffectiveAttention.rows`;
+- each (head, unit) is one, with the map ``phi(q_i)_u (phi(k_j) + w_j)_u / (s C_i)`` of rank one and the vector
+  ``t(h_u) * v_j``. Not in the causal form, where h, and so the vector, depends on the query;
+- the contribution of each token to each output, ``A_ij^(d) v_jd``: `EffectiveAttention.contributions`.
+
+``const_i = sum_u phi(q_i)_u / (2 C_i)``, over s with sigma outside: the same for all tokens and channels, the output
+of a memory into which nothing was written. The mean of the maps over the channels, `EffectiveAttention.mean_rows`, is
+one map a head, for methods that look at attention alone; it does not rebuild the output.
+
+As every ``A^(d)`` is positive, ``(dp/dA^(d) * A^(d))+`` is ``A^(d)`` times a sum of two products of a function of i and
+one of j: gradient-weighted methods can be had through `EffectiveAttention.pull` in time linear in n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from captum_astro.functional.astromorphic import (
+    Nonlinearity,
+    check_options,
+    full_precision,
+    gains,
+    normaliser,
+    read_and_written,
+)
+from captum_astro.functional.astromorphic_causal import (
+    SIGMOID_CHUNK,
+    causal_memory,
+    in_chunks,
+    memories,
+    memory_before,
+)
+from captum_astro.functional.attention import widen
+
+
+def secant(h: torch.Tensor) -> torch.Tensor:
+    """``t(h) = (sigma(h) - 1/2) / h``, as ``tanh(h / 2) / (2 h)``, which cancels nowhere; 1/4 at 0.
+
+    Args:
+        h: Any shape.
+
+    Returns:
+        The same shape, above 0 and at most 1/4.
+
+    Example:
+        >>> secant(torch.tensor([0.0, 1e-30, 2.0]))
+        tensor([0.2500, 0.2500, 0.1904])
+    """
+    zero = h == 0
+    safe = torch.where(zero, 1.0, h)
+    return torch.where(zero, 0.25, torch.tanh(safe / 2) / (2 * safe))
+
+
+@dataclass(frozen=True)
+class EffectiveAttention:
+    """One astromorphic attention layer, kept as what its rows are computed from. See `effective_attention`.
+
+    Attributes:
+        read: ``phi(Q) / C``, with the factor after sigma, ``(B, H, n, m)``.
+        keys: ``phi(K) + W_astro^T``, 0 for padding, ``(B, H, n, m)``.
+        value: ``V``, ``(B, H, n, d_v)``.
+        inner: The factor before sigma; None without sigma.
+        causal: Whether query i sees tokens up to i only.
+        slope: ``inner t(h)``, ``(B, H, m, d_v)``; None without sigma, or where it depends on the query (causal).
+    """
+
+    read: torch.Tensor
+    keys: torch.Tensor
+    value: torch.Tensor
+    inner: float | None
+    causal: bool
+    slope: torch.Tensor | None
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether each (head, value channel) is a head of its own: with sigma."""
+        return self.inner is not None
+
+    @property
+    def constant(self) -> torch.Tensor:
+        """What the output is without any token: ``(B, H, n, 1)``; 0 without sigma."""
+        return self.read.sum(-1, keepdim=True) * (0.5 if self.per_channel else 0.0)
+
+    @property
+    def values(self) -> torch.Tensor:
+        """What `rows` multiply: ``(B, H, n, d_v)``, or ``(B, H d_v, n, 1)`` if `per_channel`."""
+        return self.value.transpose(-2, -1).flatten(1, 2)[..., None] if self.per_channel else self.value
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """The attention of the queries from ``start`` to ``stop``: ``rows @ values + constant`` is the output.
+
+        Returns:
+            ``(B, H, stop - start, n)``, or ``(B, H d_v, stop - start, n)`` if `per_channel`; at least 0.
+        """
+        if not self.per_channel:
+            return self._seen(self.read[:, :, start:stop] @ self.keys.transpose(-2, -1), start)
+        reads = self._reads(start, stop).movedim(-1, 2)
+        return self._seen(reads @ self.keys.transpose(-2, -1)[:, :, None], start).flatten(1, 2)
+
+    def mean_rows(self, start: int, stop: int) -> torch.Tensor:
+        """The mean of `rows` over the value channels of a head: ``(B, H, stop - start, n)``."""
+        if not self.per_channel:
+            return self.rows(start, stop)
+        return self._seen(self._reads(start, stop).mean(-1) @ self.keys.transpose(-2, -1), start)
+
+    def contributions(self, start: int, stop: int) -> torch.Tensor:
+        """What each token adds to the output of some queries: ``(B, H, stop - start, n, d_v)``."""
+        if not self.per_channel:
+            return self.rows(start, stop)[..., None] * self.value[:, :, None]
+        heads = self.value.shape[1]
+        return (self.rows(start, stop) * self.values.transpose(-2, -1)).unflatten(1, (heads, -1)).movedim(2, -1)
+
+    def pull(self, weights: torch.Tensor) -> torch.Tensor:
+        """``sum_i weights_id A_ij^(d)``: from the queries back to the tokens, in time and memory linear in n.
+
+        Args:
+            weights: ``(B, H, n, d)``; d is ``d_v`` if `per_channel`, any otherwise.
+
+        Returns:
+            ``(B, H, n, d)``, of the tokens.
+        """
+        weights = weights.to(self.read)
+        if self.slope is not None:
+            return self.keys @ (self.slope * (self.read.transpose(-2, -1) @ weights))
+        if not self.causal:
+            return self.keys @ (self.read.transpose(-2, -1) @ weights)
+        if not self.per_channel:
+            return causal_memory(self.keys.flip(2), self.read.flip(2), weights.flip(2), None, 1.0).flip(2)
+        chunk = min(SIGMOID_CHUNK, weights.shape[2])
+        read, keys, value, given = (in_chunks(x, chunk) for x in (self.read, self.keys, self.value, weights))
+        before, pulled = memory_before(keys, value), torch.empty_like(given)
+        after = torch.zeros_like(before[:, :, 0])
+        for c in reversed(range(given.shape[2])):
+            states = memories(keys[:, :, c], value[:, :, c], before[:, :, c])
+            asked = read[:, :, c, :, :, None] * self._slope(states) * given[:, :, c, :, None]
+            later = asked.flip(2).cumsum(2).flip(2) + after[:, :, None]
+            pulled[:, :, c] = (keys[:, :, c, :, None] @ later).squeeze(-2)
+            after = later[:, :, 0]
+        return pulled.flatten(2, 3)[:, :, : weights.shape[2]]
+
+    def _reads(self, start: int, stop: int) -> torch.Tensor:
+        """``read_iu inner t(h_ud)``: ``(B, H, stop - start, m, d_v)``."""
+        slope = self.slope
+        if slope is None:
+            before = self.keys[:, :, :start].transpose(-2, -1) @ self.value[:, :, :start]
+            slope = self._slope(memories(self.keys[:, :, start:stop], self.value[:, :, start:stop], before))
+        else:
+            slope = slope[:, :, None]
+        return self.read[:, :, start:stop, :, None] * slope
+
+    def _slope(self, memory: torch.Tensor) -> torch.Tensor:
+        assert self.inner is not None
+        return self.inner * secant(self.inner * memory)
+
+    def _seen(self, rows: torch.Tensor, start: int) -> torch.Tensor:
+        return rows.tril(start) if self.causal else rows
+
+
+def effective_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    position: torch.Tensor | None = None,
+    *,
+    scale: float,
+    alpha: float = 0.25,
+    nonlinearity: Nonlinearity = "inside",
+    causal: bool = False,
+    mask: torch.Tensor | None = None,
+) -> EffectiveAttention:
+    """The attention that one call of `astromorphic_attention` amounted to; takes what that took.
+
+    Args:
+        query: ``(B, H, n, m)``.
+        key: ``(B, H, n, m)``.
+        value: ``(B, H, n, d_v)``.
+        position: ``(H, n, m)`` or None.
+        scale: ``s``.
+        alpha: The exponent of the calcium response.
+        nonlinearity: Where sigma stands.
+        causal: Whether position t sees tokens up to t only.
+        mask: Bool ``(B, n)``, False for padding.
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 2, 6, 4, dtype=torch.float64)
+        >>> attention = effective_attention(q, k, v, scale=4.0)
+        >>> attention.rows(0, 6).shape  # (1, heads x channels, 6, 6)
+        torch.Size([1, 8, 6, 6])
+        >>> from captum_astro.functional.astromorphic import astromorphic_attention
+        >>> rebuilt = attention.contributions(0, 6).sum(3) + attention.constant
+        >>> torch.allclose(rebuilt, astromorphic_attention(q, k, v, scale=4.0))
+        True
+    """
+    check_options(scale, alpha, nonlinearity)
+    inner, outer = gains(nonlinearity, scale)
+    with full_precision(query.device):
+        value = widen(value)
+        read, written, keys = read_and_written(query, key, position, mask)
+        read = read * (outer / normaliser(read, written, alpha, causal))
+        slope = None
+        if inner is not None and not causal:
+            slope = inner * secant(inner * (keys.transpose(-2, -1) @ value))
+        return EffectiveAttention(read, keys, value, inner, causal, slope)
