@@ -48,7 +48,7 @@ class ViTA(nn.Module):
         beta: The factor of inactive ones.
         layer: The linear layer, as a module or its dotted path. By default the output projection of the first
             attention, ``blocks.0.attn.proj`` in timm's ViTs: before it the class token is the same for every image, so
-            nothing could depend on the image.
+            nothing could depend on the image. Where the attention has none, ``mlp.fc1`` behind it.
         token: ``"cls"``, ``"mean"``, or by what the model has (``"auto"``).
         rescale: See `Modulation`.
         counter: See `Modulation`.
@@ -212,8 +212,11 @@ def _first_projection(model: nn.Module) -> str | None:
     branches = (branch for stage in layout.stages for branch in stage.branches)
     steps = next(branch for branch in branches if isinstance(branch, AttentionBranch)).steps
     stored = {_storage(step) for step in steps if isinstance(step, Linear | Modulated)}
-    linears = (name for name, m in model.named_modules() if isinstance(m, nn.Linear) and _storage(m) in stored)
-    return next(linears, None)
+    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    projections = (name for name, linear in linears.items() if _storage(linear) in stored)
+    # without a projection, the first layer that reads what attention gave
+    following = (name for name in linears if name.endswith("mlp.fc1"))
+    return next(projections, None) or next(following, None)
 
 
 def _storage(of: Any) -> int:

@@ -10,7 +10,8 @@ from torch import nn
 from captum_astro.capture.identity import identity_error
 from captum_astro.capture.records import AttentionRecord, StageRecord
 from captum_astro.capture.walk import Seed, walk
-from captum_astro.functional.attention import Given
+from captum_astro.functional.astromorphic_effective import EffectiveAttention
+from captum_astro.functional.attention import Given, Softmax
 from captum_astro.layouts.base import layout_for
 from captum_astro.layouts.structure import Modulated, Norm
 from captum_astro.layouts.unwrap import unwrapped
@@ -157,7 +158,9 @@ def _describe(record: AttentionRecord) -> str:
     parts = [f"{heads} heads"]
     if isinstance(first, Given):
         parts.append("map as written out")
-    elif first.bias is not None:
+    elif isinstance(first, EffectiveAttention):
+        parts = [f"effective attention of {heads} {'channels' if first.per_channel else 'heads'}"]
+    elif isinstance(first, Softmax) and first.bias is not None:
         parts.append("bias")
     if len(record.attention.maps) > 1:
         parts.append(f"{len(record.attention.maps)} softmaxes")

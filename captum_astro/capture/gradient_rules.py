@@ -29,6 +29,9 @@ from captum_astro.capture.operations import (
 from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import rules
 from captum_astro.functional.astrocyte import rescaled, scale_and_shift
+from captum_astro.functional.astromorphic import astromorphic_attention
+from captum_astro.functional.astromorphic_effective import effective_attention
+from captum_astro.functional.astromorphic_rules import ConstantAttention, shared_gradients
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -50,6 +53,8 @@ class _GradientRules(Rules):
         """The rule of each operation."""
         if func is F.scaled_dot_product_attention:
             return self.attention(*args, **kwargs)
+        if func is astromorphic_attention:
+            return self.astromorphic(*args, **kwargs)
         if func in SOFTMAX:
             return self.softmax(func(*args, **kwargs))
         if func in NORM:
@@ -74,6 +79,10 @@ class _GradientRules(Rules):
         """Fused attention."""
         raise NotImplementedError
 
+    def astromorphic(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Astromorphic attention."""
+        raise NotImplementedError
+
     def softmax(self, output: torch.Tensor) -> torch.Tensor:
         """A softmax that the model writes out."""
         return output
@@ -94,6 +103,13 @@ class ConstantWeights(_GradientRules):
         """The AH rule."""
         return rules.attention_with_constant_weights(*args, **kwargs)
 
+    def astromorphic(self, *args: Any, chunk: int | None = None, **kwargs: Any) -> torch.Tensor:
+        """The AH rule."""
+        given = [x.detach() if isinstance(x, torch.Tensor) else x for x in args]
+        attention, output = effective_attention(*given, **kwargs), astromorphic_attention(*given, **kwargs)
+        result: torch.Tensor = ConstantAttention.apply(args[2], output, attention)
+        return result
+
     def softmax(self, output: torch.Tensor) -> torch.Tensor:
         """The AH rule."""
         return output.detach()
@@ -105,6 +121,11 @@ class SharedGradients(_GradientRules):
     def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The uniform rule twice, and the softmax as it is."""
         return rules.attention_with_shared_gradients(*args, **kwargs)
+
+    def astromorphic(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The uniform rule twice; sigma and the features as they are."""
+        result: torch.Tensor = shared_gradients(*args, **kwargs)
+        return result
 
     def activation(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """The identity rule."""

@@ -20,6 +20,8 @@ def rebuilt_attention(record: AttentionRecord, rows: slice) -> torch.Tensor:
     start, stop, _ = rows.indices(attention.queries)
     out = record.map_out()
     mixed = attention.rows(start, stop) @ widen(attention.value)
+    if attention.constant is not None:
+        mixed = mixed + attention.constant[:, :, start:stop]
     if out.query_scale is not None:
         mixed = mixed * out.query_scale[:, :, start:stop, None]
     added = mixed.transpose(1, 2).flatten(2)
@@ -51,7 +53,8 @@ def identity_error(record: StageRecord, rows: slice = slice(None)) -> torch.Tens
     Returns:
         A scalar tensor.
     """
-    stream, following = widen(record.stream[:, rows]), widen(record.following[:, rows])
+    following = record.following if record.summed is None else record.summed
+    stream, following = widen(record.stream[:, rows]), widen(following[:, rows])
     return _relative(following - stream, rebuilt(record, rows), stream, record.stream.dtype)
 
 
@@ -67,7 +70,7 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
     value = widen(record.attention.value)
     if record.read is None:
         return value.new_zeros(())
-    weight = widen(record.branch.value_weight().detach()).to(value)
+    weight = record.value_weight().to(value)
     read, where = widen(record.read), spots(value.shape[2])
     found = value[:, :, where]
     if record.values is not None:

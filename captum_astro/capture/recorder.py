@@ -14,7 +14,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, compose, inverse_deviation, spots
-from captum_astro.functional.attention import Attention, Given, Softmax
+from captum_astro.functional.astromorphic import astromorphic_attention
+from captum_astro.functional.astromorphic_effective import effective_attention
+from captum_astro.functional.attention import Attention, AttentionMap, Given, Softmax
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Measured, Modulated, Norm, Tap
@@ -28,9 +30,10 @@ class _Seen:
     """What was seen of one attention branch so far."""
 
     def __init__(self) -> None:
-        self.maps: list[Softmax | Given] = []
+        self.maps: list[AttentionMap] = []
         self.value: torch.Tensor | None = None
         self.output: torch.Tensor | None = None
+        self.constant: torch.Tensor | None = None
 
 
 class Recorder(TorchFunctionMode):
@@ -50,6 +53,7 @@ class Recorder(TorchFunctionMode):
         self.layout = layout
         self.stages = layout.stages
         self.streams: dict[int, torch.Tensor] = {}
+        self.summed: dict[int, torch.Tensor] = {}
         self.final: torch.Tensor | None = None
         self.stream_gradients: dict[int, torch.Tensor] = {}
         self._keep_gradients = keep_gradients
@@ -84,6 +88,8 @@ class Recorder(TorchFunctionMode):
         if self._current:
             if func is F.scaled_dot_product_attention:
                 self._fused(result, *args, **kwargs)
+            elif func is astromorphic_attention:
+                self._astromorphic(result, *args, **kwargs)
             elif func in _SOFTMAX or (func in _DROPOUT and args[0] is self._mixed):
                 self._mixed = result
             elif func in _MATMUL and args[0] is self._mixed and self._mixed is not None:
@@ -105,7 +111,8 @@ class Recorder(TorchFunctionMode):
                 f"matrix product on (batch, heads, queries, keys), once in a forward pass."
             )
         statistics = [self._statistics[id(step)] for step in branch.steps if isinstance(step, Norm | Modulated)]
-        record = AttentionRecord(branch, stream, Attention(tuple(seen.maps), weights, seen.value), None, statistics)
+        attention = Attention(tuple(seen.maps), weights, seen.value, seen.constant)
+        record = AttentionRecord(branch, stream, attention, None, statistics)
         record.read = self._read.get(id(branch))
         values = self._statistics.get(id(branch.modulated_values))
         record.values = values if isinstance(values, Measured) else None
@@ -135,6 +142,7 @@ class Recorder(TorchFunctionMode):
         """Free everything: no tensor with a graph may outlive the pass."""
         for held in (
             self.streams,
+            self.summed,
             self.stream_gradients,
             self._seen,
             self._feed_forward,
@@ -150,6 +158,8 @@ class Recorder(TorchFunctionMode):
         self._hook_pre(layout.model, self._note_size)
         for index, stage in enumerate(self.stages):
             self._tap(stage.stream, partial(self._note_stream, index))
+            if stage.summed is not None:
+                self._tap(stage.summed, partial(self._note_sum, index))
             for branch in stage.branches:
                 if isinstance(branch, AttentionBranch):
                     self._watch(branch)
@@ -196,6 +206,9 @@ class Recorder(TorchFunctionMode):
         found = step.measure(x) if isinstance(step, Modulated) else inverse_deviation(step.module, x)
         self._statistics[id(step)] = found
 
+    def _note_sum(self, index: int, x: torch.Tensor) -> None:
+        self.summed[index] = x.detach()
+
     def _note_stream(self, index: int, x: torch.Tensor) -> None:
         if index == self._gradient_from and not x.requires_grad:
             x.requires_grad_(True)  # a leaf: nothing before it asked for a gradient
@@ -225,7 +238,14 @@ class Recorder(TorchFunctionMode):
         seen = Softmax(query.detach(), key.detach(), scale, bias, is_causal)
         self._seen_attention(seen, value, output)
 
-    def _seen_attention(self, attention: Softmax | Given, value: torch.Tensor, output: torch.Tensor) -> None:
+    def _astromorphic(self, output: torch.Tensor, *args: Any, chunk: int | None = None, **kwargs: Any) -> None:
+        given = [x.detach() if isinstance(x, torch.Tensor) else x for x in args]
+        attention = effective_attention(*given, **kwargs)
+        self._seen_attention(attention, attention.values, output)
+        if attention.per_channel:
+            self._seen[id(self._current[-1])].constant = attention.constant.repeat_interleave(output.shape[3], 1)
+
+    def _seen_attention(self, attention: AttentionMap, value: torch.Tensor, output: torch.Tensor) -> None:
         if output.ndim != 4 or value.ndim != 4:
             return
         seen = self._seen.setdefault(id(self._current[-1]), _Seen())

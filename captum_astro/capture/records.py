@@ -77,6 +77,17 @@ class AttentionRecord:
             matrix = torch.eye(heads * width, device=self.stream.device, dtype=widen(self.stream).dtype)
         return matrix.reshape(*matrix.shape[:-2], heads, width, -1)
 
+    def as_heads(self, output: torch.Tensor) -> torch.Tensor:
+        """The heads' outputs ``(B, H, q, d_v)``, cut further where the maps belong to single channels."""
+        if output.shape[1] == self.attention.value.shape[1]:
+            return output
+        return output.transpose(-2, -1).flatten(1, 2)[..., None]
+
+    def value_weight(self) -> torch.Tensor:
+        """The value projection's weight, one part for each head of the maps, ``(H, d_v, d)``."""
+        weight = widen(self.branch.value_weight().detach())
+        return weight.reshape(self.attention.value.shape[1], self.attention.value.shape[3], -1)
+
     def transformed(self, include_norm: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Values, output map and query scale that give the vector each token adds.
 
@@ -94,7 +105,7 @@ class AttentionRecord:
         stream = widen(self.stream)
         if self.values is not None:
             stream = stream * self.values.factors[:, None]
-        weight = widen(self.branch.value_weight().detach()).to(stream)
+        weight = self.value_weight().to(stream)
         value = torch.einsum("bnd,hvd->bhnv", stream, weight)
         modulations = [found for found in self.statistics if isinstance(found, Measured)]
         return value, self.per_head(compose(steps, modulations, value).matrix), None
@@ -111,9 +122,10 @@ class FeedForwardRecord:
 
 @dataclass
 class StageRecord:
-    """One residual add of one pass: ``following = stream + sum of the branches``, all ``(B, n, d)``.
+    """One residual add of one pass: ``summed = stream + sum of the branches``, all ``(B, n, d)``.
 
-    ``following_gradient`` is the explained output's gradient at ``following``, in a pass that asks for it.
+    ``following`` is the next stage's stream: the sum, or a norm of it. ``following_gradient`` is the explained output's
+    gradient there, in a pass that asks for it.
     """
 
     stage: Stage
@@ -121,6 +133,7 @@ class StageRecord:
     following: torch.Tensor
     branches: list[AttentionRecord | FeedForwardRecord]
     following_gradient: torch.Tensor | None = None
+    summed: torch.Tensor | None = None
 
 
 def spots(tokens: int) -> list[int]:

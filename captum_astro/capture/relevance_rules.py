@@ -33,6 +33,9 @@ from captum_astro.capture.operations import (
 from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import rules
 from captum_astro.functional.astrocyte import rescaled
+from captum_astro.functional.astromorphic import astromorphic_attention
+from captum_astro.functional.astromorphic_effective import effective_attention
+from captum_astro.functional.astromorphic_rules import AstromorphicZ
 from captum_astro.functional.attention import Softmax
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -69,6 +72,8 @@ class Relevance(Rules):
     def _rule(self, func: Any, args: Any, kwargs: Any) -> Callable[[], Any] | None:
         if func is F.scaled_dot_product_attention:
             return lambda: self._attention(*args, **kwargs)
+        if func is astromorphic_attention:
+            return lambda: self._astromorphic(*args, **kwargs)
         if func in LINEAR:
             return lambda: self._linear(func, args, kwargs)
         if func is rescaled:
@@ -149,6 +154,23 @@ class Relevance(Rules):
             query.detach(), key.detach(), value.detach(), bias, is_causal=is_causal, scale=scale
         )
         result = _apply(rules.FusedAttention, query, key, value, output, maps.rows, self._seen())
+        assert isinstance(result, torch.Tensor)
+        return result
+
+    def _astromorphic(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        position: torch.Tensor | None = None,
+        chunk: int | None = None,
+        **options: Any,
+    ) -> torch.Tensor:
+        if options.get("causal"):
+            raise UnsupportedModelError("Causal astromorphic attention has no propagation rule by deep Taylor.")
+        given = [None if x is None else x.detach() for x in (query, key, value, position)]
+        attention, output = effective_attention(*given, **options), astromorphic_attention(*given, **options)
+        result = _apply(AstromorphicZ, query, key, value, output, attention, self._seen())
         assert isinstance(result, torch.Tensor)
         return result
 

@@ -218,7 +218,7 @@ class _Walk:
 
         def arrived(gradient: torch.Tensor) -> None:
             with torch.no_grad():
-                record.gradient = widen(gradient) * scale.to(widen(gradient))[:, None, None, None]
+                record.gradient = record.as_heads(widen(gradient)) * scale.to(widen(gradient))[:, None, None, None]
                 if index == len(self._recorder.stages):
                     self._begin()
                     return
@@ -259,14 +259,14 @@ class _Walk:
         while self._next >= until:
             index, self._next = self._next, self._next - 1
             stage, branches = recorder.stages[index], self._records.pop(index)
-            following = recorder.streams.pop(index + 1)
+            following, summed = recorder.streams.pop(index + 1), recorder.summed.pop(index, None)
             if self._wanted[index]:
                 if self._scale is not None:
                     self._demand_gradient(branches)
                 gradient = recorder.stream_gradients.pop(index + 1, None)
                 if gradient is not None and self._scale is not None:
                     gradient = widen(gradient) * self._scale.to(widen(gradient))[:, None, None]
-                record = StageRecord(stage, recorder.streams[index], following, branches, gradient)
+                record = StageRecord(stage, recorder.streams[index], following, branches, gradient, summed)
                 self._spot.stage(record)
                 self._walker.step(record)
             for branch in stage.branches:

@@ -1,10 +1,11 @@
 """Astromorphic attention: a memory that synapses and astrocytes write, and that the queries read, linear in length.
 
 Source: "Delving Deeper Into Astromorphic Transformers" (arXiv 2312.10925; IEEE TCDS 2025). Equation numbers are the
-paper's. For each head, with n tokens, m hidden (presynaptic) units, ``d_v`` value channels and ``phi(x) = elu(x) + 1``::
+paper's. For each head, with n tokens, m hidden (presynaptic) units, ``d_v`` value channels, ``phi(x) = elu(x) + 1``::
 
     H_neuron = phi(K)^T V / s          Hebbian plasticity (Eq. 9)
-    H_astro  = W_astro V / s           W_astro = phi(a)^T,  a = M^T (M P M^T),  P_ij = exp(-|i - j| / decay)  (Eq. 10, 12)
+    H_astro  = W_astro V / s           with W_astro = phi(a)^T,  a = M^T (M P M^T)  (Eq. 10, 12),
+                                       P_ij = exp(-|i - j| / decay), for which the paper gives no formula
     H = sigma(H_neuron + H_astro)      (Eq. 11; the paper has three readings of it, see `Nonlinearity`)
     g = (sum_t phi(k_t))^alpha         presynaptic plasticity, the calcium response (Eq. 14)
     C = phi(Q) g^T                     (Eq. 15)
@@ -29,9 +30,8 @@ from captum_astro.functional.attention import widen
 Nonlinearity = Literal["inside", "outside", "none"]
 """Where sigma stands: ``sigma(h / s)`` (Eq. 11), ``sigma(h) / s`` (Eq. 18), or nowhere (Algorithm 1)."""
 
-# phi is kept above exp(-30) = 9.4e-14, so that C is never 0: with t tokens seen, C >= m FLOOR (t FLOOR)^alpha
-FLOOR_EXPONENT = -30.0
-FLOOR = math.exp(FLOOR_EXPONENT)
+# phi(q) and phi(k) are kept above exp(-20) = 2.1e-9, so that C is never 0; float32 rounds elu(x) + 1 by 30 times that
+FLOOR = math.exp(-20.0)
 
 
 def feature_map(x: torch.Tensor) -> torch.Tensor:
@@ -41,14 +41,15 @@ def feature_map(x: torch.Tensor) -> torch.Tensor:
         x: Any shape.
 
     Returns:
-        The same shape, at least ``FLOOR`` (reached at -30), of ``x``'s dtype; float32 for half precision.
+        The same shape, of ``x``'s dtype; float32 for half precision.
 
     Example:
         >>> feature_map(torch.tensor([-20.0, 0.0, 2.0]))
         tensor([2.0612e-09, 1.0000e+00, 3.0000e+00])
     """
     x = widen(x)
-    return x.clamp(FLOOR_EXPONENT, 0).exp() + x.relu()
+    # not clamp(max=0), whose slope at 0 is 0: a token of zeros would not learn
+    return x.masked_fill(x > 0, 0).exp() + x.relu()
 
 
 def decayed(x: torch.Tensor, decay: float, chunk: int = 128) -> torch.Tensor:
@@ -84,7 +85,8 @@ def _from_left(x: torch.Tensor, rate: float, chunk: int) -> torch.Tensor:
         ends = _from_left(within[..., -1], rate * chunk, chunk)
         before = torch.nn.functional.pad(ends[..., :-1], (1, 0))
         within = within + before[..., None] * torch.exp(-rate * (place + 1))
-    return within.flatten(-2)[..., :length]
+    joined: torch.Tensor = within.flatten(-2)
+    return joined[..., :length]
 
 
 def position_keys(memory: torch.Tensor, tokens: int, decay: float) -> torch.Tensor:
@@ -118,9 +120,9 @@ def position_keys(memory: torch.Tensor, tokens: int, decay: float) -> torch.Tens
 def normaliser(read: torch.Tensor, written: torch.Tensor, alpha: float, causal: bool = False) -> torch.Tensor:
     """``C = phi(Q) g^T`` with ``g = (sum_t phi(k_t))^alpha`` (Eq. 14, 15), never 0.
 
-    As ``phi >= FLOOR``, ``C >= m FLOOR (t FLOOR)^alpha`` where t tokens are seen: at least ``5e-17 m`` for alpha 0.25
-    and ``9e-27 m`` for alpha 1, far inside float32 and bfloat16. A query that sees no token (padding alone) gets the
-    same bound with t = 1.
+    As both are at least ``FLOOR``, ``C >= m FLOOR (t FLOOR)^alpha`` where t tokens are seen: at least ``1.3e-11 m`` for
+    alpha 0.25 and ``4.2e-18 m`` for alpha 1, far inside float32 and bfloat16, as is its inverse's square. Nothing is
+    added to C. A query that sees no token (padding alone) has the bound with t = 1.
 
     Args:
         read: ``phi(Q)``, ``(B, H, n, m)``.
@@ -183,11 +185,11 @@ def astromorphic_attention(
         torch.Size([2, 4, 10, 8])
     """
     given = (query, key, value) if position is None else (query, key, value, position)
-    options = {"scale": scale, "alpha": alpha, "nonlinearity": nonlinearity, "causal": causal, "mask": mask}
     if has_torch_function(given):
         result: torch.Tensor = handle_torch_function(
-            astromorphic_attention, given, query, key, value, position, **options, chunk=chunk
-        )
+            astromorphic_attention, given, query, key, value, position, scale=scale, alpha=alpha,
+            nonlinearity=nonlinearity, causal=causal, mask=mask, chunk=chunk,
+        )  # fmt: skip
         return result
     check_options(scale, alpha, nonlinearity)
     with full_precision(query.device):
@@ -204,8 +206,11 @@ def astromorphic_attention(
 def read_and_written(
     query: torch.Tensor, key: torch.Tensor, position: torch.Tensor | None, mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """``phi(Q)``, ``phi(K)`` and ``phi(K) + W_astro^T``, each ``(B, H, n, m)``; the last two 0 for padding."""
-    read, written = feature_map(query), feature_map(key)
+    """``phi(Q)``, ``phi(K)`` and ``phi(K) + W_astro^T``, each ``(B, H, n, m)``; the last two 0 for padding.
+
+    The first two at least ``FLOOR`` elsewhere.
+    """
+    read, written = feature_map(query).clamp_min(FLOOR), feature_map(key).clamp_min(FLOOR)
     keys = written if position is None else written + widen(position)
     if mask is not None:
         kept = mask[:, None, :, None].to(written)

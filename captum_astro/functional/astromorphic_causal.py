@@ -52,12 +52,14 @@ def causal_memory(
         mixed = (read @ keys.transpose(-2, -1)).tril() @ value + read @ before
     else:
         mixed = _through_sigmoid(read, keys, value, before)
-    return mixed.flatten(-3, -2)[..., :tokens, :] * outer
+    joined: torch.Tensor = mixed.flatten(-3, -2)
+    return joined[..., :tokens, :] * outer
 
 
 def in_chunks(x: torch.Tensor, chunk: int) -> torch.Tensor:
     """``(..., n, d)`` as ``(..., chunks, chunk, d)``, with zeros after the end."""
-    return F.pad(x, (0, 0, 0, -x.shape[-2] % chunk)).unflatten(-2, (-1, chunk))
+    split: torch.Tensor = F.pad(x, (0, 0, 0, -x.shape[-2] % chunk)).unflatten(-2, (-1, chunk))
+    return split
 
 
 def memory_before(keys: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -71,12 +73,11 @@ def memories(keys: torch.Tensor, value: torch.Tensor, before: torch.Tensor) -> t
     # sums over u <= t as one matrix product: several times faster than outer products and cumsum, also backward
     seen = keys.new_ones(keys.shape[-2], keys.shape[-2]).tril()
     upto = keys.transpose(-2, -1)[..., None, :, :] * seen[:, None]
-    return (upto.flatten(-3, -2) @ value).unflatten(-2, upto.shape[-3:-1]) + before[..., None, :, :]
+    states: torch.Tensor = (upto.flatten(-3, -2) @ value).unflatten(-2, upto.shape[-3:-1])
+    return states + before[..., None, :, :]
 
 
-def _through_sigmoid(
-    read: torch.Tensor, keys: torch.Tensor, value: torch.Tensor, before: torch.Tensor
-) -> torch.Tensor:
+def _through_sigmoid(read: torch.Tensor, keys: torch.Tensor, value: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
     # numbers held at once: what a core's cache takes, or what keeps a GPU busy
     held = 1 << (19 if value.device.type == "cpu" else 24)
     step = max(1, held // (value.shape[-2] * before.shape[-2] * before.shape[-1]))
@@ -89,9 +90,7 @@ def _through_sigmoid(
     return torch.cat(mixed).reshape(value.shape)
 
 
-def _read_memories(
-    read: torch.Tensor, keys: torch.Tensor, value: torch.Tensor, before: torch.Tensor
-) -> torch.Tensor:
+def _read_memories(read: torch.Tensor, keys: torch.Tensor, value: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
     states = torch.sigmoid(memories(keys, value, before)).flatten(-3, -2)
     # each position reads its own memory: one product with a block diagonal matrix
     own = torch.eye(read.shape[-2], dtype=read.dtype, device=read.device)

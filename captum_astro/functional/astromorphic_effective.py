@@ -53,6 +53,8 @@ from captum_astro.functional.attention import widen
 def secant(h: torch.Tensor) -> torch.Tensor:
     """``t(h) = (sigma(h) - 1/2) / h``, as ``tanh(h / 2) / (2 h)``, which cancels nowhere; 1/4 at 0.
 
+    A constant of the backward pass, as it belongs to the point where it is taken.
+
     Args:
         h: Any shape.
 
@@ -63,9 +65,11 @@ def secant(h: torch.Tensor) -> torch.Tensor:
         >>> secant(torch.tensor([0.0, 1e-30, 2.0]))
         tensor([0.2500, 0.2500, 0.1904])
     """
-    zero = h == 0
-    safe = torch.where(zero, 1.0, h)
-    return torch.where(zero, 0.25, torch.tanh(safe / 2) / (2 * safe))
+    h = h.detach()
+    # exact to rounding: t = 1/4 - h^2 / 48 + ...
+    small = h.abs() < 1e-8
+    safe = torch.where(small, 1.0, h)
+    return torch.where(small, 0.25, torch.tanh(safe / 2) / (2 * safe))
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,20 @@ class EffectiveAttention:
     inner: float | None
     causal: bool
     slope: torch.Tensor | None
+
+    @property
+    def queries(self) -> int:
+        """The number of rows."""
+        return self.read.shape[2]
+
+    @property
+    def sums_to_one(self) -> bool:
+        """No: C divides by the calcium response, not by the sum of the entries."""
+        return False
+
+    def prepared(self) -> EffectiveAttention:
+        """The same."""
+        return self
 
     @property
     def per_channel(self) -> bool:
@@ -124,8 +142,9 @@ class EffectiveAttention:
         """What each token adds to the output of some queries: ``(B, H, stop - start, n, d_v)``."""
         if not self.per_channel:
             return self.rows(start, stop)[..., None] * self.value[:, :, None]
-        heads = self.value.shape[1]
-        return (self.rows(start, stop) * self.values.transpose(-2, -1)).unflatten(1, (heads, -1)).movedim(2, -1)
+        added = self.rows(start, stop) * self.values.transpose(-2, -1)
+        split: torch.Tensor = added.unflatten(1, (self.value.shape[1], -1))
+        return split.movedim(2, -1)
 
     def pull(self, weights: torch.Tensor) -> torch.Tensor:
         """``sum_i weights_id A_ij^(d)``: from the queries back to the tokens, in time and memory linear in n.
@@ -153,7 +172,8 @@ class EffectiveAttention:
             later = asked.flip(2).cumsum(2).flip(2) + after[:, :, None]
             pulled[:, :, c] = (keys[:, :, c, :, None] @ later).squeeze(-2)
             after = later[:, :, 0]
-        return pulled.flatten(2, 3)[:, :, : weights.shape[2]]
+        joined: torch.Tensor = pulled.flatten(2, 3)
+        return joined[:, :, : weights.shape[2]]
 
     def _reads(self, start: int, stop: int) -> torch.Tensor:
         """``read_iu inner t(h_ud)``: ``(B, H, stop - start, m, d_v)``."""

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
 # elements of one (B, heads, rows, n) chunk: large enough to keep a GPU busy, small enough for a laptop's cache
 CHUNK_ELEMENTS = 1 << 21
+
+
+class AttentionMap(Protocol):
+    """A map ``(B, H, m, n)`` that is not kept, but computed some rows at a time."""
+
+    @property
+    def queries(self) -> int:
+        """The number of rows ``m``."""
+
+    @property
+    def sums_to_one(self) -> bool:
+        """Whether every row certainly does."""
+
+    def prepared(self) -> AttentionMap:
+        """The same, laid out for many calls of `rows`."""
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """The rows from ``start`` to ``stop``: ``(B, H, stop - start, n)``, yours to change."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,11 @@ class Softmax:
         return probabilities.masked_fill((scores == -torch.inf).all(-1, keepdim=True), 0)
 
     @property
+    def queries(self) -> int:
+        """The number of rows ``m``."""
+        return self.query.shape[2]
+
+    @property
     def sums_to_one(self) -> bool:
         """Whether every row certainly does: no query is forbidden everything."""
         return self.bias is None
@@ -64,6 +88,11 @@ class Given:
     def prepared(self) -> Given:
         """The same."""
         return self
+
+    @property
+    def queries(self) -> int:
+        """The number of rows ``m``."""
+        return self.attention.shape[2]
 
     @property
     def sums_to_one(self) -> bool:
@@ -83,17 +112,18 @@ class Attention:
         maps: One for each softmax; differential attention has two.
         weights: The factor of each map.
         value: ``(B, H, n, d_v)``.
+        constant: What the output holds beside the weighted values, of no token; broadcasts to ``(B, H, m, d_v)``.
     """
 
-    maps: tuple[Softmax | Given, ...]
+    maps: tuple[AttentionMap, ...]
     weights: tuple[float, ...]
     value: torch.Tensor
+    constant: torch.Tensor | None = None
 
     @property
     def queries(self) -> int:
         """The number of rows ``m``."""
-        first = self.maps[0]
-        return (first.query if isinstance(first, Softmax) else first.attention).shape[2]
+        return self.maps[0].queries
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """The rows of the summed map: ``(B, H, stop - start, n)``."""

@@ -1,12 +1,13 @@
 """What a model's tokens mean. One file a family; importing this package registers them all."""
 
-from captum_astro.layouts import eva, naflexvit, relative_position, vision_transformer
+from captum_astro.layouts import astromorphic, eva, naflexvit, relative_position, vision_transformer
 from captum_astro.layouts.base import Layout, layout_for, register_layout
 from captum_astro.layouts.errors import UnsupportedModelError
 
 __all__ = [
     "Layout",
     "UnsupportedModelError",
+    "astromorphic",
     "eva",
     "layout_for",
     "naflexvit",

@@ -26,6 +26,8 @@ from captum_astro.layouts.structure import (
     Tap,
 )
 
+Describe = Callable[[Any, int, str], list[Stage]]
+
 
 def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks") -> list[Stage]:
     """The stages of a sequence of blocks.
@@ -49,6 +51,23 @@ def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks") -> list[S
             )
         stages += describe(block, index, path)
     return stages
+
+
+def register_block(*block_classes: type[nn.Module]) -> Callable[[Describe], Describe]:
+    """Decorator: use this function for these block classes and those that derive from them.
+
+    It is given the block, its number and its dotted path, and gives its stages.
+
+    Args:
+        block_classes: Subclasses of `torch.nn.Module`. A class registered before is replaced.
+    """
+
+    def register(describe: Describe) -> Describe:
+        for block_class in block_classes:
+            _BLOCKS[block_class] = describe
+        return describe
+
+    return register
 
 
 def _pre_norm(block: Any, index: int, path: str) -> list[Stage]:
@@ -108,7 +127,7 @@ def _parallel_scaling(block: Any, index: int, path: str) -> list[Stage]:
     return [Stage(index, Tap(block.in_norm), (attention, feed_forward))]
 
 
-_BLOCKS: dict[type[nn.Module], Callable[[Any, int, str], list[Stage]]] = {
+_BLOCKS: dict[type[nn.Module], Describe] = {
     vit.Block: _pre_norm,
     vit.ResPostBlock: _post_norm,
     vit.ParallelThingsBlock: _parallel_things,

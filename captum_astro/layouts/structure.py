@@ -118,17 +118,19 @@ class FeedForwardBranch:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One residual add: ``E_next = E + sum of the branches``.
+    """One residual add: ``E_next = E + sum of the branches``, or a norm of that sum.
 
     Attributes:
         block: The index of the block it belongs to, from 0: what ``layers=`` counts.
         stream: Where the residual stream ``E`` ``(B, n, d)`` that enters it can be read.
         branches: What is added.
+        summed: Where the sum can be read, if a norm stands between it and the next stage's stream.
     """
 
     block: int
     stream: Tap
     branches: tuple[AttentionBranch | FeedForwardBranch, ...]
+    summed: Tap | None = None
 
 
 @dataclass(frozen=True, eq=False)

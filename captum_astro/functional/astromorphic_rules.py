@@ -1,0 +1,97 @@
+"""Propagation rules of astromorphic attention, on its effective attention ``A``: ``output = A V + constant``.
+
+They are those of softmax attention (see `captum_astro.functional.rules`), with the secant of sigma, the normaliser and the
+positions' keys held constant. All are linear in the number of tokens, as ``A`` is never formed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from captum_astro.functional.astromorphic import astromorphic_attention, feature_map
+from captum_astro.functional.astromorphic_effective import EffectiveAttention
+from captum_astro.functional.attention import CHUNK_ELEMENTS, widen
+from captum_astro.functional.rules import ScaledGradient, divided
+
+
+class ConstantAttention(torch.autograd.Function):
+    """The AH rule of Conservative LRP: the effective attention is constant, so gradients reach the values alone."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, output: torch.Tensor, attention: EffectiveAttention) -> torch.Tensor:
+        """``output`` is the operation's own."""
+        ctx.attention = attention
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Any) -> Any:
+        """``sum_i A_ij^(d) g_id``."""
+        return ctx.attention.pull(widen(gradient[0])).to(gradient[0].dtype), None, None
+
+
+def shared_gradients(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: Any, **options: Any) -> Any:
+    """AttnLRP: half of the relevance to the values, a quarter each to queries and keys, otherwise true gradients."""
+    return astromorphic_attention(
+        ScaledGradient.apply(query, 0.25),
+        ScaledGradient.apply(key, 0.25),
+        ScaledGradient.apply(value, 0.5),
+        *given,
+        **options,
+    )
+
+
+class AstromorphicZ(torch.autograd.Function):
+    """Deep Taylor: half to the values, a quarter each to queries and keys, by their part of ``A V``; not causal.
+
+    ``R_V = V A^T (R / O) / 2`` and, with ``A_ij = sum_u q_iu t_ud k_ju``, each of the two features by its part of A. The
+    constant, the positions' keys and rounding keep their part of the output: with sigma or positions, relevance is lost.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        output: torch.Tensor,
+        attention: EffectiveAttention,
+        seen: Callable[[slice, torch.Tensor], None] | None,
+    ) -> torch.Tensor:
+        """``output`` is the operation's own; ``seen(slice, R_A)`` is told the maps' relevance."""
+        ctx.save_for_backward(key, value, output)
+        ctx.attention, ctx.seen = attention, seen
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        """Relevance of query, key and value."""
+        key, value, output = ctx.saved_tensors
+        attention: EffectiveAttention = ctx.attention
+        read, keys, slope = attention.read, attention.keys, attention.slope
+        share = widen(divided(relevance[0], output))
+        value = widen(value)
+        gathered = read.transpose(-2, -1) @ share  # what each unit is asked for, (B, H, m, d)
+        memory = keys.transpose(-2, -1) @ value
+        if slope is not None:
+            gathered, memory = gathered * slope, memory * slope
+        of_value = value * (keys @ gathered) / 2
+        of_query = read * (share @ memory.transpose(-2, -1)) / 4
+        # the keys' own part; the positions' is nobody's
+        of_key = feature_map(key) * (value @ gathered.transpose(-2, -1)) / 4
+        if ctx.seen is not None:
+            _tell(ctx.seen, attention, share)
+        return *(x.to(relevance[0].dtype) for x in (of_query, of_key, of_value)), None, None, None
+
+
+def _tell(seen: Callable[[slice, torch.Tensor], None], attention: EffectiveAttention, share: torch.Tensor) -> None:
+    """``R_A = A (R / O) V^T / 2``, some rows at a time."""
+    values = attention.values
+    share = share.transpose(-2, -1).flatten(1, 2)[..., None] if attention.per_channel else share
+    step = max(1, CHUNK_ELEMENTS // (values.shape[0] * values.shape[1] * values.shape[2]))
+    for start in range(0, attention.queries, step):
+        part = slice(start, min(start + step, attention.queries))
+        of_map = share[:, :, part] @ values.transpose(-2, -1)
+        seen(part, of_map.mul_(attention.rows(part.start, part.stop)) / 2)
