@@ -22,6 +22,8 @@ from timm.models.vision_transformer import (
 from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTransformerRelPos
 from torch import nn
 
+from captum_astro.models.astromorphic_vit import AstromorphicVisionTransformer
+
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
 
 
@@ -139,3 +141,16 @@ class HandWritten(Attention):
 
 
 FAMILIES["written_out"] = partial(_vit, attn_layer=HandWritten)
+_astromorphic = partial(AstromorphicVisionTransformer, **SMALL)
+FAMILIES |= {
+    "astromorphic": _astromorphic,
+    "astromorphic_average": partial(
+        _astromorphic, class_token=False, global_pool="avg", nonlinearity="none", alpha=1.0, stem_width=8,
+        final_activation=True,
+    ),
+    "astromorphic_outside": partial(
+        _astromorphic, nonlinearity="outside", relative_position=False, output_projection=True, qkv_bias=True
+    ),
+    "astromorphic_softmax": partial(_astromorphic, attention="softmax"),
+}  # fmt: skip
+EFFECTIVE = ("astromorphic", "astromorphic_average", "astromorphic_outside")  # attention that is no softmax

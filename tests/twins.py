@@ -7,7 +7,7 @@ vector is formed for every head and token, and the n x n maps are multiplied.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from timm.models.vision_transformer import DiffParallelScalingBlock, ParallelSca
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from captum_astro.models.astromorphic import AstromorphicAttention, AstromorphicBlock
 from tests.families import build, images
 
 
@@ -75,12 +76,17 @@ def take(model: Any, image: torch.Tensor, target: int, output: str) -> Taken:
             module.fused_attn = False
     try:
         with KeepSoftmax() as kept:
+            for module in model.modules():
+                if isinstance(module, AstromorphicAttention):
+                    module.forward = partial(effective, module, kept.maps)
             scores = model(image.clone().requires_grad_(True))
         score = scores.softmax(-1)[0, target] if output == "probability" else scores[0, target]
         gradients = torch.autograd.grad(score, kept.maps)
     finally:
         for handle in handles:
             handle.remove()
+        for module in model.modules():
+            module.__dict__.pop("forward", None)
         for module, flag in flags.items():
             module.fused_attn = flag
     pairs = iter([(a[0].detach(), g[0]) for a, g in zip(kept.maps, gradients, strict=True)])
@@ -131,11 +137,73 @@ def block_stages(block: Any, pairs: Any, seen: Any, outs: Any) -> list[tuple[tor
         added = hidden @ block.out_proj.weight[:, dim:].T if fused else outs[block.mlp_out_proj][0]
         scale = gamma(block, "ls")
         return [(stream, [part, Part(added=added if scale is None else added * scale)])]
+    if isinstance(block, AstromorphicBlock):
+        stream = seen[block][0]
+        if isinstance(block.attn, AstromorphicAttention):
+            part = effective_part(block.attn, stream, pairs)
+        else:
+            part = attention_part(block.attn, stream, stream, pairs, seen, None)
+        return [(stream, [part]), (seen[block.mlp][0], [Part(added=outs[block.mlp][0])])]
     pre = "Post" not in type(block).__name__
     stream, later = (seen[block.norm1][0], seen[block.norm2][0]) if pre else (seen[block.attn][0], seen[block.mlp][0])
     scale = gamma(block, "ls1", "gamma_1")
     part = attention_part(block.attn, stream, seen[block.attn][0], pairs, seen, scale, None if pre else block.norm1)
     return [(stream, [part]), (later, [Part(added=outs[block.drop_path2][0])])]
+
+
+def phi(x: torch.Tensor) -> torch.Tensor:
+    """``elu(x) + 1``."""
+    return torch.nn.functional.elu(x) + 1
+
+
+def effective(attention: Any, kept: list[torch.Tensor], x: torch.Tensor, mask: Any = None) -> torch.Tensor:
+    """Astromorphic attention by its effective maps ``(1, maps, n, n)``, one a channel with a sigma, which are kept."""
+    heads, units, n = attention.num_heads, attention.hidden_dim, x.shape[1]
+    qkv = attention.qkv(x)[0]
+    q, k, v = qkv[:, : heads * units], qkv[:, heads * units : 2 * heads * units], qkv[:, 2 * heads * units :]
+    maps = []
+    for h in range(heads):
+        read, written = phi(q[:, h * units : (h + 1) * units]), phi(k[:, h * units : (h + 1) * units])
+        value, keys = v[:, h * attention.head_dim : (h + 1) * attention.head_dim], written
+        if attention.positions is not None:
+            memory, place = attention.positions[h], torch.arange(n, dtype=x.dtype)
+            kernel = torch.exp(-(place[:, None] - place[None]).abs() / attention.position_scale)
+            keys = written + phi(memory.T @ (memory @ kernel @ memory.T))
+        normaliser = (read @ written.sum(0) ** attention.alpha)[:, None]
+        if attention.nonlinearity == "none":
+            maps.append(read @ keys.T / (attention.scale * normaliser))
+            continue
+        inner, outer = (1 / attention.scale, 1) if attention.nonlinearity == "inside" else (1, 1 / attention.scale)
+        stored = inner * (keys.T @ value)
+        for d in range(attention.head_dim):
+            slope = (stored[:, d].sigmoid() - 0.5) / stored[:, d] * inner
+            maps.append((read * slope) @ keys.T * outer / normaliser)
+    kept.append(torch.stack(maps)[None].detach().requires_grad_(True))
+    width = attention.head_dim if attention.nonlinearity == "none" else 1
+    values = v.detach().unflatten(1, (-1, width)).transpose(0, 1)
+    mixed = (kept[-1][0] @ values).transpose(0, 1).reshape(1, n, -1)
+    mixed = attention.proj(mixed) if isinstance(attention.proj, nn.Linear) else mixed
+    # the layer's own output and gradient, and beside it what the maps alone do to it
+    return type(attention).forward(attention, x) + mixed - mixed.detach()
+
+
+def effective_part(attention: Any, stream: torch.Tensor, pairs: Any) -> Part:
+    """The part of one astromorphic layer."""
+    a, g = next(pairs)
+    maps, n, width = len(a), len(stream), stream.shape[1] // len(a)
+    weight = attention.qkv.weight[-stream.shape[1] :]
+    bias = torch.zeros_like(weight[:, 0]) if attention.qkv.bias is None else attention.qkv.bias[-stream.shape[1] :]
+    part = Part(a, g, scale=torch.ones(maps, n, dtype=a.dtype))
+    for include in (True, False):
+        vectors = torch.zeros(maps, n, stream.shape[1], dtype=a.dtype)
+        for m in range(maps):
+            rows = slice(m * width, (m + 1) * width)
+            for j in range(n):
+                full = torch.zeros(stream.shape[1], dtype=a.dtype)
+                full[rows] = weight[rows] @ stream[j] + (bias[rows] if include else 0)
+                vectors[m, j] = attention.proj.weight @ full if isinstance(attention.proj, nn.Linear) else full
+        part.vectors[include] = vectors
+    return part
 
 
 def gamma(block: Any, module: str, parameter: str = "") -> torch.Tensor | None:

@@ -168,7 +168,7 @@ class Relevance(Rules):
     ) -> torch.Tensor:
         if options.get("causal"):
             raise UnsupportedModelError("Causal astromorphic attention has no propagation rule by deep Taylor.")
-        given = [None if x is None else x.detach() for x in (query, key, value, position)]
+        given: Any = [None if x is None else x.detach() for x in (query, key, value, position)]
         attention, output = effective_attention(*given, **options), astromorphic_attention(*given, **options)
         result = _apply(AstromorphicZ, query, key, value, output, attention, self._seen())
         assert isinstance(result, torch.Tensor)

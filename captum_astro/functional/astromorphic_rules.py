@@ -1,7 +1,7 @@
 """Propagation rules of astromorphic attention, on its effective attention ``A``: ``output = A V + constant``.
 
-They are those of softmax attention (see `captum_astro.functional.rules`), with the secant of sigma, the normaliser and the
-positions' keys held constant. All are linear in the number of tokens, as ``A`` is never formed.
+They are those of softmax attention (see `captum_astro.functional.rules`), with the secant of sigma, the normaliser and
+the positions' keys held constant. All are linear in the number of tokens, as ``A`` is never formed.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def shared_gradients(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 class AstromorphicZ(torch.autograd.Function):
     """Deep Taylor: half to the values, a quarter each to queries and keys, by their part of ``A V``; not causal.
 
-    ``R_V = V A^T (R / O) / 2`` and, with ``A_ij = sum_u q_iu t_ud k_ju``, each of the two features by its part of A. The
-    constant, the positions' keys and rounding keep their part of the output: with sigma or positions, relevance is lost.
+    ``R_V = V A^T (R / O) / 2`` and, with ``A_ij = sum_u q_iu t_ud k_ju``, each of the two features by its part of A.
+    The constant and the positions' keys keep their part of the output: with sigma or positions, relevance is lost.
     """
 
     @staticmethod

@@ -34,6 +34,11 @@ class AstromorphicTextEncoder(nn.Module):
 
     Raises:
         ValueError: If an option is out of its range.
+
+    Example:
+        >>> encoder = AstromorphicTextEncoder(vocabulary=100, dim=16, num_heads=2, depth=1, length=10)
+        >>> encoder.forward_features(torch.tensor([[5, 17, 2]])).shape
+        torch.Size([1, 3, 16])
     """
 
     def __init__(

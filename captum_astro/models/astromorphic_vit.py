@@ -25,6 +25,11 @@ class ConvolutionalPatchEmbed(PatchEmbed):
         stem_width: Channels of the feature map.
         in_chans: Channels of the image.
         options: As of timm's ``PatchEmbed``.
+
+    Example:
+        >>> embed = ConvolutionalPatchEmbed(stem_width=16, img_size=32, patch_size=2, embed_dim=24)
+        >>> embed(torch.randn(1, 3, 32, 32)).shape
+        torch.Size([1, 256, 24])
     """
 
     def __init__(self, *, stem_width: int, in_chans: int = 3, **options: Any) -> None:
@@ -254,7 +259,13 @@ def astromorphic_vit_small_patch16_224(pretrained: bool = False, **kwargs: Any) 
 
 @register_model
 def astromorphic_vit_cifar10(pretrained: bool = False, **kwargs: Any) -> AstromorphicVisionTransformer:
-    """The paper's size for CIFAR-10: 256 tokens, width 256, 8 blocks, 8 heads, convolution first, average pooling."""
+    """The paper's size for CIFAR-10: 256 tokens, width 256, 8 blocks, 8 heads, convolution first, average pooling.
+
+    Example:
+        >>> import timm
+        >>> timm.create_model("astromorphic_vit_cifar10", alpha=1.0)(torch.randn(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
+    """
     args = {
         "patch_size": 2,
         "embed_dim": 256,

@@ -10,7 +10,7 @@ import torch
 
 from captum_astro import ATTCAT, AttentionGradCAM, AttentionRollout, RawAttention, TransformerMM
 from tests import twins
-from tests.families import FAMILIES, images
+from tests.families import EFFECTIVE, FAMILIES, images
 
 TARGET = 3
 
@@ -100,4 +100,4 @@ def test_attcat(name: str) -> None:
                 row = readout if readout_row and taken.pool is None else torch.full_like(readout, 1 / len(readout))
                 total += (row @ weights) * activation
         _close(_tokens(ATTCAT, name, readout_row=readout_row), total.detach())
-        assert total.min() < 0
+        assert total.min() < 0 or name in EFFECTIVE
