@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from captum_astro.functional.astrocyte import Modulation, astrocytic_linear, modulation_factors, scale_and_shift
@@ -67,7 +66,8 @@ def modulate(
     tokens = x.reshape(images, -1, x.shape[-1])
     factors = modulation_factors(watched_token(tokens, token), modulation)
     flat = plain.reshape(images, -1, plain.shape[-1])
-    result = astrocytic_linear(tokens, flat, linear.weight, linear.bias, factors, modulation.rescale)
+    # its forward, not its call: whatever the layer is, without its hooks
+    result = astrocytic_linear(tokens, flat, linear.forward, factors, modulation.rescale)
     return result.reshape(plain.shape)
 
 
@@ -84,6 +84,5 @@ def measured(
     if modulation.is_identity or modulation.rescale == "none":
         factors = torch.ones_like(factors) if modulation.is_identity else factors
         return factors, x.new_ones(x.shape[:2]), None
-    plain = F.linear(x, linear.weight, linear.bias)
-    changed = F.linear(x * factors[:, None], linear.weight, linear.bias)
+    plain, changed = linear.forward(x), linear.forward(x * factors[:, None])
     return factors, *scale_and_shift(changed, plain, modulation.rescale)

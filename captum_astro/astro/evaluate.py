@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_astro.astro.results import PLAIN, Results, Store
-from captum_astro.astro.scoring import METRICS, batched, check_names, score_table
+from captum_astro.astro.scoring import METRICS, batched, check_names, digest, prepared, score_table
 from captum_astro.astro.settings import Setting
 from captum_astro.astro.vita import ViTA
-from captum_astro.data.human import HumanSample, prepare_heatmap
+from captum_astro.capture.identity import check_eval
+from captum_astro.data.human import HumanSample
 from captum_astro.models.loading import ModelInput
 
 METHODS = ("TokenGradCAM", "TokenGradCAMPlusPlus", "VTranM", "AttentionRollout", "IntegratedGradients")
@@ -61,14 +62,15 @@ def evaluate(
     pixels = ModelInput(model)
     size = pixels.size if size is None else size
     run = {"methods": list(methods), "metrics": list(metrics), "batch_size": batch_size, "size": size}
-    store = Store(out, model, [setting], {**run, "explained": explained})
-    device = next(model.parameters()).device
+    check_eval(model)
+    store = Store(out, model, [setting], {**run, "explained": explained, **pixels.described})
+    like = next(model.parameters())
     variants: list[tuple[int, nn.Module]] = [(PLAIN, model), (0, ViTA(model, **setting.keywords))]
     number = count = 0
     for batch in batched(samples, batch_size):
-        if not store.has(number):
-            x = torch.stack([pixels(sample.image) for sample in batch]).to(device)
-            human = torch.stack([prepare_heatmap(sample.human, size) for sample in batch]).to(device)
+        if not store.has(number, [digest(sample) for sample in batch]):
+            x = torch.stack([pixels(sample.image) for sample in batch]).to(like)
+            human = prepared(batch, size)
             with torch.no_grad():
                 outputs = torch.cat([variant(x) for _, variant in variants])
             top = outputs[: len(batch)].argmax(-1)
@@ -102,6 +104,7 @@ def _methods() -> dict[str, Any]:
     from captum.attr import IntegratedGradients
 
     from captum_astro.attr.explainers import explainers
+    from captum_astro.attr.vita import ViTAGradCAM
 
     def integrated(model: nn.Module, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = IntegratedGradients(model).attribute(x, target=target, n_steps=32, internal_batch_size=64)
@@ -110,5 +113,6 @@ def _methods() -> dict[str, Any]:
     def ours(method: Any) -> Any:
         return lambda model, x, target: method(model).attribute(x, target=target, attribute_to="pixels")
 
-    known = {explainer.name: ours(explainer.method) for explainer in explainers()}
+    # without the two that bring astrocytes of their own
+    known = {e.name: ours(e.method) for e in explainers() if not issubclass(e.method, ViTAGradCAM)}
     return {**known, "IntegratedGradients": integrated}

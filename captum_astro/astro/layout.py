@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from captum_astro.astro.astrocytic_linear import measured
 from captum_astro.layouts.base import Layout
@@ -38,8 +37,7 @@ def with_modulated(layout: Layout, vita: ViTA) -> Layout:
         layout: Of the plain model, or of one with another modulated layer.
         vita: Says which layer, and how.
     """
-    linear = vita.model.get_submodule(vita.layer)
-    assert isinstance(linear, nn.Linear)
+    linear = vita.linear
 
     def measure(x: torch.Tensor) -> Measured:
         return Measured(*measured(x, linear, vita.modulation, vita.token))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from captum_astro.astro.settings import Setting
-from captum_astro.metrics.statistics import compare_many
+from captum_astro.metrics.statistics import PairedComparison, compare_many
 
 PLAIN = -1  # the number of the unmodulated model among the settings
 Split = Literal["search", "report"]
@@ -49,12 +50,14 @@ class Results:
         """For each method and metric: the best setting of the even samples, compared with the plain model on the odd.
 
         Returns:
-            Columns ``method``, ``metric``, ``setting``, ``n``, ``plain`` and ``modulated`` (means), ``difference`` with
-            its 95 % interval ``low`` and ``high``, ``effect`` (rank-biserial), ``p`` (Wilcoxon), ``p_holm`` (over the
-            table), ``same_class`` and ``accuracy`` of the modulated model, ``plain_accuracy``.
+            Columns ``method``, ``metric``, ``setting``, ``n``, ``left_out`` (samples without a value), ``plain`` and
+            ``modulated`` (means), ``difference`` with its 95 % interval ``low`` and ``high``, ``effect``
+            (rank-biserial), ``p`` (Wilcoxon), ``p_holm`` (over the table), ``same_class`` and ``accuracy`` of the
+            modulated model, ``plain_accuracy``.
         """
         chosen = self.table("search")
         chosen = chosen[(chosen["setting"] != PLAIN) & (chosen["method"] != "-")]
+        chosen = chosen.dropna(subset=["mean"])
         top = chosen.loc[chosen.groupby(["method", "metric"])["mean"].idxmax()]
         picked = {(r.method, r.metric): int(r.setting) for r in top.itertuples()}
         return compared(self.split("report"), picked)
@@ -72,20 +75,24 @@ def compared(scores: pd.DataFrame, picked: dict[tuple[str, str], int]) -> pd.Dat
         scores: As in `Results`.
         picked: The number of the setting for each method and metric.
     """
-    wide = scores.pivot_table(index="sample", columns=["setting", "method", "metric"], values="value", dropna=False)
+    wide = scores.pivot(index="sample", columns=["setting", "method", "metric"], values="value")
     pairs = {
         f"{method}, {metric}": (wide[setting, method, metric], wide[PLAIN, method, metric])
         for (method, metric), setting in picked.items()
     }
-    found = compare_many(pairs)
+    # a metric may be defined for no sample, as where every human map is constant
+    found = compare_many({name: pair for name, pair in pairs.items() if (pair[0] + pair[1]).notna().any()})
+    none = math.nan
+    nothing = PairedComparison(0, len(wide), none, none, none, (none, none), none, none, none)
     rows = []
     for (method, metric), setting in picked.items():
-        one = found[f"{method}, {metric}"]
+        one = found.get(f"{method}, {metric}", nothing)
         row = {
             "method": method,
             "metric": metric,
             "setting": setting,
             "n": one.n,
+            "left_out": one.left_out,
             "plain": one.mean_b,
             "modulated": one.mean_a,
             "difference": one.difference,
@@ -128,12 +135,12 @@ class Store:
         described = {
             "model": type(model).__name__,
             "weights": _digest(model),
-            "settings": [{"layer": s.layer, **asdict(s.modulation)} for s in settings],
+            "settings": [{"layer": s.layer, "token": s.token, **asdict(s.modulation)} for s in settings],
             **run,
         }
         file = folder / "run.json"
         if file.exists():
-            before = json.loads(file.read_text())
+            before = _read(file)
             changed = sorted(key for key in {*before, *described} if before.get(key) != described.get(key))
             if changed:
                 raise ValueError(
@@ -143,9 +150,22 @@ class Store:
         else:
             _write(file, lambda to: to.write_text(json.dumps(described, indent=1)))
 
-    def has(self, batch: int) -> bool:
-        """Whether a batch is finished."""
-        return self._folder is not None and self._file(batch).exists()
+    def has(self, batch: int, digests: Sequence[str]) -> bool:
+        """Whether a batch of samples is finished; an unreadable or a shorter one is not.
+
+        Raises:
+            ValueError: If other samples were scored there.
+        """
+        if self._folder is None or not self._file(batch).exists():
+            return False
+        try:
+            found = pd.read_parquet(self._file(batch), columns=["sample", "digest"]).drop_duplicates()
+        except (OSError, ValueError, KeyError):
+            return False
+        before = found.sort_values("sample")["digest"].tolist()
+        if before[: len(digests)] != list(digests)[: len(before)]:
+            raise ValueError(f"{self._folder} holds results of other samples. Give another folder, or delete this one.")
+        return len(before) == len(digests)
 
     def add(self, batch: int, table: pd.DataFrame) -> None:
         """Keep the scores of a batch."""
@@ -172,6 +192,16 @@ def _write(file: Path, write: Any) -> None:
         os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+        if isinstance(found, dict):
+            return found
+    except ValueError:
+        pass
+    raise ValueError(f"{file} is damaged. Give another folder, or delete this one.")
 
 
 def _digest(model: nn.Module) -> str:

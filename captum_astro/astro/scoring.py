@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import pandas as pd
 import torch
 
-from captum_astro.data.human import HumanSample
+from captum_astro.data.human import HumanSample, prepare_heatmap
 from captum_astro.metrics.alignment import dice, iou, spearman, ssim
 
 METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -64,18 +65,49 @@ def score_table(
     shared = {
         "sample": [first + i for _ in numbers for i in range(len(batch))],
         "name": [sample.name for _ in numbers for sample in batch],
+        "digest": [digest(sample) for sample in batch] * many,
         "setting": [number for number in numbers for _ in batch],
     }
-    wanted = human.repeat(many, 1, 1)
-    columns = [(method, name, METRICS[name](found, wanted)) for method, found in maps.items() for name in metrics]
+    wanted, output, target = human.cpu().repeat(many, 1, 1), output.cpu(), target.cpu()
+    columns = []
+    for method, found in maps.items():
+        found = found.cpu()  # noqa: PLW2901  (metrics are in float64, which not every device has)
+        columns += [(method, name, _scored(name, found, wanted)) for name in metrics]
     chosen = output.argmax(-1)
     columns.append(("-", "same class", (chosen == target.repeat(many)).double()))
-    labels = [sample.label for sample in batch]
-    if all(label is not None for label in labels):
-        truth = torch.tensor(labels, device=chosen.device).repeat(many)
-        columns.append(("-", "accuracy", (chosen == truth).double()))
+    labels = [-1 if sample.label is None else sample.label for sample in batch]
+    if any(label >= 0 for label in labels):
+        truth = torch.tensor(labels).repeat(many)
+        columns.append(("-", "accuracy", torch.where(truth >= 0, (chosen == truth).double(), torch.nan)))
     tables = [
-        pd.DataFrame({**shared, "method": method, "metric": metric, "value": value.cpu().numpy()})
+        pd.DataFrame({**shared, "method": method, "metric": metric, "value": value.numpy()})
         for method, metric, value in columns
     ]
     return pd.concat(tables, ignore_index=True)
+
+
+def digest(sample: HumanSample) -> str:
+    """A short name of what a sample holds."""
+    found = hashlib.sha256(f"{sample.name} {sample.label} {tuple(sample.image.shape)}".encode())
+    for tensor in (sample.image, sample.human):
+        found.update(tensor.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
+def prepared(batch: Sequence[HumanSample], size: int) -> torch.Tensor:
+    """The batch's human maps, as they are compared, ``(B, size, size)``.
+
+    Raises:
+        ValueError: If one is not finite, with the sample's name.
+    """
+    for sample in batch:
+        if not torch.isfinite(sample.human).all():
+            raise ValueError(f"The human map of {sample.name} holds NaN or infinite values.")
+    return torch.stack([prepare_heatmap(sample.human, size) for sample in batch])
+
+
+def _scored(name: str, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
+    """A map that is the same everywhere orders nothing: 0, not NaN, or settings whose maps die would be chosen."""
+    value = METRICS[name](maps, human)
+    flat = (maps.flatten(1).amax(1) == maps.flatten(1).amin(1)) & (human.flatten(1).amax(1) > human.flatten(1).amin(1))
+    return torch.where(flat & value.isnan(), 0.0, value)

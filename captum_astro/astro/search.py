@@ -12,18 +12,22 @@ import pandas as pd
 import torch
 from torch import nn
 
+from captum_astro.astro.astrocytic_linear import Token
 from captum_astro.astro.results import PLAIN, Results, Store
-from captum_astro.astro.scoring import METRICS, batched, check_names, score_table
+from captum_astro.astro.scoring import METRICS, batched, check_names, digest, prepared, score_table
 from captum_astro.astro.settings import Setting
 from captum_astro.astro.suffix import Cut, Suffix
+from captum_astro.astro.vita import ViTA
 from captum_astro.attr._channels import ChannelMaps, channel_maps, find_tap
 from captum_astro.attr._target import output_seed
-from captum_astro.data.human import HumanSample, prepare_heatmap
+from captum_astro.capture.identity import check_eval
+from captum_astro.data.human import HumanSample
 from captum_astro.functional.astrocyte import Modulation
 from captum_astro.functional.grad_cam import grad_cam, grad_cam_plus_plus
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.models.loading import ModelInput
 
+Key = tuple[str | None, Token]  # the layer, and the token that is watched
 CAMS = {"TokenGradCAM": grad_cam, "TokenGradCAMPlusPlus": grad_cam_plus_plus}
 
 
@@ -69,17 +73,19 @@ def search(
     if not settings or batch_size < 1 or rows < 1:
         raise ValueError("search needs at least one setting, and batch_size and rows of at least 1.")
     scorer = _Scorer(model, settings, tuple(methods), tuple(metrics), cam_layer, size, rows)
+    check_eval(model)
     run = {"methods": list(methods), "metrics": list(metrics), "batch_size": batch_size, "size": scorer.size}
+    run |= {"cam_layer": scorer.cam_layer, **scorer.input}
     store = Store(out, model, settings, run)
     number = count = 0
     for batch in batched(samples, batch_size):
-        if not store.has(number):
+        if not store.has(number, [digest(sample) for sample in batch]):
             store.add(number, scorer.score(batch, count))
         number, count = number + 1, count + len(batch)
         if done is not None:
             done(count)
-    if not count:
-        raise ValueError("There is no sample.")
+    if count < 2:
+        raise ValueError(f"There is {count or 'no'} sample: one half chooses, the other reports. Two are the least.")
     return store.results(number)
 
 
@@ -99,27 +105,30 @@ class _Scorer:
         self._model, self._methods, self._metrics, self._rows = model, methods, metrics, rows
         self._input = ModelInput(model)
         self._layout, self._tap = find_tap(model, cam_layer)
+        self.cam_layer = next(name for name, module in model.named_modules() if module is self._tap.module)
+        self.input = self._input.described
         self.size = self._input.size if size is None else size
-        # settings of one layer and one form of rescaling run together
-        self._groups: dict[tuple[str | None, str], list[tuple[int, Setting]]] = {}
+        # settings of one layer, token and form of rescaling run together
+        self._groups: dict[tuple[Key, str], list[tuple[int, Setting]]] = {}
         for number, setting in enumerate(settings):
-            self._groups.setdefault((setting.layer, setting.modulation.rescale), []).append((number, setting))
-        self._suffixes: dict[str | None, Suffix] = {}
+            key = (setting.layer, setting.token), setting.modulation.rescale
+            self._groups.setdefault(key, []).append((number, setting))
+        self._suffixes: dict[Key, Suffix] = {}
 
     def score(self, batch: list[HumanSample], first: int) -> pd.DataFrame:
         """One row for each sample, setting, method and metric."""
-        device = next(self._model.parameters()).device
-        images = torch.stack([self._input(sample.image) for sample in batch]).to(device)
-        human = torch.stack([prepare_heatmap(sample.human, self.size) for sample in batch]).to(device)
-        suffixes = {layer: self._suffix(layer, images) for layer, _ in self._groups}
+        like = next(self._model.parameters())
+        images = torch.stack([self._input(sample.image) for sample in batch]).to(like)
+        human = prepared(batch, self.size)
+        suffixes = {key: self._suffix(key, images) for key, _ in self._groups}
         with torch.no_grad(), _kept(suffixes) as kept:
             target = self._model(images).argmax(-1)
         tables = [self._scored(self._cams(self._model, images, target), [PLAIN], batch, human, target, first)]
-        for (layer, _), group in self._groups.items():
-            suffix, step = suffixes[layer], max(1, self._rows // len(batch))
+        for (key, _), group in self._groups.items():
+            suffix, step = suffixes[key], max(1, self._rows // len(batch))
             for start in range(0, len(group), step):
                 part = group[start : start + step]
-                many = suffix.modulated(kept.get(layer), [setting.modulation for _, setting in part])
+                many = suffix.modulated(kept.get(key), [setting.modulation for _, setting in part])
                 seen = self._cams(many, images, target.repeat(len(part)))
                 tables.append(self._scored(seen, [n for n, _ in part], batch, human, target, first))
         return pd.concat(tables, ignore_index=True)
@@ -144,27 +153,30 @@ class _Scorer:
             maps[method] = seen.shaped(cam, cam.new_zeros(1, 1, self.size, self.size), "pixels")[:, 0]
         return score_table(batch, first, numbers, maps, human, self._metrics, seen.output, target)
 
-    def _suffix(self, layer: str | None, images: torch.Tensor) -> Suffix:
+    def _suffix(self, key: Key, images: torch.Tensor) -> Suffix:
         """The deepest cut that leaves the result as it is, tried on two images under no modulation."""
-        if layer not in self._suffixes:
-            self._suffixes[layer] = self._tried(layer, images[:2])
-        return self._suffixes[layer]
+        if key not in self._suffixes:
+            self._suffixes[key] = self._tried(key, images[:2])
+        return self._suffixes[key]
 
-    def _tried(self, layer: str | None, images: torch.Tensor) -> Suffix:
+    def _tried(self, key: Key, images: torch.Tensor) -> Suffix:
+        layer, token = key
+        with torch.no_grad():
+            ViTA(self._model, layer=layer, token=token)(images)  # refuses what cannot be modulated
         cuts: tuple[Cut, ...] = ("layer", "block")
         for cut in cuts:
-            suffix = Suffix(self._model, layer, cut)
-            with torch.no_grad(), _kept({layer: suffix}) as kept:
+            suffix = Suffix(self._model, layer, cut, token)
+            with torch.no_grad(), _kept({key: suffix}) as kept:
                 target = self._model(images).argmax(-1)
             expected = self._cams(self._model, images, target)
             try:
-                model = suffix.modulated(kept.get(layer), [Modulation(alpha=1, beta=1)] * 3)
+                model = suffix.modulated(kept.get(key), [Modulation(alpha=1, beta=1)] * 3)
                 found = self._cams(model, images, target.repeat(3))
             except (RuntimeError, ValueError, AssertionError, IndexError, UnsupportedModelError):
                 continue
             if _agree(found.output, expected.output) and _agree(found.gradient, expected.gradient):
                 return suffix
-        return Suffix(self._model, layer, "none")
+        return Suffix(self._model, layer, "none", token)
 
 
 def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -174,16 +186,16 @@ def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def _kept(suffixes: dict[str | None, Suffix]) -> Iterator[dict[str | None, torch.Tensor]]:
+def _kept(suffixes: dict[Key, Suffix]) -> Iterator[dict[Key, torch.Tensor]]:
     """Keeps what the blocks with the layers are given in a plain pass."""
-    found: dict[str | None, torch.Tensor] = {}
+    found: dict[Key, torch.Tensor] = {}
     with contextlib.ExitStack() as undo:
-        for layer, suffix in suffixes.items():
+        for key, suffix in suffixes.items():
             module = suffix.enters()
             if module is not None:
-                undo.callback(module.register_forward_pre_hook(partial(_keep, found, layer)).remove)
+                undo.callback(module.register_forward_pre_hook(partial(_keep, found, key)).remove)
         yield found
 
 
-def _keep(found: dict[str | None, torch.Tensor], layer: str | None, module: nn.Module, arguments: Any) -> None:
-    found[layer] = arguments[0].detach()
+def _keep(found: dict[Key, torch.Tensor], key: Key, module: nn.Module, arguments: Any) -> None:
+    found[key] = arguments[0].detach()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from captum_astro.astro.astrocytic_linear import Token
 from captum_astro.functional.astrocyte import Counter, Modulation, Rescale
 
 
@@ -17,15 +18,17 @@ class Setting:
     Attributes:
         modulation: The rule.
         layer: The dotted path of the linear layer; None for the output projection of the first attention.
+        token: What is watched, as in `captum_astro.ViTA`.
     """
 
     modulation: Modulation
     layer: str | None = None
+    token: Token = "auto"
 
     @property
     def keywords(self) -> dict[str, Any]:
         """What `captum_astro.ViTA` takes after the model."""
-        return {**vars(self.modulation), "layer": self.layer}
+        return {**vars(self.modulation), "layer": self.layer, "token": self.token}
 
 
 def grid(

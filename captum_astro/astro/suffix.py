@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from captum_astro.astro.astrocytic_linear import watched_token
-from captum_astro.astro.vita import find_layer, has_class_token
+from captum_astro.astro.astrocytic_linear import Token, watched_token
+from captum_astro.astro.layers import find_layer, has_class_token
 from captum_astro.functional.astrocyte import Modulation, modulation_factors, rescaled
 from captum_astro.layouts.unwrap import unwrapped
 
@@ -28,14 +27,15 @@ class Suffix:
     Args:
         model: The model.
         layer: The linear layer, as `captum_astro.ViTA` takes it.
+        token: What is watched, as in `captum_astro.ViTA`.
         cut: ``"layer"``, or ``"block"`` where the layer's output must have the batch in front, or ``"none"``.
     """
 
-    def __init__(self, model: nn.Module, layer: str | None, cut: Cut) -> None:
+    def __init__(self, model: nn.Module, layer: str | None, cut: Cut, token: Token = "auto") -> None:
         self._model = unwrapped(model)
         self.layer = find_layer(self._model, layer)
         self._linear: Any = self._model.get_submodule(self.layer)
-        self._token = "cls" if has_class_token(self._model) else "mean"
+        self._token = token if token != "auto" else "cls" if has_class_token(self._model) else "mean"
         self._block = _block_of(self._model, self.layer) if cut != "none" else None
         self._cut: Cut = cut if self._block is not None else "none"
 
@@ -66,7 +66,7 @@ class Suffix:
         parts = watched.split(spread) if self._cut != "layer" else [watched] * many
         factors = torch.stack([modulation_factors(p, m) for p, m in zip(parts, modulations, strict=True)])
         tokens = tokens.reshape(-1, spread, *tokens.shape[1:])
-        changed = F.linear(tokens * factors[:, :, None], self._linear.weight, self._linear.bias)
+        changed = self._linear.forward(tokens * factors[:, :, None])
         form = modulations[0].rescale
         if form != "none":
             like = plain.reshape(tokens.shape[0], spread, -1, plain.shape[-1])

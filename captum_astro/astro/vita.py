@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,17 +12,16 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from captum_astro.astro.astrocytic_linear import Token, modulate
+from captum_astro.astro.layers import find_layer, has_class_token, linear_at
 from captum_astro.astro.layout import with_modulated
 from captum_astro.functional.astrocyte import Counter, Modulation, Rescale
-from captum_astro.layouts.base import Layout, adapted, layout_for, register_layout
+from captum_astro.layouts.base import Layout, layout_for, register_layout
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, Linear, Modulated
 from captum_astro.layouts.unwrap import unwrapped
 
-# kept here, not on the module: a model may be copied while it is modulated
 _LOCK = threading.Lock()
-_HOOKS: dict[ViTA, list[RemovableHandle]] = {}
-_LAYOUTS: dict[tuple[ViTA, int], AbstractContextManager[None]] = {}
+_HOOKS: dict[ViTA, list[RemovableHandle]] = {}  # not on the module, which may be copied while it is open
+_SUSPENDED: set[int] = set()  # threads in which no astrocyte acts
 
 
 class ViTA(nn.Module):
@@ -32,9 +31,11 @@ class ViTA(nn.Module):
     thread, the model itself is modulated; after it the model is as it was, bit for bit. No weight is touched or copied.
 
     Astrocytes watch the class token of each image at the layer's input, or the mean of its tokens where a model has
-    none (for windowed attention, over all windows of the image), and keep no state between images. Under ``k < tau`` or
+    none at the front (for windowed attention, over all windows of the image; for a model without a layout always, as
+    its tokens are not known), and keep no state between images. Under ``k < tau`` or
     ``alpha == beta == 1`` the output is the model's own, bit for bit. The modulated model is made for explanation, not
-    for classification: its predictions differ.
+    for classification: its predictions differ. On several devices wrap it, ``DataParallel(ViTA(model))``: a context
+    does not reach the threads of a ``DataParallel`` inside it.
 
     Source: arXiv 2505.21513, Eq. 4 to 9, as far as known; `captum_astro.functional.astrocyte` has the equations and
     `Modulation` what is open about them.
@@ -91,10 +92,24 @@ class ViTA(nn.Module):
         if token not in ("auto", "cls", "mean"):
             raise ValueError(f"token is 'auto', 'cls' or 'mean', not {token!r}.")
         self.token = token if token != "auto" else "cls" if has_class_token(self.model) else "mean"
+        for other in self.model.modules():
+            if isinstance(other, ViTA) and other.linear is self.linear:
+                raise ValueError(f"{self.layer} is modulated already. Choose another layer for the second ViTA.")
+        self.training = self.model.training
         # by thread, as hooks are seen by all of them: how often it is open, how many images run, whether the layer did
         self._open: dict[int, int] = {}
         self._images: dict[int, int] = {}
         self._ran: set[int] = set()
+        self._everywhere = False
+
+    @property
+    def linear(self) -> nn.Linear:
+        """The layer that is modulated.
+
+        Raises:
+            TypeError: If the model has something else in its place by now.
+        """
+        return linear_at(self.model, self.layer)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The modulated model's output."""
@@ -102,39 +117,56 @@ class ViTA(nn.Module):
             return self.model(*args, **kwargs)
 
     def __enter__(self) -> ViTA:
-        thread = threading.get_ident()
+        thread, linear = threading.get_ident(), self.linear
+        for hook in linear._forward_hooks.values():
+            other = getattr(hook, "__self__", None)
+            if isinstance(other, ViTA) and other is not self and other._acts():
+                raise ValueError(f"{self.layer} is modulated already, by another ViTA that is open.")
         with _LOCK:
             if not self._open:
-                _HOOKS[self] = self._hook()
+                _HOOKS[self] = self._hook(linear)
             self._open[thread] = self._open.get(thread, 0) + 1
-            first = self._open[thread] == 1
-        layout = _layout_of(self.model) if first else None
-        if layout is not None:
-            _LAYOUTS[self, thread] = adapted(layout.model, lambda found: with_modulated(found, self))
-            _LAYOUTS[self, thread].__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         thread = threading.get_ident()
         with _LOCK:
+            if thread not in self._open:
+                raise RuntimeError("This ViTA was opened in another thread, and must be closed there.")
             self._open[thread] -= 1
             if self._open[thread]:
                 return
             del self._open[thread]
             if not self._open:
-                for handle in _HOOKS.pop(self):
+                for handle in _HOOKS.pop(self, []):
                     handle.remove()
-        layout = _LAYOUTS.pop((self, thread), None)
-        if layout is not None:
-            layout.__exit__(None, None, None)
 
-    def _hook(self) -> list[RemovableHandle]:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy of an open one is a copy of the modulated model: open for good, in every thread."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._everywhere = self._everywhere or bool(self._open)
+
+    def _replicate_for_data_parallel(self) -> ViTA:
+        replica: ViTA = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        replica._open, replica._images, replica._ran = {}, {}, set()
+        return replica
+
+    def adapt_layout(self, layout: Layout) -> Layout:
+        """What the modulated model's layers are, in a thread where it is open."""
+        return with_modulated(layout, self) if self._acts() else layout
+
+    def _acts(self) -> bool:
+        thread = threading.get_ident()
+        return (self._everywhere or thread in self._open) and thread not in _SUSPENDED
+
+    def _hook(self, linear: nn.Linear) -> list[RemovableHandle]:
+        entries = {id(module): module for module in (self.model, *_stems(self.model))}
         return [
-            self.model.register_forward_pre_hook(self._count, with_kwargs=True),
+            *(module.register_forward_pre_hook(self._count, with_kwargs=True) for module in entries.values()),
             self.model.register_forward_hook(self._demand),
             self.model.register_forward_hook(self._forget, always_call=True),
             # first, so that others see what it gives
-            self.model.get_submodule(self.layer).register_forward_hook(self._modulate, prepend=True),
+            linear.register_forward_hook(self._modulate, prepend=True),
         ]
 
     def extra_repr(self) -> str:
@@ -142,17 +174,16 @@ class ViTA(nn.Module):
         return f"layer={self.layer!r}, token={self.token!r}, {self.modulation}"
 
     def _count(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if threading.get_ident() in self._open:
-            first = next((x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)), None)
-            if first is not None and first.ndim:
-                self._images[threading.get_ident()] = len(first)
+        first = next((x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)), None)
+        if self._acts() and first is not None and first.ndim:
+            self._images[threading.get_ident()] = len(first)
 
     def _demand(self, module: nn.Module, args: Any, output: Any) -> None:
-        thread = threading.get_ident()
-        if thread in self._open and thread not in self._ran:
+        if self._acts() and threading.get_ident() not in self._ran:
             raise UnsupportedModelError(
                 f"{self.layer} was not called: {type(self.model).__name__} reads its weight without running the layer, "
-                f"so it cannot be modulated. Choose another layer."
+                f"or was compiled before, so it cannot be modulated. Choose another layer, or the model as it was "
+                f"before torch.compile."
             )
 
     def _forget(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -160,11 +191,10 @@ class ViTA(nn.Module):
         self._ran.discard(threading.get_ident())
 
     def _modulate(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor | None:
-        thread = threading.get_ident()
-        if thread not in self._open:
+        if not self._acts():
             return None
-        self._ran.add(thread)
-        x, images = args[0], self._images.get(thread, len(args[0]))
+        self._ran.add(threading.get_ident())
+        x, images = args[0], self._images.get(threading.get_ident(), len(args[0]))
         if len(x) % images or (self.token == "cls" and len(x) != images):
             raise UnsupportedModelError(
                 f"{self.layer} is given {len(x)} rows for {images} images, which are not their "
@@ -174,66 +204,24 @@ class ViTA(nn.Module):
         return modulate(x, output, module, self.modulation, self.token, images)
 
 
-def find_layer(model: nn.Module, layer: nn.Module | str | None) -> str:
-    """The dotted path of a linear layer of the model.
-
-    Args:
-        model: The model, or a wrapper of it.
-        layer: The module, or its path in the model or in the model inside; None for the output projection of the first
-            attention.
-
-    Raises:
-        ValueError: If there is none, or more than one.
-        TypeError: If it is not linear.
-    """
-    modules = dict(model.named_modules())
-    first = _first_projection(model)
-    if layer is None:
-        paths, what = [first] if first is not None else [], "Which layer projects the first attention is not known."
-    elif isinstance(layer, str):
-        paths = [layer] if layer in modules else [name for name in modules if name.endswith("." + layer)]
-        what = f"{type(model).__name__} has {'several layers' if paths else 'no layer'} {layer!r}."
-    else:
-        paths = [name for name, module in modules.items() if module is layer]
-        what = f"The {type(layer).__name__} given as layer is not one of {type(model).__name__}'s."
-    if len(paths) != 1:
-        raise ValueError(what + (f" Its first attention projects by {first!r}." if first else " Pass layer=."))
-    found = modules[paths[0]]
-    if not isinstance(found, nn.Linear):
-        raise TypeError(f"{paths[0]} is a {type(found).__name__}; astrocytes modulate a torch.nn.Linear.")
-    return paths[0]
-
-
-def _first_projection(model: nn.Module) -> str | None:
-    layout = _layout_of(model)
-    if layout is None:
-        names: Iterator[str] = (name for name, _ in model.named_modules() if name.endswith("attn.proj"))
-        return next(names, None)
-    branches = (branch for stage in layout.stages for branch in stage.branches)
-    steps = next(branch for branch in branches if isinstance(branch, AttentionBranch)).steps
-    stored = {_storage(step) for step in steps if isinstance(step, Linear | Modulated)}
-    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    projections = (name for name, linear in linears.items() if _storage(linear) in stored)
-    # without a projection, the first layer that reads what attention gave
-    following = (name for name in linears if name.endswith("mlp.fc1"))
-    return next(projections, None) or next(following, None)
-
-
-def _storage(of: Any) -> int:
-    weight: torch.Tensor = of.module.weight if isinstance(of, Modulated) else of.weight
-    return weight.untyped_storage().data_ptr()
-
-
-def has_class_token(model: nn.Module) -> bool:
-    """Whether the model, or one inside it, puts a class token before its patches."""
-    return any(isinstance(getattr(module, "cls_token", None), nn.Parameter) for module in model.modules())
-
-
-def _layout_of(model: nn.Module) -> Layout | None:
+@contextlib.contextmanager
+def unmodulated() -> Iterator[None]:
+    """While open, in this thread, no astrocyte acts."""
+    thread = threading.get_ident()
+    if thread in _SUSPENDED:
+        yield
+        return
+    _SUSPENDED.add(thread)
     try:
-        return layout_for(model)
-    except UnsupportedModelError:
-        return None
+        yield
+    finally:
+        _SUSPENDED.discard(thread)
+
+
+def _stems(model: nn.Module) -> list[nn.Module]:
+    """What is given the images first, also when the model's parts are called one by one."""
+    stems = (getattr(module, "patch_embed", None) for module in model.modules())
+    return [stem for stem in stems if isinstance(stem, nn.Module)][:1]
 
 
 @register_layout(ViTA)

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from captum.attr import GradientAttribution
 from torch import nn
 
-from captum_astro.attr._inputs import block_numbers, channels_of, check_images, parts, run_model
-from captum_astro.attr._target import Output, chosen_scores, output_seed
+from captum_astro.attr._inputs import block_numbers, check_inputs, part_size, parts, run_model
+from captum_astro.attr._target import Output, chosen_scores, explained_positions, output_seed
+from captum_astro.attr._text import text_parts
 from captum_astro.capture.walk import Passed, Seed, Walker, walk
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout, layout_for
@@ -48,6 +49,47 @@ class Explanation(GradientAttribution):
     def get_name(cls) -> str:
         """The class name: Captum's default puts a space before every capital."""
         return cls.__name__
+
+    def _in_parts(
+        self,
+        inputs: TensorOrTuple,
+        target: Any,
+        additional_forward_args: Any,
+        internal_batch_size: int | None,
+        attribute_to: AttributeTo,
+        model: nn.Module,
+        layout: Layout | None,
+        explain: Callable[[torch.Tensor, Any, list[Any]], torch.Tensor],
+    ) -> TensorOrTuple:
+        """Explain a batch: some images at a time, or texts of one length at a time.
+
+        Args:
+            inputs: What the user gave, as are the four that follow.
+            target: Of each sample.
+            additional_forward_args: What the model takes besides.
+            internal_batch_size: How many at a time.
+            attribute_to: The form asked for.
+            model: The module that is run.
+            layout: Of the model that is explained, if it has one.
+            explain: Gives the attributions of some inputs, for their target and what follows them.
+        """
+        if attribute_to not in ("input", "pixels", "grid", "tokens"):
+            raise ValueError(f"attribute_to is 'input', 'pixels', 'grid' or 'tokens', not {attribute_to!r}.")
+        given: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
+        check_inputs(given, model, layout, attribute_to)
+        if layout is not None and layout.reads_text:
+            step = part_size(internal_batch_size, len(given))
+            dtype, longest = next(model.parameters()).dtype, given.shape[1]
+            rows: dict[int, torch.Tensor] = {}
+            for samples, texts, wanted, arguments in text_parts(layout, given, target, additional_forward_args, step):
+                missing = longest - texts.shape[1]
+                found = explain(texts, wanted, arguments).to(dtype)
+                rows |= zip(samples, F.pad(found, (0, missing) * (found.ndim - 1)), strict=True)
+            attributions = torch.stack([rows[sample] for sample in range(len(given))])
+        else:
+            images = parts(given, target, additional_forward_args, internal_batch_size)
+            attributions = torch.cat([explain(*part) for part in images])
+        return (attributions,) if isinstance(inputs, tuple) else attributions
 
 
 class TokenWalker(Walker):
@@ -90,25 +132,22 @@ class TokenAttribution(Explanation):
         then: SecondPass | None = None,
     ) -> TensorOrTuple:
         """Run the method on a batch, in parts if asked, and bring its tokens into the form asked for."""
-        check_form(attribute_to)
-        images: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         model = unwrapped(self.forward_func)
         layout = layout_for(model)
-        check_images(images, model, channels_of(model, layout))
         blocks = block_numbers(layers, layout.stages[-1].block + 1)
-        maps = []
-        for part, wanted, arguments in parts(images, target, additional_forward_args, internal_batch_size):
+
+        def explain(part: torch.Tensor, wanted: Any, arguments: list[Any]) -> torch.Tensor:
             chosen = walker(layout)
-            forward = partial(run_model, model, part, arguments)
             seed = partial(output_seed, target=wanted, kind=output)
             passed = walk(
                 layout,
                 model,
-                forward,
+                partial(run_model, model, part, arguments),
                 chosen,
                 seed=seed if self.needs_gradient else None,
                 blocks=blocks,
                 stream_gradients=stream_gradients,
+                explained=partial(explained_positions, target=wanted),
             )
             if then is not None:
                 then(chosen, model, layout, partial(run_model, model, part, arguments, widened=True), seed)
@@ -117,25 +156,23 @@ class TokenAttribution(Explanation):
             if not chosen.tokens.flatten(1).any(1).all():
                 warnings.warn(
                     f"{self.get_name()} gives a map that is zero everywhere: no layer has a positive term, or the "
-                    f"gradient is "
-                    f"zero, as that of the probability of a class that is certain.",
-                    stacklevel=3,
+                    f"gradient is zero, as that of the probability of a class that is certain.",
+                    stacklevel=6,
                 )
-            maps.append(_shaped(chosen.tokens, layout, passed, part, attribute_to))
+            if layout.reads_text:
+                return chosen.tokens
+            return _shaped(chosen.tokens, layout, passed, part, attribute_to)
+
+        attributions = self._in_parts(
+            inputs, target, additional_forward_args, internal_batch_size, attribute_to, model, layout, explain
+        )
         if self.needs_gradient and output == "probability" and getattr(layout.model, "num_classes", None) == 0:
             warnings.warn(
                 f"{type(layout.model).__name__} has no classifier (num_classes=0): the softmax of its features is "
                 f"not a probability. Pass output='logit' to explain one feature.",
                 stacklevel=4,
             )
-        attributions = torch.cat(maps)
-        return (attributions,) if isinstance(inputs, tuple) else attributions
-
-
-def check_form(attribute_to: str) -> None:
-    """Refuse an unknown form of the result."""
-    if attribute_to not in ("input", "pixels", "grid", "tokens"):
-        raise ValueError(f"attribute_to is 'input', 'pixels', 'grid' or 'tokens', not {attribute_to!r}.")
+        return attributions
 
 
 def _shaped(

@@ -85,7 +85,7 @@ def channel_maps(
         partial(run_model, model, images, arguments),
         seed,
     )
-    image_size = seen or (images.shape[-2], images.shape[-1])
+    image_size = seen or (1 if images.ndim == 2 else images.shape[-2], images.shape[-1])
     grid, prefix = _positions(activation, tap.module, layout, model, image_size)
     flat, slopes = (_flat(x, tap.module, model)[:, prefix:] for x in (activation, gradient))
     if (slopes == 0).flatten(1).all(1).any():

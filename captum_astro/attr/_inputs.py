@@ -47,14 +47,35 @@ def channels_of(model: nn.Module, layout: Layout | None) -> int | None:
     return channels if plain and isinstance(channels, int) else None
 
 
-def check_images(images: Any, model: nn.Module, channels: int | None) -> None:
+def check_inputs(inputs: Any, model: nn.Module, layout: Layout | None, attribute_to: str) -> None:
     """Refuse what no method can explain, and warn of a model whose output is random.
 
     Args:
-        images: What the user gave.
+        inputs: What the user gave: images, or token ids where the layout reads text.
         model: The module that will be run.
-        channels: How many it takes, if that is known.
+        layout: Of the model that is explained, if it has one.
+        attribute_to: The form asked for.
     """
+    if layout is not None and layout.reads_text:
+        _check_text(inputs, attribute_to)
+    else:
+        _check_images(inputs, model, channels_of(model, layout))
+    if any(module.training and is_random(module) for module in model.modules()):
+        warnings.warn("The model is in train mode, so its output is random. Call model.eval() first.", stacklevel=6)
+
+
+def _check_text(inputs: Any, attribute_to: str) -> None:
+    if not isinstance(inputs, torch.Tensor):
+        raise AssertionError(
+            f"`inputs` must be one tensor of token ids, or a tuple with one; {type(inputs).__name__} was given."
+        )
+    if inputs.ndim != 2 or inputs.is_floating_point() or inputs.dtype == torch.bool or inputs.numel() == 0:
+        raise ValueError(f"Token ids are integers (B, n); {inputs.dtype} {tuple(inputs.shape)} was given.")
+    if attribute_to not in ("input", "tokens"):
+        raise ValueError(f"Text has no {attribute_to}: use attribute_to='tokens', which gives (B, n).")
+
+
+def _check_images(images: Any, model: nn.Module, channels: int | None) -> None:
     if not isinstance(images, torch.Tensor):
         raise AssertionError(
             f"`inputs` must be one tensor of images, or a tuple with one; {type(images).__name__} was given. "
@@ -68,8 +89,6 @@ def check_images(images: Any, model: nn.Module, channels: int | None) -> None:
         raise ValueError(f"{type(model).__name__} takes {channels} channels; the images have {images.shape[1]}.")
     if not torch.isfinite(images).all():
         raise ValueError("The images contain NaN or infinite values.")
-    if any(module.training and is_random(module) for module in model.modules()):
-        warnings.warn("The model is in train mode, so its output is random. Call model.eval() first.", stacklevel=5)
 
 
 def block_numbers(layers: Iterable[int] | slice | None, blocks: int) -> set[int] | None:
@@ -101,9 +120,7 @@ def parts(
         ValueError: If the parts would be empty.
     """
     batch = images.shape[0]
-    step = batch if internal_batch_size is None else internal_batch_size
-    if not isinstance(step, int) or step < 1:
-        raise ValueError(f"internal_batch_size is a whole number, at least 1, not {internal_batch_size}.")
+    step = part_size(internal_batch_size, batch)
     extra = _format_additional_forward_args(additional_forward_args) or ()
     for start in range(0, batch, step):
         samples = slice(start, min(start + step, batch))
@@ -111,7 +128,19 @@ def parts(
         yield images[samples].detach(), select_samples(target, samples, batch), arguments
 
 
-def select_samples(value: Any, samples: slice, batch: int) -> Any:
+def part_size(internal_batch_size: int | None, batch: int) -> int:
+    """How many samples at a time.
+
+    Raises:
+        ValueError: If the parts would be empty.
+    """
+    step = batch if internal_batch_size is None else internal_batch_size
+    if not isinstance(step, int) or step < 1:
+        raise ValueError(f"internal_batch_size is a whole number, at least 1, not {internal_batch_size}.")
+    return step
+
+
+def select_samples(value: Any, samples: slice | list[int], batch: int) -> Any:
     """The part of a target or of an additional forward argument that belongs to some samples.
 
     Args:
@@ -120,7 +149,7 @@ def select_samples(value: Any, samples: slice, batch: int) -> Any:
         batch: How many there are in all.
     """
     if isinstance(value, list) and len(value) == batch:
-        return value[samples]
+        return value[samples] if isinstance(samples, slice) else [value[sample] for sample in samples]
     if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == batch and batch > 1:
         return value[samples]
     return value

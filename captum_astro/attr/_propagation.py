@@ -10,8 +10,8 @@ import torch
 from captum.log import log_usage
 from torch import nn
 
-from captum_astro.attr._base import AttributeTo, Explanation, TensorOrTuple, check_form
-from captum_astro.attr._inputs import channels_of, check_images, parts, run_model
+from captum_astro.attr._base import AttributeTo, Explanation, TensorOrTuple
+from captum_astro.attr._inputs import run_model
 from captum_astro.attr._target import Output, output_seed
 from captum_astro.capture.input_relevance import Arrived, propagate
 from captum_astro.layouts.base import Layout, layout_for
@@ -48,13 +48,10 @@ class PropagationAttribution(Explanation):
         times_input: bool,
     ) -> TensorOrTuple:
         """Run the method on a batch, in parts if asked."""
-        check_form(attribute_to)
-        images: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         model = unwrapped(self.forward_func)
         layout = layout_for(model)
-        check_images(images, model, channels_of(model, layout))
-        maps = []
-        for part, wanted, arguments in parts(images, target, additional_forward_args, internal_batch_size):
+
+        def explain(part: torch.Tensor, wanted: Any, arguments: list[Any]) -> torch.Tensor:
             arrived = propagate(
                 model,
                 layout,
@@ -64,9 +61,12 @@ class PropagationAttribution(Explanation):
                 partial(output_seed, target=wanted, kind=output),
                 times_input,
             )
-            maps.append(_shaped(arrived, layout, attribute_to).to(part.dtype).contiguous())
-        attributions = torch.cat(maps)
-        return (attributions,) if isinstance(inputs, tuple) else attributions
+            found = _shaped(arrived, layout, attribute_to)
+            return found if layout.reads_text else found.to(part.dtype).contiguous()
+
+        return self._in_parts(
+            inputs, target, additional_forward_args, internal_batch_size, attribute_to, model, layout, explain
+        )
 
 
 class InputTimesGradient(PropagationAttribution):
@@ -120,12 +120,11 @@ def _run(model: nn.Module, arguments: list[Any], widened: bool, images: torch.Te
 
 
 def _shaped(arrived: Arrived, layout: Layout, attribute_to: AttributeTo) -> torch.Tensor:
+    if attribute_to == "tokens" or arrived.image is None:
+        return arrived.tokens
     if attribute_to == "input":
         return arrived.image
     if attribute_to == "pixels":
         return arrived.image.sum(1, keepdim=True)
-    assert arrived.tokens is not None
-    if attribute_to == "tokens":
-        return arrived.tokens
     grid = layout.grid(*arrived.image_size)
     return arrived.tokens[:, layout.num_prefix_tokens :].reshape(-1, 1, *grid)

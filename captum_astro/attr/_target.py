@@ -53,6 +53,16 @@ def _probability_seed(logits: torch.Tensor, one_hot: torch.Tensor) -> Seed:
     return Seed(explained * (one_hot - others.softmax(-1)), scale)
 
 
+def explained_positions(output: torch.Tensor, target: Any) -> torch.Tensor:
+    """Which rows of an output ``(B, n, classes)`` hold the explained number: weights ``(B, n)``.
+
+    Raises:
+        AssertionError: If the target's form is not one of Captum's, or leaves more than one number a sample.
+        IndexError: If it is out of range.
+    """
+    return (output_seed(output, target, "logit").gradient != 0).any(-1).to(output)
+
+
 def chosen_scores(score: torch.Tensor, target: Any) -> torch.Tensor:
     """The one number of each sample that is explained, ``(B,)``.
 

@@ -10,6 +10,7 @@ from torch import nn
 from captum_astro.attr._base import AttributeTo, TensorOrTuple
 from captum_astro.attr._propagation import PropagationAttribution
 from captum_astro.capture.relevance_rules import Relevance
+from captum_astro.layouts.base import layout_for
 
 
 class LRP(PropagationAttribution):
@@ -38,7 +39,7 @@ class LRP(PropagationAttribution):
     source = "Chefer et al., CVPR 2021, arXiv 2012.09838; Montavon et al., 2017"
 
     def _mode(self, model: nn.Module) -> Relevance:
-        return Relevance(model, lambda: None)
+        return Relevance(model, lambda: None, from_pixels=not layout_for(model).reads_text)
 
     @log_usage(part_of_slo=True)
     def attribute(

@@ -9,9 +9,8 @@ import torch
 from captum.log import log_usage
 from torch import nn
 
-from captum_astro.attr._base import AttributeTo, Explanation, TensorOrTuple, check_form
+from captum_astro.attr._base import AttributeTo, Explanation, TensorOrTuple
 from captum_astro.attr._channels import channel_maps, find_tap
-from captum_astro.attr._inputs import channels_of, check_images, parts
 from captum_astro.attr._target import Output, output_seed
 from captum_astro.functional.grad_cam import grad_cam
 from captum_astro.layouts.unwrap import unwrapped
@@ -85,19 +84,19 @@ class TokenGradCAM(Explanation):
             ValueError: If an argument is not one of its values, the images cannot be explained, or no gradient
                 arrives at the patches of this layer.
         """
-        check_form(attribute_to)
-        images: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         model = self._explained()
         layout, tap = find_tap(model, self.layer)
-        check_images(images, model, channels_of(model, layout))
-        maps = []
-        for part, given, arguments in parts(images, target, additional_forward_args, internal_batch_size):
+
+        def explain(part: torch.Tensor, given: Any, arguments: list[Any]) -> torch.Tensor:
             wanted = self._wanted(part, given, arguments)
             seen = channel_maps(model, layout, tap, part, arguments, partial(output_seed, target=wanted, kind=output))
             cam = self._cam(seen.activation, seen.gradient, relu_attributions)
-            maps.append(seen.shaped(cam, part, attribute_to))
-        attributions = torch.cat(maps)
-        return (attributions,) if isinstance(inputs, tuple) else attributions
+            text = layout is not None and layout.reads_text
+            return cam if text else seen.shaped(cam, part, attribute_to)
+
+        return self._in_parts(
+            inputs, target, additional_forward_args, internal_batch_size, attribute_to, model, layout, explain
+        )
 
     def _explained(self) -> nn.Module:
         """The module that is run."""

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from captum_astro.astro.vita import ViTA
+from captum_astro.astro.vita import ViTA, unmodulated
 from captum_astro.attr._inputs import run_model
 from captum_astro.attr.token_grad_cam import TokenGradCAM
+from captum_astro.capture.guard import undisturbed
 from captum_astro.functional.grad_cam import grad_cam_plus_plus
 from captum_astro.layouts.unwrap import unwrapped
 
@@ -18,7 +19,8 @@ class ViTAGradCAM(TokenGradCAM):
     """Grad-CAM of the modulated model, for the class that the model itself sees.
 
     Without a ``target``, each image's class is the unmodulated model's first choice, which costs one more forward pass:
-    astrocytes are there to explain, not to classify.
+    astrocytes are there to explain, not to classify. Under `captum.attr.NoiseTunnel` give the target, or each noisy
+    copy is explained for its own.
 
     Source: ViTA, arXiv 2505.21513; `captum_astro.astro.ViTA` says what of it is known. Grad-CAM: arXiv 1610.02391.
 
@@ -63,8 +65,9 @@ class ViTAGradCAM(TokenGradCAM):
     def _wanted(self, images: torch.Tensor, target: Any, arguments: list[Any]) -> Any:
         if target is not None:
             return target
-        with torch.no_grad():
-            return run_model(self.vita.model, images, arguments).argmax(-1)
+        model = self.vita.model
+        with unmodulated(), undisturbed(model), torch.no_grad():
+            return run_model(model, images, arguments).argmax(-1)
 
 
 class ViTAGradCAMPlusPlus(ViTAGradCAM):

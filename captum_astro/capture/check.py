@@ -89,7 +89,7 @@ def check(model: nn.Module, inputs: torch.Tensor) -> Report:
 
     Args:
         model: A model with a layout, or a wrapper of one.
-        inputs: Images ``(B, C, H, W)`` that the model takes.
+        inputs: Images ``(B, C, H, W)`` or token ids ``(B, n)`` that the model takes.
 
     Returns:
         A report, with ``ok`` and an entry for each layer.
@@ -106,7 +106,9 @@ def check(model: nn.Module, inputs: torch.Tensor) -> Report:
     model = unwrapped(model)
     layout = layout_for(model)
     walker = _Checker()
-    passed = walk(layout, model, lambda: model(inputs.detach()), walker, seed=_largest_output, verify=False)
+    passed = walk(
+        layout, model, lambda: model(inputs.detach()), walker, seed=_largest_output, explained=_position, verify=False
+    )
     walker.found.reverse()
     if layout.pooling is not None:
         readout = f"{type(layout.pooling.branch.module).__name__} over {walker.read} queries"
@@ -128,6 +130,10 @@ def _largest_output(output: torch.Tensor) -> Seed:
     flat = output.flatten(1)
     gradient = torch.zeros_like(flat).scatter_(1, flat.argmax(1, keepdim=True), 1)
     return Seed(gradient.reshape(output.shape), flat.new_ones(len(flat)))
+
+
+def _position(output: torch.Tensor) -> torch.Tensor:
+    return (_largest_output(output).gradient != 0).any(-1).to(output)
 
 
 class _Checker:

@@ -123,14 +123,15 @@ class SpotCheck:
         """Compare the pooled vector with what the layout says it is, and note which final tokens are read.
 
         Args:
-            weights: The read-out over the final tokens, or over the queries of a pooling head.
+            weights: The read-out over the final tokens, or over the queries of a pooling head, ``(B, n)``.
             final: The final stream, ``(B, n, d)``.
             pooling: What was captured of a pooling head.
             seen: The final tokens after the last norm, and the pooled vector, where the layout has taps for them.
         """
         if pooling is not None:
             assert self._layout.pooling is not None
-            self._read = torch.arange(final.shape[1]) >= self._layout.pooling.first_token
+            first = self._layout.pooling.first_token
+            self._read = (torch.arange(final.shape[1], device=final.device) >= first).expand(len(final), -1)
             lowest, name = _lowest(final.dtype, pooling.attention.value.dtype), pooling.branch.name
             self._note(f"The value projection of {name}", value_error(pooling), lowest)
             if "pooled" in seen:
@@ -140,13 +141,13 @@ class SpotCheck:
         self._read = weights != 0
         if {"normalised", "pooled"} <= set(seen):
             normalised, found = widen(seen["normalised"]), widen(seen["pooled"])
-            expected = torch.einsum("n,bnd->bd", weights.to(normalised), normalised)
+            expected = torch.einsum("bn,bnd->bd", weights.to(normalised), normalised)
             if found.shape == expected.shape:
                 self._note("The pooled vector", _relative(found, expected, expected, final.dtype), final.dtype)
 
     def readout_gradient(self, gradient: torch.Tensor) -> None:
         """Note which final tokens the output really depends on."""
-        self._reached = (gradient != 0).any(-1).any(0)
+        self._reached = (gradient != 0).any(-1)
 
     def problem(self) -> str | None:
         """What was off, naming the layer; None if all agreed."""
@@ -159,7 +160,7 @@ class SpotCheck:
                     f"{model} does not hold for this model; captum_astro.check compares every layer."
                 )
         if self._read is not None and self._reached is not None:
-            unread = (self._reached.cpu() & ~self._read).nonzero().flatten().tolist()
+            unread = (self._reached & ~self._read).any(0).nonzero().flatten().tolist()
             if unread:
                 return (
                     f"The output depends on final tokens {unread[:5]}, which the layout of {model} does not read. "
@@ -177,6 +178,16 @@ def is_random(module: torch.nn.Module) -> bool:
     if isinstance(module, torch.nn.modules.dropout._DropoutNd):
         return module.p > 0
     return isinstance(module, DropPath | PatchDropout | torch.nn.modules.batchnorm._BatchNorm)
+
+
+def check_eval(model: torch.nn.Module) -> None:
+    """Refuse a model in train mode, whose scores would be random.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if any(module.training and is_random(module) for module in model.modules()):
+        raise ValueError(f"{type(model).__name__} is in train mode. Call model.eval() first.")
 
 
 def _lowest(*dtypes: torch.dtype) -> torch.dtype:

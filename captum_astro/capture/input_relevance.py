@@ -23,22 +23,22 @@ class Arrived:
     """What the backward pass brought.
 
     Attributes:
-        image: At the pixels, ``(B, C, H, W)``.
-        tokens: At the tokens that enter the first block, summed over their channels, ``(B, n)``; None without a layout.
+        image: At the pixels, ``(B, C, H, W)``; None for text.
+        tokens: At the tokens that enter the first block, summed over their channels, ``(B, n)``.
         image_size: Of the image that the model itself was given.
     """
 
-    image: torch.Tensor
-    tokens: torch.Tensor | None
+    image: torch.Tensor | None
+    tokens: torch.Tensor
     image_size: tuple[int, int]
 
 
 def propagate(
     model: nn.Module,
-    layout: Layout | None,
+    layout: Layout,
     mode: AbstractContextManager[Any],
     forward: Callable[[torch.Tensor], torch.Tensor],
-    images: torch.Tensor,
+    inputs: torch.Tensor,
     seed: Callable[[torch.Tensor], Seed],
     times_input: bool,
 ) -> Arrived:
@@ -46,53 +46,56 @@ def propagate(
 
     Args:
         model: The module that ``forward`` runs.
-        layout: Of the model that is explained, if it has one.
+        layout: Of the model that is explained.
         mode: Puts the rules in place for the forward pass.
-        forward: Runs the model on images.
-        images: ``(B, C, H, W)``.
+        forward: Runs the model on inputs.
+        inputs: Images ``(B, C, H, W)``, or token ids ``(B, n)``.
         seed: Where the backward pass starts.
         times_input: The backward pass carries gradients, which are to be multiplied by what they belong to.
 
     Raises:
-        UnsupportedModelError: If the output does not depend on the image.
+        UnsupportedModelError: If the output does not depend on the input.
     """
     thread = threading.get_ident()
-    streams: list[torch.Tensor] = []
+    tokens: list[torch.Tensor] = []
     sizes: list[torch.Size] = []
 
-    def look(kept: list[Any], x: Any) -> None:
+    def look(module: nn.Module, arguments: Any) -> None:
         if threading.get_ident() == thread:
-            kept.append(x)
+            if not arguments[0].requires_grad:
+                arguments[0].requires_grad_(True)  # text: there is no gradient before the embedding
+            tokens.append(arguments[0])
 
-    handles = []
+    def measure(module: nn.Module, arguments: Any) -> None:
+        if threading.get_ident() == thread:
+            sizes.append(arguments[0].shape[-2:])
+
+    tap = layout.stages[0].stream
+    assert tap.at == "input"
     with (
         undisturbed(model),
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.autocast(images.device.type, enabled=False),  # divisions need the precision that the model has
+        torch.autocast(inputs.device.type, enabled=False),  # divisions need the precision that the model has
     ):
-        if layout is not None:
-            tap = layout.stages[0].stream
-            assert tap.at == "input"
-            handles.append(tap.module.register_forward_pre_hook(lambda m, a: look(streams, a[0])))
-            handles.append(layout.model.register_forward_pre_hook(lambda m, a: look(sizes, a[0].shape[-2:])))
+        handles = [tap.module.register_forward_pre_hook(look), layout.model.register_forward_pre_hook(measure)]
         try:
-            pixels = images.clone().requires_grad_(True)
+            given = inputs.clone().requires_grad_(not layout.reads_text)
             with mode:
-                output = forward(pixels)
+                output = forward(given)
         finally:
             for handle in handles:
                 handle.remove()
         start = seed(output.detach())
-        wanted = [pixels, *streams[:1]]
+        wanted = tokens[:1] if layout.reads_text else [given, *tokens[:1]]
         if not output.requires_grad:
-            raise UnsupportedModelError("The output does not depend on the image by a gradient.")
+            raise UnsupportedModelError("The output does not depend on the input by a gradient.")
         arrived = torch.autograd.grad(output, wanted, start.gradient.to(output), allow_unused=True)
     found = []
     for tensor, gradient in zip(wanted, arrived, strict=True):
         if gradient is None:
-            raise UnsupportedModelError("The output does not depend on the image by a gradient.")
+            raise UnsupportedModelError("The output does not depend on the input by a gradient.")
         scale = start.scale.to(widen(gradient)).reshape(-1, *[1] * (gradient.ndim - 1))
         found.append(widen(gradient) * scale * (widen(tensor.detach()) if times_input else 1))
-    size = tuple(sizes[0]) if sizes else tuple(images.shape[-2:])
-    return Arrived(found[0], found[1].sum(-1) if len(found) > 1 else None, (size[0], size[1]))
+    size = sizes[0]
+    return Arrived(None if layout.reads_text else found[0], found[-1].sum(-1), (size[0], size[1]))

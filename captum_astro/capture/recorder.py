@@ -58,6 +58,7 @@ class Recorder(TorchFunctionMode):
         self.stream_gradients: dict[int, torch.Tensor] = {}
         self._keep_gradients = keep_gradients
         self.image_size: tuple[int, int] | None = None
+        self.inputs = torch.empty(0)
         self._gradient_from = gradient_from
         self._seen: dict[int, _Seen] = {}
         self._feed_forward: dict[int, torch.Tensor] = {}
@@ -188,8 +189,9 @@ class Recorder(TorchFunctionMode):
             self._mixed = None
 
     def _note_size(self, x: Any) -> None:
-        if isinstance(x, torch.Tensor) and x.ndim == 4:
-            self.image_size = (x.shape[-2], x.shape[-1])
+        if isinstance(x, torch.Tensor) and x.ndim == (2 if self.layout.reads_text else 4):
+            self.inputs = x.detach()
+            self.image_size = (1, x.shape[1]) if self.layout.reads_text else (x.shape[-2], x.shape[-1])
 
     def _note_output(self, branch: FeedForwardBranch, x: torch.Tensor) -> None:
         self._feed_forward[id(branch)] = x.detach()

@@ -47,12 +47,18 @@ class Relevance(Rules):
         model: The module that is run.
         seen: Told of each attention map's relevance: ``seen(slice of queries, R_A)``, with the module that is running
             found by the caller. None if nobody asks.
+        from_pixels: Whether the first layer reads pixels, and has their rule.
     """
 
-    def __init__(self, model: nn.Module, seen: Callable[[], Callable[[slice, torch.Tensor], None] | None]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        seen: Callable[[], Callable[[slice, torch.Tensor], None] | None],
+        from_pixels: bool = True,
+    ) -> None:
         super().__init__(model)
         self._seen = seen
-        self._pixels = True
+        self._pixels = from_pixels
 
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Norms and activations pass relevance on."""

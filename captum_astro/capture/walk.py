@@ -77,6 +77,7 @@ def walk(
     seed: Callable[[torch.Tensor], Seed] | None = None,
     blocks: Collection[int] | None = None,
     stream_gradients: bool = False,
+    explained: Callable[[torch.Tensor], torch.Tensor] | None = None,
     verify: bool = True,
 ) -> Passed:
     """Run a model once and hand its stages to a walker, last first.
@@ -92,6 +93,7 @@ def walk(
         seed: Gives the gradient at the output; None for methods without gradients.
         blocks: The blocks whose stages are handed over; all of them by default.
         stream_gradients: Hand over the gradient at each following residual stream too.
+        explained: For a layout with an output per position: says which is read, as weights ``(B, n)``, of the output.
         verify: Raise when a spot check fails, rather than report it.
 
     Raises:
@@ -113,7 +115,7 @@ def walk(
             with recorder:
                 output = forward()
             with torch.autocast(output.device.type, enabled=False):  # relevance is not computed in half precision
-                passed = _Walk(recorder, walker, wanted, first).back(output, seed)
+                passed = _Walk(recorder, walker, wanted, first).back(output, seed, explained)
         finally:
             recorder.clear()
     if verify and passed.problem is not None:
@@ -134,9 +136,18 @@ class _Walk:
         self._waiting: dict[int, int] = {}
         self._begun = False
         self._scale: torch.Tensor | None = None
+        self._positions: torch.Tensor | None = None
 
-    def back(self, output: torch.Tensor, seed: Callable[[torch.Tensor], Seed] | None) -> Passed:
+    def back(
+        self,
+        output: torch.Tensor,
+        seed: Callable[[torch.Tensor], Seed] | None,
+        explained: Callable[[torch.Tensor], torch.Tensor] | None,
+    ) -> Passed:
         self._collect()
+        if self._layout.per_position:
+            assert explained is not None
+            self._positions = explained(output.detach())
         geometry = self._geometry(output)
         if seed is None:
             self._begin()
@@ -173,7 +184,8 @@ class _Walk:
                 f"changes the batch. Explain the model itself."
             )
         if size is None:
-            raise UnsupportedModelError(f"{type(self._layout.model).__name__} was not given an image (B, C, H, W).")
+            kind = "token ids (B, n)" if self._layout.reads_text else "an image (B, C, H, W)"
+            raise UnsupportedModelError(f"{type(self._layout.model).__name__} was not given {kind}.")
         grid = self._layout.grid(*size)
         if grid[0] * grid[1] + self._layout.num_prefix_tokens != tokens:
             raise UnsupportedModelError(
@@ -244,13 +256,15 @@ class _Walk:
         self._begun = True
         final = self._recorder.streams[len(self._recorder.stages)]
         pooling = self._layout.pooling
-        if self._pooling is None or pooling is None:
-            weights = self._layout.readout(final.shape[1])
-        else:
+        if self._pooling is not None and pooling is not None:
             weights = pooling.rows(self._pooling.attention.queries)
+        elif self._positions is not None:
+            weights = self._positions
+        else:
+            weights = self._layout.readout_of(self._recorder.inputs, final.shape[1])
+        weights = weights.to(device=final.device, dtype=widen(final).dtype).expand(final.shape[0], -1)
         self._spot.readout(weights, final, self._pooling, self._recorder.pooled)
-        weights = weights.to(device=final.device, dtype=widen(final).dtype)
-        self._walker.begin(weights.expand(final.shape[0], -1), self._pooling)
+        self._walker.begin(weights, self._pooling)
         self._pooling = None
 
     def _advance(self, until: int) -> None:

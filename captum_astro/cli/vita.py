@@ -68,10 +68,10 @@ def search(
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     with _progress(f"{len(settings)} settings") as done:
         found = run(
-            network, samples, settings, metrics=metrics.split(","), batch_size=batch_size, rows=rows, out=out, done=done
+            network, samples, settings, metrics=_names(metrics), batch_size=batch_size, rows=rows, out=out, done=done
         )
-    best = found.best()
     found.table("search").to_csv(out / "search.csv", index=False)
+    best = found.best()
     best.to_csv(out / "best.csv", index=False)
     _print(best, settings)
     console.print(escaped(f"Chosen on the even samples, reported on the odd ones: {out}/best.csv, {out}/search.csv"))
@@ -109,8 +109,8 @@ def evaluate(
             network,
             samples,
             setting,
-            methods=methods.split(","),
-            metrics=metrics.split(","),
+            methods=_names(methods),
+            metrics=_names(metrics),
             explained=explained,  # type: ignore[arg-type]
             batch_size=batch_size,
             out=out,
@@ -140,19 +140,25 @@ def parsed(text: str) -> Setting:
 
     kinds: dict[str, Callable[[str], Any]] = {
         "k": int, "tau": int, "phi": float, "alpha": float, "beta": float, "rescale": str, "counter": str,
-        "feedback": _flag, "layer": str,
+        "feedback": _flag, "layer": str, "token": str,
     }  # fmt: skip
     values: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = (x.strip() for x in part.partition("="))
         if not equals or name not in kinds:
             raise ValueError(f"--vita {part!r}: it is name=value, with a name of {', '.join(kinds)}.")
+        if name in values:
+            raise ValueError(f"--vita gives {name} twice.")
         try:
             values[name] = kinds[name](value)
         except ValueError as error:
             raise ValueError(f"--vita {part!r}: {value!r} is no value for {name}.") from error
-    layer = values.pop("layer", None)
-    return Setting(Modulation(**values), layer)
+    layer, token = values.pop("layer", None), values.pop("token", "auto")
+    return Setting(Modulation(**values), layer, token)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _flag(text: str) -> bool:
@@ -182,6 +188,7 @@ def _print(compared: pd.DataFrame, settings: list[Setting]) -> None:
     for name in ("method", "metric", "ViT", "ViTA", "difference, 95 %", "p (Holm)"):
         table.add_column(name, no_wrap=True)
     chosen: dict[int, list[str]] = {}
+    left_out: list[str] = []
     for row in compared.to_dict("records"):
         table.add_row(
             row["method"],
@@ -191,12 +198,16 @@ def _print(compared: pd.DataFrame, settings: list[Setting]) -> None:
             f"{row['low']:+.3f} .. {row['high']:+.3f}",
             f"{row['p_holm']:.2g}",
         )
+        if row["left_out"]:
+            left_out.append(f"{row['method']}, {row['metric']}: {row['left_out']} samples without a value")
         accuracy = ""
         if "accuracy" in compared:
             accuracy = f", accuracy {row['plain_accuracy']:.1%} -> {row['accuracy']:.1%}"
         text = f"{_named(settings[row['setting']])}: same class as the plain model {row['same_class']:.1%}{accuracy}"
         chosen.setdefault(row["setting"], [text]).append(f"{row['method']}, {row['metric']}")
     console.print(table)
+    for line in left_out:
+        console.print(escaped(line))
     for text, *pairs in chosen.values():
         console.print(escaped(text))
         if len(chosen) > 1:

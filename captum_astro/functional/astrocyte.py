@@ -16,13 +16,17 @@ or beta: nothing needs to be iterated.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
+from captum_astro.functional.attention import widen
+
+_LARGEST = 30  # as a power of ten: float32 holds it
 Counter = Literal["saturating", "resetting"]
 Rescale = Literal["length", "moments", "none"]
 
@@ -66,14 +70,17 @@ class Modulation:
     def __post_init__(self) -> None:
         for name, lowest in (("k", 0), ("tau", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
                 raise ValueError(f"{name} is a whole number, at least {lowest}, not {value!r}.")
-        if not 1 <= self.alpha < float("inf"):
-            raise ValueError(f"alpha is at least 1 and finite, not {self.alpha!r}.")
+        for name in ("phi", "alpha", "beta"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
+                raise ValueError(f"{name} is not a number: {value!r}.")
         if not 0 <= self.beta <= 1:
             raise ValueError(f"beta is from 0 to 1, not {self.beta!r}.")
-        if self.phi != self.phi:
-            raise ValueError("phi is not a number.")
+        if not (self.alpha >= 1 and self.applications * math.log10(self.alpha) <= _LARGEST):
+            times = self.applications
+            raise ValueError(f"alpha is at least 1, its {times}th power at most 1e{_LARGEST}; not {self.alpha!r}.")
         for name, known in (("rescale", get_args(Rescale)), ("counter", get_args(Counter))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}.")
@@ -103,7 +110,7 @@ def modulation_factors(watched: torch.Tensor, modulation: Modulation) -> torch.T
     if modulation.feedback:
         return _stepwise(watched, modulation)
     excited, inhibited = (
-        # a product step by step, so that it equals the counters' bit for bit
+        # a product step by step, so that it equals the counters', in float64 bit for bit
         torch.full_like(watched, math.prod([factor] * modulation.applications))
         for factor in (modulation.alpha, modulation.beta)
     )
@@ -127,8 +134,7 @@ def _stepwise(watched: torch.Tensor, modulation: Modulation) -> torch.Tensor:
 def astrocytic_linear(
     x: torch.Tensor,
     plain: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
+    linear: Callable[[torch.Tensor], torch.Tensor],
     factors: torch.Tensor,
     rescale: Rescale = "length",
 ) -> torch.Tensor:
@@ -137,15 +143,14 @@ def astrocytic_linear(
     Args:
         x: ``(B, n, d)``.
         plain: ``W x + b``, ``(B, n, d_out)``.
-        weight: ``W``, ``(d_out, d)``.
-        bias: ``b``, ``(d_out,)`` or None.
+        linear: ``x -> W x + b``.
         factors: The diagonal of ``M``, ``(B, d)``.
         rescale: See `Modulation`.
 
     Returns:
         ``(B, n, d_out)``.
     """
-    modulated = F.linear(x * factors[:, None], weight, bias)
+    modulated = linear(x * factors[:, None])
     return modulated if rescale == "none" else rescaled(modulated, plain, rescale)
 
 
@@ -173,13 +178,19 @@ def scale_and_shift(
     modulated: torch.Tensor, plain: torch.Tensor, rescale: Rescale
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What `rescaled` multiplies each vector by, and adds to it: ``(...)`` each; the second None if nothing."""
+    dtype, plain, modulated = plain.dtype, widen(plain), widen(modulated)
     if rescale == "length":
-        return _ratio(plain.norm(dim=-1), modulated.norm(dim=-1)), None
+        return _ratio(plain, modulated).to(dtype), None
     wanted, found = plain.mean(-1), modulated.mean(-1)
-    scale = _ratio((plain - wanted[..., None]).norm(dim=-1), (modulated - found[..., None]).norm(dim=-1))
-    return scale, wanted - scale * found
+    scale = _ratio(plain - wanted[..., None], modulated - found[..., None])
+    return scale.to(dtype), (wanted - scale * found).to(dtype)
 
 
 def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    there = denominator > 0
-    return torch.where(there, numerator / torch.where(there, denominator, 1.0), 0.0).to(numerator.dtype)
+    """Of two lengths; 0 where the second is. Squares of small or large entries leave the range, so each is scaled."""
+    sizes = [x.detach().abs().amax(-1, keepdim=True) for x in (numerator, denominator)]
+    safe = [torch.where(size > 0, size, 1.0) for size in sizes]
+    lengths = [(x / size).norm(dim=-1) for x, size in zip((numerator, denominator), safe, strict=True)]
+    there = lengths[1] > 0
+    quotient = lengths[0] / torch.where(there, lengths[1], 1.0) * (safe[0] / safe[1])[..., 0]
+    return torch.where(there, quotient, 0.0)

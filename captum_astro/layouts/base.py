@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -31,6 +28,8 @@ class Layout(ABC):
         stages: The residual adds, in the order in which they are computed.
         final_stream: Where the residual stream that leaves the last stage can be read.
         num_prefix_tokens: How many tokens stand before the patch tokens: class, distillation and register tokens.
+        reads_text: The input is token ids ``(B, n)``, a grid of one row.
+        per_position: The output has a row for each token, as a language model's has; the explained one is read.
         pooled: Where the final tokens, normalised, and their average by `readout` can be read; None if nowhere. With
             it, the read-out is checked in every pass.
         pooling: The attention that pools the final stream, or None where `readout` holds.
@@ -39,6 +38,8 @@ class Layout(ABC):
     stages: list[Stage]
     final_stream: Tap
     num_prefix_tokens: int
+    reads_text: bool = False
+    per_position: bool = False
     pooling: Pooling | None = None
     pooled: tuple[Tap, Tap] | None = None
 
@@ -53,6 +54,14 @@ class Layout(ABC):
     def readout(self, tokens: int) -> torch.Tensor:
         """How the ``tokens`` final tokens are averaged into the classified vector: weights ``(tokens,)``."""
 
+    def readout_of(self, inputs: torch.Tensor, tokens: int) -> torch.Tensor:
+        """The same for some inputs, ``(tokens,)`` or ``(B, tokens)``: where padding is not read."""
+        return self.readout(tokens)
+
+    def lengths(self, token_ids: torch.Tensor) -> list[int]:
+        """How many tokens each text has, without the padding at its end."""
+        return [token_ids.shape[1]] * len(token_ids)
+
     def extent(self, height: int, width: int) -> tuple[int, int]:
         """The size in pixels that the grid covers: larger than the image where the model pads it."""
         return height, width
@@ -60,9 +69,6 @@ class Layout(ABC):
 
 LayoutType = TypeVar("LayoutType", bound=Callable[..., Layout])
 _REGISTRY: dict[type[nn.Module], Callable[..., Layout]] = {}
-_ADAPTED: weakref.WeakKeyDictionary[nn.Module, list[tuple[int, Callable[[Layout], Layout]]]] = (
-    weakref.WeakKeyDictionary()
-)
 
 
 def register_layout(*model_classes: type[nn.Module]) -> Callable[[LayoutType], LayoutType]:
@@ -84,25 +90,6 @@ def register_layout(*model_classes: type[nn.Module]) -> Callable[[LayoutType], L
         return layout
 
     return register
-
-
-@contextlib.contextmanager
-def adapted(model: nn.Module, adapt: Callable[[Layout], Layout]) -> Iterator[None]:
-    """While open, in this thread, the layout of a model is what ``adapt`` makes of it.
-
-    For what changes a model's layers for a while, as hooks do.
-
-    Args:
-        model: The module that has the layout, not one that wraps it.
-        adapt: Gives the layout of the changed model.
-    """
-    entry = threading.get_ident(), adapt
-    entries = _ADAPTED.setdefault(model, [])
-    entries.append(entry)
-    try:
-        yield
-    finally:
-        entries.remove(entry)
 
 
 def layout_for(model: nn.Module) -> Layout:
@@ -129,11 +116,7 @@ def layout_for(model: nn.Module) -> Layout:
         if layout is not None and not inside:
             found.append((name, module, layout))
     if len(found) == 1:
-        described = found[0][2](found[0][1])
-        for thread, adapt in _ADAPTED.get(described.model, []):
-            if thread == threading.get_ident():
-                described = adapt(described)
-        return described
+        return _as_changed(found[0][2](found[0][1]))
     if found:
         names = ", ".join(f"{name} ({type(module).__name__})" for name, module, _ in found)
         raise UnsupportedModelError(
@@ -145,3 +128,16 @@ def layout_for(model: nn.Module) -> Layout:
         f"patches and how its layers add up. Models with one: {known}. For your own model, register a layout "
         f"with captum_astro.register_layout."
     )
+
+
+def _as_changed(layout: Layout) -> Layout:
+    """The layout of a model that hooks change for now: their owners say what becomes of it, by ``adapt_layout``."""
+    owners = {
+        id(owner): owner
+        for module in layout.model.modules()
+        for hook in module._forward_hooks.values()
+        if (owner := getattr(hook, "__self__", None)) is not None and hasattr(owner, "adapt_layout")
+    }
+    for owner in owners.values():
+        layout = owner.adapt_layout(layout)
+    return layout

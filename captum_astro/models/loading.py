@@ -64,19 +64,22 @@ def preprocessing(model: nn.Module) -> tuple[Callable[[Image.Image], torch.Tenso
 class ModelInput:
     """Pixels as a model takes them: the whole image, brought to the model's square size, and normalised.
 
-    Nothing is cut off, so that a map of the image keeps its place.
+    Nothing is cut off, so that a map of the image keeps its place. Bilinear, antialiased where it shrinks.
 
     Args:
         model: A timm model, or a wrapper of one.
 
     Attributes:
         size: The side in pixels.
+        described: The size, mean and deviation, for a record of what was run.
     """
 
     def __init__(self, model: nn.Module) -> None:
         inside = next((module for module in model.modules() if getattr(module, "pretrained_cfg", None)), model)
         config = timm.data.resolve_model_data_config(inside)
-        self.size = int(config["input_size"][-1])
+        size = getattr(getattr(inside, "patch_embed", None), "img_size", None) or config["input_size"][-2:]
+        self.size = int(size[-1])
+        self.described = {"mean": list(config["mean"]), "std": list(config["std"]), "input_size": self.size}
         self._mean, self._std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:

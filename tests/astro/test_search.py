@@ -9,7 +9,15 @@ import timm
 import torch
 from torch import nn
 
-from captum_astro import TokenGradCAM, TokenGradCAMPlusPlus, ViTA, ViTAGradCAM, ViTAGradCAMPlusPlus, VTranM
+from captum_astro import (
+    TokenGradCAM,
+    TokenGradCAMPlusPlus,
+    UnsupportedModelError,
+    ViTA,
+    ViTAGradCAM,
+    ViTAGradCAMPlusPlus,
+    VTranM,
+)
 from captum_astro.astro.evaluate import evaluate
 from captum_astro.astro.results import PLAIN, Results
 from captum_astro.astro.scoring import METRICS
@@ -62,7 +70,8 @@ def _one_by_one(model: nn.Module, samples: list[HumanSample], settings: list[Set
             under = model if setting is None else ViTA(model, **setting.keywords)
             rows.append((i, number, "-", "same class", float(under(x).argmax(-1) == top)))
             rows.append((i, number, "-", "accuracy", float(under(x).argmax(-1) == sample.label)))
-    return pd.DataFrame(rows, columns=["sample", "setting", "method", "metric", "value"])
+    # a map that is the same everywhere orders nothing
+    return pd.DataFrame(rows, columns=["sample", "setting", "method", "metric", "value"]).fillna(0.0)
 
 
 KEYS = ["sample", "setting", "method", "metric"]
@@ -104,7 +113,7 @@ def test_runs_only_what_follows(name: str, layer: str, cut: str) -> None:
     model = _model(name)
     x = torch.stack([ModelInput(model)(sample.image) for sample in _samples(2)])
     scorer = _Scorer(model, grid(layer=[layer], **MILD), ("TokenGradCAM",), ("dice",), None, None, 8)
-    assert scorer._suffix(layer, x)._cut == cut
+    assert scorer._suffix((layer, "auto"), x)._cut == cut
     calls = {"first": 0, "before": 0}
     handles = [
         model.blocks[0].register_forward_hook(lambda *_: calls.__setitem__("first", calls["first"] + 1)),
@@ -168,6 +177,52 @@ def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
         search(model, samples, settings, batch_size=2, out=tmp_path)
 
 
+def test_results_belong_to_their_samples(tmp_path: Path) -> None:
+    model, settings = _model("cls"), grid(**MILD)
+    search(model, _samples(5), settings, batch_size=2, out=tmp_path)
+    more = search(
+        model, _samples(8), settings, batch_size=2, out=tmp_path
+    )  # the last batch was short, and is done again
+    pd.testing.assert_frame_equal(more.scores, search(model, _samples(8), settings, batch_size=2).scores)
+    fewer = search(model, _samples(3), settings, batch_size=2, out=tmp_path).scores
+    assert sorted(fewer["sample"].unique()) == [0, 1, 2]
+    (tmp_path / "scores-000000.parquet").write_bytes(b"PAR1 cut short")
+    again = search(model, _samples(3), settings, batch_size=2, out=tmp_path).scores
+    pd.testing.assert_frame_equal(again, fewer)
+    others = [sample._replace(human=sample.human + 1) for sample in _samples(3)]
+    with pytest.raises(ValueError, match="results of other samples"):
+        search(model, others, settings, batch_size=2, out=tmp_path)
+    with pytest.raises(ValueError, match=r"another run \(cam_layer differ\)"):
+        search(model, _samples(3), settings, batch_size=2, out=tmp_path, cam_layer="blocks.1.norm1")
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        search(model, _samples(3), settings, batch_size=2, out=tmp_path)
+
+
+def test_undefined_scores_do_not_stop_a_search() -> None:
+    model, settings = _model("cls"), grid(**MILD)
+    constant = [sample._replace(human=torch.ones(4, 4) * 0) for sample in _samples(4)]
+    best = search(model, constant, settings, metrics=["spearman", "ssim"]).best()
+    assert set(best["metric"]) == {"ssim"}
+    half = [s if i % 2 == 0 else s._replace(human=torch.zeros(4, 4)) for i, s in enumerate(_samples(4))]
+    best = search(model, half, settings, metrics=["spearman", "ssim"]).best().set_index("metric")
+    assert (best.loc["spearman", "n"] == 0).all()
+    assert (best.loc["spearman", "left_out"] == 2).all()
+    assert best.loc["spearman", "plain"].isna().all()
+    assert best.loc["ssim", "p_holm"].notna().all()
+    unnamed = [s if i else s._replace(label=None) for i, s in enumerate(_samples(4))]
+    for batch_size in (1, 2, 4):
+        scores = search(model, unnamed, settings, metrics=["ssim"], batch_size=batch_size).scores
+        known = scores[(scores["metric"] == "accuracy") & (scores["setting"] == PLAIN)].dropna()
+        assert known["sample"].tolist() == [1, 2, 3]
+
+
+def test_half_precision() -> None:
+    model = _model("cls").bfloat16()
+    assert search(model, _samples(2), grid(**MILD), metrics=["ssim"]).scores["value"].notna().all()
+    assert evaluate(model, _samples(2), grid(**MILD)[0], methods=["VTranM"]).scores["value"].notna().all()
+
+
 def test_the_best_is_chosen_on_one_half_and_reported_on_the_other() -> None:
     rows: list[Any] = []
     for i in range(12):
@@ -221,8 +276,22 @@ def test_bad_input() -> None:
         search(model, _samples(1), grid(**MILD), metrics=["auc"])
     with pytest.raises(ValueError, match="at least one setting"):
         search(model, _samples(1), [])
-    with pytest.raises(ValueError, match="There is no sample"):
+    with pytest.raises(ValueError, match=r"There is no sample: one half chooses"):
         search(model, [], grid(**MILD))
+    with pytest.raises(ValueError, match=r"There is 1 sample: one half chooses"):
+        search(model, _samples(1), grid(**MILD))
+    with pytest.raises(ValueError, match="There is no sample"):
+        evaluate(model, [], grid(**MILD)[0])
+    with pytest.raises(UnsupportedModelError, match="was not called: Eva reads its weight"):
+        search(_model("eva"), _samples(2), grid(layer=["blocks.0.attn.qkv"], **MILD))
+    for run in (lambda m: search(m, _samples(2), grid(**MILD)), lambda m: evaluate(m, _samples(2), grid(**MILD)[0])):
+        with pytest.raises(ValueError, match="is in train mode"):
+            run(_model("hybrid").train())
+    with pytest.raises(ValueError, match="no method 'ViTAGradCAM' here"):
+        evaluate(model, _samples(1), grid(**MILD)[0], methods=["ViTAGradCAM"])
+    broken = [*_samples(1), _samples(2)[1]._replace(human=torch.full((32, 32), torch.nan))]
+    with pytest.raises(ValueError, match="human map of sample 1 holds NaN"):
+        search(model, broken, grid(**MILD))
     with pytest.raises(ValueError, match=r"no layer 'blocks\.7\.mlp\.fc1'"):
         search(model, _samples(1), grid(layer=["blocks.7.mlp.fc1"]))
     unnamed = [_samples(1)[0]._replace(label=None)]

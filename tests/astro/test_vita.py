@@ -116,6 +116,140 @@ def test_copies() -> None:
     assert torch.equal(other(x), expected)
 
 
+@pytest.mark.parametrize("method", [VTranM, LRP, TokenGradCAM], ids=lambda m: m.__name__)
+def test_a_copy_made_inside_is_the_modulated_model(method: Any) -> None:
+    model, x = build("cls"), images("cls")
+    vita = ViTA(model, **MILD)
+    expected = method(vita).attribute(x, target=1)
+    with vita:
+        inside = copy.deepcopy(model)
+        torch.testing.assert_close(method(inside).attribute(x, target=1), expected)
+    torch.testing.assert_close(method(inside).attribute(x, target=1), expected)
+    seen: list[torch.Tensor] = []
+    thread = threading.Thread(target=lambda: seen.append(inside(x)))
+    thread.start()
+    thread.join()
+    assert torch.equal(seen[0], vita(x))
+
+
+def test_quantus_takes_it() -> None:
+    import numpy as np
+    import quantus
+
+    model, x = build("cls", torch.float32).eval(), images("cls", dtype=torch.float32)
+    vita = ViTA(model)
+    assert not vita.training
+
+    def explain(model: nn.Module, inputs: Any, targets: Any, **kwargs: Any) -> Any:
+        target = torch.as_tensor(targets).long()
+        return VTranM(model).attribute(torch.as_tensor(inputs), target=target, attribute_to="pixels").numpy()
+
+    metric = quantus.MPRT(return_last_correlation=True, disable_warnings=True, display_progressbar=False)
+    scores = metric(vita, x.numpy(), np.array([0, 1, 2]), explain_func=explain, explain_func_kwargs={})
+    assert len(scores) == 3
+
+
+def test_two_of_them() -> None:
+    model, x = build("cls"), images("cls")
+    inner = ViTA(model, **MILD)
+    with pytest.raises(ValueError, match="is modulated already"):
+        ViTA(inner)
+    both = ViTA(inner, **MILD, layer="blocks.1.mlp.fc1")
+    expected = both(x)
+    assert not torch.equal(expected, inner(x))
+    assert check(both, x).ok
+    with inner, ViTA(model, **MILD, layer="blocks.1.mlp.fc1"):
+        assert torch.equal(model(x), expected)
+        assert check(model, x).ok
+    with inner, pytest.raises(ValueError, match="by another ViTA that is open"):
+        ViTA(model)(x)
+    top = model(x).argmax(1)
+    given = {"modulated_layer": "blocks.1.mlp.fc1", **MILD}
+    expected = ViTAGradCAM(inner, **given).attribute(x, target=top)
+    torch.testing.assert_close(ViTAGradCAM(inner, **given).attribute(x), expected)
+    with inner:
+        torch.testing.assert_close(ViTAGradCAM(model, **given).attribute(x), expected)
+
+
+def test_nothing_stays_when_opening_fails() -> None:
+    model, x = build("cls"), images("cls")
+    vita, proj = ViTA(model), model.blocks[0].attn.proj
+    model.blocks[0].attn.proj = nn.Identity()
+    with pytest.raises(TypeError, match=r"blocks\.0\.attn\.proj is a Identity"):
+        vita(x)
+    model.blocks[0].attn.proj = proj
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+    opened = vita.__enter__()
+    failed: list[Exception] = []
+
+    def close() -> None:
+        try:
+            opened.__exit__(None, None, None)
+        except RuntimeError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    thread.join()
+    assert "in another thread" in str(failed[0])
+    opened.__exit__(None, None, None)
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+
+
+def test_replicas_do_not_share_their_state() -> None:
+    model, x = build("cls"), images("cls")
+    vita = ViTA(model)
+    expected = vita(x)
+    with vita:
+        replica = vita._replicate_for_data_parallel()
+        replica._modules = dict(vita._modules)
+        assert not replica._open
+        assert not replica._images
+    assert torch.equal(replica(x), expected)
+    assert torch.equal(vita(x), expected)
+    assert not model._forward_hooks
+
+
+def test_a_layer_of_a_kind_of_its_own() -> None:
+    class Adapted(nn.Linear):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return super().forward(tokens) + tokens.roll(1, -1)
+
+    model, x = build("cls"), images("cls")
+    attention = model.blocks[0].attn
+    adapted = Adapted(24, 24).double()
+    adapted.load_state_dict(attention.proj.state_dict())
+    attention.proj = adapted
+    expected = copy.deepcopy(model)
+    expected.blocks[0].attn.proj = AstrocyticLinear(adapted, Modulation(**MILD))
+    torch.testing.assert_close(ViTA(model, **MILD)(x), expected(x), rtol=1e-12, atol=1e-12)
+
+
+def test_where_the_class_token_is_not_first() -> None:
+    assert ViTA(timm.create_model("cait_xxs24_224"), layer="blocks.0.attn.proj").token == "mean"
+    assert ViTA(build("cls")).token == ViTA(build("registers")).token == ViTA(build("eva02")).token == "cls"
+    assert ViTA(build("average")).token == "mean"
+
+
+def test_parts_called_one_by_one() -> None:
+    torch.manual_seed(0)
+    swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=56, window_size=7, num_classes=5).eval()
+    x = torch.randn(2, 3, 56, 56)
+    wrapper = nn.Sequential(nn.Identity(), swin)
+    with ViTA(swin, phi=0.0):
+        whole = swin(x)
+        assert torch.equal(swin.forward_head(swin.forward_features(x)), whole)
+    with ViTA(wrapper, phi=0.0):
+        assert torch.equal(swin(x), whole)
+
+
+def test_compiled_before() -> None:
+    model, x = build("cls"), images("cls")
+    compiled = torch.compile(model, backend="eager")
+    compiled(x)
+    torch.testing.assert_close(ViTA(compiled)(x), ViTA(model)(x))
+
+
 def test_other_threads_see_the_plain_model() -> None:
     model, x = build("cls"), images("cls")
     plain, seen = model(x), []
@@ -259,7 +393,6 @@ def test_bad_input() -> None:
     swin = timm.create_model("swin_tiny_patch4_window7_224").eval()
     assert ViTA(swin).layer == "layers.0.blocks.0.attn.proj"
     assert ViTA(build("parallel_things")).layer == "blocks.0.attns.0.attn.proj"
-    assert ViTA(ViTA(model)).layer == "model.blocks.0.attn.proj"
     with pytest.raises(ValueError, match=r"is not known\. Pass layer="):
         ViTA(timm.create_model("resnet18"))
     with pytest.raises(UnsupportedModelError, match="token='mean'"):

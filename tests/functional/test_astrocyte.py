@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_astro.functional.astrocyte import Modulation, astrocytic_linear, modulation_factors, scale_and_shift
+from captum_astro.functional.astrocyte import (
+    Modulation,
+    astrocytic_linear,
+    modulation_factors,
+    rescaled,
+    scale_and_shift,
+)
 
 RULES = st.builds(
     Modulation,
@@ -61,7 +67,7 @@ def test_the_layer_token_by_token(rescale: Any) -> None:
     torch.manual_seed(0)
     x, weight, bias = (torch.randn(*s, dtype=torch.float64) for s in ((2, 3, 4), (5, 4), (5,)))
     factors = modulation_factors(x[:, 0], Modulation())
-    found = astrocytic_linear(x, F.linear(x, weight, bias), weight, bias, factors, rescale)
+    found = astrocytic_linear(x, F.linear(x, weight, bias), lambda t: F.linear(t, weight, bias), factors, rescale)
     for b in range(2):
         for n in range(3):
             plain, y = weight @ x[b, n] + bias, weight @ torch.diag(factors[b]) @ x[b, n] + bias
@@ -81,6 +87,16 @@ def test_a_vector_of_no_length() -> None:
     assert shift.item() == 2
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_lengths_out_of_range(dtype: torch.dtype) -> None:
+    """Squares of these entries are 0, or infinite."""
+    torch.manual_seed(0)
+    base = torch.randn(1, 4, 64, dtype=torch.float64)
+    for size in (1e-30, 1e25) if dtype == torch.float32 else (1e-4, 500.0):
+        found = rescaled((base * size).to(dtype), base.to(dtype), "length")
+        torch.testing.assert_close(found.double(), base, rtol=2e-2, atol=1e-2)
+
+
 def test_gradients_flow_and_the_factors_are_constants() -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
@@ -88,7 +104,7 @@ def test_gradients_flow_and_the_factors_are_constants() -> None:
     def layer(x: torch.Tensor, rescale: Any = "length") -> torch.Tensor:
         factors = modulation_factors(x[:, 0], Modulation())
         assert not factors.requires_grad
-        return astrocytic_linear(x, F.linear(x, weight, bias), weight, bias, factors, rescale)
+        return astrocytic_linear(x, F.linear(x, weight, bias), lambda t: F.linear(t, weight, bias), factors, rescale)
 
     x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
     for rescale in ("length", "moments", "none"):
@@ -99,8 +115,12 @@ def test_gradients_flow_and_the_factors_are_constants() -> None:
     ("wrong", "message"),
     [
         ({"k": -1}, "k is a whole number"), ({"k": 2.0}, "k is a whole"), ({"tau": 0}, "tau is a whole number"),
-        ({"alpha": 0.5}, "alpha is at least 1"), ({"beta": 1.5}, "beta is from 0 to 1"),
-        ({"phi": float("nan")}, "phi is not a number"), ({"rescale": "l2"}, "rescale is one of length"),
+        ({"alpha": 0.5}, "alpha is at least 1"),
+        ({"alpha": 1e10, "k": 8}, "alpha is at least 1"),
+        ({"alpha": "a"}, "alpha is not"), ({"beta": 1.5}, "beta is from 0 to 1"),
+        ({"phi": float("nan")}, "phi is not a number"),
+        ({"phi": None}, "phi is not a number"),
+        ({"rescale": "l2"}, "rescale is one of length"),
         ({"counter": "x"}, "counter is one of saturating"),
     ],
 )  # fmt: skip

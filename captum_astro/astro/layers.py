@@ -1,0 +1,88 @@
+"""Which linear layer astrocytes act on, and which token they watch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_astro.layouts.base import Layout, layout_for
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import AttentionBranch, Linear, Modulated
+
+
+def find_layer(model: nn.Module, layer: nn.Module | str | None) -> str:
+    """The dotted path of a linear layer of the model.
+
+    Args:
+        model: The model, or a wrapper of it.
+        layer: The module, or its path in the model or in the model inside; None for the output projection of the first
+            attention.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+        TypeError: If it is not linear.
+    """
+    modules = dict(model.named_modules())
+    first = _first_projection(model)
+    if layer is None:
+        paths, what = [first] if first is not None else [], "Which layer projects the first attention is not known."
+    elif isinstance(layer, str):
+        paths = [layer] if layer in modules else [name for name in modules if name.endswith("." + layer)]
+        what = f"{type(model).__name__} has {'several layers' if paths else 'no layer'} {layer!r}."
+    else:
+        paths = [name for name, module in modules.items() if module is layer]
+        what = f"The {type(layer).__name__} given as layer is not one of {type(model).__name__}'s."
+    if len(paths) != 1:
+        raise ValueError(what + (f" Its first attention projects by {first!r}." if first else " Pass layer=."))
+    linear_at(model, paths[0])
+    return paths[0]
+
+
+def linear_at(model: nn.Module, path: str) -> nn.Linear:
+    """The linear layer at a path.
+
+    Raises:
+        TypeError: If something else stands there.
+    """
+    found = dict(model.named_modules()).get(path)
+    if not isinstance(found, nn.Linear):
+        raise TypeError(f"{path} is a {type(found).__name__}; astrocytes modulate a torch.nn.Linear.")
+    return found
+
+
+def _first_projection(model: nn.Module) -> str | None:
+    layout = _layout_of(model)
+    if layout is None:
+        names: Iterator[str] = (name for name, _ in model.named_modules() if name.endswith("attn.proj"))
+        return next(names, None)
+    branches = (branch for stage in layout.stages for branch in stage.branches)
+    steps = next(branch for branch in branches if isinstance(branch, AttentionBranch)).steps
+    stored = {_storage(step) for step in steps if isinstance(step, Linear | Modulated)}
+    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    projections = (name for name, linear in linears.items() if _storage(linear) in stored)
+    # without a projection, the first layer that reads what attention gave
+    following = (name for name in linears if name.endswith("mlp.fc1"))
+    return next(projections, None) or next(following, None)
+
+
+def _storage(of: Any) -> int:
+    weight: torch.Tensor = of.module.weight if isinstance(of, Modulated) else of.weight
+    return weight.untyped_storage().data_ptr()
+
+
+def has_class_token(model: nn.Module) -> bool:
+    """Whether a class token is the first token of every layer: only of a model with a layout is that known."""
+    layout = _layout_of(model)
+    if layout is None or not layout.num_prefix_tokens:
+        return False
+    return any(isinstance(getattr(module, "cls_token", None), nn.Parameter) for module in model.modules())
+
+
+def _layout_of(model: nn.Module) -> Layout | None:
+    try:
+        return layout_for(model)
+    except UnsupportedModelError:
+        return None

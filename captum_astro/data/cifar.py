@@ -1,0 +1,129 @@
+"""CIFAR-10 and CIFAR-100, from the folders that torchvision makes or from parquet files."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from captum_astro.data.tables import DataError, labels, parquet_files, read_columns
+
+Split = Literal["train", "test"]
+_SIDE = 32
+_FOLDERS = {10: "cifar-10-batches-py", 100: "cifar-100-python"}
+_LABELS = {10: ("label", "labels"), 100: ("fine_label", "fine_labels", "label")}
+_BATCHES = {
+    (10, "train"): tuple(f"data_batch_{number}" for number in range(1, 6)),
+    (10, "test"): ("test_batch",),
+    (100, "train"): ("train",),
+    (100, "test"): ("test",),
+}
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images and classes in memory.
+
+    Attributes:
+        images: ``(N, 3, 32, 32)`` uint8.
+        labels: Long ``(N,)``.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_cifar(path: Path | str, split: Split, classes: Literal[10, 100] = 10) -> LabelledImages:
+    """All images of a split, decoded once.
+
+    Args:
+        path: The folder that holds torchvision's ``cifar-10-batches-py`` or ``cifar-100-python``, or that folder; or a
+            folder of parquet files, or the training one of them: columns ``img`` or ``image`` (encoded images) and
+            ``label`` (``fine_label`` for CIFAR-100).
+        split: ``"train"`` or ``"test"``.
+        classes: 10 or 100.
+
+    Raises:
+        DataError: If nothing of this kind is there, a file is damaged, or a row holds no 32 x 32 image or no class.
+    """
+    path = Path(path)
+    for folder in (path / _FOLDERS[classes], path):
+        if (folder / _BATCHES[classes, split][0]).is_file():
+            return _from_batches([folder / name for name in _BATCHES[classes, split]], classes)
+    if path.is_dir() and not any(path.rglob("*.parquet")):
+        raise DataError(f"{path}: neither {_FOLDERS[classes]} nor parquet files in this folder.")
+    return _from_parquet(parquet_files(path, split, f"cifar{classes}"), classes)
+
+
+def _from_parquet(files: list[Path], classes: int) -> LabelledImages:
+    values, places = read_columns(files, {"image": ("img", "image"), "label": _LABELS[classes]})
+    images = np.empty((len(places), _SIDE, _SIDE, 3), dtype=np.uint8)
+    for index, (value, place) in enumerate(zip(values["image"], places, strict=True)):
+        images[index] = _decoded(value, place)
+    return _labelled(images.transpose(0, 3, 1, 2), labels(values["label"], places, classes))
+
+
+def _decoded(value: Any, place: str) -> np.ndarray:
+    encoded = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(encoded, bytes):
+        raise DataError(f"{place}: no encoded image in the column.")
+    try:
+        with Image.open(io.BytesIO(encoded)) as file:
+            image = np.asarray(file.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{place}: the image is damaged ({str(error)[:100]}).") from error
+    if image.shape != (_SIDE, _SIDE, 3):
+        raise DataError(f"{place}: an image of {image.shape[1]} x {image.shape[0]} pixels, not {_SIDE} x {_SIDE}.")
+    return image
+
+
+def _from_batches(files: list[Path], classes: int) -> LabelledImages:
+    images: list[np.ndarray] = []
+    found: list[int] = []
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file}: there is no such file, though others of the set are there.")
+        try:
+            batch = {
+                _text(key): value
+                for key, value in _Plain(io.BytesIO(file.read_bytes()), encoding="bytes").load().items()
+            }
+            pixels = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, _SIDE, _SIDE)
+            given = batch["labels" if classes == 10 else "fine_labels"]
+        except (pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError, IndexError, TypeError) as error:
+            raise DataError(f"{file}: not a batch of CIFAR-{classes}, or damaged ({str(error)[:100]}).") from error
+        if len(given) != len(pixels):
+            raise DataError(f"{file}: {len(pixels)} images and {len(given)} labels.")
+        found += labels([int(label) for label in given], [f"{file}, image {i}" for i in range(len(given))], classes)
+        images.append(pixels)
+    return _labelled(np.concatenate(images), found)
+
+
+def _labelled(images: np.ndarray, found: Iterable[int]) -> LabelledImages:
+    return LabelledImages(torch.from_numpy(np.ascontiguousarray(images)), torch.tensor(list(found)))
+
+
+def _text(key: object) -> str:
+    return key.decode() if isinstance(key, bytes) else str(key)
+
+
+class _Plain(pickle.Unpickler):
+    """Arrays and what Python has built in; anything else that a pickle asks for is refused, not run."""
+
+    _KNOWN = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "encode", "_frombuffer"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module.startswith("numpy") or module == "_codecs") and name in self._KNOWN:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")

@@ -1,0 +1,114 @@
+"""Tables of labelled samples in parquet files, as Hugging Face's datasets are published."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+class DataError(ValueError):
+    """Data that are not there, or not in a form that can be read."""
+
+
+def parquet_files(path: Path, split: str, name: str) -> list[Path]:
+    """The files of a split.
+
+    Args:
+        path: A folder that holds them, also in its ``data`` or ``plain_text`` folder; or the training file itself,
+            beside which the test file has the same name but for that word.
+        split: ``"train"`` or ``"test"``, a word of the file's name.
+        name: The data set's. Files whose name begins with it are preferred, where a folder holds several sets.
+
+    Returns:
+        At least one file, in order of name.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if path.is_file():
+        if "train" not in path.stem:
+            raise DataError(f"{path}: a file is given as the training file, with 'train' in its name; or its folder.")
+        file = path if split == "train" else path.with_name(path.name.replace("train", split))
+        if not file.is_file():
+            raise DataError(f"{file}: there is no such file beside {path.name}.")
+        return [file]
+    if not path.is_dir():
+        raise DataError(f"{path}: there is no such file or folder.")
+    word = re.compile(rf"(^|[._-]){split}([._-]|$)")
+    inside = [
+        file for folder in (path, path / "data", path / "plain_text") for file in sorted(folder.glob("*.parquet"))
+    ]
+    found = [file for file in inside if word.search(file.stem)]
+    found = [file for file in found if file.stem.startswith(name)] or [
+        file for file in found if not re.match(r"[a-z]+[0-9]*[._-]" + split, file.stem)
+    ]
+    if not found:
+        raise DataError(
+            f"{path}: no parquet file of the {split} split here, such as {name}_{split}.parquet or "
+            f"{split}-00000-of-00001.parquet."
+        )
+    return found
+
+
+def read_columns(files: list[Path], wanted: dict[str, tuple[str, ...]]) -> tuple[dict[str, list[Any]], list[str]]:
+    """Columns of some files, one after the other.
+
+    Args:
+        files: Parquet files.
+        wanted: By our name the names that a column may have, the best first.
+
+    Returns:
+        By our name the values, and for each row where it stands: ``file, row 7`` from 0.
+
+    Raises:
+        DataError: If a file is damaged or lacks a column, or there is no row.
+    """
+    values: dict[str, list[Any]] = {name: [] for name in wanted}
+    places: list[str] = []
+    for file in files:
+        try:
+            table = pq.ParquetFile(file)
+            columns = {name: _column(file, table.schema_arrow, names) for name, names in wanted.items()}
+            read = table.read(columns=list(columns.values()))
+            for name, column in columns.items():
+                values[name] += read[column].to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{file}: not a parquet file, or damaged ({str(error)[:150]}).") from error
+        places += [f"{file}, row {row}" for row in range(read.num_rows)]
+    if not places:
+        raise DataError(f"{files[0]}: there are no rows.")
+    return values, places
+
+
+def labels(values: list[Any], places: list[str], classes: int | None = None) -> list[int]:
+    """Class numbers, checked.
+
+    Args:
+        values: As read.
+        places: Of each.
+        classes: Their number; by default one more than the largest label.
+
+    Raises:
+        DataError: If one is no whole number from 0 to ``classes - 1``.
+    """
+    for value, place in zip(values, places, strict=True):
+        if (
+            not isinstance(value, int)
+            or isinstance(value, bool)
+            or value < 0
+            or (classes is not None and value >= classes)
+        ):
+            upto = "" if classes is None else f" up to {classes - 1}"
+            raise DataError(f"{place}: the label is {value!r}, not a whole number from 0{upto}.")
+    return values
+
+
+def _column(file: Path, schema: pa.Schema, names: tuple[str, ...]) -> str:
+    for name in names:
+        if name in schema.names:
+            return name
+    raise DataError(f"{file}: no column {' or '.join(names)}, only {', '.join(schema.names)}.")

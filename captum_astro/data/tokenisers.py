@@ -1,0 +1,121 @@
+"""Tokenisers that are learnt from the training texts, by the `tokenizers` library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from captum_astro.data.tables import DataError
+from captum_astro.data.texts import END_OF_LINE, UNKNOWN
+
+PADDING = "<pad>"  # always the id 0
+
+
+def learn_words(texts: Iterable[str], size: int = 20_000, least: int = 2) -> Tokenizer:
+    """Lower-case words and punctuation, for reviews: the commonest, the others are ``<unk>``.
+
+    Args:
+        texts: To learn from. HTML line breaks count as spaces.
+        size: Of the vocabulary, with padding (0) and unknown (1).
+        least: How often a word occurs at least.
+
+    Example:
+        >>> learn_words(["A fine film.<br />A fine film!"], size=10).encode("A fine day").tokens
+        ['a', 'fine', '<unk>']
+    """
+    tokeniser = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokeniser.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(r"<br\s*/?>"), " "), normalizers.NFKC(), normalizers.Lowercase()]
+    )
+    tokeniser.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=size, min_frequency=least, special_tokens=[PADDING, UNKNOWN], show_progress=False
+    )
+    tokeniser.train_from_iterator(texts, trainer)
+    return tokeniser
+
+
+def learn_wikitext_words(text: str, size: int = 33_278) -> Tokenizer:
+    """WikiText's own words, between spaces, and ``<eos>`` for the end of a line; what is not known is ``<unk>``.
+
+    Args:
+        text: To learn from.
+        size: Of the vocabulary, with padding (0), unknown (1) and end (2).
+
+    Example:
+        >>> encode_stream(learn_wikitext_words(" a b \\n a c \\n"), " a d \\n").tolist()
+        [3, 1, 2]
+    """
+    tokeniser = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokeniser.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=size, special_tokens=[PADDING, UNKNOWN, END_OF_LINE], show_progress=False
+    )
+    tokeniser.train_from_iterator(_lines(text.replace(UNKNOWN, " "), end=""), trainer)
+    return tokeniser
+
+
+def learn_bpe(text: str, size: int = 4096) -> Tokenizer:
+    """Byte-pair encoding over bytes: it can write every text. ``<unk>`` as WikiText prints it is one token.
+
+    Args:
+        text: To learn from.
+        size: Of the vocabulary, at least 259: the bytes, padding (0), unknown (1) and the end of a line (2).
+
+    Raises:
+        ValueError: If the vocabulary is too small.
+
+    Example:
+        >>> learn_bpe("the theme of the thesis", size=262).encode("the end").tokens
+        ['the', 'Ġ', 'e', 'n', 'd']
+    """
+    if size < 259:
+        raise ValueError(f"A vocabulary over bytes has at least 259 tokens, not {size}.")
+    tokeniser = Tokenizer(models.BPE())
+    tokeniser.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokeniser.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[PADDING, UNKNOWN, END_OF_LINE],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokeniser.train_from_iterator(_lines(text.replace(UNKNOWN, " "), end=""), trainer)
+    return tokeniser
+
+
+def load_tokeniser(file: Path) -> Tokenizer:
+    """A tokeniser from its JSON file.
+
+    Raises:
+        DataError: If there is no such file, or it holds none, or its padding is not the id 0.
+    """
+    if not file.is_file():
+        raise DataError(f"{file}: there is no such file.")
+    try:
+        tokeniser = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise DataError(f"{file}: not a tokeniser of the tokenizers library ({str(error)[:150]}).") from error
+    if tokeniser.token_to_id(PADDING) != 0:
+        raise DataError(f"{file}: the tokeniser's {PADDING} must be its id 0.")
+    return tokeniser
+
+
+def encode(tokeniser: Tokenizer, texts: list[str], length: int) -> list[torch.Tensor]:
+    """The first ``length`` token ids of each text, long ``(n,)``; of a text without a token, that of ``<unk>``."""
+    unknown = tokeniser.token_to_id(UNKNOWN) or 0
+    return [torch.tensor(one.ids[:length] or [unknown]) for one in tokeniser.encode_batch(texts)]
+
+
+def encode_stream(tokeniser: Tokenizer, text: str) -> torch.Tensor:
+    """The token ids of a long text, long ``(n,)``; the end of a line is ``<eos>``."""
+    return torch.tensor([token for line in tokeniser.encode_batch(_lines(text)) for token in line.ids])
+
+
+def _lines(text: str, end: str = f" {END_OF_LINE}") -> list[str]:
+    """The lines, their ends written as a word."""
+    return [line.replace("\n", end) for line in re.findall(r"[^\n]*\n|[^\n]+", text)]

@@ -1,0 +1,84 @@
+"""The whole state of a run in one file: what was learnt, the optimiser's memory, and every random generator."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def write_whole(file: Path, write: Callable[[Path], object]) -> None:
+    """Write under another name first, so that the file is there whole or not at all.
+
+    Args:
+        file: The file.
+        write: Writes to the path it is given.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    part = file.with_name(f".{file.name}.part")
+    try:
+        write(part)
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save(file: Path, state: dict[str, Any]) -> None:
+    """Keep a state of tensors, numbers, texts, lists and dicts, and the generators of torch, numpy and Python."""
+    write_whole(file, lambda part: torch.save({**state, "random": random_state()}, part))
+
+
+def load(file: Path) -> dict[str, Any]:
+    """Read a state, its tensors on the processor, and set the generators back; code inside the file is never run.
+
+    Args:
+        file: From `save`.
+
+    Raises:
+        ValueError: If it cannot be read.
+        OSError: If there is no such file.
+    """
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        set_random_state(state.pop("random"))
+    except OSError:
+        raise
+    except Exception as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f"{file} cannot be read ({line}). Delete it to begin again.") from error
+    return state
+
+
+def seed_everything(seed: int) -> None:
+    """Set the generators of torch (all devices), numpy and Python."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - layers of others draw from it
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """The generators' states as tensors and numbers."""
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` gave; states of GPUs that are not there are left aside."""
+    name, keys, *rest = state["numpy"]
+    torch.set_rng_state(state["torch"])
+    for index, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(one, index)
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    random.setstate(state["python"])

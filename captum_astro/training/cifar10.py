@@ -1,0 +1,96 @@
+"""CIFAR-10: an astromorphic Vision Transformer with a convolutional stem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, cast
+
+import torch
+from torch import nn
+
+from captum_astro.data.cifar import LabelledImages, read_cifar
+from captum_astro.models.astromorphic_vit import AstromorphicVisionTransformer, default_cfgs
+from captum_astro.training.batches import Images
+from captum_astro.training.config import Config, Task
+from captum_astro.training.scores import accuracy, classification
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10(Config):
+    """Options of CIFAR-10; by default a small model, the paper's is ``dim=256, depth=8, heads=8, patch=2, stem=64``.
+
+    Attributes:
+        patch: Side of a patch, in pixels.
+        stem: Channels of the convolution before patching; 0 for none.
+        drop_path: Stochastic depth.
+        augment: Whether images are mirrored and moved.
+        smoothing: Of labels.
+        validation: How many training images are held out, the last ones.
+        limit: At most so many training and test images, the first; for trials.
+    """
+
+    task: ClassVar[str] = "cifar10"
+
+    dim: int = 128
+    depth: int = 4
+    heads: int = 4
+    mlp_ratio: float = 2.0
+    epochs: float = 30.0
+    batch_size: int = 128
+    lr: float = 2e-3
+    patch: int = 4
+    stem: int = 32
+    drop_path: float = 0.0
+    augment: bool = True
+    smoothing: float = 0.1
+    validation: int = 5000
+    limit: int | None = None
+
+    def build(self, folder: Path) -> nn.Module:
+        """The model; the folder is not needed."""
+        del folder
+        model = AstromorphicVisionTransformer(
+            img_size=32,
+            patch_size=self.patch,
+            num_classes=10,
+            global_pool="avg",
+            embed_dim=self.dim,
+            depth=self.depth,
+            num_heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            class_token=False,
+            stem_width=self.stem,
+            final_activation=True,
+            pos_drop_rate=self.drop,
+            proj_drop_rate=self.drop,
+            drop_path_rate=self.drop_path,
+            **self.attention_options,
+        )
+        model.pretrained_cfg = default_cfgs["astromorphic_vit_cifar10.untrained"].to_dict()
+        return model
+
+    def prepare(self, folder: Path, device: torch.device | str) -> Task:
+        """Read and split the images, make the model."""
+        images = _first(read_cifar(self.data, "train"), self.limit)
+        count = len(images) - self.validation
+        if count < self.batch_size:
+            raise ValueError(
+                f"{len(images)} images, {self.validation} held out: less than one batch is left to train on."
+            )
+        config = default_cfgs["astromorphic_vit_cifar10.untrained"].default
+        mean, std = (cast(tuple[float, ...], x) for x in (config.mean, config.std))
+        source = Images(images.images[:count], images.labels[:count], mean, std, augment=self.augment, device=device)
+        valid = Images(images.images[count:], images.labels[count:], mean, std, device=device)
+
+        def test(model: nn.Module) -> dict[str, float]:
+            held_out = _first(read_cifar(self.data, "test"), self.limit)
+            return {"accuracy": accuracy(model, Images(held_out.images, held_out.labels, mean, std, device=device))}
+
+        model = self.build(folder).to(device)
+        loss = classification(self.smoothing)
+        return Task(model, model, source, loss, lambda trained: accuracy(trained, valid), test)
+
+
+def _first(images: LabelledImages, limit: int | None) -> LabelledImages:
+    return LabelledImages(images.images[:limit], images.labels[:limit])

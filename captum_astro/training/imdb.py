@@ -1,0 +1,110 @@
+"""IMDB: is a review positive?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import nn
+
+from captum_astro.data.glove import fill_embedding, read_glove
+from captum_astro.data.texts import LabelledTexts, read_imdb
+from captum_astro.data.tokenisers import encode, learn_words, load_tokeniser
+from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
+from captum_astro.training.batches import Texts
+from captum_astro.training.checkpoint import write_whole
+from captum_astro.training.config import Config, Task
+from captum_astro.training.scores import accuracy, classification
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENISER = "tokeniser.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imdb(Config):
+    """Options of IMDB; widths, heads, depth and length are the paper's.
+
+    Attributes:
+        length: Tokens that are read of a review.
+        vocabulary: Words that are known, if the tokeniser is learnt.
+        tokeniser: A tokeniser's JSON file instead.
+        glove: A file of GloVe vectors to start the embedding from.
+        smoothing: Of labels.
+        validation: The share of training reviews held out, drawn once for all seeds.
+        limit: At most so many training and test reviews of each class; for trials.
+    """
+
+    task: ClassVar[str] = "imdb"
+
+    dim: int = 128
+    depth: int = 1
+    heads: int = 4
+    mlp_ratio: float = 2.0
+    drop: float = 0.3
+    epochs: float = 4.0
+    lr: float = 1e-3
+    length: int = 400
+    vocabulary: int = 20_000
+    tokeniser: str = ""
+    glove: str = ""
+    smoothing: float = 0.0
+    validation: float = 0.1
+    limit: int | None = None
+
+    def build(self, folder: Path) -> nn.Module:
+        """The model for the tokeniser in the folder."""
+        return AstromorphicTextClassifier(
+            vocabulary=load_tokeniser(folder / TOKENISER).get_vocab_size(),
+            num_classes=2,
+            dim=self.dim,
+            num_heads=self.heads,
+            depth=self.depth,
+            length=self.length,
+            mlp_ratio=self.mlp_ratio,
+            drop_rate=self.drop,
+            **self.attention_options,
+        )
+
+    def prepare(self, folder: Path, device: torch.device | str) -> Task:
+        """Read and split the reviews, learn the words, make the model."""
+        reviews = _limited(read_imdb(self.data, "train"), self.limit)
+        shuffled = torch.randperm(len(reviews), generator=torch.Generator().manual_seed(0)).tolist()
+        held_out = int(len(reviews) * self.validation)
+        if held_out < 1 or len(reviews) - held_out < self.batch_size:
+            raise ValueError(f"{len(reviews)} reviews, {held_out} held out: too few of either to train.")
+        valid, train = shuffled[:held_out], shuffled[held_out:]
+        known = self._tokeniser(folder, [reviews.texts[index] for index in train])
+        texts = encode(known, reviews.texts, self.length)
+        labels = torch.tensor(reviews.labels)
+        source, seen = (Texts([texts[index] for index in part], labels[part], device=device) for part in (train, valid))
+        model = self.build(folder)
+        assert isinstance(model, AstromorphicTextClassifier)
+        if self.glove:
+            fill_embedding(model.embed.weight, *read_glove(self.glove, known.get_vocab()))
+        model = model.to(device)
+
+        def test(model: nn.Module) -> dict[str, float]:
+            others = _limited(read_imdb(self.data, "test"), self.limit)
+            inputs = Texts(encode(known, others.texts, self.length), torch.tensor(others.labels), device=device)
+            return {"accuracy": accuracy(model, inputs, inputs.lengths.argsort())}
+
+        loss, order = classification(self.smoothing), seen.lengths.argsort()
+        return Task(model, model, source, loss, lambda trained: accuracy(trained, seen, order), test)
+
+    def _tokeniser(self, folder: Path, texts: list[str]) -> Tokenizer:
+        file = folder / TOKENISER
+        if not file.exists():
+            known = load_tokeniser(Path(self.tokeniser)) if self.tokeniser else learn_words(texts, self.vocabulary)
+            write_whole(file, lambda part: known.save(str(part)))
+        return load_tokeniser(file)
+
+
+def _limited(reviews: LabelledTexts, limit: int | None) -> LabelledTexts:
+    if limit is None:
+        return reviews
+    kept = [i for label in (0, 1) for i in [i for i, x in enumerate(reviews.labels) if x == label][:limit]]
+    return LabelledTexts([reviews.texts[i] for i in kept], [reviews.labels[i] for i in kept])

@@ -1,0 +1,72 @@
+"""AdamW with weight decay where it belongs, and its schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from timm.optim import param_groups_weight_decay
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
+    """AdamW; biases, norms, embeddings and what a model names in ``no_weight_decay()`` are not decayed.
+
+    Args:
+        model: Its parameters that need a gradient are optimised.
+        lr: The learning rate.
+        weight_decay: Of the other parameters.
+
+    Example:
+        >>> groups = adamw(torch.nn.Linear(3, 2), lr=1e-3, weight_decay=0.05).param_groups
+        >>> [(group["weight_decay"], len(group["params"])) for group in groups]
+        [(0.0, 1), (0.05, 1)]
+    """
+    return AdamW(param_groups_weight_decay(model, weight_decay, no_weight_decay_list=sorted(undecayed(model))), lr=lr)
+
+
+def undecayed(model: nn.Module) -> set[str]:
+    """Names of the parameters with two dimensions or more that are places or look-ups, not maps."""
+    named = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            named.add(f"{path}.weight")
+    return named | {
+        name for name, _ in model.named_parameters() if name.endswith("attn.positions") or name == "pos_embed"
+    }
+
+
+def warm_up_cosine(optimiser: Optimizer, steps: int, warm_up: float = 0.05) -> LambdaLR:
+    """The learning rate rises in a line over the first share of the steps, then falls to 0 along half a cosine.
+
+    Args:
+        optimiser: Its present rate is the highest.
+        steps: Of the whole run.
+        warm_up: The share of steps of the rise, from 0 to 1.
+
+    Example:
+        >>> optimiser = adamw(torch.nn.Linear(3, 2), lr=1.0, weight_decay=0.0)
+        >>> schedule = warm_up_cosine(optimiser, steps=4, warm_up=0.5)
+        >>> rates = []
+        >>> for _ in range(4):
+        ...     rates.append(round(schedule.get_last_lr()[0], 3))
+        ...     optimiser.step()
+        ...     schedule.step()
+        >>> rates
+        [0.5, 1.0, 1.0, 0.5]
+    """
+    rise = round(steps * warm_up)
+
+    def rate(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+    return LambdaLR(optimiser, rate)
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """The number of a model's parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())

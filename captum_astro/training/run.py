@@ -1,0 +1,141 @@
+"""One training run in a folder, from its options to its figures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from captum_astro.training.checkpoint import seed_everything, write_whole
+from captum_astro.training.config import RUN, Config, keep_config, read_config
+from captum_astro.training.curve import best
+from captum_astro.training.fit import BEST, CHECKPOINT, CURVE, PICTURE, fit, load_weights, save_weights
+from captum_astro.training.imdb import TOKENISER
+from captum_astro.training.optimiser import count_parameters
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+WEIGHTS, RESULT = "weights.safetensors", "result.json"
+
+
+def train(
+    config: Config,
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    resume: bool = True,
+    checkpoint_every: int = 200,
+    console: Console | None = None,
+) -> dict[str, float]:
+    """Train a task's model, or go on with the run in the folder; a finished one is not trained again.
+
+    The folder gets ``run.json`` (the options), ``curve.csv`` and ``curve.png``, ``weights.safetensors`` (see
+    `Config.keep`), ``result.json``, and for texts ``tokeniser.json``.
+
+    Args:
+        config: The options.
+        folder: Of this run.
+        device: Where to train; a run may go on elsewhere, though its bits are then others.
+        resume: Go on with a run of the same options; otherwise begin anew and replace it.
+        checkpoint_every: Steps between checkpoints.
+        console: Shows progress; None for silence.
+
+    Returns:
+        The figures: first the metric on test data, then others of the test, ``valid`` (of the best row), ``step`` and
+        ``epoch`` of that row, ``parameters`` and ``seconds``.
+
+    Raises:
+        ValueError: If the folder holds another run, the data cannot be read, or an option is out of its range.
+        OSError: If the folder cannot be written.
+    """
+    config = replace(config, data=str(Path(config.data).resolve()) if config.data else "")
+    if not resume:
+        for name in (RUN, CHECKPOINT, BEST, CURVE, PICTURE, WEIGHTS, RESULT, TOKENISER):
+            (folder / name).unlink(missing_ok=True)
+    keep_config(folder, config)
+    if (folder / RESULT).exists():
+        return read_result(folder)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"There is no device {str(device)!r}: {str(error).splitlines()[0]}") from error
+    seed_everything(config.seed)
+    task = config.prepare(folder, device)
+    optimiser = config.optimiser(task)
+    steps = config.total_steps(task.source)
+    rows = fit(
+        task.trained,
+        task.source,
+        task.loss,
+        optimiser,
+        config.schedule(optimiser, steps),
+        steps=steps,
+        batch_size=config.batch_size,
+        evaluate=task.evaluate,
+        folder=folder,
+        metric=config.metric,
+        seed=config.seed,
+        clip=config.clip,
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=checkpoint_every,
+        console=console,
+    )
+    if config.keep == "best":
+        load_weights(task.trained, folder / BEST)
+    save_weights(task.model, folder / WEIGHTS, half=config.half)
+    load_weights(task.model, folder / WEIGHTS)
+    row = best(config.metric, rows) if config.keep == "best" else rows[-1]
+    result = {
+        **task.test(task.model.eval()),
+        "valid": row.valid,
+        "step": row.step,
+        "epoch": row.epoch,
+        "parameters": count_parameters(task.model),
+        "seconds": rows[-1].seconds,
+    }
+    write_whole(folder / RESULT, lambda part: part.write_text(json.dumps(result, indent=1) + "\n"))
+    for name in (CHECKPOINT, BEST):
+        (folder / name).unlink(missing_ok=True)
+    return result
+
+
+def read_result(folder: Path) -> dict[str, float]:
+    """The figures of a finished run.
+
+    Raises:
+        ValueError: If they cannot be read.
+        OSError: If there are none.
+    """
+    try:
+        found: dict[str, float] = json.loads((folder / RESULT).read_text())
+    except ValueError as error:
+        raise ValueError(f"{folder / RESULT} is damaged ({error}).") from error
+    return found
+
+
+def load_trained(folder: Path | str) -> tuple[nn.Module, Tokenizer | None]:
+    """The model of a finished run in eval mode, and for texts its tokeniser.
+
+    Args:
+        folder: Of the run.
+
+    Raises:
+        ValueError: If there is no finished run in it.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder}: the run is not finished; there is no {WEIGHTS}.")
+    model = config.build(folder)
+    load_weights(model, folder / WEIGHTS)
+    if not (folder / TOKENISER).exists():
+        return model.eval(), None
+    from captum_astro.data.tokenisers import load_tokeniser
+
+    return model.eval(), load_tokeniser(folder / TOKENISER)

@@ -1,0 +1,179 @@
+"""The bundled models: digits in scenes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, cast
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from captum_astro.data.scenes import Scenes, batch
+from captum_astro.models import bundled
+from captum_astro.training.batches import Batch, Source
+from captum_astro.training.config import Config, Task
+
+BACKGROUND = 10  # the class of a patch that holds no part of a digit
+ASTROMORPHIC = "astromorphic_scenes_tiny_patch4_64"
+_EPOCH = 6400  # scenes; there is no end of them
+_EVALUATE = 250
+_OTHER_SCENES = 1_000_003  # seeds of scenes to validate on, of the training digits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesTask(Config):
+    """Options of the scenes. Sizes are the model's own.
+
+    A second head names each patch while training (the digit it shows, or background): with the classification loss
+    alone, the model does not start to learn for thousands of steps. That head is thrown away. The schedule is
+    PyTorch's one-cycle.
+
+    Attributes:
+        model: The bundled Vision Transformer, whose attention is not ours to choose, or the astromorphic one.
+        bfloat16: Whether forward passes are in bfloat16 on processors too: as the bundled weights were made, with the
+            instructions for it twice as fast; without them (before Zen 4 and Cooper Lake) twenty times as slow.
+        held_out: Scenes of held-out digits that are tested.
+    """
+
+    task: ClassVar[str] = "scenes"
+
+    model: str = bundled.NAME
+    dim: int = 96
+    depth: int = 6
+    heads: int = 3
+    steps: int | None = 4500
+    lr: float = 1.5e-3
+    warm_up: float = 0.06
+    keep: str = "last"  # type: ignore[assignment]
+    half: bool = True
+    bfloat16: bool = True
+    held_out: int = 2000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model not in (bundled.NAME, ASTROMORPHIC):
+            raise ValueError(f"model is {bundled.NAME} or {ASTROMORPHIC}, not {self.model!r}.")
+        plain = type(self)
+        changed = [n for n in self.attention_options if getattr(self, n) != getattr(plain, n)]
+        if self.model == bundled.NAME and changed:
+            raise ValueError(f"{bundled.NAME} has no {', '.join(changed)}; {ASTROMORPHIC} has (--model).")
+
+    @property
+    def evaluate_every(self) -> int | None:
+        """A row of the curve every 250 steps."""
+        return _EVALUATE
+
+    def build(self, folder: Path) -> nn.Module:
+        """The model; the folder is not needed."""
+        del folder
+        options = self.attention_options | {"embed_dim": self.dim, "depth": self.depth, "num_heads": self.heads}
+        return cast(nn.Module, timm.create_model(self.model, **({} if self.model == bundled.NAME else options)))
+
+    def prepare(self, folder: Path, device: torch.device | str) -> Task:
+        """Make the model and its head for patches; scenes are drawn as they are asked for."""
+        model = self.build(folder)
+        trained = WithPatchHead(model, bfloat16=self.bfloat16).to(device)
+        valid = SceneSource("train", self.seed + _OTHER_SCENES, 500, device)
+        return Task(
+            model,
+            trained,
+            SceneSource("train", self.seed, _EPOCH, device),
+            patch_loss,
+            lambda inner: accuracy_on(cast(WithPatchHead, inner).model, valid),
+            lambda tested: {"accuracy": accuracy_on(tested, SceneSource("test", 0, self.held_out, device))},
+        )
+
+    def optimiser(self, task: Task) -> Optimizer:
+        """AdamW over everything, decayed alike; the astromorphic model's by its own groups."""
+        if self.model == bundled.NAME:
+            return AdamW(task.trained.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        return super().optimiser(task)
+
+    def schedule(self, optimiser: Optimizer, steps: int) -> LRScheduler:
+        """PyTorch's one-cycle."""
+        return OneCycleLR(optimiser, self.lr, total_steps=steps, pct_start=self.warm_up)
+
+
+class SceneSource(Source):
+    """Scenes one after the other, never the same twice.
+
+    Args:
+        split: Of the digits.
+        seed: Of the scenes.
+        size: Scenes of an epoch.
+        device: Where batches are put.
+    """
+
+    def __init__(self, split: str, seed: int, size: int, device: torch.device | str) -> None:
+        self._split, self._seed, self._size, self._device = split, seed, size, device
+
+    def __len__(self) -> int:
+        return self._size
+
+    def order(self, epoch: int, batch_size: int, seed: int) -> list[torch.Tensor]:
+        """The next scenes."""
+        steps = self.steps_per_epoch(batch_size)
+        first = epoch * steps * batch_size
+        return list(torch.arange(first, first + steps * batch_size).split(batch_size))
+
+    def batch(self, indices: torch.Tensor) -> Batch:
+        """Images ``(B, 3, 64, 64)`` from -1 to 1, digits ``(B,)`` and masks ``(B, 64, 64)``."""
+        first, last = int(indices[0]), int(indices[-1])
+        images, labels, masks = batch(Scenes(self._split, last + 1, self._seed), range(first, last + 1))
+        return ((images - 0.5) / 0.5).to(self._device), labels.to(self._device), masks.to(self._device)
+
+
+class WithPatchHead(nn.Module):
+    """A Vision Transformer with a second head that names what each patch shows.
+
+    Args:
+        model: From timm, with 10 classes.
+        bfloat16: Whether its forward pass is in bfloat16.
+    """
+
+    def __init__(self, model: nn.Module, *, bfloat16: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.patch_head = nn.Linear(model.embed_dim, BACKGROUND + 1)
+        self.bfloat16 = bfloat16
+
+    def no_weight_decay(self) -> set[str]:
+        """The model's."""
+        return {f"model.{name}" for name in self.model.no_weight_decay()}
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits ``(B, 10)``, and of each patch ``(B, n, 11)``."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
+            tokens = self.model.forward_features(images)
+            logits, patches = (
+                self.model.forward_head(tokens),
+                self.patch_head(tokens[:, self.model.num_prefix_tokens :]),
+            )
+        return logits.float(), patches.float()
+
+
+def patch_loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of both heads, and the accuracy of the first."""
+    images, labels, masks = batch
+    logits, patches = model(images)
+    size = cast(WithPatchHead, model).model.patch_embed.patch_size
+    covered = F.avg_pool2d(masks[:, None].float(), size).flatten(1) > 0.25
+    loss = F.cross_entropy(logits, labels) + F.cross_entropy(
+        patches.transpose(1, 2), torch.where(covered, labels[:, None], BACKGROUND)
+    )
+    return loss, (logits.detach().argmax(1) == labels).float().mean()
+
+
+@torch.no_grad()
+def accuracy_on(model: nn.Module, scenes: SceneSource, batch_size: int = 64) -> float:
+    """The share of scenes that a model in eval mode recognises."""
+    right = 0
+    for indices in torch.arange(len(scenes)).split(batch_size):
+        images, labels, _ = scenes.batch(indices)
+        right += int((model(images).argmax(1) == labels).sum())
+    return right / len(scenes)

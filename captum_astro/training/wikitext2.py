@@ -1,0 +1,115 @@
+"""WikiText-2: a causal language model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from captum_astro.data.texts import count_words, read_wikitext
+from captum_astro.data.tokenisers import encode_stream, learn_bpe, learn_wikitext_words, load_tokeniser
+from captum_astro.models.astromorphic_text import AstromorphicLanguageModel
+from captum_astro.training.batches import TokenStream
+from captum_astro.training.checkpoint import write_whole
+from captum_astro.training.config import Config, Task
+from captum_astro.training.curve import Metric
+from captum_astro.training.imdb import TOKENISER
+from captum_astro.training.scores import language, negative_log_likelihood
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class WikiText2(Config):
+    """Options of WikiText-2; the paper's model has ``dim=768, depth=1, heads=6, length=512``.
+
+    Where there is no training text, the validation text is trained on, but for its last lines.
+
+    Attributes:
+        length: Tokens of a window.
+        tokens: ``"bpe"``, learnt byte pairs, with which every text has a probability; or ``"words"``, WikiText's own,
+            of which those that were not seen in training are ``<unk>``: perplexities of the two are not comparable.
+        vocabulary: Size of the vocabulary that is learnt.
+        tokeniser: A tokeniser's JSON file instead.
+        validation: The share of the lines that is held out, the last ones, where there is no training text.
+    """
+
+    task: ClassVar[str] = "wikitext2"
+    metric: ClassVar[Metric] = "perplexity"
+
+    dim: int = 128
+    depth: int = 2
+    heads: int = 4
+    drop: float = 0.2
+    epochs: float = 15.0
+    batch_size: int = 16
+    lr: float = 2e-3
+    weight_decay: float = 0.1
+    length: int = 128
+    tokens: Literal["bpe", "words"] = "bpe"
+    vocabulary: int = 4096
+    tokeniser: str = ""
+    validation: float = 0.1
+
+    def build(self, folder: Path) -> nn.Module:
+        """The model for the tokeniser in the folder."""
+        return AstromorphicLanguageModel(
+            vocabulary=load_tokeniser(folder / TOKENISER).get_vocab_size(),
+            dim=self.dim,
+            num_heads=self.heads,
+            depth=self.depth,
+            length=self.length,
+            mlp_ratio=self.mlp_ratio,
+            drop_rate=self.drop,
+            **self.attention_options,
+        )
+
+    def prepare(self, folder: Path, device: torch.device | str) -> Task:
+        """Read the texts, learn the tokens, make the model."""
+        parts = read_wikitext(self.data)
+        if "train" in parts:
+            train, valid = parts["train"], parts["valid"]
+        else:
+            lines = parts["valid"].splitlines(keepends=True)
+            kept = len(lines) - max(1, int(len(lines) * self.validation))
+            train, valid = "".join(lines[:kept]), "".join(lines[kept:])
+        known = self._tokeniser(folder, train)
+        source = TokenStream(encode_stream(known, train), self.length, device)
+        seen = encode_stream(known, valid)
+        model = self.build(folder).to(device)
+
+        def evaluate(trained: nn.Module) -> float:
+            total, tokens = negative_log_likelihood(trained, seen, self.length)
+            return math.exp(total / tokens)
+
+        def test(trained: nn.Module) -> dict[str, float]:
+            ids = encode_stream(known, parts["test"])
+            total, tokens = negative_log_likelihood(trained, ids, self.length, max(1, self.length // 2))
+            words = count_words(parts["test"])
+            return {
+                "perplexity": math.exp(total / tokens),
+                "perplexity of a word": math.exp(total / words),
+                "tokens": tokens,
+                "words": words,
+            }
+
+        return Task(model, model, source, language, evaluate, test)
+
+    def _tokeniser(self, folder: Path, text: str) -> Tokenizer:
+        file = folder / TOKENISER
+        if not file.exists():
+            if self.tokeniser:
+                known = load_tokeniser(Path(self.tokeniser))
+            elif self.tokens == "words":
+                known = learn_wikitext_words(text, self.vocabulary)
+            elif self.tokens == "bpe":
+                known = learn_bpe(text, self.vocabulary)
+            else:
+                raise ValueError(f"tokens is bpe or words, not {self.tokens!r}.")
+            write_whole(file, lambda part: known.save(str(part)))
+        return load_tokeniser(file)
