@@ -19,4 +19,5 @@ from captum_astro.attr.vtranm import VTranM as VTranM
 from captum_astro.capture.check import check as check
 from captum_astro.layouts import UnsupportedModelError as UnsupportedModelError
 from captum_astro.layouts import register_layout as register_layout
+from captum_astro.models import astromorphic_vit as _astromorphic_vit  # noqa: F401
 from captum_astro.models import bundled as _bundled  # noqa: F401  (timm knows its models from here on)

@@ -122,6 +122,56 @@ def compare(
     return figure
 
 
+def text_record(
+    words: Sequence[str],
+    attributions: torch.Tensor,
+    *,
+    predicted: str,
+    probability: float,
+    explained: str,
+    label: str = "",
+) -> Any:
+    """One text as Captum's ``visualize_text`` takes it: its words coloured by their attribution.
+
+    Args:
+        words: The tokens, as they are to be read.
+        attributions: One value a token, ``(n,)``; padding after the last word is left out. They are drawn on a scale
+            of their own, the largest absolute value as 1.
+        predicted: The class that the model sees.
+        probability: How sure it is.
+        explained: The class that the attributions explain.
+        label: The true class, where it is known.
+
+    Returns:
+        A ``captum.attr.visualization.VisualizationDataRecord``.
+
+    Raises:
+        ValueError: If there are more words than values.
+
+    Example:
+        >>> record = text_record(["a", "fine", "film"], torch.tensor([0.1, 2.0, 0.5]), predicted="positive",
+        ...                      probability=0.9, explained="positive")
+        >>> record.word_attributions.tolist()
+        [0.05000000074505806, 1.0, 0.25]
+    """
+    from captum.attr import visualization
+
+    if len(words) > len(attributions):
+        raise ValueError(f"There are {len(words)} words and {len(attributions)} attributions.")
+    values = attributions[: len(words)].detach().float().cpu()
+    largest = values.abs().max() if len(values) else values.new_zeros(())
+    return visualization.VisualizationDataRecord(
+        word_attributions=values / largest if largest > 0 else values,
+        pred_prob=probability,
+        pred_class=predicted,
+        true_class=label,
+        attr_class=explained,
+        attr_score=float(attributions.detach().float().sum()),
+        raw_input_ids=list(words),
+        convergence_score=0.0,
+    )
+
+
 def _figure(rows: int, columns: int, size: float) -> tuple[Figure, Any]:
     """A figure of its own canvas, so that nothing is opened on a screen or kept by pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -150,7 +150,8 @@ def test_vita_search_and_evaluate(monkeypatch, capsys, tmp_path: Path, scene: Pa
     assert code == 0, out
     assert "k=4,tau=2" in out
     best = (tmp_path / "search" / "best.csv").read_text()
-    assert best.startswith("method,metric,setting,n,left_out,plain,modulated,difference,low,high,effect,p,p_holm,same_class")
+    columns = "method,metric,setting,n,left_out,plain,modulated,difference,low,high,effect,p,p_holm,same_class"
+    assert best.startswith(columns)
     assert _run(monkeypatch, capsys, *words)[0] == 0
     assert (tmp_path / "search" / "best.csv").read_text() == best
     Path(tmp_path, "boxes.csv").write_text("file,label,x0,y0,x1,y1\nscene.png,7,10,10,40,40\n")

@@ -42,3 +42,18 @@ def test_sizes_and_helpers() -> None:
     x = torch.rand(1, 3, 4, 4)
     torch.testing.assert_close(viz.displayable((x - 0.5) / 0.2, (0.5,) * 3, (0.2,) * 3), x)
     viz.overlay(torch.rand(1, 8, 8), torch.rand(1, 8, 8))
+
+
+def test_a_text_in_captums_form() -> None:
+    from captum.attr import visualization
+
+    values = torch.tensor([0.5, -2.0, 0.0, 7.0])
+    record = viz.text_record(["so", "dull"], values, predicted="bad", probability=0.8, explained="good", label="bad")
+    torch.testing.assert_close(record.word_attributions, torch.tensor([0.25, -1.0]))
+    page = visualization.visualize_text([record]).data
+    assert "dull" in page
+    assert "good" in page
+    assert torch.equal(values, torch.tensor([0.5, -2.0, 0.0, 7.0]))
+    assert not viz.text_record(["a"], torch.zeros(1), predicted="", probability=0, explained="").word_attributions.any()
+    with pytest.raises(ValueError, match="3 words and 1 attributions"):
+        viz.text_record(["a", "b", "c"], torch.ones(1), predicted="", probability=0, explained="")

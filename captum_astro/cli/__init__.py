@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from captum_astro.cli._common import Checkpoint, console, escaped
+from captum_astro.cli.ablate import ablate
 from captum_astro.cli.explain import explain
+from captum_astro.cli.train import app as train_app
 from captum_astro.cli.vita import app as vita_app
 
 app = typer.Typer(
@@ -21,8 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-train_app = typer.Typer(help="Train the models that ship with the package.", no_args_is_help=True)
 app.command()(explain)
+app.command()(ablate)
 app.add_typer(vita_app, name="vita")
 app.add_typer(train_app, name="train")
 
@@ -78,18 +80,6 @@ def demo(
     from captum_astro.evaluation.demo import run_demo
 
     console.print(escaped(run_demo(out, scenes)))
-
-
-@train_app.command("scenes")
-def train_scenes(
-    out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("scenes_vit.safetensors"),
-    steps: Annotated[int, typer.Option(help="Optimiser steps of 64 scenes.")] = 4500,
-    seed: Annotated[int, typer.Option(help="Of weights and scenes.")] = 0,
-) -> None:
-    """Train the bundled model from nothing: about an hour on two cores, 2 GB of memory."""
-    from captum_astro.models.training import train_on_scenes
-
-    console.print(escaped(train_on_scenes(out, steps, seed)))
 
 
 if __name__ == "__main__":

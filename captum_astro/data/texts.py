@@ -82,10 +82,10 @@ def read_wikitext(path: Path | str) -> dict[WikiSplit, str]:
 
 
 def count_words(text: str) -> int:
-    """Words between spaces and line ends, as perplexities of WikiText-2 count them; empty lines are one each.
+    r"""Words between spaces and line ends, as perplexities of WikiText-2 count them; empty lines are one each.
 
     Example:
-        >>> count_words(" = Title = \\n \\n")
+        >>> count_words(" = Title = \n \n")
         5
     """
     return len(text.split()) + text.count("\n")

@@ -40,14 +40,14 @@ def learn_words(texts: Iterable[str], size: int = 20_000, least: int = 2) -> Tok
 
 
 def learn_wikitext_words(text: str, size: int = 33_278) -> Tokenizer:
-    """WikiText's own words, between spaces, and ``<eos>`` for the end of a line; what is not known is ``<unk>``.
+    r"""WikiText's own words, between spaces, and ``<eos>`` for the end of a line; what is not known is ``<unk>``.
 
     Args:
         text: To learn from.
         size: Of the vocabulary, with padding (0), unknown (1) and end (2).
 
     Example:
-        >>> encode_stream(learn_wikitext_words(" a b \\n a c \\n"), " a d \\n").tolist()
+        >>> encode_stream(learn_wikitext_words(" a b \n a c \n"), " a d \n").tolist()
         [3, 1, 2]
     """
     tokeniser = Tokenizer(models.WordLevel(unk_token=UNKNOWN))

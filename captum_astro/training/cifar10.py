@@ -67,7 +67,7 @@ class Cifar10(Config):
             drop_path_rate=self.drop_path,
             **self.attention_options,
         )
-        model.pretrained_cfg = default_cfgs["astromorphic_vit_cifar10.untrained"].to_dict()
+        model.pretrained_cfg = default_cfgs["astromorphic_vit_cifar10"].default.to_dict()
         return model
 
     def prepare(self, folder: Path, device: torch.device | str) -> Task:
@@ -78,7 +78,7 @@ class Cifar10(Config):
             raise ValueError(
                 f"{len(images)} images, {self.validation} held out: less than one batch is left to train on."
             )
-        config = default_cfgs["astromorphic_vit_cifar10.untrained"].default
+        config = default_cfgs["astromorphic_vit_cifar10"].default
         mean, std = (cast(tuple[float, ...], x) for x in (config.mean, config.std))
         source = Images(images.images[:count], images.labels[:count], mean, std, augment=self.augment, device=device)
         valid = Images(images.images[count:], images.labels[count:], mean, std, device=device)

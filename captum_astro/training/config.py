@@ -199,7 +199,8 @@ def keep_config(folder: Path, config: Config) -> None:
     changed = sorted(key for key in {*before, *described} if before.get(key) != described.get(key))
     if changed:
         raise ValueError(
-            f"{folder} holds another run ({', '.join(changed)} differ). Give another folder, or --no-resume to replace it."
+            f"{folder} holds another run ({', '.join(changed)} differ). "
+            f"Give another folder, or --no-resume to replace it."
         )
 
 
@@ -228,7 +229,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _parsed(name: str, value: Any, default: Any) -> Any:
     if not isinstance(value, str) or isinstance(default, str):
         return value
-    kind = {"steps": int, "position_scale": float}.get(name, type(default))
+    kind = int if default is None else type(default)  # what may be None is a number of something
     try:
         if kind is bool:
             return {"true": True, "false": False}[value.lower()]

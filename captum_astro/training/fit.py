@@ -22,7 +22,7 @@ from captum_astro.training.batches import Batch, Source
 from captum_astro.training.curve import Metric, Row, better, plot, write_csv
 
 Loss = Callable[[nn.Module, Batch], tuple[torch.Tensor, torch.Tensor]]
-"""The loss of a batch, and what the metric is the mean of: the share of right answers, or the negative log-likelihood."""
+"""The loss of a batch, and what the metric is made of: the share of right answers, or the mean cross-entropy."""
 
 CHECKPOINT, BEST, CURVE, PICTURE = "checkpoint.pt", "best.safetensors", "curve.csv", "curve.png"
 

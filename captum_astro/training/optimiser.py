@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from timm.optim import param_groups_weight_decay
@@ -29,7 +30,8 @@ def adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
 
 def undecayed(model: nn.Module) -> set[str]:
     """Names of the parameters with two dimensions or more that are places or look-ups, not maps."""
-    named = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
+    own: Callable[[], set[str]] | None = getattr(model, "no_weight_decay", None)
+    named = set() if own is None else set(own())
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             named.add(f"{path}.weight")

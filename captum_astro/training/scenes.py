@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import timm
 import torch
@@ -136,11 +136,11 @@ class WithPatchHead(nn.Module):
         bfloat16: Whether its forward pass is in bfloat16.
     """
 
-    def __init__(self, model: nn.Module, *, bfloat16: bool) -> None:
+    def __init__(self, model: Any, *, bfloat16: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.patch_head = nn.Linear(model.embed_dim, BACKGROUND + 1)
-        self.bfloat16 = bfloat16
+        self.in_bfloat16 = bfloat16
 
     def no_weight_decay(self) -> set[str]:
         """The model's."""
@@ -148,7 +148,7 @@ class WithPatchHead(nn.Module):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits ``(B, 10)``, and of each patch ``(B, n, 11)``."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             tokens = self.model.forward_features(images)
             logits, patches = (
                 self.model.forward_head(tokens),

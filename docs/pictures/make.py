@@ -1,4 +1,4 @@
-"""Make the README's picture from public-domain images of scikit-image.
+"""Make the pictures of the documentation from public-domain images of scikit-image.
 
     python docs/pictures/make.py --checkpoint deit_tiny_patch16_224.safetensors
 
@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from skimage import data
 
-from captum_astro import VTranM, viz
+from captum_astro import TokenGradCAM, ViTAGradCAM, VTranM, viz
 from captum_astro.models.loading import class_names, load_model, preprocessing
 
 
 def main() -> None:
-    """Write ``docs/pictures/vtranm.png``."""
+    """Write ``vtranm.png`` and ``vita.png`` beside this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path)
     args = parser.parse_args()
@@ -38,8 +38,14 @@ def main() -> None:
         ),
     }
     titles = [f"{names[i].split(',')[0]} {p[i]:.0%}" for i, p in zip(top, probabilities, strict=True)]
-    figure = viz.compare(viz.displayable(x, config["mean"], config["std"]), maps, titles, size=2.4)
-    figure.savefig(Path(__file__).parent / "vtranm.png", dpi=90)
+    pixels, here = viz.displayable(x, config["mean"], config["std"]), Path(__file__).parent
+    viz.compare(pixels, maps, titles, size=2.4).savefig(here / "vtranm.png", dpi=90)
+    maps = {
+        "Grad-CAM": TokenGradCAM(model).attribute(x, target=top),
+        "ViTA, attn.proj": ViTAGradCAM(model).attribute(x),
+        "ViTA, mlp.fc1": ViTAGradCAM(model, modulated_layer="blocks.0.mlp.fc1").attribute(x),
+    }
+    viz.compare(pixels, maps, titles, size=2.2).savefig(here / "vita.png", dpi=90)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""``captum-astro ablate``: what each part of the attention is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from captum_astro.cli._common import Device, console, escaped
+
+
+def ablate(
+    task: Annotated[str, typer.Argument(help="cifar10, imdb, wikitext2 or scenes.")],
+    out: Annotated[Path, typer.Option(help="The folder for runs and tables; runs found there count or go on.")],
+    data: Annotated[Path | None, typer.Option(help="The folder of the data.")] = None,
+    variants: Annotated[
+        str, typer.Option(help="With commas: full, no positions, linear, neither, softmax, sigma outside, sigma none.")
+    ] = "full,no positions,linear,neither,softmax,sigma outside,sigma none",
+    alphas: Annotated[str, typer.Option(help="Exponents to try as well, with commas.")] = "",
+    seeds: Annotated[int, typer.Option(help="Runs of each, with the seeds from 0.", min=1)] = 3,
+    reach: Annotated[
+        float | None, typer.Option(help="The accuracy (or perplexity) on validation data whose epoch is counted.")
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of the task's as NAME=VALUE; more than once.")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Train variants of the attention with several seeds: epochs to a value, final value, 95 % intervals."""
+    from captum_astro.training.ablation import run_ablation, variants_of
+    from captum_astro.training.config import configured
+
+    given: dict[str, str] = {}
+    for text in options or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set {text!r}: it is NAME=VALUE.")
+        given[name.strip().replace("-", "_")] = value.strip()
+    if data is not None:
+        given["data"] = str(data)
+    try:
+        exponents = [float(part) for part in alphas.split(",") if part.strip()]
+    except ValueError as error:
+        raise ValueError(f"--alphas {alphas!r}: numbers with commas between them.") from error
+    chosen = variants_of([part.strip() for part in variants.split(",") if part.strip()], exponents)
+    table = run_ablation(
+        configured(task, dict(given)), chosen, out, seeds=range(seeds), reach=reach, device=device, console=console
+    )
+    console.print(escaped(table))
+    console.print(escaped(f"{out}/ablation.csv, {out}/ablation.md, {out}/runs.csv, {out}/ablation.png"))

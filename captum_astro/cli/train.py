@@ -1,0 +1,185 @@
+"""``captum-astro train``: models of this package from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from captum_astro.cli._common import Device, console, escaped
+
+app = typer.Typer(
+    help="Train models. A run that is started again with the same options goes on where it was.", no_args_is_help=True
+)
+
+Data = Annotated[Path, typer.Option(help="The folder of the data.")]
+Out = Annotated[Path, typer.Option(help="The folder of the run: options, curve, weights, figures.")]
+Attention = Annotated[str | None, typer.Option(help="astromorphic or softmax.")]
+Sigma = Annotated[str | None, typer.Option(help="Where sigma stands: inside (Eq. 11), outside (Eq. 18) or none.")]
+Alpha = Annotated[float | None, typer.Option(help="Exponent of the calcium response; 1 is the linear form.")]
+Position = Annotated[bool, typer.Option(help="Whether astrocytes write positions.")]
+Dim = Annotated[int | None, typer.Option(help="Width.", min=1)]
+Depth = Annotated[int | None, typer.Option(help="Blocks.", min=1)]
+Heads = Annotated[int | None, typer.Option(help="Attention heads.", min=1)]
+MlpRatio = Annotated[float | None, typer.Option(help="Width of the feed-forward layers over that of the model.")]
+Drop = Annotated[float | None, typer.Option(help="Dropout.")]
+Epochs = Annotated[float | None, typer.Option(help="Passes over the training data.")]
+Steps = Annotated[int | None, typer.Option(help="Steps of the optimiser instead.", min=1)]
+BatchSize = Annotated[int | None, typer.Option(help="Samples a step.", min=1)]
+Rate = Annotated[float | None, typer.Option(help="The highest learning rate.")]
+Seed = Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many samples, for a trial.", min=1)]
+Resume = Annotated[bool, typer.Option(help="Go on with the run in the folder, or replace it.")]
+Every = Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)]
+Length = Annotated[int | None, typer.Option(help="Tokens read at a time.", min=2)]
+Vocabulary = Annotated[int | None, typer.Option(help="Size of the vocabulary that is learnt.", min=3)]
+Tokeniser = Annotated[Path | None, typer.Option(help="A tokeniser's JSON instead of learning one.")]
+
+
+@app.command()
+def cifar10(
+    data: Data,
+    out: Out,
+    attention: Attention = None,
+    nonlinearity: Sigma = None,
+    alpha: Alpha = None,
+    relative_position: Position = True,
+    dim: Dim = None,
+    depth: Depth = None,
+    heads: Heads = None,
+    mlp_ratio: MlpRatio = None,
+    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels.", min=1)] = None,
+    stem: Annotated[int | None, typer.Option(help="Channels of the convolution before patching.", min=0)] = None,
+    drop: Drop = None,
+    drop_path: Annotated[float | None, typer.Option(help="Stochastic depth.")] = None,
+    augment: Annotated[bool, typer.Option(help="Mirror and move the images.")] = True,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    seed: Seed = 0,
+    limit: Limit = None,
+    device: Device = "cpu",
+    resume: Resume = True,
+    checkpoint_every: Every = 200,
+) -> None:
+    """CIFAR-10, from torchvision's folder or parquet files.
+
+    By default a small model; the paper's is --dim 256 --depth 8 --heads 8 --mlp-ratio 4 --patch 2 --stem 64.
+    The last 5,000 training images are for validation.
+    """
+    _train("cifar10", locals())
+
+
+@app.command()
+def imdb(
+    data: Data,
+    out: Out,
+    attention: Attention = None,
+    nonlinearity: Sigma = None,
+    alpha: Alpha = None,
+    relative_position: Position = True,
+    dim: Dim = None,
+    depth: Depth = None,
+    heads: Heads = None,
+    mlp_ratio: MlpRatio = None,
+    length: Length = None,
+    vocabulary: Vocabulary = None,
+    tokeniser: Tokeniser = None,
+    glove: Annotated[Path | None, typer.Option(help="GloVe's text file, to start the embedding from.")] = None,
+    drop: Drop = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    seed: Seed = 0,
+    limit: Limit = None,
+    device: Device = "cpu",
+    resume: Resume = True,
+    checkpoint_every: Every = 200,
+) -> None:
+    """IMDB's reviews, from parquet files with the columns text and label.
+
+    One tenth of the training reviews is for validation; words are learnt from the others.
+    """
+    _train("imdb", locals())
+
+
+@app.command()
+def wikitext2(
+    data: Data,
+    out: Out,
+    attention: Attention = None,
+    nonlinearity: Sigma = None,
+    alpha: Alpha = None,
+    relative_position: Position = True,
+    dim: Dim = None,
+    depth: Depth = None,
+    heads: Heads = None,
+    mlp_ratio: MlpRatio = None,
+    length: Length = None,
+    tokens: Annotated[str | None, typer.Option(help="bpe (learnt byte pairs) or words (the text's own).")] = None,
+    vocabulary: Vocabulary = None,
+    tokeniser: Tokeniser = None,
+    drop: Drop = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    resume: Resume = True,
+    checkpoint_every: Every = 200,
+) -> None:
+    """A causal language model on WikiText-2's plain text.
+
+    Where the train file is missing, it is trained on the valid text (the last tenth of its lines for validation) and
+    scored on the test text: compare such figures only with each other.
+    """
+    _train("wikitext2", locals())
+
+
+@app.command()
+def scenes(
+    out: Out = Path("scenes_vit"),
+    model: Annotated[
+        str | None, typer.Option(help="scenes_vit_tiny_patch4_64 or astromorphic_scenes_tiny_patch4_64.")
+    ] = None,
+    attention: Attention = None,
+    nonlinearity: Sigma = None,
+    alpha: Alpha = None,
+    relative_position: Position = True,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    seed: Seed = 0,
+    bfloat16: Annotated[
+        bool, typer.Option(help="As the bundled weights were made; very slow on processors without it.")
+    ] = True,
+    device: Device = "cpu",
+    resume: Resume = True,
+    checkpoint_every: Every = 200,
+) -> None:
+    """A model that ships with the package: about an hour on two cores that know bfloat16, 2 GB of memory."""
+    _train("scenes", locals())
+
+
+def _train(task: str, options: dict[str, Any]) -> None:
+    """Options that were not given are left to the task."""
+    from captum_astro.training.config import configured
+    from captum_astro.training.run import WEIGHTS, train
+
+    out: Path = options.pop("out")
+    run = {name: options.pop(name) for name in ("device", "resume", "checkpoint_every")}
+    given = {name: str(x) if isinstance(x, Path) else x for name, x in options.items() if x is not None}
+    result = train(configured(task, given), out, console=console, **run)
+    metric = next(iter(result))
+    console.print(escaped("; ".join(f"{name} {_figure(name, value)}" for name, value in result.items())))
+    console.print(escaped(f"test {metric} {_figure(metric, result[metric])}; weights in {out / WEIGHTS}"))
+
+
+def _figure(name: str, value: float) -> str:
+    if name in ("accuracy",) or (name == "valid" and value <= 1):
+        return f"{value:.2%}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"

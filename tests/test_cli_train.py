@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.test_cli import _run
+from tests.training.making import cifar_parquet, imdb_parquet, wikitext
+
+SMALL = ("--dim", 16, "--heads", 2, "--depth", 1, "--batch-size", 4, "--steps", 2)
+
+
+def test_train_and_go_on(monkeypatch, capsys, tmp_path: Path) -> None:
+    words = ("train", "imdb", "--data", imdb_parquet(tmp_path), "--out", tmp_path / "run", *SMALL, "--length", 20)
+    code, out = _run(monkeypatch, capsys, *words)
+    assert code == 0, out
+    assert "epoch 0.22, step 2 of 2: loss" in out
+    assert "test accuracy" in out
+    assert {"run.json", "curve.csv", "curve.png", "weights.safetensors", "result.json", "tokeniser.json"} == {
+        file.name for file in (tmp_path / "run").iterdir()
+    }
+    assert "test accuracy" in _run(monkeypatch, capsys, *words)[1]
+    code, out = _run(monkeypatch, capsys, *words, "--no-relative-position")
+    assert code == 1
+    assert "holds another run (relative_position differ)" in out
+    assert _run(monkeypatch, capsys, *words, "--attention", "softmax", "--no-resume")[0] == 0
+
+
+def test_train_the_others(monkeypatch, capsys, tmp_path: Path) -> None:
+    cifar_parquet(tmp_path, train=5010)
+    wikitext(tmp_path)
+    more = ("--patch", 8, "--stem", 4, "--limit", 5008, "--no-augment")
+    code, out = _run(
+        monkeypatch, capsys, "train", "cifar10", "--data", tmp_path, "--out", tmp_path / "c", *SMALL, *more
+    )
+    assert code == 0, out
+    more = ("--vocabulary", 300, "--length", 16, "--nonlinearity", "none", "--alpha", 1)
+    code, out = _run(
+        monkeypatch, capsys, "train", "wikitext2", "--data", tmp_path, "--out", tmp_path / "w", *SMALL, *more
+    )
+    assert code == 0, out
+    assert "test perplexity" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "imdb", "--data", "nowhere"), "nowhere: there is no such file or folder"),
+        (("train", "imdb", "--data", "nowhere", "--attention", "magic"), "nowhere: there is no such file or folder"),
+        (("train", "scenes", "--alpha", "0.5"), "scenes_vit_tiny_patch4_64 has no alpha"),
+        (("train", "imdb", "--data", "x", "--lr", "0"), "lr is above 0"),
+        (("ablate", "mnist"), "There is no task 'mnist'"),
+        (("ablate", "imdb", "--variants", "half"), "There is no variant 'half'"),
+        (("ablate", "imdb", "--set", "dim"), "--set 'dim': it is NAME=VALUE"),
+        (("ablate", "imdb", "--set", "size=3"), "imdb has no option 'size'"),
+        (("ablate", "imdb", "--alphas", "a"), "--alphas 'a': numbers with commas"),
+    ],
+)
+def test_mistakes(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:
+    code, out = _run(monkeypatch, capsys, *words, "--out", tmp_path / "out")
+    assert code == 1
+    assert message in out
+    assert "Traceback" not in out
+
+
+def test_ablate(monkeypatch, capsys, tmp_path: Path) -> None:
+    code, out = _run(
+        monkeypatch, capsys, "ablate", "imdb", "--data", imdb_parquet(tmp_path), "--out", tmp_path / "a",
+        "--variants", "full,softmax", "--alphas", "0.5", "--seeds", 2, "--reach", 0.6, "--set", "dim=16",
+        "--set", "heads=2", "--set", "epochs=1", "--set", "batch-size=4", "--set", "length=20",
+    )  # fmt: skip
+    assert code == 0, out
+    assert "| alpha 0.5 |" in out
+    assert (tmp_path / "a" / "ablation.png").exists()

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from captum_astro.training.ablation import VARIANTS, run_ablation, summary, variants_of
+from captum_astro.training.cifar10 import Cifar10
+from captum_astro.training.config import configured, tasks
+from captum_astro.training.imdb import Imdb
+from captum_astro.training.run import load_trained, train
+from captum_astro.training.scenes import ASTROMORPHIC, ScenesTask
+from captum_astro.training.scores import negative_log_likelihood
+from captum_astro.training.wikitext2 import WikiText2
+from tests.training.making import cifar_folder, cifar_parquet, imdb_parquet, wikitext
+
+SMALL = {"dim": 16, "heads": 2, "depth": 1, "batch_size": 4}
+
+
+def test_cifar10(tmp_path: Path) -> None:
+    config = Cifar10(data=str(cifar_parquet(tmp_path)), validation=20, epochs=1, patch=8, stem=4, **SMALL)
+    result = train(config, tmp_path / "run")
+    assert result["step"] == 10
+    assert 0 <= result["accuracy"] <= 1
+    before = (tmp_path / "run" / "weights.safetensors").stat().st_mtime_ns
+    assert train(config, tmp_path / "run") == result
+    assert (tmp_path / "run" / "weights.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"holds another run \(alpha, seed differ\)"):
+        train(replace(config, seed=1, alpha=1.0), tmp_path / "run")
+    train(replace(config, seed=1, epochs=0.5), tmp_path / "run", resume=False)
+    model, tokeniser = load_trained(tmp_path / "run")
+    assert tokeniser is None
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert not list((tmp_path / "run").glob("checkpoint*"))
+    with pytest.raises(ValueError, match="no run of training"):
+        load_trained(tmp_path)
+    with pytest.raises(ValueError, match="less than one batch"):
+        train(replace(config, validation=58), tmp_path / "other")
+    with pytest.raises(ValueError, match="no device 'cuda:99'"):
+        train(config, tmp_path / "gpu", device="cuda:99")
+
+
+def test_cifar10_from_folders_in_a_softmax_model(tmp_path: Path) -> None:
+    config = Cifar10(
+        data=str(cifar_folder(tmp_path)), validation=4, steps=2, patch=8, stem=0, attention="softmax", **SMALL
+    )
+    train(config, tmp_path / "run")
+    assert load_trained(tmp_path / "run")[0].blocks[0].attn.__class__.__name__ == "SoftmaxAttention"
+
+
+def test_imdb_is_learnt(tmp_path: Path) -> None:
+    config = Imdb(data=str(imdb_parquet(tmp_path)), epochs=6, length=20, lr=1e-2, drop=0.1, **SMALL)
+    result = train(config, tmp_path / "run")
+    assert result["accuracy"] == 1.0
+    model, tokeniser = load_trained(tmp_path / "run")
+    ids = torch.tensor([tokeniser.encode("A fine film").ids])
+    assert model(ids).argmax() == 1
+
+
+def test_imdb_with_vectors_and_a_tokeniser(tmp_path: Path) -> None:
+    imdb_parquet(tmp_path)
+    words = ["a", "fine", "warm", "dull", "cold", "film", "i", "liked", "hated", "it", ","]
+    lines = [
+        f"{word} " + " ".join(str(math.sin(i * j + 1)) for j in range(1, 21)) for i, word in enumerate(words * 2, 1)
+    ]
+    (tmp_path / "glove.txt").write_text("\n".join(lines))
+    plain = Imdb(data=str(tmp_path), steps=1, length=20, dim=8, heads=2, depth=1, batch_size=4)
+    train(plain, tmp_path / "plain")
+    other = replace(plain, glove=str(tmp_path / "glove.txt"), tokeniser=str(tmp_path / "plain" / "tokeniser.json"))
+    train(other, tmp_path / "glove")
+    one, two = (load_trained(tmp_path / name)[0].embed.weight for name in ("plain", "glove"))
+    assert not torch.allclose(one[2:], two[2:], atol=0.1)
+    torch.testing.assert_close(one[1], two[1], atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("tokens", ["bpe", "words"])
+def test_wikitext2(tmp_path: Path, tokens: str) -> None:
+    config = WikiText2(
+        data=str(wikitext(tmp_path)), epochs=4, length=16, vocabulary=300, lr=1e-2, tokens=tokens, **SMALL
+    )
+    result = train(config, tmp_path / "run")
+    assert result["words"] == 60 * 9
+    assert result["perplexity"] < 40
+    per_token = math.log(result["perplexity"]) * result["tokens"]
+    assert math.log(result["perplexity of a word"]) * result["words"] == pytest.approx(per_token)
+    Path(tmp_path, "wikitext2_train.txt").write_text(" another text .\n" * 40)
+    train(replace(config, steps=1), tmp_path / "with_train")
+    known = load_trained(tmp_path / "with_train")[1].get_vocab()
+    assert not any("number" in word for word in known)
+
+
+def test_every_token_is_predicted_once() -> None:
+    class Uniform(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+            self.seen: list[int] = []
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(*ids.shape, 7)
+
+    for tokens in (2, 5, 16, 17, 33, 40):
+        for length, stride in ((16, 16), (16, 8), (5, 3), (4, 1)):
+            total, count = negative_log_likelihood(Uniform(), torch.randint(0, 7, (tokens,)), length, stride, 3)
+            assert count == tokens - 1
+            assert total == pytest.approx((tokens - 1) * math.log(7), rel=1e-6), (tokens, length, stride)
+    with pytest.raises(ValueError, match="stride is from 1"):
+        negative_log_likelihood(Uniform(), torch.zeros(9, dtype=torch.long), 4, 5)
+
+
+def test_scenes(tmp_path: Path) -> None:
+    config = ScenesTask(model=ASTROMORPHIC, depth=1, dim=24, steps=2, batch_size=4, bfloat16=False, held_out=6)
+    train(config, tmp_path)
+    assert (tmp_path / "weights.safetensors").stat().st_size < 60_000
+    assert load_trained(tmp_path)[0](torch.zeros(1, 3, 64, 64)).shape == (1, 10)
+    with pytest.raises(ValueError, match="scenes_vit_tiny_patch4_64 has no alpha"):
+        ScenesTask(alpha=1.0)
+    with pytest.raises(ValueError, match="model is "):
+        ScenesTask(model="resnet18")
+
+
+def test_options() -> None:
+    assert set(tasks()) == {"cifar10", "imdb", "wikitext2", "scenes"}
+    config = configured("cifar10", {"steps": "7", "limit": "5", "augment": "False", "alpha": "1", "depth": 2})
+    assert (config.steps, config.augment, config.alpha, config.depth) == (7, False, 1.0, 2)
+    for values, message in (
+        ({"size": 3}, "cifar10 has no option 'size'. Options: data, attention"),
+        ({"depth": "two"}, "depth: 'two' is no value"),
+        ({"augment": "maybe"}, "augment: 'maybe' is no value"),
+        ({"depth": 0}, "depth is above 0"),
+        ({"drop": 1.0}, "drop is at least 0 and below 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            configured("cifar10", values)
+    with pytest.raises(ValueError, match=r"no task 'mnist'\. Tasks: cifar10, imdb"):
+        configured("mnist", {})
+
+
+def test_ablation(tmp_path: Path) -> None:
+    config = Imdb(data=str(imdb_parquet(tmp_path)), epochs=2, length=20, lr=1e-2, **SMALL)
+    out = tmp_path / "ablation"
+    text = run_ablation(config, variants_of(VARIANTS, [0.5]), out, seeds=(0, 1), reach=0.9)
+    assert "| variant | test accuracy (95 %) | epochs to 90.0% (95 %), reached |" in text
+    table = pd.read_csv(out / "ablation.csv")
+    assert list(table["variant"]) == [*VARIANTS, "alpha 0.5"]
+    assert (table["runs"] == 2).all()
+    assert (table["accuracy_low"] <= table["accuracy"]).all()
+    assert len(pd.read_csv(out / "runs.csv")) == 16
+    described = json.loads((out / "sigma-outside" / "seed-1" / "run.json").read_text())
+    assert (described["nonlinearity"], described["seed"]) == ("outside", 1)
+    assert json.loads((out / "neither" / "seed-0" / "run.json").read_text())["relative_position"] is False
+    (out / "ablation.md").unlink()
+    assert run_ablation(config, variants_of(VARIANTS, [0.5]), out, seeds=(0, 1), reach=0.9) == text
+    with pytest.raises(ValueError, match="no variant 'half'"):
+        variants_of(["half"])
+    with pytest.raises(ValueError, match="imdb has no option patch"):
+        run_ablation(config, {"x": {"patch": 2}}, tmp_path / "x")
+
+
+def test_summary() -> None:
+    runs = pd.DataFrame({
+        "variant": ["a", "a", "b"], "epochs_to": [2.0, None, None], "accuracy": [0.5, 0.7, 0.4],
+        "parameters": [10, 10, 20], "seconds": [1.0, 3.0, 1.0],
+    })  # fmt: skip
+    a, b = summary(runs, "accuracy").to_dict("records")
+    assert (a["reached"], a["epochs"], a["accuracy"], a["seconds"]) == (1, 2.0, pytest.approx(0.6), 2.0)
+    assert b["reached"] == 0
+    assert math.isnan(b["epochs"])
