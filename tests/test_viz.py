@@ -45,15 +45,20 @@ def test_sizes_and_helpers() -> None:
 
 
 def test_a_text_in_captums_form() -> None:
-    from captum.attr import visualization
-
     values = torch.tensor([0.5, -2.0, 0.0, 7.0])
     record = viz.text_record(["so", "dull"], values, predicted="bad", probability=0.8, explained="good", label="bad")
     torch.testing.assert_close(record.word_attributions, torch.tensor([0.25, -1.0]))
-    page = visualization.visualize_text([record]).data
-    assert "dull" in page
-    assert "good" in page
     assert torch.equal(values, torch.tensor([0.5, -2.0, 0.0, 7.0]))
     assert not viz.text_record(["a"], torch.zeros(1), predicted="", probability=0, explained="").word_attributions.any()
     with pytest.raises(ValueError, match="3 words and 1 attributions"):
         viz.text_record(["a", "b", "c"], torch.ones(1), predicted="", probability=0, explained="")
+
+
+def test_a_text_as_a_page() -> None:
+    pytest.importorskip("IPython", reason="Captum draws texts in notebooks")
+    from captum.attr import visualization
+
+    record = viz.text_record(["so", "dull"], torch.ones(2), predicted="bad", probability=0.8, explained="good")
+    page = visualization.visualize_text([record]).data
+    assert "dull" in page
+    assert "good" in page
