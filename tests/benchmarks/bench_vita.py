@@ -102,7 +102,7 @@ def main() -> None:
     overhead()
     print("144 settings, ViT-Ti/16, Grad-CAM and Dice\n")
     print("| layer | images | class | separate runs | search | ratio |\n|---|---|---|---|---|---|")
-    for batch in (1, 4):
+    for batch in (2, 4):
         searched("blocks.0.attn.proj", batch, given=False)
     searched("blocks.0.attn.proj", 4, given=True)
     searched("blocks.6.attn.proj", 4, given=False)
