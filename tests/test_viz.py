@@ -55,7 +55,6 @@ def test_a_text_in_captums_form() -> None:
 
 
 def test_a_text_as_a_page() -> None:
-    pytest.importorskip("IPython", reason="Captum draws texts in notebooks")
     from captum.attr import visualization
 
     record = viz.text_record(["so", "dull"], torch.ones(2), predicted="bad", probability=0.8, explained="good")

@@ -71,8 +71,8 @@ def score_table(
     wanted, output, target = human.cpu().repeat(many, 1, 1), output.cpu(), target.cpu()
     columns = []
     for method, found in maps.items():
-        found = found.cpu()  # noqa: PLW2901  (metrics are in float64, which not every device has)
-        columns += [(method, name, _scored(name, found, wanted)) for name in metrics]
+        values = found.cpu()  # metrics are in float64, which not every device has
+        columns += [(method, name, _scored(name, values, wanted)) for name in metrics]
     chosen = output.argmax(-1)
     columns.append(("-", "same class", (chosen == target.repeat(many)).double()))
     labels = [-1 if sample.label is None else sample.label for sample in batch]

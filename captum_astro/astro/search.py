@@ -21,6 +21,7 @@ from captum_astro.astro.vita import ViTA
 from captum_astro.attr._channels import ChannelMaps, channel_maps, find_tap
 from captum_astro.attr._target import output_seed
 from captum_astro.capture.identity import check_eval
+from captum_astro.capture.walk import Seed
 from captum_astro.data.human import HumanSample
 from captum_astro.functional.astrocyte import Modulation
 from captum_astro.functional.grad_cam import grad_cam, grad_cam_plus_plus
@@ -121,9 +122,10 @@ class _Scorer:
         images = torch.stack([self._input(sample.image) for sample in batch]).to(like)
         human = prepared(batch, self.size)
         suffixes = {key: self._suffix(key, images) for key, _ in self._groups}
-        with torch.no_grad(), _kept(suffixes) as kept:
-            target = self._model(images).argmax(-1)
-        tables = [self._scored(self._cams(self._model, images, target), [PLAIN], batch, human, target, first)]
+        with _kept(suffixes) as kept:
+            plain = self._cams(self._model, images)
+        target = plain.output.argmax(-1)
+        tables = [self._scored(plain, [PLAIN], batch, human, target, first)]
         for (key, _), group in self._groups.items():
             suffix, step = suffixes[key], max(1, self._rows // len(batch))
             for start in range(0, len(group), step):
@@ -133,10 +135,13 @@ class _Scorer:
                 tables.append(self._scored(seen, [n for n, _ in part], batch, human, target, first))
         return pd.concat(tables, ignore_index=True)
 
-    def _cams(self, model: nn.Module, images: torch.Tensor, target: torch.Tensor) -> ChannelMaps:
-        return channel_maps(
-            model, self._layout, self._tap, images, [], partial(output_seed, target=target, kind="logit")
-        )
+    def _cams(self, model: nn.Module, images: torch.Tensor, target: torch.Tensor | None = None) -> ChannelMaps:
+        """One pass to Grad-CAM's layer; without a target each image's own first choice is explained."""
+
+        def seed(output: torch.Tensor) -> Seed:
+            return output_seed(output, output.argmax(-1) if target is None else target, "logit")
+
+        return channel_maps(model, self._layout, self._tap, images, [], seed)
 
     def _scored(
         self,
@@ -166,12 +171,11 @@ class _Scorer:
         cuts: tuple[Cut, ...] = ("layer", "block")
         for cut in cuts:
             suffix = Suffix(self._model, layer, cut, token)
-            with torch.no_grad(), _kept({key: suffix}) as kept:
-                target = self._model(images).argmax(-1)
-            expected = self._cams(self._model, images, target)
+            with _kept({key: suffix}) as kept:
+                expected = self._cams(self._model, images)
             try:
                 model = suffix.modulated(kept.get(key), [Modulation(alpha=1, beta=1)] * 3)
-                found = self._cams(model, images, target.repeat(3))
+                found = self._cams(model, images, expected.output.argmax(-1).repeat(3))
             except (RuntimeError, ValueError, AssertionError, IndexError, UnsupportedModelError):
                 continue
             if _agree(found.output, expected.output) and _agree(found.gradient, expected.gradient):

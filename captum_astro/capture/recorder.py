@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, compose, inverse_deviation, spots
 from captum_astro.functional.astromorphic import astromorphic_attention
 from captum_astro.functional.astromorphic_effective import effective_attention
-from captum_astro.functional.attention import Attention, AttentionMap, Given, Softmax
+from captum_astro.functional.attention import Attention, AttentionMap, FusedCall, Given
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Measured, Modulated, Norm, Tap
@@ -88,7 +88,8 @@ class Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         if self._current:
             if func is F.scaled_dot_product_attention:
-                self._fused(result, *args, **kwargs)
+                call = FusedCall.of(*args, **kwargs)
+                self._seen_attention(call.map, call.value, result)
             elif func is astromorphic_attention:
                 self._astromorphic(result, *args, **kwargs)
             elif func in _SOFTMAX or (func in _DROPOUT and args[0] is self._mixed):
@@ -219,26 +220,6 @@ class Recorder(TorchFunctionMode):
         self.streams[index] = x.detach()
         if index == len(self.stages):
             self.final = x
-
-    def _fused(
-        self,
-        output: torch.Tensor,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attn_mask: torch.Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> None:
-        if enable_gqa:
-            groups = query.shape[1] // key.shape[1]
-            key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        bias = None if attn_mask is None else attn_mask.detach()
-        seen = Softmax(query.detach(), key.detach(), scale, bias, is_causal)
-        self._seen_attention(seen, value, output)
 
     def _astromorphic(self, output: torch.Tensor, *args: Any, chunk: int | None = None, **kwargs: Any) -> None:
         given = [x.detach() if isinstance(x, torch.Tensor) else x for x in args]

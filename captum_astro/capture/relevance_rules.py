@@ -36,7 +36,7 @@ from captum_astro.functional.astrocyte import rescaled
 from captum_astro.functional.astromorphic import astromorphic_attention
 from captum_astro.functional.astromorphic_effective import effective_attention
 from captum_astro.functional.astromorphic_rules import AstromorphicZ
-from captum_astro.functional.attention import Softmax
+from captum_astro.functional.attention import FusedCall
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -138,28 +138,13 @@ class Relevance(Rules):
             lambda r, w: conv2d_input(x.shape, w, r, **given),
         )
 
-    def _attention(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attn_mask: torch.Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> torch.Tensor:
-        if dropout_p:
+    def _attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        call = FusedCall.of(*args, **kwargs)
+        if call.dropout:
             raise UnsupportedModelError("Attention dropout is active, and cannot be drawn again. Call model.eval().")
-        if enable_gqa:
-            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        bias = None if attn_mask is None else attn_mask.detach()
-        maps = Softmax(query.detach(), key.detach(), scale, bias, is_causal)
-        output = F.scaled_dot_product_attention(
-            query.detach(), key.detach(), value.detach(), bias, is_causal=is_causal, scale=scale
-        )
-        result = _apply(rules.FusedAttention, query, key, value, output, maps.rows, self._seen())
+        query, key, value = (x.detach() for x in (call.query, call.key, call.value))
+        output = F.scaled_dot_product_attention(query, key, value, call.bias, is_causal=call.causal, scale=call.scale)
+        result = _apply(rules.FusedAttention, call.query, call.key, call.value, output, call.map.rows, self._seen())
         assert isinstance(result, torch.Tensor)
         return result
 

@@ -111,7 +111,7 @@ def evaluate(
             setting,
             methods=_names(methods),
             metrics=_names(metrics),
-            explained=explained,  # type: ignore[arg-type]
+            explained="label" if explained == "label" else "predicted",
             batch_size=batch_size,
             out=out,
             done=done,

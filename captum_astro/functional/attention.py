@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -77,6 +77,42 @@ class Softmax:
     def sums_to_one(self) -> bool:
         """Whether every row certainly does: no query is forbidden everything."""
         return self.bias is None
+
+
+class FusedCall(NamedTuple):
+    """The arguments of one ``F.scaled_dot_product_attention``, keys and values one for each head."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    bias: torch.Tensor | None
+    dropout: float
+    causal: bool
+    scale: float
+
+    @classmethod
+    def of(
+        cls,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> FusedCall:
+        """Takes what the function takes."""
+        if enable_gqa:
+            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        bias = None if attn_mask is None else attn_mask.detach()
+        return cls(query, key, value, bias, dropout_p, is_causal, scale)
+
+    @property
+    def map(self) -> Softmax:
+        """The attention map, without a graph."""
+        return Softmax(self.query.detach(), self.key.detach(), self.scale, self.bias, self.causal)
 
 
 @dataclass(frozen=True)

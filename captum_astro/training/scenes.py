@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import timm
 import torch
@@ -49,7 +49,7 @@ class ScenesTask(Config):
     steps: int | None = 4500
     lr: float = 1.5e-3
     warm_up: float = 0.06
-    keep: str = "last"  # type: ignore[assignment]
+    keep: Literal["best", "last"] = "last"
     half: bool = True
     bfloat16: bool = True
     held_out: int = 2000

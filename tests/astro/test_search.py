@@ -124,7 +124,7 @@ def test_runs_only_what_follows(name: str, layer: str, cut: str) -> None:
     scorer.score(_samples(2), 0)
     for handle in handles:
         handle.remove()
-    assert calls["first"] == (3 if cut == "none" else 2)  # for the class, for the plain map, never under a setting
+    assert calls["first"] == (2 if cut == "none" else 1)  # for the plain map, and never under a setting
     assert calls["before"] == (2 if cut == "layer" else 8)
 
 

@@ -101,8 +101,18 @@ def test_conservative_lrp_conserves_without_biases(name: str) -> None:
     torch.testing.assert_close(tokens.sum(1), model(x)[:, TARGET].detach(), rtol=1e-8, atol=0)
 
 
-@pytest.mark.parametrize("name", [n for n in TRACED if "beit" not in n and "relative" not in n])
-@pytest.mark.parametrize("method", [LRP, TransformerAttribution, AttnLRP, ConservativeLRP], ids=lambda m: m.__name__)
+# written out, differential attention subtracts its maps before the product: another order of the z+ rules
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        (method, name)
+        for method in (LRP, TransformerAttribution, AttnLRP, ConservativeLRP)
+        for name in TRACED
+        if "beit" not in name
+        and "relative" not in name
+        and not ("diff" in name and method in (LRP, TransformerAttribution))
+    ],
+)
 def test_fused_and_written_out_attention_agree(method: Any, name: str) -> None:
     """Two ways through the rules. A bias of positions takes a share only where it is added in the open."""
     fused, open_ = build(name), build(name)
@@ -111,8 +121,6 @@ def test_fused_and_written_out_attention_agree(method: Any, name: str) -> None:
             module.fused_attn = 0  # off, and not turned on for the pass
     x = images(name, 1)
     given = {"target": TARGET, "attribute_to": "tokens"}
-    if "diff" in name and method in (LRP, TransformerAttribution):
-        pytest.skip("written out, the two maps are subtracted before the product: another order of the same rules")
     expected = method(fused).attribute(x, **given)
     got = method(open_).attribute(x, **given)
     assert (got - expected).abs().max() <= 1e-7 * expected.abs().max()
