@@ -157,8 +157,6 @@ class Relevance(Rules):
         chunk: int | None = None,
         **options: Any,
     ) -> torch.Tensor:
-        if options.get("causal"):
-            raise UnsupportedModelError("Causal astromorphic attention has no propagation rule by deep Taylor.")
         given: Any = [None if x is None else x.detach() for x in (query, key, value, position)]
         attention, output = effective_attention(*given, **options), astromorphic_attention(*given, **options)
         result = _apply(AstromorphicZ, query, key, value, output, attention, self._seen())

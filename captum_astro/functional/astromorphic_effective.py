@@ -28,6 +28,7 @@ one of j: gradient-weighted methods can be had through `EffectiveAttention.pull`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,21 @@ def secant(h: torch.Tensor) -> torch.Tensor:
     small = h.abs() < 1e-8
     safe = torch.where(small, 1.0, h)
     return torch.where(small, 0.25, torch.tanh(safe / 2) / (2 * safe))
+
+
+def memory_read(memory: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Each position's memory times its vector.
+
+    Args:
+        memory: ``(B, H, n, a, b)``, or ``(B, H, 1, a, b)`` for one memory.
+        x: ``(B, H, n, b)``.
+
+    Returns:
+        ``(B, H, n, a)``.
+    """
+    if memory.shape[2] == 1:
+        return x @ memory[:, :, 0].transpose(-2, -1)
+    return (memory @ x[..., None]).squeeze(-1)
 
 
 @dataclass(frozen=True)
@@ -162,18 +178,40 @@ class EffectiveAttention:
             return self.keys @ (self.read.transpose(-2, -1) @ weights)
         if not self.per_channel:
             return causal_memory(self.keys.flip(2), self.read.flip(2), weights.flip(2), None, 1.0).flip(2)
-        chunk = min(SIGMOID_CHUNK, weights.shape[2])
+        pulled = torch.empty_like(weights)
+        for part, gathered, _ in self.walk(weights):
+            pulled[:, :, part] = memory_read(gathered.transpose(-2, -1), self.keys[:, :, part])
+        return pulled
+
+    def walk(self, weights: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+        """What meets in the memory at each position: the queries that read there, and the tokens that wrote.
+
+        Args:
+            weights: ``(B, H, n, d_v)``, of the queries.
+
+        Yields:
+            Positions; for each as a token ``sum_i read_iu inner t(h_iud) weights_id`` over the queries that see it; for
+            each as a query ``inner t(h_iud) sum_j keys_ju v_jd`` over the tokens it sees. Both ``(B, H, positions, m,
+            d_v)``, or ``(B, H, 1, m, d_v)`` where all positions share one memory: not causal.
+        """
+        if not self.causal:
+            gathered, memory = self.read.transpose(-2, -1) @ weights, self.keys.transpose(-2, -1) @ self.value
+            slope = 1.0 if self.slope is None else self.slope
+            yield slice(0, self.queries), (gathered * slope)[:, :, None], (memory * slope)[:, :, None]
+            return
+        chunk = min(SIGMOID_CHUNK, self.queries)
         read, keys, value, given = (in_chunks(x, chunk) for x in (self.read, self.keys, self.value, weights))
-        before, pulled = memory_before(keys, value), torch.empty_like(given)
+        before = memory_before(keys, value)
         after = torch.zeros_like(before[:, :, 0])
         for c in reversed(range(given.shape[2])):
             states = memories(keys[:, :, c], value[:, :, c], before[:, :, c])
-            asked = read[:, :, c, :, :, None] * self._slope(states) * given[:, :, c, :, None]
+            slope = self._slope(states) if self.per_channel else torch.ones_like(states)
+            asked = read[:, :, c, :, :, None] * slope * given[:, :, c, :, None]
             later = asked.flip(2).cumsum(2).flip(2) + after[:, :, None]
-            pulled[:, :, c] = (keys[:, :, c, :, None] @ later).squeeze(-2)
+            part = slice(c * chunk, min((c + 1) * chunk, self.queries))
+            here = part.stop - part.start
+            yield part, later[:, :, :here], (states * slope)[:, :, :here]
             after = later[:, :, 0]
-        joined: torch.Tensor = pulled.flatten(2, 3)
-        return joined[:, :, : weights.shape[2]]
 
     def _reads(self, start: int, stop: int) -> torch.Tensor:
         """``read_iu inner t(h_ud)``: ``(B, H, stop - start, m, d_v)``."""

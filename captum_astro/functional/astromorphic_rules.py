@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from captum_astro.functional.astromorphic import astromorphic_attention, feature_map
-from captum_astro.functional.astromorphic_effective import EffectiveAttention
+from captum_astro.functional.astromorphic_effective import EffectiveAttention, memory_read
 from captum_astro.functional.attention import CHUNK_ELEMENTS, widen
 from captum_astro.functional.rules import ScaledGradient, divided
 
@@ -44,7 +44,7 @@ def shared_gradients(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 
 
 class AstromorphicZ(torch.autograd.Function):
-    """Deep Taylor: half to the values, a quarter each to queries and keys, by their part of ``A V``; not causal.
+    """Deep Taylor: half to the values, a quarter each to queries and keys, by their part of ``A V``.
 
     ``R_V = V A^T (R / O) / 2`` and, with ``A_ij = sum_u q_iu t_ud k_ju``, each of the two features by its part of A.
     The constant and the positions' keys keep their part of the output: with sigma or positions, relevance is lost.
@@ -70,17 +70,14 @@ class AstromorphicZ(torch.autograd.Function):
         """Relevance of query, key and value."""
         key, value, output = ctx.saved_tensors
         attention: EffectiveAttention = ctx.attention
-        read, keys, slope = attention.read, attention.keys, attention.slope
         share = widen(divided(relevance[0], output))
-        value = widen(value)
-        gathered = read.transpose(-2, -1) @ share  # what each unit is asked for, (B, H, m, d)
-        memory = keys.transpose(-2, -1) @ value
-        if slope is not None:
-            gathered, memory = gathered * slope, memory * slope
-        of_value = value * (keys @ gathered) / 2
-        of_query = read * (share @ memory.transpose(-2, -1)) / 4
-        # the keys' own part; the positions' is nobody's
-        of_key = feature_map(key) * (value @ gathered.transpose(-2, -1)) / 4
+        value, own = widen(value), feature_map(key)  # the keys' own part; the positions' is nobody's
+        of_query, of_key, of_value = torch.empty_like(attention.read), torch.empty_like(own), torch.empty_like(value)
+        for part, gathered, written in attention.walk(share):
+            across = gathered.transpose(-2, -1)
+            of_value[:, :, part] = value[:, :, part] * memory_read(across, attention.keys[:, :, part]) / 2
+            of_query[:, :, part] = attention.read[:, :, part] * memory_read(written, share[:, :, part]) / 4
+            of_key[:, :, part] = own[:, :, part] * memory_read(gathered, value[:, :, part]) / 4
         if ctx.seen is not None:
             _tell(ctx.seen, attention, share)
         return *(x.to(relevance[0].dtype) for x in (of_query, of_key, of_value)), None, None, None

@@ -9,12 +9,9 @@ import torch
 from torch import nn
 
 from captum_astro import (
-    LRP,
     AttentionGradCAM,
     TokenGradCAM,
-    TransformerAttribution,
     TransformerMM,
-    UnsupportedModelError,
     VTranM,
     check,
     explainers,
@@ -100,11 +97,6 @@ def test_a_language_model(method: Any, nonlinearity: Any) -> None:
     model, ids = _language_model(nonlinearity), _texts()
     given = UNCUT.get(method.__name__, {})
     explain = method(model).attribute
-    if method in (LRP, TransformerAttribution):
-        with pytest.raises(UnsupportedModelError, match="Causal astromorphic attention has no propagation rule"):
-            explain(ids, target=(5, 7))
-        model = _language_model(attention="softmax")
-        explain = method(model).attribute
     found = explain(ids, target=(5, 7), **given)
     assert found.shape == ids.shape
     assert found.any() or method is AttentionGradCAM

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from captum_astro.functional.astromorphic import astromorphic_attention, feature_map
-from captum_astro.functional.astromorphic_effective import effective_attention
+from captum_astro.functional.astromorphic_effective import effective_attention, secant
 from captum_astro.functional.astromorphic_rules import AstromorphicZ, ConstantAttention, shared_gradients
 
 OPTIONS = [
@@ -16,17 +16,20 @@ OPTIONS = [
 ]
 
 
-def _given(position: bool) -> list[Any]:
+def _given(position: bool, tokens: int = 5) -> list[Any]:
     generator = torch.Generator().manual_seed(0)
-    q, k, v = torch.randn(3, 2, 2, 5, 4, generator=generator, dtype=torch.float64)
-    places = torch.rand(2, 5, 4, generator=generator, dtype=torch.float64) if position else None
+    q, k, v = torch.randn(3, 2, 2, tokens, 4, generator=generator, dtype=torch.float64)
+    places = torch.rand(2, tokens, 4, generator=generator, dtype=torch.float64) if position else None
     return [q, k, v, places]
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: o["nonlinearity"])
-def test_deep_taylor_entry_by_entry(options: Any, position: bool) -> None:
-    q, k, v, places = _given(position)
+def test_deep_taylor_entry_by_entry(options: Any, position: bool, causal: bool) -> None:
+    options = options | {"causal": causal}
+    tokens = 18 if causal else 5  # more than a chunk
+    q, k, v, places = _given(position, tokens)
     attention, output = (
         effective_attention(q, k, v, places, **options),
         astromorphic_attention(q, k, v, places, **options),
@@ -38,20 +41,23 @@ def test_deep_taylor_entry_by_entry(options: Any, position: bool) -> None:
     found = torch.autograd.grad(result, leaves, relevance)
     assert torch.equal(result, output)
     expected = [torch.zeros_like(x) for x in (q, k, v)]
-    maps = attention.rows(0, 5)
+    maps = attention.rows(0, tokens)
     of_map = torch.zeros_like(maps)
     for b in range(2):
         for h in range(2):
             keys = feature_map(k[b, h]) + (places[h] if position else 0)
-            for i in range(5):
+            for i in range(tokens):
+                sees = i + 1 if causal else tokens
+                memory = sum(torch.outer(keys[j], v[b, h, j]) for j in range(sees))
                 for d in range(4):
                     share = relevance[b, h, i, d] / output[b, h, i, d]
-                    for j in range(5):
+                    inner = {"inside": 1 / options["scale"], "outside": 1.0}.get(options["nonlinearity"])
+                    slope = torch.ones(4) if inner is None else inner * secant(inner * memory[:, d])
+                    for j in range(sees):
                         which = 4 * h + d if attention.per_channel else h
                         passed = share * v[b, h, j, d] * maps[b, which, i, j]  # the share of this term of A V
                         expected[2][b, h, j, d] += passed / 2
                         of_map[b, which, i, j] += passed / 2
-                        slope = attention.slope[b, h, :, d] if attention.per_channel else torch.ones(4)
                         parts = attention.read[b, h, i] * slope * keys[j]
                         parts = parts / parts.sum() * passed
                         expected[0][b, h, i] += parts / 4

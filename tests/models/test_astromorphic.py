@@ -149,13 +149,12 @@ def test_bad_options(wrong: dict[str, Any], message: str) -> None:
         AstromorphicBlock(**({"dim": 16, "num_heads": 4, "num_tokens": 5} | wrong))
 
 
-@pytest.mark.parametrize("nonlinearity", ["inside", "none"])
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("nonlinearity", "causal"), [("inside", False), ("none", True)])
 def test_bfloat16_stays_finite_while_it_trains(nonlinearity: Any, causal: bool) -> None:
     block = AstromorphicBlock(16, 2, num_tokens=20, nonlinearity=nonlinearity, causal=causal).bfloat16()
     optimiser = torch.optim.AdamW(block.parameters(), lr=3e-2)
     x, y = torch.randn(2, 4, 20, 16).bfloat16().unbind()
-    for _ in range(50):
+    for _ in range(1000):
         loss = (block(x) - y).float().square().mean()
         optimiser.zero_grad()
         loss.backward()
