@@ -217,24 +217,6 @@ def test_dropout_in_train_mode_conserves() -> None:
         LRP(model).attribute(images("cls"), target=TARGET)
 
 
-class Pairs(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = build("cls")
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits = self.model(x)
-        return torch.stack([logits, logits * 2], 1)
-
-
-@pytest.mark.parametrize("method", [LRP, TransformerAttribution, AttnLRP, ConservativeLRP], ids=lambda m: m.__name__)
-def test_targets_of_more_dimensions(method: Any) -> None:
-    pairs, x = Pairs().eval(), images("cls")
-    expected = method(pairs.model).attribute(x, target=TARGET)
-    torch.testing.assert_close(method(pairs).attribute(x, target=(0, TARGET)), expected)
-    torch.testing.assert_close(method(pairs).attribute(x, target=[(0, TARGET)] * 3), expected)
-
-
 class _Passed(torch.autograd.Function):
     """In the peer's explicit mode relevance travels as the gradient: an activation passes it on."""
 

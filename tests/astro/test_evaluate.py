@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from captum.attr import IntegratedGradients
+
+from captum_astro import (
+    ViTA,
+    VTranM,
+)
+from captum_astro.astro.evaluate import evaluate
+from captum_astro.astro.results import PLAIN
+from captum_astro.astro.scoring import METRICS
+from captum_astro.astro.settings import grid
+from captum_astro.data.human import prepare_heatmap
+from captum_astro.models.loading import ModelInput
+from tests.astro.making import GRID, make_model, make_samples
+
+
+def test_evaluate(tmp_path: Path) -> None:
+    model, samples, setting = make_model("cls"), make_samples(5), grid(**GRID)[0]
+    found = evaluate(
+        model, samples, setting, methods=["VTranM", "IntegratedGradients"], metrics=["ssim"], batch_size=2, out=tmp_path
+    )
+    x = torch.stack([ModelInput(model)(sample.image) for sample in samples])
+    human = torch.stack([prepare_heatmap(sample.human, 32) for sample in samples])
+    top = model(x).argmax(-1)
+    for number, variant in ((PLAIN, model), (0, ViTA(model, **setting.keywords))):
+        maps = VTranM(variant).attribute(x, target=top, attribute_to="pixels")[:, 0]
+        rows = found.scores.query(f"setting == {number} and method == 'VTranM' and metric == 'ssim'")
+        torch.testing.assert_close(
+            torch.tensor(rows["value"].to_numpy()), METRICS["ssim"](maps, human), rtol=0, atol=1e-5
+        )
+    compared = found.compare()
+    assert set(compared["method"]) == {"VTranM", "IntegratedGradients"}
+    assert {"accuracy", "plain_accuracy", "same_class"} <= set(compared.columns)
+    labelled = evaluate(model, samples, setting, methods=["VTranM"], metrics=["ssim"], explained="label", batch_size=5)
+    maps = VTranM(model).attribute(x, target=[s.label for s in samples], attribute_to="pixels")[:, 0]
+    rows = labelled.scores.query("setting == -1 and metric == 'ssim'")["value"].to_numpy()
+    torch.testing.assert_close(torch.tensor(rows), METRICS["ssim"](maps, human), rtol=0, atol=1e-5)
+
+
+def test_half_precision() -> None:
+    model = make_model("cls").bfloat16()
+    assert evaluate(model, make_samples(2), grid(**GRID)[0], methods=["VTranM"]).scores["value"].notna().all()
+
+
+def test_a_method_of_captum_at_a_size_of_ones_own() -> None:
+    model, samples, setting = make_model("cls"), make_samples(2), grid(**GRID)[0]
+    found = evaluate(model, samples, setting, methods=["IntegratedGradients"], metrics=["dice"], size=16).scores
+    x = torch.stack([ModelInput(model)(sample.image) for sample in samples])
+    human = torch.stack([prepare_heatmap(sample.human, 16) for sample in samples])
+    top = model(x).argmax(-1)
+    for number, variant in ((PLAIN, model), (0, ViTA(model, **setting.keywords))):
+        maps = IntegratedGradients(variant).attribute(x, target=top, n_steps=32).abs().sum(1, keepdim=True).float()
+        maps = F.interpolate(maps, (16, 16), mode="bilinear")[:, 0]
+        rows = found.query(f"setting == {number} and metric == 'dice'")["value"].to_numpy()
+        torch.testing.assert_close(torch.tensor(rows), METRICS["dice"](maps, human), rtol=0, atol=1e-6)
+
+
+def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    model, samples, setting = make_model("cls"), make_samples(5), grid(**GRID)[0]
+    given: Any = {"methods": ["AttentionRollout"], "metrics": ["dice"], "batch_size": 2}
+
+    def stop(count: int) -> None:
+        if count >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, samples, setting, out=tmp_path, done=stop, **given)
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.parquet")}
+    assert len(written) == 2
+    told: list[int] = []
+    again = evaluate(model, samples, setting, out=tmp_path, done=told.append, **given)
+    assert told == [2, 4, 5]
+    assert all(file.stat().st_mtime_ns == before for file, before in written.items())
+    pd.testing.assert_frame_equal(again.scores, evaluate(model, samples, setting, **given).scores)
+    with pytest.raises(ValueError, match=r"another run \(explained differ\)"):
+        evaluate(model, samples, setting, out=tmp_path, explained="label", **given)
+
+
+def test_bad_input() -> None:
+    model, setting = make_model("cls"), grid(**GRID)[0]
+    with pytest.raises(ValueError, match="There is no sample"):
+        evaluate(model, [], setting)
+    with pytest.raises(ValueError, match="is in train mode"):
+        evaluate(make_model("hybrid").train(), make_samples(2), setting)
+    with pytest.raises(ValueError, match="no method 'ViTAGradCAM' here"):
+        evaluate(model, make_samples(1), setting, methods=["ViTAGradCAM"])
+    with pytest.raises(ValueError, match="no metric 'auc' here"):
+        evaluate(model, make_samples(1), setting, metrics=["auc"])
+    with pytest.raises(ValueError, match=r"Which layer projects the first attention is not known\. Pass layer="):
+        evaluate(torch.nn.Linear(2, 2), make_samples(1), setting)
+    unnamed = [make_samples(1)[0]._replace(label=None)]
+    with pytest.raises(ValueError, match="sample 0 has no label"):
+        evaluate(model, unnamed, setting, methods=["VTranM"], explained="label")

@@ -1,0 +1,194 @@
+"""What Captum's users and tools expect, generated over every exported method."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from captum_astro import UnsupportedModelError, ViTA, explainers
+from captum_astro.attr._inputs import (
+    block_numbers,
+    channels_of,
+    check_inputs,
+    part_size,
+    parts,
+    run_model,
+    select_samples,
+)
+from captum_astro.layouts.base import layout_for
+from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
+from tests.families import build, images
+
+METHODS = [explainer.method for explainer in explainers()]
+every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
+
+
+@every_method
+def test_a_tuple_for_a_tuple(method: Any) -> None:
+    model, x = build("cls"), images("cls")
+    (given,) = method(model).attribute((x,), target=1)
+    torch.testing.assert_close(given, method(model).attribute(x, target=1))
+    with pytest.raises(AssertionError, match="one tensor of images"):
+        method(model).attribute((x, x), target=1)
+    with pytest.raises(AssertionError, match="one tensor of images"):
+        method(model).attribute([x], target=1)
+
+
+@every_method
+def test_bad_input(method: Any) -> None:
+    model, x = build("cls"), images("cls")
+    explain = method(model).attribute
+    for wrong, message in [
+        (x[:0], "empty"),
+        (x[:, :1], "takes 3 channels"),
+        (x.masked_fill(x > 2, torch.nan), "NaN"),
+        (x[0], "floating point"),
+        (x.long(), "floating point"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            explain(wrong, target=1)
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
+        method(model.forward)
+    with pytest.raises(UnsupportedModelError, match="ScriptModule"):
+        method(torch.jit.trace(model, x))
+    with pytest.raises(UnsupportedModelError, match="has no layout"):
+        method(nn.Linear(3, 3))
+    model.set_grad_checkpointing(True)
+    with pytest.raises(UnsupportedModelError, match=r"set_grad_checkpointing\(False\)"):
+        explain(x, target=1)
+
+
+class Shifted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = build("cls")
+
+    def forward(self, image: torch.Tensor, shift: Any = 0.0) -> torch.Tensor:
+        return self.inner(image + shift)
+
+
+def test_a_model_is_run_with_its_arguments() -> None:
+    model, x = Shifted(), images("cls")
+    torch.testing.assert_close(run_model(model, x, [0.5]), model.inner(x + 0.5))
+    with torch.inference_mode():
+        given = x.clone()
+    with torch.enable_grad():
+        assert run_model(model, given, [0.0]).requires_grad  # an inference tensor is copied first
+    with pytest.raises(TypeError, match=r"must return a tensor of logits, not a tuple\. Wrap it"):
+        run_model(nn.LSTM(2, 2), torch.rand(1, 1, 2), [])
+
+
+def test_a_half_precision_model_is_widened() -> None:
+    half, x = build("cls", torch.bfloat16), images("cls", dtype=torch.bfloat16)
+    wide = copy.deepcopy(half).float()
+    found = run_model(half, x, [], widened=True)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wide(x.float()))
+    assert run_model(half, x, []).dtype == torch.bfloat16
+    assert all(parameter.dtype == torch.bfloat16 for parameter in half.parameters())
+
+
+def test_channels_are_known_where_nothing_changes_them() -> None:
+    model = build("cls")
+    layout = layout_for(model)
+    for known in (model, nn.Sequential(nn.Identity(), model), ViTA(model)):
+        assert channels_of(known, layout) == 3
+    assert channels_of(Shifted(), layout) is None
+    assert channels_of(nn.Linear(2, 2), None) is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (torch.rand(1, 3, 4, 4).numpy(), AssertionError, "one tensor of images, .* ndarray was given"),
+        (torch.rand(3, 4, 4), ValueError, r"floating point \(B, C, H, W\)"),
+        (torch.ones(1, 3, 4, 4, dtype=torch.uint8), ValueError, r"torch\.uint8 \(1, 3, 4, 4\) was given"),
+        (torch.rand(0, 3, 4, 4), ValueError, "The batch is empty"),
+        (torch.rand(1, 4, 4, 4), ValueError, "VisionTransformer takes 3 channels; the images have 4"),
+        (torch.full((1, 3, 4, 4), torch.inf), ValueError, "NaN or infinite"),
+    ],
+)
+def test_bad_images(inputs: Any, error: type[Exception], message: str) -> None:
+    model = build("cls")
+    with pytest.raises(error, match=message):
+        check_inputs(inputs, model, layout_for(model), "input")
+
+
+def test_bad_texts() -> None:
+    model = AstromorphicTextClassifier(num_classes=2, vocabulary=9, dim=8, num_heads=2, depth=1, length=6).eval()
+    layout = layout_for(model)
+    check_inputs(torch.ones(2, 5, dtype=torch.long), model, layout, "tokens")
+    for wrong in (
+        torch.rand(2, 5),
+        torch.ones(5, dtype=torch.long),
+        torch.ones(2, 0, dtype=torch.long),
+        torch.ones(2, 5) > 0,
+    ):
+        with pytest.raises(ValueError, match=r"Token ids are integers \(B, n\)"):
+            check_inputs(wrong, model, layout, "tokens")
+    with pytest.raises(ValueError, match="Text has no grid"):
+        check_inputs(torch.ones(2, 5, dtype=torch.long), model, layout, "grid")
+    with pytest.raises(AssertionError, match=r"one tensor of token ids, .* list was given"):
+        check_inputs([[1, 2]], model, layout, "tokens")
+
+
+def test_only_what_is_random_in_train_mode_warns() -> None:
+    model, x = build("cls").train(), images("cls")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_inputs(x, model, layout_for(model), "input")  # its dropout rates are 0
+    model.pos_drop.p = 0.1
+    with pytest.warns(UserWarning, match=r"train mode.*Call model\.eval\(\) first"):
+        check_inputs(x, model, layout_for(model), "input")
+
+
+def test_block_numbers() -> None:
+    assert block_numbers(None, 4) is None
+    assert block_numbers([0, -1, 2], 4) == {0, 2, 3}
+    assert block_numbers(slice(1, None), 4) == {1, 2, 3}
+    assert block_numbers([], 4) == set()
+    for wrong in (4, -5):
+        with pytest.raises(ValueError, match=f"layers contains {wrong}, but the blocks are numbered 0 to 3"):
+            block_numbers([0, wrong], 4)
+    with pytest.raises(ValueError, match=r"pass \[2\]"):
+        block_numbers(2, 4)
+
+
+def test_parts() -> None:
+    x, tensor = torch.rand(5, 3, 2, 2, requires_grad=True), torch.arange(5)
+    found = list(parts(x, [0, 1, 2, 3, 4], (tensor, "same", torch.ones(2)), 2))
+    assert [len(images) for images, _, _ in found] == [2, 2, 1]
+    assert torch.equal(torch.cat([images for images, _, _ in found]), x)
+    assert not any(images.requires_grad for images, _, _ in found)
+    assert [target for _, target, _ in found] == [[0, 1], [2, 3], [4]]
+    assert [arguments[0].tolist() for *_, arguments in found] == [[0, 1], [2, 3], [4]]
+    assert all(arguments[1] == "same" and len(arguments[2]) == 2 for *_, arguments in found)
+    ((whole, target, arguments),) = parts(x, 7, None, None)
+    assert (len(whole), target, arguments) == (5, 7, [])
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2"])
+def test_bad_part_sizes(wrong: Any) -> None:
+    assert part_size(None, 5) == 5
+    assert part_size(9, 5) == 9
+    with pytest.raises(ValueError, match=f"at least 1, not {wrong}"):
+        part_size(wrong, 5)
+
+
+def test_what_belongs_to_some_samples() -> None:
+    tensor = torch.arange(6).reshape(3, 2)
+    for samples in (slice(1, 3), [1, 2]):
+        assert select_samples(["a", "b", "c"], samples, 3) == ["b", "c"]
+        assert torch.equal(select_samples(tensor, samples, 3), tensor[1:])
+        for shared in (4, None, (1, 2, 3), ["a", "b"], "abc"):
+            assert select_samples(shared, samples, 3) == shared
+        assert select_samples(tensor, samples, 4) is tensor
+    one = torch.tensor([3])
+    assert select_samples(one, [0], 1) is one
+    scalar = torch.tensor(3)
+    assert select_samples(scalar, [0], 1) is scalar
