@@ -1,25 +1,131 @@
-"""The README's and the docs' Python runs as it stands."""
+"""What the README and the documentation show runs as it stands."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import typer.main
+
+from captum_astro.cli import app
+from captum_astro.models import bundled
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCKS = [
-    (page.relative_to(ROOT), number, code)
-    for page in PAGES
-    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
-]
+BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SETUP = "before each block"  # a block of this title stands before every other one of its page
+
+
+def _blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """Title and code of a page's blocks."""
+    return [(title, code) for found, title, code in BLOCK.findall(page.read_text()) if found == language]
+
+
+def _offline(code: str) -> str:
+    """Published weights cannot be fetched everywhere; the code is the same without. Those in the package stay."""
+    lines = code.splitlines()
+    return "\n".join(s if bundled.NAME in s else s.replace("pretrained=True", "pretrained=False") for s in lines)
+
+
+def _alone() -> list[tuple[Path, int, str]]:
+    """The Python of pages whose blocks stand each for itself."""
+    found = []
+    for page in PAGES:
+        blocks = _blocks(page, "python")
+        if any(title.startswith("captum_astro/") for title, _ in blocks):
+            continue
+        setup = "".join(code for title, code in blocks if title == SETUP)
+        found += [(page, n, setup + code) for n, (title, code) in enumerate(blocks) if title != SETUP]
+    return found
+
+
+FOLLOWED = [page for page in PAGES if any(t.startswith("captum_astro/") for t, _ in _blocks(page, "python"))]
+COMMANDS = [(page, line) for page in PAGES for _, code in _blocks(page, "console") for line in code.splitlines()]
 
 
 @pytest.mark.parametrize(
-    ("page", "code"), [(page, code) for page, _, code in BLOCKS], ids=[f"{p}:{n}" for p, n, _ in BLOCKS]
+    ("page", "code"), [(p, c) for p, _, c in _alone()], ids=[f"{p.relative_to(ROOT)}:{n}" for p, n, _ in _alone()]
 )
 def test_code_runs(page: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # published weights cannot be fetched everywhere; the code is the same without
-    exec(compile(code.replace("pretrained=True", "pretrained=False"), str(page), "exec"), {"__name__": "readme"})
+    exec(compile(_offline(code), str(page), "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("page", FOLLOWED, ids=lambda p: p.name)
+def test_what_is_to_be_written_can_be_followed(page: Path, tmp_path: Path) -> None:
+    """The files of the page are put into a copy of the package, the rest runs one block after the other."""
+    shutil.copytree(ROOT / "captum_astro", tmp_path / "captum_astro", ignore=shutil.ignore_patterns("__pycache__"))
+    steps = []
+    for title, code in _blocks(page, "python"):
+        if title:
+            with (tmp_path / title).open("a") as file:  # a line more in a file that is there, or a new file
+                file.write(code)
+        else:
+            steps.append(_offline(code))
+    assert steps
+    found = subprocess.run(
+        [sys.executable, "-c", "\n".join(steps)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{p.relative_to(ROOT)}:{c[:60]}" for p, c in COMMANDS])
+def test_command_exists(page: Path, line: str) -> None:
+    for part in re.split(r"&&|\|", line.strip()):
+        words = shlex.split(part, comments=True)
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            words = words[1:]
+        if not words:
+            continue
+        if words[0] == "captum-astro":
+            _parse(words[1:])
+        elif words[:2] == ["pip", "install"]:
+            _extras(words[2:])
+        elif words[:2] == ["python", "-m"] and words[2].startswith("tests."):
+            assert (ROOT / (words[2].replace(".", "/") + ".py")).exists(), line
+        elif words[0] == "python" and words[1].endswith(".py"):
+            assert (ROOT / words[1]).exists(), line
+
+
+def _parse(words: list[str]) -> None:
+    """A command's path, its options, and how many arguments it takes."""
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        if words[:1] == ["--help"]:
+            return
+        assert {*words[:1]} & {*command.commands}, f"no command {words[:1]}"
+        command, words = command.commands[words[0]], words[1:]
+    options = {name: p for p in command.params for name in (*p.opts, *p.secondary_opts) if name.startswith("-")}
+    places = [p for p in command.params if not any(name.startswith("-") for name in p.opts)]
+    given, used, words = 0, set(), [*words]
+    while words:
+        word = words.pop(0)
+        if word == "--help":
+            return
+        if not word.startswith("-"):
+            given += 1
+            continue
+        name, equals, _ = word.partition("=")
+        assert name in options, f"{command.name} has no option {name}"
+        used.add(options[name].name)
+        if not equals and not options[name].is_flag:
+            assert words, f"{name} needs a value"
+            words.pop(0)
+    many = any(p.nargs == -1 for p in places)
+    assert sum(p.required for p in places) <= given, f"{command.name} lacks an argument"
+    assert many or given <= len(places), f"{command.name} takes {len(places)} arguments"
+    missing = {p.name for p in options.values() if p.required} - used
+    assert not missing, f"{command.name} needs {missing}"
+
+
+def _extras(words: list[str]) -> None:
+    section = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1].split("\n[")[0]
+    known = re.findall(r"^([\w-]+) = ", section, re.MULTILINE)
+    for word in words:
+        found = re.search(r"\[([\w,-]+)\]", word)
+        assert found is None or set(found[1].split(",")) <= set(known), word

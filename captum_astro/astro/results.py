@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import torch
 from torch import nn
 
 from captum_astro.astro.settings import Setting
+from captum_astro.data.chunks import begin, weights_digest, write_whole
 from captum_astro.metrics.statistics import PairedComparison, compare_many
 
 PLAIN = -1  # the number of the unmodulated model among the settings
@@ -131,24 +128,13 @@ class Store:
         self._tables: dict[int, pd.DataFrame] = {}
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
         described = {
             "model": type(model).__name__,
-            "weights": _digest(model),
+            "weights": weights_digest(model),
             "settings": [{"layer": s.layer, "token": s.token, **asdict(s.modulation)} for s in settings],
             **run,
         }
-        file = folder / "run.json"
-        if file.exists():
-            before = _read(file)
-            changed = sorted(key for key in {*before, *described} if before.get(key) != described.get(key))
-            if changed:
-                raise ValueError(
-                    f"{folder} holds results of another run ({', '.join(changed)} differ). Give another folder, or "
-                    f"delete this one."
-                )
-        else:
-            _write(file, lambda to: to.write_text(json.dumps(described, indent=1)))
+        begin(folder, described)
 
     def has(self, batch: int, digests: Sequence[str]) -> bool:
         """Whether a batch of samples is finished; an unreadable or a shorter one is not.
@@ -172,7 +158,7 @@ class Store:
         if self._folder is None:
             self._tables[batch] = table
         else:
-            _write(self._file(batch), lambda to: table.to_parquet(to, index=False))
+            write_whole(self._file(batch), lambda to: table.to_parquet(to, index=False))
 
     def results(self, batches: int) -> Results:
         """The scores of the first so many batches."""
@@ -182,31 +168,3 @@ class Store:
     def _file(self, batch: int) -> Path:
         assert self._folder is not None
         return self._folder / f"scores-{batch:06d}.parquet"
-
-
-def _write(file: Path, write: Any) -> None:
-    """Under another name first, so that a file is there whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        write(part)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-        if isinstance(found, dict):
-            return found
-    except ValueError:
-        pass
-    raise ValueError(f"{file} is damaged. Give another folder, or delete this one.")
-
-
-def _digest(model: nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:16]

@@ -13,7 +13,9 @@ from rich.table import Table
 
 from captum_astro.cli._common import Checkpoint, console, escaped
 from captum_astro.cli.ablate import ablate
+from captum_astro.cli.bench import bench
 from captum_astro.cli.explain import explain
+from captum_astro.cli.report import report
 from captum_astro.cli.train import app as train_app
 from captum_astro.cli.vita import app as vita_app
 
@@ -25,6 +27,8 @@ app = typer.Typer(
 )
 app.command()(explain)
 app.command()(ablate)
+app.command()(bench)
+app.command()(report)
 app.add_typer(vita_app, name="vita")
 app.add_typer(train_app, name="train")
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.progress import track
 
 from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped
 from captum_astro.cli.vita import Vita, modulated
-
-if TYPE_CHECKING:
-    from captum_astro.attr.explainers import Explainer
 
 
 def explain(
@@ -31,10 +28,11 @@ def explain(
     import torch
 
     from captum_astro import viz
+    from captum_astro.attr.explainers import explainers_named
     from captum_astro.data.images import ImageError, find_images, open_image
     from captum_astro.models.loading import class_names, load_model, preprocessing
 
-    chosen = _methods(method or ["VTranM"])
+    chosen = explainers_named(method or ["VTranM"])
     paths = find_images(images)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     if checkpoint is None and not pretrained:
@@ -72,20 +70,6 @@ def explain(
     console.print(f"{len(paths) - len(failures)} images explained, in {out}")
     if failures:
         raise ImageError("\n".join(["could not be opened:", *failures]))
-
-
-def _methods(wanted: list[str]) -> dict[str, Explainer]:
-    from captum_astro import explainers
-
-    known = {explainer.name.lower(): explainer for explainer in explainers()}
-    if [name.lower() for name in wanted] == ["all"]:
-        return {explainer.name: explainer for explainer in known.values()}
-    unknown = [name for name in wanted if name.lower() not in known]
-    if unknown:
-        raise ValueError(
-            f"There is no method {unknown[0]!r}. Methods: {', '.join(e.name for e in known.values())}, or 'all'."
-        )
-    return {known[name.lower()].name: known[name.lower()] for name in wanted}
 
 
 def _target(target: str, probabilities: Any, labels: list[str]) -> int:

@@ -12,7 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
+from captum_astro.data.samples import Sample, checked
 from captum_astro.data.tables import DataError, labels, parquet_files, read_columns
 
 Split = Literal["train", "test"]
@@ -49,8 +51,8 @@ def read_cifar(path: Path | str, split: Split, classes: Literal[10, 100] = 10) -
 
     Args:
         path: The folder that holds torchvision's ``cifar-10-batches-py`` or ``cifar-100-python``, or that folder; or a
-            folder of parquet files, or the training one of them: columns ``img`` or ``image`` (encoded images) and
-            ``label`` (``fine_label`` for CIFAR-100).
+            folder of parquet files, or one of them, the split's own or the training one: columns ``img`` or ``image``
+            (encoded images) and ``label`` (``fine_label`` for CIFAR-100).
         split: ``"train"`` or ``"test"``.
         classes: 10 or 100.
 
@@ -64,6 +66,28 @@ def read_cifar(path: Path | str, split: Split, classes: Literal[10, 100] = 10) -
     if path.is_dir() and not any(path.rglob("*.parquet")):
         raise DataError(f"{path}: neither {_FOLDERS[classes]} nor parquet files in this folder.")
     return _from_parquet(parquet_files(path, split, f"cifar{classes}"), classes)
+
+
+class CifarSamples(Dataset[Sample]):
+    """The test images of CIFAR, as samples.
+
+    Args:
+        path: As in `read_cifar`.
+        classes: 10 or 100.
+
+    Raises:
+        DataError: As `read_cifar` does.
+    """
+
+    def __init__(self, path: Path | str, classes: Literal[10, 100] = 10) -> None:
+        self._images = read_cifar(path, "test", classes)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = self._images.images[checked(index, len(self))]
+        return Sample(image, int(self._images.labels[index]), None, None, f"test {index}")
 
 
 def _from_parquet(files: list[Path], classes: int) -> LabelledImages:

@@ -80,11 +80,20 @@ class ClickMe(IterableDataset[HumanSample]):
     def __iter__(self) -> Iterator[HumanSample]:
         self.skipped = []
         for entry in self._entries():
-            sample = self._sample(entry)
+            sample = self.sample(entry)
             if sample is not None:
                 yield sample
 
-    def _sample(self, entry: Entry) -> HumanSample | None:
+    def entries(self) -> Iterator[Entry]:
+        """All samples that there are, in order and not yet read, whatever the worker."""
+        return self._stepped(0, 1)
+
+    def sample(self, entry: Entry) -> HumanSample | None:
+        """Read a sample; None if it is damaged and passed over.
+
+        Raises:
+            CorruptRecordError: If it is damaged, unless ``on_corrupt`` is ``"skip"``.
+        """
         try:
             image, heatmap, label = entry.read()
             return HumanSample(as_image(image), as_human(heatmap), _class(label), entry.name)
@@ -98,7 +107,9 @@ class ClickMe(IterableDataset[HumanSample]):
 
     def _entries(self) -> Iterator[Entry]:
         worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        return self._stepped(worker.id, worker.num_workers) if worker else self.entries()
+
+    def _stepped(self, first: int, step: int) -> Iterator[Entry]:
         files = self._files
         if self._form in SINGLE or len(files) >= step:
             files, first, step = files[first::step], 0, 1

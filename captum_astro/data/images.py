@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -15,7 +16,12 @@ class ImageError(ValueError):
     """A file that cannot be opened as an image."""
 
 
-def open_image(path: Path | str) -> Image.Image:
+def read_pixels(path: Path | str, *, upright: bool = True) -> torch.Tensor:
+    """The pixels of `open_image`: ``(3, H, W)`` uint8."""
+    return torch.from_numpy(np.array(open_image(path, upright=upright))).permute(2, 0, 1).contiguous()
+
+
+def open_image(path: Path | str, *, upright: bool = True) -> Image.Image:
     """Open an image as a person sees it, in RGB.
 
     A camera's rotation is applied, transparency shows white, 16-bit and float greys are brought to 8 bits, palettes and
@@ -23,6 +29,7 @@ def open_image(path: Path | str) -> Image.Image:
 
     Args:
         path: The file.
+        upright: Apply the camera's rotation. ImageNet's figures are of pixels as they are stored, without it.
 
     Returns:
         An RGB image.
@@ -30,10 +37,26 @@ def open_image(path: Path | str) -> Image.Image:
     Raises:
         ImageError: If there is no such file, or it is not an image, or it is cut short. The message names it.
     """
+    image = load_image(path, upright=upright)
+    if image.mode.startswith("I") or image.mode == "F":
+        return _eight_bits(image).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def load_image(path: Path | str, *, upright: bool) -> Image.Image:
+    """Open a file in whatever mode it is stored, with the camera's rotation or without.
+
+    Raises:
+        ImageError: As `open_image` does.
+    """
     try:
         with Image.open(path) as file:
             file.load()
-            image = ImageOps.exif_transpose(file)
+            return ImageOps.exif_transpose(file) if upright else file.copy()
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file.") from error
     except IsADirectoryError as error:
@@ -44,13 +67,6 @@ def open_image(path: Path | str) -> Image.Image:
         raise ImageError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path}: the image is damaged or cut short ({error}).") from error
-    if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:

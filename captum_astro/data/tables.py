@@ -18,8 +18,8 @@ def parquet_files(path: Path, split: str, name: str) -> list[Path]:
     """The files of a split.
 
     Args:
-        path: A folder that holds them, also in its ``data`` or ``plain_text`` folder; or the training file itself,
-            beside which the test file has the same name but for that word.
+        path: A folder that holds them, also in its ``data`` or ``plain_text`` folder; or the split's own file; or the
+            training file, beside which the test file has the same name but for that word.
         split: ``"train"`` or ``"test"``, a word of the file's name.
         name: The data set's. Files whose name begins with it are preferred, where a folder holds several sets.
 
@@ -29,16 +29,18 @@ def parquet_files(path: Path, split: str, name: str) -> list[Path]:
     Raises:
         DataError: If there is none.
     """
+    word = re.compile(rf"(^|[._-]){split}([._-]|$)")
     if path.is_file():
+        if word.search(path.stem):
+            return [path]
         if "train" not in path.stem:
-            raise DataError(f"{path}: a file is given as the training file, with 'train' in its name; or its folder.")
+            raise DataError(f"{path}: a file is given with '{split}' or with 'train' in its name, or its folder.")
         file = path if split == "train" else path.with_name(path.name.replace("train", split))
         if not file.is_file():
             raise DataError(f"{file}: there is no such file beside {path.name}.")
         return [file]
     if not path.is_dir():
         raise DataError(f"{path}: there is no such file or folder.")
-    word = re.compile(rf"(^|[._-]){split}([._-]|$)")
     inside = [
         file for folder in (path, path / "data", path / "plain_text") for file in sorted(folder.glob("*.parquet"))
     ]

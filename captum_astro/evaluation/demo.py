@@ -10,6 +10,7 @@ import torch
 from captum_astro import viz
 from captum_astro.attr.vtranm import VTranM
 from captum_astro.data.scenes import Scenes, batch
+from captum_astro.metrics.localisation import energy_inside, object_share, pointing_game
 from captum_astro.models import bundled
 
 SHOWN = 4
@@ -34,9 +35,8 @@ def run_demo(picture: Path, scenes: int = 100) -> str:
     with torch.no_grad():
         predicted = model(x).argmax(1)
     maps = VTranM(model).attribute(x, target=predicted, attribute_to="pixels", internal_batch_size=50)[:, 0]
-    share = energy_on_object(maps, masks).mean().item()
-    chance = masks.float().mean().item()
-    hits = masks.flatten(1).gather(1, maps.flatten(1).argmax(1, keepdim=True)).float().mean().item()
+    share, hits = (score(maps, masks).mean().item() for score in (energy_inside, pointing_game))
+    chance = object_share(masks).mean().item()
     titles = [f"digit {label}, seen as {guess}" for label, guess in zip(labels, predicted, strict=True)]
     figure = viz.compare(images[:SHOWN], {"VTranM": maps[:SHOWN], "where it is": masks[:SHOWN].float()}, titles)
     figure.savefig(picture)
@@ -46,10 +46,3 @@ def run_demo(picture: Path, scenes: int = 100) -> str:
         f"value lies on the digit in {hits:.0%}.\n"
         f"The first {min(SHOWN, scenes)} are drawn in {picture}."
     )
-
-
-def energy_on_object(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """The share of each map's positive part inside the mask: ``(B,)`` from two ``(B, H, W)``; 0 for an empty map."""
-    positive = maps.clamp(min=0)
-    total = positive.sum((1, 2))
-    return torch.where(total > 0, (positive * masks).sum((1, 2)) / total, torch.zeros_like(total))

@@ -1,9 +1,9 @@
 """Astrocytes beside a linear layer: counters of activity that multiply its weights.
 
-Source: ViTA, "Vision Transformers with artificial Astrocytes" (arXiv 2505.21513), Eq. 4 to 9. Its text was not at hand:
-the counter is that of the earlier neuron-glia networks (Porto-Pazos et al., PLoS ONE 6(4):e19109, 2011;
-Alvarellos-Gonzalez et al., Comput Math Methods Med 2012:476324, Sec. 3.5). With ``x_c`` the token that is watched, for
-every image and every input neuron i, and for t = 1 .. k::
+Source: "Enhancing Vision Transformer Explainability Using Artificial Astrocytes" (ViTA, arXiv 2505.21513), Eq. 4 to 9.
+Its text was not at hand: the counter is that of the earlier neuron-glia networks (Porto-Pazos et al., PLoS ONE
+6(4):e19109, 2011; Alvarellos-Gonzalez et al., Comput Math Methods Med 2012:476324, Sec. 3.5). With ``x_c`` the token
+that is watched, for every image and every input neuron i, and for t = 1 .. k::
 
     u_i = +1 if x_c,i > phi else -1          A_i(t) = clip(A_i(t-1) + u_i, -tau, tau),  A_i(0) = 0
     m_i(t) = alpha if A_i(t) >= tau, beta if A_i(t) <= -tau, else 1        M(t) = M(t-1) diag(m(t)),  M(0) = I

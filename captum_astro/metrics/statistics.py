@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from captum_astro.metrics.signed_rank import signed_rank_p
+
 Values = ArrayLike | torch.Tensor
 _DRAWN_AT_ONCE = 2**20
 
@@ -129,7 +131,7 @@ def bootstrap_interval(
     return float(interval.low), float(interval.high)
 
 
-def compare_paired(a: Values, b: Values, seed: int = 0) -> PairedComparison:
+def compare_paired(a: Values, b: Values, seed: int = 0, resamples: int = 9999) -> PairedComparison:
     """Compare two methods that were scored on the same samples.
 
     Pairs with a NaN are left out and counted. In the test and the effect size pairs without a difference are dropped,
@@ -139,6 +141,7 @@ def compare_paired(a: Values, b: Values, seed: int = 0) -> PairedComparison:
         a: ``(n,)``, the first method.
         b: ``(n,)``, the second, in the same order.
         seed: Of the bootstrap.
+        resamples: Of the bootstrap; with 0 the interval is NaN.
 
     Returns:
         The comparison.
@@ -151,7 +154,7 @@ def compare_paired(a: Values, b: Values, seed: int = 0) -> PairedComparison:
         >>> found.n, round(found.difference, 3), found.p_value, found.effect_size
         (4, 0.15, 0.375, 0.6)
     """
-    from scipy.stats import rankdata, wilcoxon
+    from scipy.stats import rankdata
 
     first, second = _vector("a", a), _vector("b", b)
     if len(first) != len(second):
@@ -170,25 +173,28 @@ def compare_paired(a: Values, b: Values, seed: int = 0) -> PairedComparison:
     if len(changed):
         ranks = rankdata(np.abs(changed))
         effect = float((np.sign(changed) * ranks).sum() / ranks.sum())
-        p_value = float(wilcoxon(changed).pvalue)
+        p_value = signed_rank_p(changed)
     return PairedComparison(
         n=len(difference),
         left_out=int((~kept).sum()),
         mean_a=float(first.mean()),
         mean_b=float(second.mean()),
         difference=float(difference.mean()),
-        interval=bootstrap_interval(difference, seed=seed),
+        interval=bootstrap_interval(difference, seed=seed, resamples=resamples) if resamples else (np.nan, np.nan),
         p_value=p_value,
         effect_size=effect,
     )
 
 
-def compare_many(pairs: Mapping[str, tuple[Values, Values]], seed: int = 0) -> dict[str, PairedComparison]:
+def compare_many(
+    pairs: Mapping[str, tuple[Values, Values]], seed: int = 0, resamples: int = 9999
+) -> dict[str, PairedComparison]:
     """Compare many pairs of methods, with Holm's correction over all of them.
 
     Args:
         pairs: For each name ``(a, b)``, as `compare_paired` takes them.
         seed: Of each bootstrap.
+        resamples: As for `compare_paired`.
 
     Returns:
         A comparison for each name, in order, with ``p_holm`` set.
@@ -201,14 +207,14 @@ def compare_many(pairs: Mapping[str, tuple[Values, Values]], seed: int = 0) -> d
         >>> {name: (found.p_value, found.p_holm) for name, found in table.items()}
         {'dice': (0.25, 0.5), 'ssim': (1.0, 1.0)}
     """
-    found = {name: _compare_named(name, a, b, seed) for name, (a, b) in pairs.items()}
+    found = {name: _compare_named(name, a, b, seed, resamples) for name, (a, b) in pairs.items()}
     corrected = holm([each.p_value for each in found.values()])
     return {name: replace(each, p_holm=float(p)) for (name, each), p in zip(found.items(), corrected, strict=True)}
 
 
-def _compare_named(name: str, a: Values, b: Values, seed: int) -> PairedComparison:
+def _compare_named(name: str, a: Values, b: Values, seed: int, resamples: int) -> PairedComparison:
     try:
-        return compare_paired(a, b, seed)
+        return compare_paired(a, b, seed, resamples)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import timm
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from captum_astro.data.transforms import ModelTransform
 from captum_astro.models import bundled
 
 
@@ -20,7 +20,14 @@ class ModelError(ValueError):
     """A model that cannot be made, or weights that cannot be loaded into it."""
 
 
-def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = None, device: str = "cpu") -> nn.Module:
+def load_model(
+    name: str,
+    *,
+    pretrained: bool = True,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+    num_classes: int | None = None,
+) -> nn.Module:
     """Make a timm model in eval mode.
 
     Args:
@@ -28,6 +35,7 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
         pretrained: Load the published weights, which timm fetches or has in its cache.
         checkpoint: A file of weights instead: safetensors, or a PyTorch file that holds nothing but weights.
         device: Where it is put.
+        num_classes: Of the classifier, where it is not the published one's, as for a checkpoint trained on other data.
 
     Raises:
         ModelError: If there is no such model, its weights cannot be fetched, or the file does not fit it.
@@ -38,7 +46,8 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
         near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         raise ModelError(f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else ""))
     try:
-        model = timm.create_model(name, pretrained=pretrained and checkpoint is None)
+        classes = {} if num_classes is None else {"num_classes": num_classes}
+        model = timm.create_model(name, pretrained=pretrained and checkpoint is None, **classes)
     except Exception as error:
         if not pretrained or checkpoint is not None:
             raise ModelError(f"{name} could not be made: {_first_line(error)}") from error
@@ -64,7 +73,7 @@ def preprocessing(model: nn.Module) -> tuple[Callable[[Image.Image], torch.Tenso
 class ModelInput:
     """Pixels as a model takes them: the whole image, brought to the model's square size, and normalised.
 
-    Nothing is cut off, so that a map of the image keeps its place. Bilinear, antialiased where it shrinks.
+    Nothing is cut off, so that a map of the image keeps its place: `ModelTransform` with ``crop="none"``.
 
     Args:
         model: A timm model, or a wrapper of one.
@@ -75,19 +84,12 @@ class ModelInput:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        inside = next((module for module in model.modules() if getattr(module, "pretrained_cfg", None)), model)
-        config = timm.data.resolve_model_data_config(inside)
-        size = getattr(getattr(inside, "patch_embed", None), "img_size", None) or config["input_size"][-2:]
-        self.size = int(size[-1])
-        self.described = {"mean": list(config["mean"]), "std": list(config["std"]), "input_size": self.size}
-        self._mean, self._std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
+        self._transform = ModelTransform(model, crop="none")
+        self.size, self.described = self._transform.size, self._transform.described
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """``(3, H, W)`` uint8 to ``(3, size, size)``."""
-        pixels = image.float()[None] / 255
-        if pixels.shape[-2:] != (self.size, self.size):
-            pixels = F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
-        return (pixels[0] - self._mean) / self._std
+        return self._transform.normalise(self._transform(image)[0])
 
 
 def class_names(model: nn.Module, count: int) -> list[str]:

@@ -24,7 +24,7 @@ def train_on_scenes(out: Path, steps: int = 4500, seed: int = 0, learning_rate: 
     Returns:
         The accuracy on scenes of held-out digits, in words.
     """
-    from captum_astro.training.checkpoint import write_whole
+    from captum_astro.data.chunks import write_whole
     from captum_astro.training.run import WEIGHTS, train
     from captum_astro.training.scenes import ScenesTask
 

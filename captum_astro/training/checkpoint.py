@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-
-def write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Write under another name first, so that the file is there whole or not at all.
-
-    Args:
-        file: The file.
-        write: Writes to the path it is given.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    part = file.with_name(f".{file.name}.part")
-    try:
-        write(part)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+from captum_astro.data.chunks import write_whole
 
 
 def save(file: Path, state: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from captum_astro.data.chunks import write_whole
 from captum_astro.training import checkpoint
 from captum_astro.training.batches import Batch, Source
 from captum_astro.training.curve import Metric, Row, better, plot, write_csv
@@ -152,7 +153,7 @@ def save_weights(model: nn.Module, file: Path, *, half: bool = False) -> None:
             continue
         seen.add(value.data_ptr())
         kept[name] = (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
-    checkpoint.write_whole(file, lambda part: save_file(kept, part))
+    write_whole(file, lambda part: save_file(kept, part))
 
 
 def load_weights(model: nn.Module, file: Path) -> None:

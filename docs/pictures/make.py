@@ -1,51 +1,145 @@
-"""Make the pictures of the documentation from public-domain images of scikit-image.
+"""Make the pictures of the documentation, from public-domain images of scikit-image and the bundled scenes.
 
     python docs/pictures/make.py --checkpoint deit_tiny_patch16_224.safetensors
 
-The weights are DeiT-tiny's (`deit_tiny_patch16_224`), which timm fetches when no file is given.
+The weights are DeiT-tiny's (`deit_tiny_patch16_224`), which timm fetches when no file is given. Scenes are explained on
+the bundled model.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from skimage import data
+from torch import nn
 
+import captum_astro
 from captum_astro import TokenGradCAM, ViTAGradCAM, VTranM, viz
+from captum_astro.data.scenes import Scenes, batch
+from captum_astro.models import bundled
 from captum_astro.models.loading import class_names, load_model, preprocessing
+
+HERE = Path(__file__).parent
+COLOURS = 256
+
+# the rows of each method's picture: what is written beside it, the constructor's options, those of `attribute`
+ROWS: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
+    "VTranM": [
+        ("as published", {}, {}),
+        ("gain 3, length", {}, {"components": ("length",), "output": "logit", "gain": 3}),
+    ],
+    "TransformerMM": [("as published", {}, {})],
+    "AttentionRollout": [("start_layer=0", {}, {}), ("start_layer=1", {}, {"start_layer": 1})],
+    "RawAttention": [("last layer", {}, {}), ("first layer", {}, {"layer": 0})],
+    "ATTCAT": [("as published", {}, {}), ("readout_row", {}, {"readout_row": True})],
+    "AttentionGradCAM": [("as published", {}, {}), ("without relu", {}, {"relu_attributions": False})],
+    "TokenGradCAM": [("blocks[-1].norm1", {}, {}), ("without relu", {}, {"relu_attributions": False})],
+    "TokenGradCAMPlusPlus": [("blocks[-1].norm1", {}, {})],
+    "ViTAGradCAM": [("attn.proj", {}, {}), ("mlp.fc1", {"modulated_layer": "blocks.0.mlp.fc1"}, {})],
+    "ViTAGradCAMPlusPlus": [("attn.proj", {}, {}), ("mlp.fc1", {"modulated_layer": "blocks.0.mlp.fc1"}, {})],
+    "LRP": [("pixels", {}, {}), ("patches", {}, {"attribute_to": "grid"})],
+    "ConservativeLRP": [("pixels", {}, {}), ("patches", {}, {"attribute_to": "grid"})],
+    "AttnLRP": [("pixels", {}, {}), ("patches", {}, {"attribute_to": "grid"})],
+    "TransformerAttribution": [("as published", {}, {})],
+}
+
+
+@dataclass
+class Explained:
+    """Some images of one model: its inputs, what is drawn of them, the explained classes and what they are called."""
+
+    model: nn.Module
+    x: torch.Tensor
+    pixels: torch.Tensor
+    target: torch.Tensor
+    titles: list[str]
+
+
+def photographs(checkpoint: Path | None, *arrays: Any) -> Explained:
+    """Photographs and DeiT-tiny's first choice for them."""
+    model = load_model("deit_tiny_patch16_224", checkpoint=checkpoint)
+    transform, config = preprocessing(model)
+    x = torch.stack([transform(Image.fromarray(array)) for array in arrays])
+    with torch.no_grad():
+        probabilities = model(x).softmax(-1)
+    top, names = probabilities.argmax(1), class_names(model, 1000)
+    titles = [f"{names[i].split(',')[0]} {p[i]:.0%}" for i, p in zip(top, probabilities, strict=True)]
+    return Explained(model, x, viz.displayable(x, config["mean"], config["std"]), top, titles)
+
+
+def scenes(count: int) -> Explained:
+    """Scenes, and the digits that are on them."""
+    model = load_model(bundled.NAME)
+    images, labels, _ = batch(Scenes("test", count), range(count))
+    titles = [f"digit {label}" for label in labels.tolist()]
+    return Explained(model, (images - 0.5) / 0.5, images, labels, titles)
+
+
+def method_picture(name: str, shown: list[Explained]) -> Figure:
+    """One row of pictures, then one row for each form of a method."""
+    method, forms = getattr(captum_astro, name), ROWS[name]
+    columns = sum(len(part.x) for part in shown)
+    figure = Figure(figsize=(columns * 1.55, (1 + len(forms)) * 1.6 + 0.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1 + len(forms), columns, squeeze=False)
+    start = 0
+    for part in shown:
+        for index, title in enumerate(part.titles):
+            axes[0][start + index].imshow(part.pixels[index].permute(1, 2, 0).numpy())
+            axes[0][start + index].set_title(title, fontsize=9)
+            axes[0][start + index].set_axis_off()
+        for row, (label, building, calling) in enumerate(forms, 1):
+            maps = method(part.model, **building).attribute(part.x, target=part.target, **calling)
+            if maps.shape[-1] != part.x.shape[-1]:
+                maps = F.interpolate(maps, part.x.shape[-2:], mode="nearest")
+            for index in range(len(part.x)):
+                ax = viz.overlay(maps[index], part.pixels[index], axes[row][start + index])
+                if start + index == 0:
+                    ax.text(-0.06, 0.5, label, rotation=90, va="center", ha="right", fontsize=8, transform=ax.transAxes)
+        start += len(part.x)
+    return figure
+
+
+def write(figure: Figure, path: Path, dpi: int) -> None:
+    """A small PNG: a palette is enough for photographs of this size."""
+    whole = io.BytesIO()
+    figure.savefig(whole, dpi=dpi)
+    picture = Image.open(whole).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    picture.save(path, optimize=True)
 
 
 def main() -> None:
-    """Write ``vtranm.png`` and ``vita.png`` beside this file."""
+    """Write ``vtranm.png``, ``vita.png`` and ``methods/*.png`` beside this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path)
     args = parser.parse_args()
-    model = load_model("deit_tiny_patch16_224", checkpoint=args.checkpoint)
-    transform, config = preprocessing(model)
-    pictures = [Image.fromarray(array) for array in (data.chelsea(), data.rocket(), data.coffee())]
-    x = torch.stack([transform(picture) for picture in pictures])
-    with torch.no_grad():
-        probabilities = model(x).softmax(-1)
-    top = probabilities.argmax(1)
-    names = class_names(model, 1000)
+    first = photographs(args.checkpoint, data.chelsea(), data.rocket(), data.coffee())
+    x, top = first.x, first.target
     maps = {
-        "VTranM": VTranM(model).attribute(x, target=top),
-        "VTranM, gain 3, length only": VTranM(model).attribute(
+        "VTranM": VTranM(first.model).attribute(x, target=top),
+        "VTranM, gain 3, length only": VTranM(first.model).attribute(
             x, target=top, components=("length",), output="logit", gain=3
         ),
     }
-    titles = [f"{names[i].split(',')[0]} {p[i]:.0%}" for i, p in zip(top, probabilities, strict=True)]
-    pixels, here = viz.displayable(x, config["mean"], config["std"]), Path(__file__).parent
-    viz.compare(pixels, maps, titles, size=2.4).savefig(here / "vtranm.png", dpi=90)
+    write(viz.compare(first.pixels, maps, first.titles, size=2.4), HERE / "vtranm.png", 75)
     maps = {
-        "Grad-CAM": TokenGradCAM(model).attribute(x, target=top),
-        "ViTA, attn.proj": ViTAGradCAM(model).attribute(x),
-        "ViTA, mlp.fc1": ViTAGradCAM(model, modulated_layer="blocks.0.mlp.fc1").attribute(x),
+        "Grad-CAM": TokenGradCAM(first.model).attribute(x, target=top),
+        "ViTA, attn.proj": ViTAGradCAM(first.model).attribute(x),
+        "ViTA, mlp.fc1": ViTAGradCAM(first.model, modulated_layer="blocks.0.mlp.fc1").attribute(x),
     }
-    viz.compare(pixels, maps, titles, size=2.2).savefig(here / "vita.png", dpi=90)
+    write(viz.compare(first.pixels, maps, first.titles, size=2.2), HERE / "vita.png", 75)
+    shown = [scenes(2), photographs(args.checkpoint, data.chelsea(), data.coffee())]
+    for name in ROWS:
+        write(method_picture(name, shown), HERE / "methods" / f"{name.lower()}.png", 100)
 
 
 if __name__ == "__main__":

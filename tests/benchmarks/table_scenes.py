@@ -17,7 +17,7 @@ from captum.attr import IntegratedGradients
 
 from captum_astro import AttnLRP, explainers
 from captum_astro.data.scenes import Scenes, batch
-from captum_astro.evaluation.demo import energy_on_object
+from captum_astro.metrics.localisation import energy_inside, object_share, pointing_game
 from captum_astro.models import bundled
 
 
@@ -29,14 +29,14 @@ def main() -> None:
     model = timm.create_model(bundled.NAME, pretrained=True).eval()
     images, labels, masks = batch(Scenes("test", args.scenes), range(args.scenes))
     x = (images - 0.5) / 0.5
-    chance = masks.float().mean().item()
+    chance = object_share(masks).mean().item()
     print(f"{args.scenes} scenes of held-out digits, the true digit explained; chance {chance:.1%}\n")
     print("| method | pointing game | energy on the object |\n|---|---|---|")
     for explainer in explainers():
         method = explainer.method(model)
         maps = method.attribute(x, target=labels, attribute_to="pixels", internal_batch_size=50)[:, 0]
-        hits = masks.flatten(1).gather(1, maps.flatten(1).argmax(1, keepdim=True)).float().mean().item()
-        print(f"| {explainer.name} | {hits:.1%} | {energy_on_object(maps, masks).mean().item():.1%} |")
+        hits, energy = (score(maps, masks).mean().item() for score in (pointing_game, energy_inside))
+        print(f"| {explainer.name} | {hits:.1%} | {energy:.1%} |")
     some = slice(0, 50)
     gradients = IntegratedGradients(model).attribute(x[some], target=labels[some], n_steps=32, internal_batch_size=64)
     relevance = AttnLRP(model).attribute(x[some], target=labels[some])

@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from captum_astro.data.chunks import write_whole
 from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
 from captum_astro.models.astromorphic_vit import AstromorphicVisionTransformer
 from captum_astro.training.batches import Images, Texts, TokenStream, mirrored, shifted
-from captum_astro.training.checkpoint import load, random_state, save, seed_everything, set_random_state, write_whole
+from captum_astro.training.checkpoint import load, random_state, save, seed_everything, set_random_state
 from captum_astro.training.curve import Row, best, epochs_to, plot, read_csv, write_csv
 from captum_astro.training.fit import BEST, CHECKPOINT, CURVE, fit, load_weights, save_weights
 from captum_astro.training.optimiser import adamw, undecayed, warm_up_cosine

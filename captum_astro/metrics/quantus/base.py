@@ -1,8 +1,4 @@
-"""Quantus metrics over the pure functions: agreement of explanations with maps of where people look.
-
-They run wherever Quantus' own metrics do: called directly, or in ``quantus.evaluate``. Importing this module imports
-Quantus.
-"""
+"""What all our Quantus metrics share: a class over a function on tensors, one score a sample."""
 
 from __future__ import annotations
 
@@ -14,8 +10,6 @@ import torch
 from numpy.typing import NDArray
 from quantus.helpers.enums import DataType, EvaluationCategory, ModelType, ScoreDirection
 from quantus.metrics.base import Metric
-
-from captum_astro.metrics import alignment
 
 
 class TensorMetric(Metric[list[float]]):
@@ -124,116 +118,44 @@ class TensorMetric(Metric[list[float]]):
         print(type(self).__doc__)  # noqa: T201
 
 
-class HumanAlignment(TensorMetric):
-    """A metric that needs human maps: real values in ``s_batch``, ``(B, H, W)`` or ``(B, 1, H, W)``.
+class TargetMetric(TensorMetric):
+    """A metric that holds explanations against ``s_batch``, ``(B, H, W)`` or ``(B, 1, H, W)``.
+
+    A subclass writes ``agreement`` and says in ``target`` what is to be passed.
 
     Raises:
         ValueError: When called, if ``s_batch`` is missing, or a map does not suit the function.
     """
 
     evaluation_category: ClassVar[EvaluationCategory] = EvaluationCategory.LOCALISATION
+    target: ClassVar[str] = "what the maps are held against"
 
     def custom_preprocess(self, *, s_batch: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """Human maps as an array, whatever holds them."""
+        """``s_batch`` as an array, whatever holds it."""
         return {"s_batch": np.asarray(self._needed(s_batch))}
 
     def scores(self, maps: torch.Tensor, target: torch.Tensor | None, **kwargs: Any) -> torch.Tensor:
-        """The agreement with the human maps."""
+        """The agreement with ``s_batch``."""
         return self.agreement(maps, self._needed(target))
 
     @abstractmethod
-    def agreement(self, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
-        """Explanations ``(B, H, W)`` and human maps to scores ``(B,)``."""
+    def agreement(self, maps: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Explanations ``(B, H, W)`` and ``s_batch`` as it was given, both float64, to scores ``(B,)``."""
 
     def _needed(self, given: Any) -> Any:
         if given is None:
-            raise ValueError(f"{self.name}: s_batch is missing; pass the human maps, (B, H, W) or (B, 1, H, W).")
+            raise ValueError(f"{self.name}: s_batch is missing; pass {self.target}, (B, H, W) or (B, 1, H, W).")
         return given
 
 
-class SpearmanAlignment(HumanAlignment):
-    """Rank correlation of explanation and human map, `alignment.spearman`.
+class MaskMetric(TargetMetric):
+    """A metric that needs masks in ``s_batch``: 1 object, 0 background, -1 unknown, which is left out.
 
-    From -1 to 1, higher is better; NaN where a map is constant. Source: Fel et al., NeurIPS 2022 (arXiv 2211.04533).
-
-    Args:
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
-
-    Example:
-        >>> maps = np.random.default_rng(0).random((2, 1, 8, 8))
-        >>> x, y = np.zeros((2, 3, 8, 8), dtype=np.float32), np.zeros(2, dtype=int)
-        >>> SpearmanAlignment()(model=None, x_batch=x, y_batch=y, a_batch=maps, s_batch=maps**2)
-        [1.0, 1.0]
+    Raises:
+        ValueError: When called, if ``s_batch`` is missing, has another shape than the maps, or other values.
     """
 
-    name: ClassVar[str] = "Spearman alignment"
-
-    def agreement(self, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
-        """See `alignment.spearman`."""
-        return alignment.spearman(maps, human)
-
-
-class DiceAlignment(HumanAlignment):
-    """Dice overlap of the top pixels of explanation and human map, `alignment.dice`.
-
-    From 0 to 1, higher is better. Source: the code of Fel et al., NeurIPS 2022 (arXiv 2211.04533).
-
-    Args:
-        percentile: Pixels strictly above it are compared, each map by its own.
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
-    """
-
-    name: ClassVar[str] = "Dice alignment"
-
-    def __init__(self, percentile: float = 90.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.percentile = percentile
-
-    def agreement(self, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
-        """See `alignment.dice`."""
-        return alignment.dice(maps, human, self.percentile)
-
-
-class IoUAlignment(HumanAlignment):
-    """Intersection over union of the top pixels of explanation and human map, `alignment.iou`.
-
-    From 0 to 1, higher is better. Source: the code of Fel et al., NeurIPS 2022 (arXiv 2211.04533).
-
-    Args:
-        percentile: Pixels strictly above it are compared, each map by its own.
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
-    """
-
-    name: ClassVar[str] = "IoU alignment"
-
-    def __init__(self, percentile: float = 90.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.percentile = percentile
-
-    def agreement(self, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
-        """See `alignment.iou`."""
-        return alignment.iou(maps, human, self.percentile)
-
-
-class SSIMAlignment(HumanAlignment):
-    """Structural similarity of explanation and human map, each brought to 0 .. 1, `alignment.ssim`.
-
-    At most 1, higher is better. Source: Wang et al., IEEE TIP 13(4), 2004, Eq. 13.
-
-    Args:
-        window: Side of the windows in pixels, odd, at least 3.
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
-    """
-
-    name: ClassVar[str] = "SSIM alignment"
-
-    def __init__(self, window: int = 7, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.window = window
-
-    def agreement(self, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
-        """See `alignment.ssim`."""
-        return alignment.ssim(maps, human, self.window)
+    target: ClassVar[str] = "the masks (1 object, 0 background, -1 unknown)"
 
 
 def _by_own_largest(attributions: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,182 @@
+"""``captum-astro bench``."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from captum_astro.cli._common import Device, Pretrained, console, escaped
+
+if TYPE_CHECKING:
+    from captum_astro.evaluation.config import BenchConfig, ModelChoice
+    from captum_astro.evaluation.presets import Part
+
+EVERY = 60.0  # seconds between two lines where there is no terminal
+
+
+def bench(
+    out: Annotated[Path, typer.Option(help="The folder of the results; a benchmark found there goes on.")],
+    models: Annotated[str | None, typer.Option(help="timm names, with commas.")] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="A file of weights for each model, in their order.")
+    ] = None,
+    pretrained: Pretrained = True,
+    classes: Annotated[int | None, typer.Option(help="Of the models, where a checkpoint has another number.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="With commas, or all; options after colons, as VTranM:output=logit.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="scenes, boxes:, folder:, imagenet:, imagenet-segmentation:, cifar10:, cifar100:, masks:, "
+            "clickme:, each with a path."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many samples.", min=1)] = None,
+    metrics: Annotated[str | None, typer.Option(help="With commas, or all; auc, segmentation, human, ...")] = None,
+    explained: Annotated[str | None, typer.Option(help="Maps for the predicted class, the true one, or both.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="vtranm-table1, -2, -3, -4 or vita-table1; other options change it.")
+    ] = None,
+    part: Annotated[str | None, typer.Option(help="One dataset of a preset.")] = None,
+    data_root: Annotated[Path, typer.Option(help="Where a preset's data lies.")] = Path("data"),
+    steps: Annotated[int, typer.Option(help="Steps of the perturbation.", min=2)] = 20,
+    chunk_size: Annotated[int, typer.Option(help="Samples that are kept together.", min=1)] = 10,
+    examples: Annotated[int, typer.Option(help="Maps of so many samples are kept for the report.", min=0)] = 40,
+    batch_size: Annotated[int | None, typer.Option(help="Images at a time; 16 on a CPU, else 64.", min=1)] = None,
+    crop: Annotated[str | None, typer.Option(help="timm: as the model is evaluated; none: the whole image.")] = None,
+    device: Device = "cpu",
+    amp: Annotated[str, typer.Option(help="Of the perturbed forwards: none, bfloat16 or float16.")] = "none",
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+) -> None:
+    """Compare methods by all metrics, image by image; resumable, and under torchrun on many machines."""
+    from captum_astro.evaluation.config import BenchConfig
+    from captum_astro.evaluation.methods import methods_of
+    from captum_astro.evaluation.metrics import metrics_of
+    from captum_astro.evaluation.presets import preset as preset_of
+
+    table = None if preset is None else preset_of(preset)
+    if table is None and (models is None or data is None):
+        raise ValueError("Give --models and --data, or a --preset.")
+    if table is None and part is not None:
+        raise ValueError("--part is one dataset of a --preset.")
+    parts: list[Part | None] = [None] if table is None else list(table.chosen(part))
+    if models is None and table is not None and not table.models:
+        raise ValueError(
+            f"The weights of {table.source} are not published: give --models and --checkpoint, one --part "
+            f"({' or '.join(each.name for each in table.parts)}) at a time."
+        )
+    if data is not None and len(parts) > 1:
+        raise ValueError(f"--data is for one --part of {preset}: {' or '.join(p.name for p in parts if p)}.")
+    names = list(table.models) if models is None and table is not None else _names(models or "")
+    chosen = methods_of(methods or ("all" if table is None else table.methods))
+    runs: list[tuple[BenchConfig, Path]] = []
+    for each in parts:
+        asked: dict[str, Any] = {
+            "amp": amp,
+            "metrics": metrics_of(metrics) if metrics else each.metrics if each else metrics_of("all"),
+            "explained": explained or (each.explained if each else "both"),
+            "crop": crop or (each.crop if each else "auto"),
+        }
+        config = BenchConfig(
+            models=_choices(names, checkpoint or [], classes or (each.classes if each else None)),
+            methods=chosen,
+            data=data or (each.spec(data_root) if each else ""),
+            limit=limit,
+            steps=steps,
+            chunk_size=chunk_size,
+            examples=examples,
+            batch_size=batch_size or (16 if device == "cpu" else 64),
+            pretrained=pretrained,
+            device=device,
+            seed=seed,
+            **asked,
+        )
+        runs.append((config, out / each.name if each and len(parts) > 1 else out))
+    for config, folder in runs:
+        _run(config, folder, strict=metrics is not None and metrics.strip().lower() != "all")
+
+
+def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
+    from captum_astro.evaluation.run import run_bench
+    from captum_astro.evaluation.shards import shard_of
+
+    shard = shard_of()
+    with _progress(folder.name, shown=shard.first) as progress:
+        try:
+            outcome = run_bench(
+                config,
+                folder,
+                shard=shard,
+                say=(lambda line: console.print(escaped(line))) if shard.first else lambda line: None,
+                progress=progress,
+                strict=strict,
+            )
+        except OSError as error:
+            raise OSError(f"{error}. What is finished stays: the same command goes on from there.") from error
+    if shard.first and not outcome.missing:
+        console.print(escaped(f"{outcome.samples} samples, all rows in {folder}/results.parquet."))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _choices(names: list[str], files: list[Path], classes: int | None) -> tuple[ModelChoice, ...]:
+    from captum_astro.evaluation.config import ModelChoice
+
+    if files and len(files) != len(names):
+        raise ValueError(f"{len(files)} checkpoints for {len(names)} models: give one for each, or none.")
+    return tuple(ModelChoice(name, files[i] if files else None, classes) for i, name in enumerate(names))
+
+
+@contextlib.contextmanager
+def _progress(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left; where there is no terminal, a line a minute."""
+    if not shown:
+        yield lambda done, total: None
+    elif not console.is_terminal:
+        yield _Lines(lambda line: console.print(escaped(line)))
+    else:
+        columns: tuple[Any, ...] = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=console, transient=True, speed_estimate_period=600) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Lines:
+    """Progress in lines, one a minute.
+
+    Args:
+        say: Prints a line.
+        clock: Of the seconds.
+    """
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._start: tuple[float, int] | None = None
+        self._last = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = self._clock()
+        if self._start is None:
+            self._start, self._last = (now, done), now
+        began, before = self._start
+        if now - self._last >= EVERY and done > before:
+            left = (now - began) / (done - before) * (total - done)
+            self._say(f"{done} of {total} samples, {_time(left)} left")
+            self._last = now
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,28 @@
+"""``captum-astro report``: what a benchmark found, as a page and as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from captum_astro.cli._common import console, escaped
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of captum-astro bench, finished or not.")],
+    out: Annotated[Path | None, typer.Option(help="The page to write; DIR/report.html by default.")] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="Tables too: CSV, Markdown, LaTeX, in DIR/tables.")] = False,
+    against: Annotated[
+        str | None, typer.Option(help="The method that the others are compared with; VTranM if it was run.")
+    ] = None,
+) -> None:
+    """Write one HTML page with all tables, curves and example maps; it needs no network."""
+    from captum_astro.evaluation.report import write_report, write_tables
+
+    page = write_report(folder, out or folder / "report.html", against)
+    console.print(escaped(f"{page} ({page.stat().st_size / 1e6:.1f} MB)"))
+    if tables:
+        files = write_tables(folder, folder / "tables", against)
+        console.print(escaped(f"{folder / 'tables'}: {', '.join(file.name for file in files)}"))

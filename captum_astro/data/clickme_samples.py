@@ -1,0 +1,69 @@
+"""ClickMe by number, as the benchmark takes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from captum_astro.data._clickme_forms import Entry
+from captum_astro.data.clickme import ClickMe
+from captum_astro.data.samples import Sample, checked
+
+
+class ClickMeSamples(Dataset[Sample]):
+    """The samples of `ClickMe`, in its order, each to be had by its number.
+
+    Shards hold no table of their samples. So they are counted by one pass over them, up to ``limit``; and as reading
+    goes forwards only, a sample before the latest one is reached from the beginning. In order, or in any rising order,
+    it costs what `ClickMe` costs.
+
+    Args:
+        path: As in `ClickMe`.
+        limit: At most so many.
+
+    Raises:
+        FileNotFoundError: As `ClickMe`.
+        ValueError: As `ClickMe`; when it is read, CorruptRecordError for a damaged sample.
+    """
+
+    def __init__(self, path: Path | str, limit: int | None = None) -> None:
+        self._clickme = ClickMe(path)
+        self._count = sum(1 for _ in islice(self._clickme.entries(), limit))
+        self._reader: _Reader | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Sample:
+        checked(index, self._count)
+        if self._reader is None or not self._reader.can_reach(index):
+            self._reader = _Reader(self._clickme.entries())
+        sample = self._clickme.sample(self._reader.entry(index))
+        if sample is None:
+            raise AssertionError("A damaged sample raises here.")
+        return Sample(sample.image, sample.label, None, sample.human, sample.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None}
+
+
+class _Reader:
+    """Entries in rising order, of one process: a forked one shares the open file's place and would disturb it."""
+
+    def __init__(self, entries: Iterator[Entry]) -> None:
+        self._entries, self._next, self._process = entries, 0, os.getpid()
+        self._latest: Entry | None = None
+
+    def can_reach(self, index: int) -> bool:
+        return self._process == os.getpid() and index >= self._next - 1
+
+    def entry(self, index: int) -> Entry:
+        while self._latest is None or self._next <= index:
+            self._latest = next(self._entries)
+            self._next += 1
+        return self._latest

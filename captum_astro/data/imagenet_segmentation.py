@@ -1,0 +1,102 @@
+"""ImageNet-Segmentation: 4276 images with their objects' masks, in one MATLAB file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from captum_astro.data.human import as_image
+from captum_astro.data.imagenet_classes import imagenet_classes
+from captum_astro.data.samples import Sample, checked
+from captum_astro.data.tables import DataError
+
+
+class ImageNetSegmentation(Dataset[Sample]):
+    """The images and masks of ``gtsegs_ijcv.mat``, which is a file of HDF5.
+
+    In it ``/value/img`` and ``/value/gt`` are columns of references: to an image, and to a cell with a reference to its
+    mask. MATLAB stores by columns, so they are read turned over. In a mask 0 is the background and 1 the object;
+    anything else is unknown. ``/value/target``, where it is there, names the WordNet class: the label is None if that
+    is none of the 1000.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: If there is no such file, or it is not of this form; at a sample, if that is damaged.
+        ImportError: If h5py is not installed.
+
+    Source:
+        Guillaumin, Kuettel and Ferrari, "ImageNet auto-annotation with segmentation propagation", IJCV 2014.
+        The use in explanation: Chefer et al., CVPR 2021.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        if not self._path.is_file():
+            raise DataError(f"{self._path}: there is no such file.")
+        with self._opened() as value:
+            images, masks = value["img"].shape, value["gt"].shape
+            if len(images) != 2 or images != masks or images[0] == 0:
+                raise DataError(f"{self._path}: /value/img is {images} and /value/gt {masks}, not both (N, 1).")
+            self._count = int(images[0])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Sample:
+        checked(index, self._count)
+        # opened anew each time: an open HDF5 file cannot be shared among processes, nor pickled
+        with self._opened(f"image {index}") as value:
+            file = value.file
+            image = as_image(_pixels(np.asarray(file[value["img"][index, 0]])))
+            gt = file[value["gt"][index, 0]]
+            mask = np.asarray(file[gt[0, 0]] if gt.dtype == object else gt).T
+            wnid = _text(file, value, "target", index)
+            name = _text(file, value, "id", index)
+        if mask.shape != image.shape[1:]:
+            raise DataError(f"{self._path}: image {index}: pixels of {tuple(image.shape[1:])}, a mask of {mask.shape}.")
+        known = np.where(mask == 1, 1, np.where(mask == 0, 0, -1)).astype(np.int8)
+        label = imagenet_classes().get(wnid)
+        return Sample(image, label, torch.from_numpy(known), None, f"{index} {name}".strip())
+
+    @contextmanager
+    def _opened(self, place: str = "") -> Iterator[Any]:
+        try:
+            import h5py
+        except ImportError as error:
+            raise ImportError(
+                'gtsegs_ijcv.mat is read by h5py, which is not installed: pip install "captum-astro[segmentation]"'
+            ) from error
+        where = f"{self._path}: {place}: " if place else f"{self._path}: "
+        try:
+            with h5py.File(self._path, "r") as file:
+                yield file["value"]
+        except DataError:
+            raise
+        except (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+            raise DataError(
+                f"{where}not in the form of gtsegs_ijcv.mat, or damaged ({type(error).__name__}: {str(error)[:100]})."
+            ) from error
+
+
+def _pixels(stored: np.ndarray) -> np.ndarray:
+    """``(3, W, H)`` to ``(3, H, W)``; a grey ``(W, H)`` becomes three channels."""
+    if stored.ndim == 2:
+        stored = np.stack([stored] * 3)
+    if stored.ndim != 3 or stored.shape[0] != 3:
+        raise ValueError(f"an image is stored as (3, W, H), not {stored.shape}")
+    return np.transpose(stored, (0, 2, 1))
+
+
+def _text(file: Any, value: Any, field: str, index: int) -> str:
+    """A string of MATLAB, which is an array of characters' numbers; empty if the field is not there."""
+    if field not in value:
+        return ""
+    return "".join(chr(int(number)) for number in np.asarray(file[value[field][index, 0]]).ravel()).strip()

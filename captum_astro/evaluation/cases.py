@@ -1,0 +1,160 @@
+"""Samples as a model takes them, those that cannot be read set apart."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from captum_astro.data.human import prepare_heatmap
+from captum_astro.data.samples import Sample, Samples
+from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.metrics import Needs
+
+_ENDS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+
+
+class Case(NamedTuple):
+    """One sample as a model takes it.
+
+    Attributes:
+        number: In the dataset.
+        name: In the dataset.
+        label: The true class.
+        pixels: ``(3, S, S)`` in [0, 1].
+        mask: ``(S, S)`` int8.
+        human: ``(S, S)``, prepared for a comparison.
+    """
+
+    number: int
+    name: str
+    label: int | None
+    pixels: torch.Tensor
+    mask: torch.Tensor | None
+    human: torch.Tensor | None
+
+
+class Failed(NamedTuple):
+    """A sample without a result, and why."""
+
+    number: int
+    name: str
+    label: int | None
+    error: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a dataset is, as far as a few of its samples tell.
+
+    Attributes:
+        count: How many samples it has.
+        digest: Of the content of the samples that were looked at.
+        has: What they have, besides images.
+    """
+
+    count: int
+    digest: str
+    has: frozenset[Needs]
+
+
+def load_cases(
+    dataset: Samples, numbers: Iterable[int], transform: ModelTransform, human: bool = True
+) -> tuple[list[Case], list[Failed]]:
+    """Read some samples and bring them to the model's size.
+
+    Args:
+        dataset: The samples.
+        numbers: Which of them.
+        transform: Of the model.
+        human: Whether the maps of where people looked are wanted.
+    """
+    cases, failed = [], []
+    for number in numbers:
+        name, label = f"sample {number}", None
+        try:
+            sample = dataset[number]
+            name, label = sample.name, sample.label
+            pixels, mask = transform(sample.image, sample.mask)
+            prepared = None
+            if human and sample.human is not None:
+                if not sample.human.isfinite().all():
+                    raise ValueError("the human map holds NaN or infinite values")
+                prepared = prepare_heatmap(sample.human, transform.size)
+        except Exception as error:
+            failed.append(Failed(number, name, label, described(error)))
+        else:
+            cases.append(Case(number, name, label, pixels, mask, prepared))
+    return cases, failed
+
+
+def probe(dataset: Samples, looks: int = 16) -> Probe:
+    """Look at some samples, the first and the last among them.
+
+    Args:
+        dataset: The samples.
+        looks: At how many.
+
+    Raises:
+        ValueError: If there is none, or the first that are looked at cannot be read at all.
+    """
+    count = len(dataset)
+    if count == 0:
+        raise ValueError("The data holds no sample.")
+    numbers = sorted({round(i * (count - 1) / max(1, looks - 1)) for i in range(looks)})
+    found, has, seen, errors = hashlib.sha256(str(count).encode()), set[Needs](), 0, []
+    for number in numbers:
+        try:
+            sample = dataset[number]
+        except Exception as error:
+            errors.append(described(error))
+            found.update(f"{number} cannot be read".encode())
+            continue
+        seen += 1
+        found.update(sample_digest(sample).encode())
+        given: dict[Needs, object] = {"label": sample.label, "mask": sample.mask, "human": sample.human}
+        has |= {need for need, value in given.items() if value is not None}
+    if not seen:
+        raise ValueError(f"No sample of the data can be read: {errors[0]}")
+    return Probe(count, found.hexdigest()[:16], frozenset(has))
+
+
+def sample_digest(sample: Sample) -> str:
+    """A short name of what a sample holds."""
+    found = hashlib.sha256(f"{sample.name} {sample.label} {tuple(sample.image.shape)}".encode())
+    for tensor in (sample.image, sample.mask, sample.human):
+        found.update(b"-" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def described(error: BaseException) -> str:
+    """An error as it stands in a row: its type and its message in one line.
+
+    Raises:
+        BaseException: The error itself, where it is the machine's and not the sample's: no memory, no space, no file
+            handle. Such a run ends, and the same command goes on from there.
+
+    Example:
+        >>> described(ValueError("no good"))
+        'ValueError: no good'
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) in _ENDS:
+        raise error
+    if isinstance(error, RuntimeError) and "not enough memory" in str(error):
+        raise error
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+def numbers_of(chunk: int, size: int, count: int) -> Sequence[int]:
+    """The samples of a chunk.
+
+    Example:
+        >>> list(numbers_of(1, size=10, count=13))
+        [10, 11, 12]
+    """
+    return range(chunk * size, min((chunk + 1) * size, count))

@@ -1,0 +1,186 @@
+"""The methods of a benchmark: those of the package, with options if wanted, and random maps as the chance level."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from captum_astro.attr.explainers import Explainer, explainers, explainers_named
+
+RANDOM = "Random"
+_CELLS = 14  # of a random map, each way: as many as the patches of most Vision Transformers
+_OURS = ("self", "inputs", "target", "additional_forward_args", "internal_batch_size", "attribute_to", "forward_func")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a benchmark.
+
+    Attributes:
+        name: As in the rows: the method's, followed by its options.
+        explainer: The method; None for random maps.
+        building: What its constructor is given.
+        calling: What ``attribute`` is given.
+    """
+
+    name: str
+    explainer: Explainer | None
+    building: dict[str, Any] = field(default_factory=dict)
+    calling: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def of_class(self) -> bool:
+        """Whether maps for two classes differ."""
+        return self.explainer is not None and self.explainer.needs_gradient
+
+    def maps(self, model: nn.Module, seed: int) -> Maps:
+        """The method on a model.
+
+        Args:
+            model: In eval mode.
+            seed: Of what is random.
+        """
+        return Maps(self, model, seed)
+
+
+class Maps:
+    """Maps of one method on one model.
+
+    Args:
+        method: The method.
+        model: In eval mode.
+        seed: Random numbers depend on it, the method and the sample alone.
+    """
+
+    def __init__(self, method: Method, model: nn.Module, seed: int) -> None:
+        self._method, self._seed = method, seed
+        self._attribution = None
+        if method.explainer is not None:
+            self._attribution = method.explainer.method(model, **method.building)
+
+    def __call__(self, inputs: torch.Tensor, target: Sequence[int], numbers: Sequence[int], at_once: int) -> Any:
+        """Explain some samples.
+
+        Args:
+            inputs: What the model is given, ``(B, 3, H, W)``.
+            target: The class of each.
+            numbers: Their numbers in the dataset.
+            at_once: How many are explained together.
+
+        Returns:
+            ``(B, H, W)`` float32.
+        """
+        if self._attribution is None:
+            return torch.stack([self._random(number, inputs) for number in numbers])
+        devices = [inputs.device] if inputs.is_cuda else []
+        with torch.random.fork_rng(devices), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*gives a map that is zero everywhere")
+            torch.manual_seed(_number(self._seed, self._method.name, numbers[0]))
+            found = self._attribution.attribute(
+                inputs,
+                target=torch.tensor(target, device=inputs.device),
+                attribute_to="pixels",
+                internal_batch_size=at_once,
+                **self._method.calling,
+            )
+        return found[:, 0].detach().float()
+
+    def _random(self, number: int, inputs: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(_number(self._seed, RANDOM, number))
+        cells = torch.rand(1, 1, _CELLS, _CELLS, generator=generator)
+        return F.interpolate(cells, inputs.shape[-2:], mode="bilinear")[0, 0].to(inputs.device)
+
+
+def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
+    """Methods by name, each with options if wanted.
+
+    Args:
+        words: With commas, or a list: ``all`` (with `Random`), a name, or a name with options after colons, as
+            ``VTranM:output=logit:components=length+direction``. Of values, ``a+b`` is a tuple of two, nothing is an
+            empty one.
+
+    Raises:
+        ValueError: If there is no such method or option, or a name is given twice.
+
+    Example:
+        >>> [method.name for method in methods_of("lrp, vtranm:components=:output=logit")]
+        ['LRP', 'VTranM:components=:output=logit']
+        >>> methods_of("VTranM:components=length")[0].calling
+        {'components': ('length',)}
+    """
+    given = [word.strip() for word in (words.split(",") if isinstance(words, str) else words)]
+    chosen: list[Method] = []
+    for word in given:
+        if word.lower() == "all":
+            chosen += [Method(explainer.name, explainer) for explainer in explainers()] + [Method(RANDOM, None)]
+        elif word.lower() == RANDOM.lower():
+            chosen.append(Method(RANDOM, None))
+        else:
+            chosen.append(_method(word))
+    names = [method.name for method in chosen]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"The method {twice} is given twice.")
+    return tuple(chosen)
+
+
+def _method(word: str) -> Method:
+    name, *options = (part.strip() for part in word.split(":"))
+    explainer = next(iter(explainers_named([name] if name.lower() != "all" else [""]).values()))
+    calls = _options(explainer.method.attribute)
+    builds = _options(explainer.method.__init__)
+    building: dict[str, Any] = {}
+    calling: dict[str, Any] = {}
+    for option in options:
+        key, equals, text = (part.strip() for part in option.partition("="))
+        if not equals or (key not in calls and key not in builds):
+            raise ValueError(f"{explainer.name} has no option {option!r}. Options: {', '.join({**calls, **builds})}.")
+        if key in calls:
+            calling[key] = _value(text, calls[key])
+        else:
+            building[key] = _value(text, builds[key])
+    return Method(":".join([explainer.name, *options]), explainer, building, calling)
+
+
+def _options(function: Any) -> dict[str, str]:
+    """The options of a function, with their annotations."""
+    from captum_astro.functional.astrocyte import Modulation
+
+    found: dict[str, str] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:  # of ViTA
+            found |= dict.fromkeys([*inspect.signature(Modulation).parameters, "token"], "")
+        elif name not in _OURS:
+            found[name] = str(parameter.annotation)
+    return found
+
+
+def _value(text: str, annotation: str) -> Any:
+    if annotation.startswith(("Collection", "Iterable")) or "+" in text:
+        return tuple(_single(part) for part in text.split("+") if part)
+    return _single(text)
+
+
+def _single(text: str) -> Any:
+    known: dict[str, Any] = {"true": True, "false": False, "none": None}
+    if text.lower() in known:
+        return known[text.lower()]
+    with contextlib.suppress(ValueError):
+        return int(text)
+    with contextlib.suppress(ValueError):
+        return float(text)
+    return text
+
+
+def _number(*parts: object) -> int:
+    """A seed that depends on all the parts, and on nothing else."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")

@@ -1,0 +1,139 @@
+"""Perturbation curves as lines of a drawing, in colours that colour-blind readers tell apart, with dashes and markers.
+
+Colours: Okabe and Ito, "Color universal design", 2008, without yellow, which is too light on white.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "currentColor")
+DASHES = ("", "7 3", "2 3", "9 3 2 3")
+MARKERS = ("M-4,0A4,4 0 1 0 4,0A4,4 0 1 0 -4,0Z", "M-3.5,-3.5H3.5V3.5H-3.5Z", "M0,-4.5L4.5,3.5H-4.5Z")
+WIDTH, HEIGHT = 460, 300
+LEFT, RIGHT, TOP, BOTTOM = 46, 444, 10, 258
+_TITLES = {
+    ("positive AUC", "predicted"): "Most important pixels first; maps of the predicted class",
+    ("negative AUC", "predicted"): "Least important pixels first; maps of the predicted class",
+    ("positive AUC", "true"): "Most important pixels first; maps of the true class",
+    ("negative AUC", "true"): "Least important pixels first; maps of the true class",
+    ("AOPC", "predicted"): "Most important pixels first; probability of the predicted class",
+    ("AOPC", "true"): "Most important pixels first; probability of the true class",
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn everywhere: a colour, a dash pattern and a marker's path."""
+
+    colour: str
+    dash: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method's curve: its number among the methods, its path, and where its markers sit."""
+
+    method: int
+    path: str
+    marks: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A drawing of ``WIDTH`` by ``HEIGHT``: all methods' curves under one order of removal, for one class explained."""
+
+    title: str
+    side: str
+    lines: list[Line]
+    across: list[tuple[float, str]]
+    up: list[tuple[float, str]]
+
+
+def styles(methods: Sequence[str]) -> dict[str, Style]:
+    """A style for each method; no two are equal up to 84 methods.
+
+    Example:
+        >>> drawn = styles([str(i) for i in range(84)])
+        >>> len(set(drawn.values()))
+        84
+    """
+    colours, dashes, markers = len(COLOURS), len(DASHES), len(MARKERS)
+    return {
+        method: Style(
+            COLOURS[i % colours],
+            DASHES[i // colours % dashes],
+            MARKERS[(i + i // (colours * dashes)) % markers],
+        )
+        for i, method in enumerate(methods)
+    }
+
+
+def panels(rows: pd.DataFrame, methods: Sequence[str]) -> list[Panel]:
+    """The mean curves of one model's methods.
+
+    Args:
+        rows: As `captum_astro.evaluation.rows.Row`, one model's.
+        methods: In the order of their styles.
+
+    Returns:
+        A panel for each order of removal and class explained for which there are curves.
+    """
+    found = []
+    for (metric, explained), title in _TITLES.items():
+        own = rows[(rows["metric"] == metric) & (rows["explained"] == explained) & rows["curve"].notna()]
+        means = {str(name): mean_curve(list(table["curve"])) for name, table in own.groupby("method", sort=False)}
+        if not means:
+            continue
+        top = 1.0 if metric != "AOPC" else _ceiling(max(float(curve.max()) for curve in means.values()))
+        found.append(
+            Panel(
+                title=title,
+                side="top-1 accuracy, %" if metric != "AOPC" else "probability, %",
+                lines=[_line(i, means[name] / top, len(methods)) for i, name in enumerate(methods) if name in means],
+                across=[(_x(share), f"{100 * share:g}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)],
+                up=[(_y(share), f"{100 * share * top:g}") for share in (0, 0.25, 0.5, 0.75, 1)],
+            )
+        )
+    return found
+
+
+def mean_curve(curves: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The mean of the curves that have the usual length.
+
+    Example:
+        >>> mean_curve([np.array([1.0, 0.0]), np.array([0.0, 0.0])]).tolist()
+        [0.5, 0.0]
+    """
+    lengths = [len(curve) for curve in curves]
+    usual = max(set(lengths), key=lengths.count)
+    table = np.array([curve for curve in curves if len(curve) == usual], np.float64)
+    return np.asarray(table.mean(0))
+
+
+def _line(method: int, curve: NDArray[np.float64], methods: int) -> Line:
+    across = np.linspace(0, 1, len(curve)) if len(curve) > 1 else np.zeros(1)
+    points = [(round(_x(x), 1), round(_y(y), 1)) for x, y in zip(across, curve, strict=True) if np.isfinite(y)]
+    # not all methods' markers at the same levels, or they would hide each other
+    every = max(1, len(curve) // 4)
+    marks = points[method % every :: every]
+    return Line(method, "M" + "L".join(f"{x:g},{y:g}" for x, y in points) if points else "", marks)
+
+
+def _ceiling(value: float) -> float:
+    """The next of 20, 40, 60, 80 and 100 %."""
+    return min(1.0, max(0.2, float(np.ceil(value * 5 - 1e-9)) / 5))
+
+
+def _x(share: float) -> float:
+    return LEFT + share * (RIGHT - LEFT)
+
+
+def _y(share: float) -> float:
+    return BOTTOM - share * (BOTTOM - TOP)

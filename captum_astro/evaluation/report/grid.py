@@ -1,0 +1,209 @@
+"""The tables of a report: which methods and metrics stand in one, and what is written in each cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from captum_astro.evaluation.metrics import METRICS, MetricInfo
+
+LEVEL = 0.05
+MINUS = "\N{MINUS SIGN}"
+MISSING = "\N{EN DASH}"
+FAMILIES = {
+    "Perturbation": ("perturbation", "saco"),
+    "Segmentation": ("segmentation",),
+    "Localisation": ("localisation",),
+    "Agreement with people": ("human",),
+    "Other metrics": ("model",),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric for one class explained."""
+
+    info: MetricInfo
+    explained: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """As in the rows."""
+        return self.info.name, self.explained
+
+    @property
+    def arrow(self) -> str:
+        """Where better is."""
+        return "↑" if self.info.direction > 0 else "↓"
+
+    @property
+    def better(self) -> str:
+        """Where better is, in words."""
+        return "higher is better" if self.info.direction > 0 else "lower is better"
+
+    @property
+    def below(self) -> str:
+        """What is written under the name: the class explained and the unit."""
+        parts = [self.explained] if self.explained != "-" else []
+        return ", ".join([*parts, "%"] if self.info.percent else parts)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: What is read first.
+        value: What is sorted by; NaN comes last.
+        small: Smaller lines under it.
+        mark: ``best``, ``near`` (not distinguishable from the best), ``better`` or ``worse`` (than the reference).
+        strip: ``(low, mean, high)`` from 0 to 1, drawn as a line with a dot.
+    """
+
+    text: str
+    value: float = math.nan
+    small: tuple[str, ...] = ()
+    mark: str = ""
+    strip: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: methods by columns, a chance level under each column."""
+
+    title: str
+    columns: list[Column]
+    rows: dict[str, list[Cell]]
+    foot: dict[str, list[Cell]] = field(default_factory=dict)
+
+
+NOTHING = Cell(MISSING)
+
+
+def number(value: float, info: MetricInfo, sign: bool = False) -> str:
+    """A value as it is printed: percentages with one digit, others with three.
+
+    Example:
+        >>> number(0.7134, METRICS["mIoU"]), number(0.5, METRICS["SaCo"], sign=True)
+        ('71.3', '+0.500')
+    """
+    if math.isnan(value):
+        return MISSING
+    scaled, digits = (100 * value, 1) if info.percent else (value, 3)
+    scaled = round(scaled, digits) + 0.0  # no -0.0
+    return f"{scaled:{'+' if sign and scaled else ''}.{digits}f}".replace("-", MINUS)
+
+
+def scores(summary: pd.DataFrame, against_best: pd.DataFrame) -> list[Grid]:
+    """The scores of one model with intervals and chance levels, the best ones marked.
+
+    Args:
+        summary: Of `captum_astro.evaluation.tables.summary`, one model's rows.
+        against_best: Of `captum_astro.evaluation.tables.comparisons` against None, the same model's rows.
+    """
+    tests = {(row["metric"], row["explained"], row["method"]): row for row in against_best.to_dict("records")}
+    tops = {(row["metric"], row["explained"]): row["against"] for row in against_best.to_dict("records")}
+    samples = int(summary["n"].max())
+
+    def cell(row: dict[str, Any], column: Column) -> Cell:
+        if math.isnan(row["mean"]):
+            return Cell(MISSING, small=(f"{row['failed']} failed",) if row["failed"] else ())
+        mark = "best" if tops.get(column.key) == row["method"] else ""
+        test = tests.get((*column.key, row["method"]))
+        if test is not None and test["p_holm"] >= LEVEL:
+            mark = "near"
+        small = [f"[{number(row['low'], column.info)}, {number(row['high'], column.info)}]"]
+        if row["n"] < samples:
+            small.append(f"n = {row['n']}")
+        return Cell(number(row["mean"], column.info), row["mean"], tuple(small), mark)
+
+    found = []
+    for grid, own in _grids(summary, cell):
+        levels = {
+            column.key: own[(own["metric"] == column.info.name) & (own["explained"] == column.explained)]["chance"]
+            for column in grid.columns
+        }
+        foot = [
+            Cell(number(float(levels[column.key].mean()), column.info), float(levels[column.key].mean()))
+            for column in grid.columns
+        ]
+        known = any(not math.isnan(cell.value) for cell in foot)
+        found.append(Grid(grid.title, grid.columns, grid.rows, {"chance": foot} if known else {}))
+    return found
+
+
+def compared(comparisons: pd.DataFrame) -> list[Grid]:
+    """The differences from the reference method, of one model, with intervals and corrected p-values."""
+
+    def cell(row: dict[str, Any], column: Column) -> Cell:
+        if math.isnan(row["difference"]):
+            return NOTHING
+        gain = row["difference"] * column.info.direction
+        mark = ""
+        # the values of a pooled metric may differ the other way than most images do: then neither is better
+        if row["p_holm"] < LEVEL and row["difference"] * row["effect"] > 0:
+            mark = "better" if gain > 0 else "worse"
+        interval = f"[{number(row['low'], column.info, True)}, {number(row['high'], column.info, True)}]"
+        return Cell(
+            number(row["difference"], column.info, True), row["difference"], (interval, p_value(row["p_holm"])), mark
+        )
+
+    return [grid for grid, _ in _grids(comparisons, cell)]
+
+
+def places(ranking: pd.DataFrame) -> list[Grid]:
+    """The places of one model's methods, with the bootstrap's interval, and how far its orders agree."""
+    last = max(2.0, float(ranking.groupby(["metric", "explained"])["method"].size().max()))
+
+    def cell(row: dict[str, Any], column: Column) -> Cell:
+        strip = tuple((row[name] - 1) / (last - 1) for name in ("low", "mean_place", "high"))
+        small = f"{row['low']:g} to {row['high']:g}"
+        return Cell(f"{row['place']:g}", row["place"], (small,), strip=(strip[0], strip[1], strip[2]))
+
+    found = []
+    for grid, own in _grids(ranking, cell):
+        tau = own.groupby(["metric", "explained"])["agreement"].first()
+        foot = [Cell(f"{value:.2f}" if (value := float(tau[c.key])) == value else MISSING, value) for c in grid.columns]
+        found.append(Grid(grid.title, grid.columns, grid.rows, {"agreement, tau": foot}))
+    return found
+
+
+def p_value(value: float) -> str:
+    """A p-value as it is printed.
+
+    Example:
+        >>> p_value(0.0321), p_value(1e-5), p_value(1.0)
+        ('p = 0.032', 'p < 0.001', 'p = 1.00')
+    """
+    if math.isnan(value):
+        return ""
+    if value < 0.001:
+        return "p < 0.001"
+    return f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
+
+
+def _grids(table: pd.DataFrame, cell: Any) -> Iterator[tuple[Grid, pd.DataFrame]]:
+    """A grid for each family of metrics, and the rows of the table that stand in it."""
+    table = table[table["method"] != "-"]
+    methods = list(pd.unique(table["method"]))
+    pairs = list(dict.fromkeys(zip(table["metric"], table["explained"], strict=True)))
+    columns = [Column(METRICS.get(name) or MetricInfo(name, 1, "model", None, "-"), kind) for name, kind in pairs]
+    for title, kinds in FAMILIES.items():
+        own = [column for column in columns if column.info.kind in kinds]
+        if not own:
+            continue
+        inside = table[table["metric"].isin([column.info.name for column in own])]
+        found = {(row["method"], row["metric"], row["explained"]): row for row in inside.to_dict("records")}
+        rows = {
+            str(method): [
+                cell(row, column) if (row := found.get((method, *column.key))) is not None else NOTHING
+                for column in own
+            ]
+            for method in methods
+            if method in set(inside["method"])
+        }
+        yield Grid(title, own, rows), inside

@@ -1,0 +1,172 @@
+"""The report of a benchmark: one HTML file that needs nothing else, neither network nor other files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from captum_astro.data.chunks import write_whole
+from captum_astro.evaluation import tables
+from captum_astro.evaluation.report import curves, grid, pictures
+from captum_astro.evaluation.report.choice import reference
+
+PICTURES = 500  # besides the best and worst cases, over all models: about 2.5 MB
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the page shows of one model."""
+
+    name: str
+    accuracy: str
+    samples: int
+    reference: str
+    scores: list[grid.Grid]
+    panels: list[curves.Panel]
+    styles: dict[str, curves.Style]
+    compared: list[grid.Grid]
+    places: list[grid.Grid]
+    examples: pictures.Examples | None
+    failures: list[dict[str, Any]]
+
+
+def write_report(folder: str | Path, out: str | Path, against: str | None = None) -> Path:
+    """Write the report of a finished or unfinished run.
+
+    Args:
+        folder: Of the run.
+        out: The HTML file.
+        against: The method that the others are compared with; by default VTranM, or the first one where it was not run.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If there are no results in the folder, or a model was run without the method.
+        OSError: If a file cannot be read or written.
+    """
+    from captum_astro.evaluation.results import read_run
+
+    run = read_run(Path(folder))
+    page = render(run.rows, run.maps, run.config, finished=run.finished, against=against)
+    out = Path(out)
+    write_whole(out, lambda part: part.write_text(page, encoding="utf-8"))
+    return out
+
+
+def render(
+    rows: pd.DataFrame,
+    maps: pd.DataFrame,
+    config: Mapping[str, Any],
+    *,
+    finished: bool = True,
+    against: str | None = None,
+    bootstrap: int = 2000,
+) -> str:
+    """The page.
+
+    Args:
+        rows: As `captum_astro.evaluation.rows.Row`.
+        maps: As `captum_astro.evaluation.rows.MapRow`; may be empty.
+        config: What was run, as `captum_astro.evaluation.results.BenchResults` has it; the whole is folded in the page.
+        finished: Whether the run has ended.
+        against: As in `write_report`.
+        bootstrap: How many bootstrap samples are drawn.
+
+    Raises:
+        ValueError: If there are no rows, or a model was run without the method.
+    """
+    if rows.empty:
+        raise ValueError("There are no results yet; run the benchmark until a first chunk is written.")
+    environment = Environment(
+        loader=PackageLoader("captum_astro.evaluation.report", ""),
+        autoescape=True,  # a name of a file, a model or an error is text, whatever it holds
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = breakable
+    models = list(pd.unique(rows["model"]))
+    script, style = (_source(environment, name) for name in ("report.js", "report.css"))
+    return environment.get_template("template.html.jinja").render(
+        title="Explanations compared",
+        models=models,
+        data=str(config.get("configuration", {}).get("data", "")),
+        samples=rows["sample"].nunique(),
+        planned=config.get("samples", {}).get("count"),
+        methods=len(set(rows["method"]) - {"-"}),
+        finished=finished,
+        bootstrap=bootstrap,
+        versions=config.get("versions", {}),
+        config=json.dumps(config, indent=2, ensure_ascii=False, default=str),
+        parts=[
+            _part(
+                rows[rows["model"] == model],
+                maps[maps["model"] == model] if len(maps) else maps,
+                against,
+                bootstrap,
+                PICTURES // len(models),
+            )
+            for model in models
+        ],
+        drawing=curves,
+        level=grid.LEVEL,
+        script=script,
+        style=style,
+        # no script but this one runs, and nothing is fetched, even if a name were not escaped
+        digest="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken before a capital that begins a word, and after what stands between words.
+
+    Example:
+        >>> breakable("TokenGradCAM<1>")
+        Markup('Token<wbr>Grad<wbr>CAM&lt;<wbr>1&gt;')
+    """
+    parts = re.findall(r".+?(?:(?<=[a-z0-9])(?=[A-Z])|(?<=[^A-Za-z0-9])(?=[A-Za-z0-9])|$)", name, re.DOTALL)
+    return Markup("<wbr>").join(parts)
+
+
+def _part(rows: pd.DataFrame, maps: pd.DataFrame, against: str | None, bootstrap: int, drawn: int) -> Part:
+    summary = tables.summary(rows, bootstrap)
+    methods = [str(name) for name in pd.unique(rows["method"]) if name != "-"]
+    chosen = reference(rows, against)
+    top = tables.comparisons(rows, None, bootstrap)
+    return Part(
+        name=str(rows["model"].iloc[0]),
+        accuracy=_accuracy(summary),
+        samples=rows["sample"].nunique(),
+        reference=chosen,
+        scores=grid.scores(summary, top),
+        panels=curves.panels(rows, methods) if "curve" in rows else [],
+        styles=curves.styles(methods),
+        compared=grid.compared(tables.comparisons(rows, chosen, bootstrap)) if len(methods) > 1 else [],
+        places=grid.places(tables.ranking(rows, bootstrap)) if len(methods) > 1 else [],
+        examples=pictures.examples(maps, rows, chosen, drawn) if len(maps) else None,
+        failures=tables.failures(rows).to_dict("records"),
+    )
+
+
+def _accuracy(summary: pd.DataFrame) -> str:
+    own = summary[(summary["metric"] == "accuracy") & summary["mean"].notna()]
+    if own.empty:
+        return ""
+    value, low, high = (f"{100 * float(own[name].iloc[0]):.1f}" for name in ("mean", "low", "high"))
+    return f"{value} % [{low}, {high}]"
+
+
+def _source(environment: Environment, name: str) -> Markup:
+    assert environment.loader is not None
+    return Markup(environment.loader.get_source(environment, name)[0])  # ours, not from the run

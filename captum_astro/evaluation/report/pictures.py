@@ -1,0 +1,171 @@
+"""Kept maps as small pictures inside a page, and the samples that are shown."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from captum_astro.evaluation.metrics import METRICS
+from captum_astro.evaluation.report.grid import number
+
+LARGE, SMALL = 144, 96  # pixels on the longer side
+CASES = 3
+_CHOSEN_BY = ("energy inside", "mIoU", "AOPC", "positive AUC", "Spearman", "SaCo")
+_SEEN = {True: "classified correctly", False: "misclassified"}
+_BLEND, _OUTLIERS = 0.55, 99  # as in captum_astro.viz
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A method's map over its image: a data address, and what the method scored; no address where there is no map."""
+
+    method: str
+    address: str | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sample: its name, what is known of it, and its pictures, the image first."""
+
+    name: str
+    note: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The samples that are shown, and how they were chosen; ``best`` and ``worst`` are empty if there is no score."""
+
+    metric: str
+    explained: str
+    method: str
+    best: list[Example]
+    worst: list[Example]
+    others: list[Example]
+
+
+def examples(maps: pd.DataFrame, rows: pd.DataFrame, method: str, pictures: int) -> Examples | None:
+    """The kept samples of one model: best and worst by a method's score, then others.
+
+    Args:
+        maps: As `captum_astro.evaluation.rows.MapRow`, one model's.
+        rows: As `captum_astro.evaluation.rows.Row`, the same model's.
+        method: Whose scores choose.
+        pictures: About how many are drawn besides the best and the worst cases.
+
+    Returns:
+        None if no map was kept.
+    """
+    drawn = maps[maps["method"] != "input"]
+    if drawn.empty:
+        return None
+    kinds = list(pd.unique(drawn["explained"]))
+    explained = "predicted" if "predicted" in kinds else str(kinds[0])
+    drawn = drawn[drawn["explained"] == explained]
+    kept = np.sort(pd.unique(maps["sample"]))
+    rows = rows[rows["sample"].isin(kept)]
+    metric, order = _order(rows, method, explained)
+    cases = min(CASES, len(order) // 2)
+    chosen = [*order[:cases], *order[len(order) - cases :]]
+    methods = list(pd.unique(drawn["method"]))
+    rest = [sample for sample in kept if sample not in chosen][: max(0, pictures // (len(methods) + 1))]
+    panes = dict(list(pd.concat([maps[maps["method"] == "input"], drawn]).groupby("sample")))
+    values = rows[(rows["metric"] == metric) & (rows["explained"] == explained)]
+    notes = {(row.sample, row.method): row for row in values.itertuples()}
+    right = dict(rows.loc[rows["metric"] == "accuracy", ["sample", "value"]].itertuples(index=False))
+
+    def example(sample: Any, size: int) -> Example:
+        own = panes[sample]
+        inputs = own[own["method"] == "input"]
+        image = _image(inputs.iloc[0]) if len(inputs) else None
+        found = [Picture("input", _address(image, None, size), "")] if image is not None else []
+        for name in methods:
+            mine = own[own["method"] == name]
+            values = _values(mine.iloc[0]) if len(mine) else None
+            found.append(
+                Picture(
+                    name,
+                    _address(image, values, size) if values is not None else None,
+                    _note(notes.get((sample, name)), metric),
+                )
+            )
+        seen = right.get(sample, math.nan)
+        return Example(str(own["name"].iloc[0]), "" if math.isnan(seen) else _SEEN[bool(seen)], found)
+
+    return Examples(
+        metric=metric,
+        explained=explained,
+        method=method,
+        best=[example(sample, LARGE) for sample in order[:cases]],
+        worst=[example(sample, LARGE) for sample in reversed(order[len(order) - cases :])],
+        others=[example(sample, SMALL) for sample in rest],
+    )
+
+
+def _order(rows: pd.DataFrame, method: str, explained: str) -> tuple[str, list[Any]]:
+    """The metric that chooses, and the samples with a value by it, best first."""
+    own = rows[(rows["method"] == method) & (rows["explained"] == explained) & rows["value"].notna()]
+    for metric in _CHOSEN_BY:
+        table = own[own["metric"] == metric]
+        if len(table) > 1:
+            signed = table["value"].to_numpy(np.float64) * METRICS[metric].direction
+            return metric, list(table["sample"].to_numpy()[np.argsort(-signed, kind="stable")])
+    return "", []
+
+
+def _note(row: Any, metric: str) -> str:
+    if row is None:
+        return ""
+    if math.isnan(row.value):
+        return "failed" if isinstance(row.error, str) else "not defined"
+    return number(row.value, METRICS[metric]) + (" %" if METRICS[metric].percent else "")
+
+
+def _image(row: pd.Series[Any]) -> Image.Image | None:
+    try:
+        return Image.open(io.BytesIO(row["data"])).convert("RGB")
+    except OSError:
+        return None
+
+
+def _values(row: pd.Series[Any]) -> NDArray[np.float64] | None:
+    values = np.frombuffer(row["data"], "<f2")
+    if values.size != row["height"] * row["width"] or not values.size:
+        return None
+    return np.nan_to_num(values.reshape(row["height"], row["width"]).astype(np.float64), posinf=0, neginf=0)
+
+
+def _address(image: Image.Image | None, values: NDArray[np.float64] | None, size: int) -> str:
+    """An image, a map over it, or a map alone, as the address of a JPEG."""
+    width, height = image.size if image is not None else (values.shape[1], values.shape[0])  # type: ignore[union-attr]
+    scale = size / max(width, height)
+    shape = max(1, round(width * scale)), max(1, round(height * scale))
+    picture = image.resize(shape, Image.Resampling.BICUBIC) if image is not None else None
+    if values is not None:
+        heat = _heat(values, shape)
+        picture = Image.blend(picture.convert("L").convert("RGB"), heat, _BLEND) if picture is not None else heat
+    assert picture is not None
+    held = io.BytesIO()
+    picture.save(held, "JPEG", quality=78, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()
+
+
+def _heat(values: NDArray[np.float64], shape: tuple[int, int]) -> Image.Image:
+    """A map in colours: turbo, or from blue to red about zero where it has negative values."""
+    from matplotlib import colormaps
+
+    signed = bool((values < 0).any())
+    top = float(np.percentile(np.abs(values), _OUTLIERS)) or float(np.abs(values).max()) or 1.0
+    scaled = np.clip(values / top, -1, 1)
+    smooth = np.asarray(Image.fromarray(scaled.astype(np.float32)).resize(shape, Image.Resampling.BILINEAR))
+    coloured = colormaps["coolwarm" if signed else "turbo"]((smooth + 1) / 2 if signed else smooth)
+    return Image.fromarray((coloured[..., :3] * 255).round().astype(np.uint8))

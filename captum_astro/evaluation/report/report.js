@@ -1,0 +1,40 @@
+// Tables are sorted by their headers, and a method's curves stand out while its name is pressed.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const value = (row, column) => row.cells[column].dataset.value;
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    head.setAttribute("aria-sort", "none");
+    button.addEventListener("click", () => {
+      const now = head.getAttribute("aria-sort");
+      const next = now === "none" ? head.dataset.first : now === "ascending" ? "descending" : "ascending";
+      heads.forEach((other) => other.setAttribute("aria-sort", other === head ? next : "none"));
+      const sign = next === "ascending" ? 1 : -1;
+      const body = table.tBodies[0];
+      const rows = [...body.rows].sort((a, b) => {
+        const [x, y] = [value(a, column), value(b, column)];
+        if (column === 0) return sign * x.localeCompare(y);
+        if (x === "" || y === "") return (x === "") - (y === ""); // what has no value comes last
+        return sign * (x - y);
+      });
+      body.append(...rows);
+    });
+  });
+  table.dataset.sortable = "ready";
+}
+for (const section of document.querySelectorAll(".curves")) {
+  const buttons = [...section.querySelectorAll("button[data-line]")];
+  for (const button of buttons) {
+    button.disabled = false;
+    button.addEventListener("click", () => {
+      button.setAttribute("aria-pressed", button.getAttribute("aria-pressed") === "false");
+      const lit = buttons.filter((one) => one.getAttribute("aria-pressed") === "true").map((one) => one.dataset.line);
+      for (const line of section.querySelectorAll("g[data-line]")) {
+        line.classList.toggle("dim", lit.length > 0 && !lit.includes(line.dataset.line));
+      }
+    });
+  }
+}

@@ -1,0 +1,89 @@
+"""Maps and masks as they were given, brought into one form."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+
+class MapsAndMasks(NamedTuple):
+    """Maps ``(B, H, W)`` float64 and where the object, the background and anything known is, all bool.
+
+    ``finite`` ``(B,)`` says which maps can be scored; the others hold zeros.
+    """
+
+    maps: torch.Tensor
+    object: torch.Tensor
+    background: torch.Tensor
+    finite: torch.Tensor
+
+    @property
+    def labelled(self) -> torch.Tensor:
+        """All but the unknown pixels."""
+        return self.object | self.background
+
+    def undefined_to_nan(self, scores: torch.Tensor, defined: torch.Tensor | None = None) -> torch.Tensor:
+        """``(B,)`` scores, NaN where the map is not finite or ``defined`` is False."""
+        good = self.finite if defined is None else self.finite & defined
+        return torch.where(good, scores, torch.nan)
+
+
+def maps_and_masks(maps: torch.Tensor, masks: torch.Tensor) -> MapsAndMasks:
+    """Check and convert both.
+
+    Args:
+        maps: ``(B, H, W)`` or ``(B, 1, H, W)``.
+        masks: The same; 1 or True object, 0 or False background, -1 unknown.
+
+    Raises:
+        ValueError: If a shape or a value is none of these.
+    """
+    maps, finite = finite_maps(maps)
+    masks = planes("masks", masks).to(maps.device)
+    if maps.shape != masks.shape:
+        raise ValueError(
+            f"maps {tuple(maps.shape)} and masks {tuple(masks.shape)} differ in shape; bring the maps to the size of "
+            "the masks (torch.nn.functional.interpolate)."
+        )
+    inside, outside = masks == 1, masks == 0
+    strange = masks[~(inside | outside | (masks == -1))]
+    if len(strange):
+        raise ValueError(
+            f"masks: 1 (object), 0 (background) and -1 (unknown) are the values, not {strange[0].item()}; compare "
+            "with a threshold first, and write -1 where nothing is known."
+        )
+    return MapsAndMasks(maps, inside, outside, finite)
+
+
+def finite_maps(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps ``(B, H, W)`` in float64, zeros where one holds NaN or infinite values, and ``(B,)`` which do not."""
+    maps = planes("maps", maps).double()
+    finite = maps.isfinite().flatten(1).all(1)
+    return torch.where(finite[:, None, None], maps, 0.0), finite
+
+
+def planes(name: str, values: torch.Tensor) -> torch.Tensor:
+    """``(B, H, W)`` from that or ``(B, 1, H, W)``.
+
+    Raises:
+        ValueError: If the shape is another, or the values are complex.
+    """
+    shape = tuple(values.shape)
+    if values.ndim == 4 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 3 or 0 in values.shape[1:]:
+        raise ValueError(
+            f"{name}: (B, H, W) or (B, 1, H, W) is needed, not {shape}; sum or average the channels of an "
+            "attribution, and give a single one a batch ([None])."
+        )
+    if values.is_complex():
+        raise ValueError(f"{name}: real values are needed, not {values.dtype}.")
+    return values.detach().contiguous()
+
+
+def unit_range(maps: torch.Tensor) -> torch.Tensor:
+    """Each ``(H, W)`` map brought to 0 .. 1 by its own minimum and maximum; a constant one becomes zeros."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    span = high - low
+    return (maps - low) / torch.where(span > 0, span, 1.0)

@@ -1,0 +1,90 @@
+"""Whether a map falls on the object: the pointing game and the energy inside, with their common chance level.
+
+Maps and masks are ``(B, H, W)`` or ``(B, 1, H, W)``; masks hold 1 for the object, 0 for the background and -1 for
+unknown, where nothing counts: neither a maximum nor energy. Boxes are masks that are 1 inside. Everything is float64,
+on the device of the maps, and no image depends on the others of its batch. A map with NaN or infinite values, and an
+image without object, have NaN for a score.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from captum_astro.metrics._masks import maps_and_masks, planes
+
+
+def pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Whether the map's largest value lies on the object; where several pixels share it, the share that does.
+
+    That is the expected value of choosing one of them at random: a flat top, as patches give, is not won by the pixel
+    that happens to come first, and a constant map has the chance level.
+
+    Source: Zhang et al., "Top-down neural attention by excitation backprop", IJCV 126, 2018 (arXiv 1608.00507), without
+    the tolerance of 15 pixels.
+
+    Args:
+        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
+        masks: The same, of 1, 0 and -1.
+
+    Returns:
+        ``(B,)``, from 0 to 1; chance is `object_share`.
+
+    Raises:
+        ValueError: If the shapes differ or are no batch of maps, or a mask has other values.
+
+    Example:
+        >>> pointing_game(torch.tensor([[[0.0, 3.0], [3.0, 1.0]]]), torch.tensor([[[0, 0], [1, 1]]]))
+        tensor([0.5000], dtype=torch.float64)
+    """
+    given = maps_and_masks(maps, masks)
+    seen = torch.where(given.labelled, given.maps, -torch.inf)
+    top = seen == seen.amax((1, 2), keepdim=True)
+    hits, tops = (top & given.object).flatten(1).sum(1).double(), top.flatten(1).sum(1)
+    return given.undefined_to_nan(hits / tops, given.object.flatten(1).any(1))
+
+
+def energy_inside(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """The share of the map's positive part that lies on the object; 0 where the map has no positive part.
+
+    Source: Wang et al., "Score-CAM", CVPR workshops 2020 (arXiv 1910.01279), section 4.3, on masks and boxes alike.
+
+    Args:
+        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
+        masks: The same, of 1, 0 and -1.
+
+    Returns:
+        ``(B,)``, from 0 to 1; chance is `object_share`, which a constant positive map has.
+
+    Raises:
+        ValueError: If the shapes differ or are no batch of maps, or a mask has other values.
+
+    Example:
+        >>> energy_inside(torch.tensor([[[1.0, 3.0], [4.0, -2.0]]]), torch.tensor([[[0, 0], [1, 1]]]))
+        tensor([0.5000], dtype=torch.float64)
+    """
+    given = maps_and_masks(maps, masks)
+    positive = torch.where(given.labelled, given.maps.clamp(min=0), 0.0)
+    positive = positive / positive.amax((1, 2), keepdim=True).clamp(min=torch.finfo(positive.dtype).tiny)
+    energy = positive.sum((1, 2))
+    share = torch.where(given.object, positive, 0.0).sum((1, 2)) / torch.where(energy > 0, energy, 1.0)
+    return given.undefined_to_nan(share, given.object.flatten(1).any(1))
+
+
+def object_share(masks: torch.Tensor) -> torch.Tensor:
+    """The object's share of the known pixels: the chance level of `pointing_game` and `energy_inside`.
+
+    Args:
+        masks: ``(B, H, W)`` or ``(B, 1, H, W)``, of 1, 0 and -1.
+
+    Returns:
+        ``(B,)``, from 0 to 1; 0 without object, NaN where no pixel is known.
+
+    Raises:
+        ValueError: If the shape is no batch of masks, or a mask has other values.
+
+    Example:
+        >>> object_share(torch.tensor([[[-1, 0], [0, 1]]]))
+        tensor([0.3333], dtype=torch.float64)
+    """
+    given = maps_and_masks(torch.zeros_like(planes("masks", masks), dtype=torch.float64), masks)
+    return given.object.flatten(1).sum(1).double() / given.labelled.flatten(1).sum(1)

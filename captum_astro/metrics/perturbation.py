@@ -1,0 +1,253 @@
+"""What a model's answers do while pixels are removed in the order of a map: orders, masks and the scores of the curves.
+
+A map's *negative* curve removes its least important pixels first, its *positive* curve the most important first, from
+0 % to 100 % in equal steps. Nothing here runs a model: `captum_astro.metrics.perturber` does.
+
+Sources: VTranM's perturbation tests and Eq. 21, 22 (AOPC, LOdds), which follow Chefer et al., CVPR 2021; Samek et al.,
+IEEE TNNLS 28(11), 2017, for AOPC; Shrikumar et al., ICML 2017, for log-odds.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def removed_counts(pixels: int, steps: int = 20) -> torch.Tensor:
+    """How many pixels are gone at each level: ``k / steps * pixels``, rounded to the nearest, halves up.
+
+    Args:
+        pixels: Pixels of an image, ``H * W``.
+        steps: Equal steps from nothing to everything.
+
+    Returns:
+        ``(steps + 1,)`` whole numbers from 0 to ``pixels``, in integer arithmetic, so exact.
+
+    Raises:
+        ValueError: If one of the two is below 1, or there are more than 32767 steps.
+
+    Example:
+        >>> removed_counts(10, steps=4)
+        tensor([ 0,  3,  5,  8, 10])
+    """
+    if pixels < 1 or not 1 <= steps <= 32767:
+        raise ValueError(f"removed_counts: pixels from 1 and steps from 1 to 32767, not {pixels!r} and {steps!r}.")
+    return (2 * torch.arange(steps + 1) * pixels + steps) // (2 * steps)
+
+
+def ranks(maps: torch.Tensor) -> torch.Tensor:
+    """The place of every pixel in the order from least to most important.
+
+    One order serves both curves, the positive one from its end. It is stable: of equal values, the pixel that comes
+    first row by row ranks lower, so it goes first in the negative curve and last in the positive one. A constant map is
+    removed from the top left in the one and from the bottom right in the other.
+
+    Args:
+        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
+
+    Returns:
+        ``(B, H * W)`` int64, each row a permutation of 0 .. H * W - 1.
+
+    Raises:
+        ValueError: If that is no batch of maps, or a value is NaN or infinite.
+
+    Example:
+        >>> ranks(torch.tensor([[[0.5, 0.1], [0.5, 0.9]]]))
+        tensor([[1, 0, 2, 3]])
+    """
+    values = _planes(maps).flatten(1)
+    order = values.argsort(dim=1, stable=True)
+    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def removal_levels(maps: torch.Tensor, steps: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first level at which each pixel is gone: a mask for level k is ``levels <= k``.
+
+    Args:
+        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
+        steps: Equal steps from nothing to everything.
+
+    Returns:
+        For the positive and for the negative curve, ``(B, H, W)`` int16, from 1 to ``steps``.
+
+    Raises:
+        ValueError: As for `ranks` and `removed_counts`.
+
+    Example:
+        >>> positive, negative = removal_levels(torch.tensor([[[0.5, 0.1], [0.6, 0.9]]]), steps=2)
+        >>> positive.tolist(), negative.tolist()
+        ([[[2, 2], [1, 1]]], [[[1, 1], [2, 2]]])
+    """
+    shape = (maps.shape[0], *maps.shape[-2:])
+    order = ranks(maps)
+    pixels = order.shape[1]
+    first = torch.searchsorted(removed_counts(pixels, steps), torch.arange(pixels), right=True)
+    first = first.to(order.device, torch.int16)
+    return first.flip(0)[order].reshape(shape), first[order].reshape(shape)
+
+
+def removal_masks(maps: torch.Tensor, steps: int = 20, *, most_important_first: bool) -> torch.Tensor:
+    """Which pixels are gone at each level.
+
+    Args:
+        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
+        steps: Equal steps from nothing to everything.
+        most_important_first: True for the positive curve, False for the negative one.
+
+    Returns:
+        ``(B, steps + 1, H, W)`` bool; level k has ``removed_counts(H * W, steps)[k]`` pixels.
+
+    Raises:
+        ValueError: As for `ranks` and `removed_counts`.
+
+    Example:
+        >>> removal_masks(torch.tensor([[[1.0, 3.0, 2.0]]]), steps=3, most_important_first=True)[0, :, 0].int()
+        tensor([[0, 0, 0],
+                [0, 1, 0],
+                [0, 1, 1],
+                [1, 1, 1]], dtype=torch.int32)
+    """
+    positive, negative = removal_levels(maps, steps)
+    chosen = positive if most_important_first else negative
+    return chosen[:, None] <= torch.arange(steps + 1, device=chosen.device)[:, None, None]
+
+
+def top_choice_is(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Whether the model's first choice is the label, the accuracy of one image.
+
+    Args:
+        logits: ``(B, L, C)``, one row a level.
+        labels: ``(B,)`` classes. The true ones, whichever class the maps explain.
+
+    Returns:
+        ``(B, L)`` float64, 1 or 0. Of equal logits the first counts.
+
+    Raises:
+        ValueError: If the shapes do not fit together, or a label is no class of the model.
+
+    Example:
+        >>> top_choice_is(torch.tensor([[[0.1, 0.9], [0.8, 0.2]]]), torch.tensor([1]))
+        tensor([[1., 0.]], dtype=torch.float64)
+    """
+    return (logits.argmax(-1) == _classes(logits, labels)[:, None]).double()
+
+
+def class_probability(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """The probability of one class, the softmax taken in float64 so that it stays above 0.
+
+    Args:
+        logits: ``(B, L, C)``, one row a level.
+        classes: ``(B,)``, the class explained.
+
+    Returns:
+        ``(B, L)`` float64.
+
+    Raises:
+        ValueError: If the shapes do not fit together, or a class is none of the model's.
+
+    Example:
+        >>> class_probability(torch.tensor([[[0.0, 0.0], [200.0, 0.0]]]), torch.tensor([1]))
+        tensor([[5.0000e-01, 1.3839e-87]], dtype=torch.float64)
+    """
+    wanted = _classes(logits, classes)[:, None, None].expand(*logits.shape[:2], 1)
+    return logits.double().log_softmax(-1).gather(-1, wanted)[..., 0].exp()
+
+
+def area_under_curve(curve: torch.Tensor) -> torch.Tensor:
+    """Area by the trapezium rule over the share of removed pixels, 0 to 1, both ends included.
+
+    Args:
+        curve: ``(B, L)``, the levels at equal distances, the untouched image first; at least 2.
+
+    Returns:
+        ``(B,)`` float64, ``numpy.trapezoid(curve, numpy.linspace(0, 1, L))``.
+
+    Raises:
+        ValueError: If that is no batch of curves.
+
+    Example:
+        >>> area_under_curve(torch.tensor([[1.0, 1.0, 0.0]]))
+        tensor([0.7500], dtype=torch.float64)
+    """
+    curve = _curves("curve", curve)
+    return torch.trapezoid(curve, dx=1 / (curve.shape[1] - 1))
+
+
+def aopc(probability: torch.Tensor) -> torch.Tensor:
+    """Area over the perturbation curve (Eq. 21): how far the probability drops, on the mean of the removal levels.
+
+    The mean is over the levels at which something is removed, 5 % to 100 %. The untouched image's own level would add
+    a zero: with it, as Samek et al. write the mean, the value is ``(L - 1) / L`` of this one.
+
+    Args:
+        probability: ``(B, L)`` of the class explained, the untouched image first; of the positive curve.
+
+    Returns:
+        ``(B,)`` float64, from -1 to 1, higher is better.
+
+    Raises:
+        ValueError: If that is no batch of curves.
+
+    Example:
+        >>> aopc(torch.tensor([[0.9, 0.5, 0.1]]))
+        tensor([0.6000], dtype=torch.float64)
+    """
+    probability = _curves("probability", probability)
+    return (probability[:, :1] - probability[:, 1:]).mean(1)
+
+
+def log_odds(probability: torch.Tensor) -> torch.Tensor:
+    """LOdds (Eq. 22): the mean of ``log(p(y|x_k) / p(y|x))`` over the removal levels, as in `aopc`.
+
+    Args:
+        probability: ``(B, L)`` of the class explained, the untouched image first; of the positive curve.
+
+    Returns:
+        ``(B,)`` float64, natural logarithm, lower is better.
+
+    Raises:
+        ValueError: If that is no batch of curves, or a probability is not above 0.
+
+    Example:
+        >>> log_odds(torch.tensor([[1.0, 0.1, 0.001]], dtype=torch.float64))
+        tensor([-4.6052], dtype=torch.float64)
+    """
+    probability = _curves("probability", probability)
+    if (probability <= 0).any():
+        raise ValueError(
+            "probability: values above 0 are needed; take them from class_probability, whose float64 does not round "
+            "them to 0."
+        )
+    logarithm = probability.log()
+    return (logarithm[:, 1:] - logarithm[:, :1]).mean(1)
+
+
+def _planes(maps: torch.Tensor) -> torch.Tensor:
+    shape = tuple(maps.shape)
+    if maps.ndim == 4 and maps.shape[1] == 1:
+        maps = maps[:, 0]
+    if maps.ndim != 3 or 0 in maps.shape[1:] or maps.is_complex():
+        raise ValueError(
+            f"maps: real (B, H, W) or (B, 1, H, W) is needed, not {maps.dtype} {shape}; average the channels (mean(1)) "
+            "of an attribution, and give a single map a batch (map[None])."
+        )
+    bad = (~maps.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"maps: NaN or infinite values at {bad[:10]} of the batch; leave these maps out.")
+    return maps + 0  # -0 becomes 0, which not every sort takes for its equal
+
+
+def _classes(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    if logits.ndim != 3 or classes.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits (B, L, C) and classes (B,) are needed, not {(*logits.shape,)} and {(*classes.shape,)}."
+        )
+    if ((classes < 0) | (classes >= logits.shape[2])).any():
+        raise ValueError(f"classes: from 0 to {logits.shape[2] - 1} for this model, not {classes.tolist()}.")
+    return classes.to(logits.device, torch.int64)
+
+
+def _curves(name: str, values: torch.Tensor) -> torch.Tensor:
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise ValueError(f"{name}: (B, L) with 2 levels at least is needed, not {tuple(values.shape)}.")
+    return values.double()

@@ -1,0 +1,26 @@
+"""Quantus metrics over the pure functions, and explanations for Quantus' own metrics.
+
+They run wherever Quantus' own metrics do: called directly, or in ``quantus.evaluate``. Importing this package imports
+Quantus.
+"""
+
+from captum_astro.metrics.quantus.alignment import DiceAlignment as DiceAlignment
+from captum_astro.metrics.quantus.alignment import HumanAlignment as HumanAlignment
+from captum_astro.metrics.quantus.alignment import IoUAlignment as IoUAlignment
+from captum_astro.metrics.quantus.alignment import SpearmanAlignment as SpearmanAlignment
+from captum_astro.metrics.quantus.alignment import SSIMAlignment as SSIMAlignment
+from captum_astro.metrics.quantus.base import MaskMetric as MaskMetric
+from captum_astro.metrics.quantus.base import TargetMetric as TargetMetric
+from captum_astro.metrics.quantus.base import TensorMetric as TensorMetric
+from captum_astro.metrics.quantus.explain import QuantusExplain as QuantusExplain
+from captum_astro.metrics.quantus.explain import quantus_explain as quantus_explain
+from captum_astro.metrics.quantus.faithfulness import AOPC as AOPC
+from captum_astro.metrics.quantus.faithfulness import LOdds as LOdds
+from captum_astro.metrics.quantus.faithfulness import PerturbationAUC as PerturbationAUC
+from captum_astro.metrics.quantus.faithfulness import SaCo as SaCo
+from captum_astro.metrics.quantus.localisation import EnergyInside as EnergyInside
+from captum_astro.metrics.quantus.localisation import ExpectedPointingGame as ExpectedPointingGame
+from captum_astro.metrics.quantus.road import ROAD as ROAD
+from captum_astro.metrics.quantus.segmentation import AveragePrecision as AveragePrecision
+from captum_astro.metrics.quantus.segmentation import MeanIoU as MeanIoU
+from captum_astro.metrics.quantus.segmentation import PixelAccuracy as PixelAccuracy

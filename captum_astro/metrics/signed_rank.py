@@ -1,0 +1,41 @@
+"""Wilcoxon's signed-rank test: the p-value of ``scipy.stats.wilcoxon``, in time that many comparisons can afford.
+
+Source: Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1(6), 1945.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FEW = 13  # up to here scipy goes through all signs where ranks tie: seconds a test, for what is counted in no time
+
+
+def signed_rank_p(differences: NDArray[np.float64]) -> float:
+    """The two-sided p-value that differences of pairs are as often positive as negative, at every size.
+
+    Args:
+        differences: ``(n,)``, without zeros.
+
+    Returns:
+        The exact p-value up to 13 differences, and up to 50 if no two are equal in size; the normal approximation,
+        corrected for ties, from there on. It is 1 for no difference.
+
+    Example:
+        >>> signed_rank_p(np.array([1.0, 1.0, 1.0, -1.0]))
+        0.625
+    """
+    from scipy.stats import rankdata, wilcoxon
+
+    if not len(differences):
+        return 1.0
+    if len(differences) > _FEW:
+        return float(wilcoxon(differences).pvalue)
+    ranks = (2 * rankdata(np.abs(differences))).round().astype(np.int64)  # tied ranks are halves
+    ways = np.zeros(ranks.sum() + 1)  # over all signs, how often the positive ranks have a sum
+    ways[0] = 1
+    for rank in ranks:
+        ways[rank:] = ways[rank:] + ways[:-rank]
+    observed = ranks[differences > 0].sum()
+    tail = min(ways[: observed + 1].sum(), ways[observed:].sum()) / 2.0 ** len(ranks)
+    return float(min(1.0, 2 * tail))

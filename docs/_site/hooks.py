@@ -1,0 +1,48 @@
+"""MkDocs hooks: equations become MathML while the site is built, and the front page is the README."""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+
+_EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+_README = "<!-- README -->"
+_ELSEWHERE = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)="(?:https?:)?//[^"]*"')
+_LINK = re.compile(r"\]\((?!https?:)([^)]*)\)")
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Equations that arithmatex has found, as MathML: no script, no font from elsewhere."""
+    return _EQUATION.sub(_mathml, content)
+
+
+def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
+    """The README in the place of its mark, its links as seen from ``docs``."""
+    if _README not in markdown:
+        return markdown
+    readme = (Path(config.config_file_path).parent / "README.md").read_text(encoding="utf-8")
+    return markdown.replace(_README, _LINK.sub(_from_docs, readme))
+
+
+def on_post_page(output: str, *, page: Any, **_: Any) -> str:
+    """A warning, which stops a strict build, for what a reader's browser would fetch from elsewhere."""
+    for found in _ELSEWHERE.findall(output):
+        logging.getLogger("mkdocs.hooks").warning("%s fetches %s", page.file.src_uri, found)
+    return output
+
+
+def _mathml(found: re.Match[str]) -> str:
+    block = found[1] == "div"
+    maths = convert(html.unescape(found[2]), display="block" if block else "inline")
+    return f'<div class="equation">{maths}</div>' if block else maths
+
+
+def _from_docs(link: re.Match[str]) -> str:
+    """A link into ``docs`` without that folder; a link to a file that the site does not hold, to the licences."""
+    path = link[1]
+    return f"]({path.removeprefix('docs/')})" if path.startswith("docs/") else "](licences.md)"

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from captum_astro import cli
+from captum_astro.models.loading import load_model
+from tests.evaluation import making
+
+module = sys.modules["captum_astro.cli.bench"]  # the package's attribute of that name is the command
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    monkeypatch.setattr("sys.argv", ["captum-astro", "bench", *map(str, words)])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def test_a_run_its_lines_and_its_record(monkeypatch, capsys, tmp_path: Path) -> None:
+    words = ["--models", making.NAME, "--no-pretrained", "--methods", "Random", "--data", "scenes", "--limit", 3]
+    words += ["--metrics", "segmentation,saco", "--chunk-size", 1, "--steps", 3, "--out", tmp_path / "out"]
+    monkeypatch.setattr(module, "EVERY", 0.0)
+    code, out = _run(monkeypatch, capsys, *words)
+    assert code == 0
+    assert out.splitlines() == [
+        "1 of 3 samples, 0 min left",
+        "2 of 3 samples, 0 min left",
+        "3 of 3 samples, 0 min left",
+        f"3 samples, all rows in {tmp_path / 'out'}/results.parquet.",
+    ]
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["configuration"]["metrics"] == ["pixel accuracy", "mIoU", "mAP", "SaCo"]
+    assert record["configuration"]["batch_size"] == 16
+    code, out = _run(monkeypatch, capsys, *words)
+    assert (code, out.splitlines()[0]) == (0, "The benchmark is finished.")
+    code, out = _run(monkeypatch, capsys, *words, "--seed", 1)
+    assert code == 1
+    assert "another run (configuration.seed, models.bench_vit_nano.weights differ)" in out
+
+
+def test_a_preset_on_data_of_ones_own(monkeypatch, capsys, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "a.pt"
+    torch.save(load_model(making.NAME, pretrained=False, num_classes=7).state_dict(), checkpoint)
+    code, out = _run(
+        monkeypatch, capsys, "--preset", "vtranm-table4", "--part", "perturbation", "--models", making.NAME,
+        "--checkpoint", checkpoint, "--classes", 7, "--data", "scenes", "--limit", 2, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0, out
+    found = json.loads((tmp_path / "out" / "run.json").read_text())["configuration"]
+    assert found["metrics"] == ["accuracy", "positive AUC", "negative AUC"]
+    assert found["methods"][1:3] == ["VTranM:components=", "VTranM:components=length"]
+    assert found["crop"] == "timm"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "Give --models and --data, or a --preset"),
+        ("--preset vtranm-table9", "--preset is vtranm-table1"),
+        ("--preset vtranm-table2", "The part segmentation needs ImageNet-Segmentation"),
+        ("--preset vtranm-table2 --data scenes", "--data is for one --part"),
+        ("--preset vtranm-table1", "are not published: give --models and --checkpoint, one --part (cifar10 or"),
+        ("--preset vita-table1 --data-root /nowhere", "at /nowhere/clickme: it is not there"),
+        ("--models a --data scenes --part x", "--part is one dataset of a --preset"),
+        ("--models a,b --data scenes --checkpoint x", "1 checkpoints for 2 models"),
+        ("--models nothing_vit --data scenes", "timm has no model 'nothing_vit'"),
+        ("--models a --data movies", "--data is scenes"),
+        ("--models a --data scenes --metrics x", "There is no metric 'x'"),
+        ("--models a --data scenes --methods x", "There is no method 'x'"),
+    ],
+)
+def test_wrong_words(monkeypatch, capsys, tmp_path: Path, words: str, message: str) -> None:
+    code, out = _run(monkeypatch, capsys, *words.split(), "--out", tmp_path / "out")
+    assert code == 1
+    assert message in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_line_a_minute() -> None:
+    lines: list[str] = []
+    now = [0.0]
+    progress = module._Lines(lines.append, clock=lambda: now[0])
+    for done in range(100, 201):
+        progress(done, 400)
+        now[0] += 45
+    assert lines[:2] == ["102 of 400 samples, 3 h 44 min left", "104 of 400 samples, 3 h 42 min left"]
+    assert len(lines) == 50

@@ -1,0 +1,83 @@
+"""The documentation agrees with the code."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from captum_astro import VTranM, explainers
+from captum_astro.functional import vtranm
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+METHODS = [explainer.name for explainer in explainers()]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_has_its_page(name: str) -> None:
+    page = DOCS / "methods" / f"{name.lower()}.md"
+    text = page.read_text()
+    assert text.startswith(f"# {name}\n")
+    for part in ("Source: ", "## Equation", "$$", "## In code", "](../pictures/methods/"):
+        assert part in text, part
+    assert re.search(r"^## When it (fails|misleads)$", text, re.MULTILINE)
+    assert f"methods/{name.lower()}.md" in (ROOT / "mkdocs.yml").read_text()
+    assert f"](methods/{name.lower()}.md)" in (DOCS / "methods.md").read_text()
+
+
+def test_pages_of_methods_are_those_of_the_package() -> None:
+    assert {page.stem for page in (DOCS / "methods").glob("*.md")} == {name.lower() for name in METHODS}
+
+
+def test_pictures_are_small_and_shown() -> None:
+    pages = "".join(page.read_text() for page in [ROOT / "README.md", *DOCS.rglob("*.md")])
+    for picture in [*DOCS.rglob("*.png"), *DOCS.rglob("*.svg")]:
+        assert picture.stat().st_size < 200_000, picture
+        assert f"{picture.name})" in pages, f"no page shows {picture}"
+
+
+def test_the_path_from_a_call_to_its_equation(monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[str] = []
+    update = vtranm.attention_update
+
+    def seen(*args: Any) -> torch.Tensor:
+        if not met:
+            package = ROOT / "captum_astro"
+            frames = [Path(f.filename) for f in traceback.extract_stack()]
+            files = [str(f.relative_to(ROOT)) for f in frames if f.is_relative_to(package)]
+            met.extend(dict.fromkeys([*files, str(Path(vtranm.__file__).relative_to(ROOT))]))
+        return update(*args)
+
+    monkeypatch.setattr(vtranm, "attention_update", seen)
+    small = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 2, "num_classes": 3}
+    model = timm.create_model("vit_tiny_patch16_224", **small).eval()
+    VTranM(model).attribute(torch.rand(1, 3, 16, 16), target=1)
+    named = re.findall(r"^\d\. `(captum_astro/[\w/]+\.py)`", (DOCS / "architecture.md").read_text(), re.MULTILINE)
+    assert named == met
+    assert len(named) <= 4
+
+
+def test_the_rooms_are_those_of_the_package() -> None:
+    table = (DOCS / "architecture.md").read_text().split("## The rooms")[1]
+    named = {
+        room.rstrip("/")
+        for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+        for room in re.findall(r"`([\w.]+/?)`", cell)
+    }
+    rooms = {p.name for p in (ROOT / "captum_astro").iterdir() if p.is_dir() and (p / "__init__.py").exists()}
+    assert named == rooms | {"viz.py"}
+
+
+@pytest.mark.parametrize(
+    ("room", "allowed"), [("functional", set()), ("layouts", {"models"}), ("capture", {"functional", "layouts"})]
+)
+def test_a_room_imports_what_the_architecture_says(room: str, allowed: set[str]) -> None:
+    code = "".join(file.read_text() for file in (ROOT / "captum_astro" / room).rglob("*.py"))
+    met = set(re.findall(r"^\s*(?:from|import) captum_astro\.(\w+)", code, re.MULTILINE))
+    assert met - {room} == allowed

@@ -1,0 +1,81 @@
+"""What is imported when: help without torch, models that register themselves, names that are what they say."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import captum_astro
+
+PACKAGE = Path(captum_astro.__file__).parent
+HEAVY = {"captum", "matplotlib", "numpy", "pandas", "pyarrow", "quantus", "scipy", "sklearn", "timm", "torch"}
+
+
+def _python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_help_of_every_command_imports_nothing_heavy() -> None:
+    out = _python(
+        f"""
+import sys
+from typer.main import get_command
+from typer.testing import CliRunner
+from captum_astro.cli import app
+
+def commands(command, path=()):
+    yield path
+    for name, inner in getattr(command, "commands", {{}}).items():
+        yield from commands(inner, (*path, name))
+
+for path in commands(get_command(app)):
+    result = CliRunner().invoke(app, [*path, "--help"])
+    assert result.exit_code == 0 and "Usage" in result.output, (path, result.output, result.exception)
+    print(*path)
+    assert not {HEAVY} & set(sys.modules), (path, {HEAVY} & set(sys.modules))
+"""
+    )
+    assert {"explain", "check", "train", "train cifar10", "vita search"} <= set(out.splitlines())
+
+
+@pytest.mark.parametrize("order", ["import captum_astro, timm", "import timm, captum_astro"])
+def test_models_register_in_either_order(order: str) -> None:
+    _python(
+        f"""
+{order}
+assert timm.create_model("scenes_vit_tiny_patch4_64", pretrained=True).head.out_features == 10
+assert timm.create_model("astromorphic_vit_tiny_patch16_224", depth=1).num_classes == 1000
+assert timm.is_model_pretrained("scenes_vit_tiny_patch4_64")
+"""
+    )
+
+
+def test_a_module_of_models_may_be_the_first_import() -> None:
+    # its own import of timm must not ask for the module again while half of it is there
+    _python(
+        "from captum_astro.models.astromorphic import AstromorphicBlock; import timm;"
+        "timm.create_model('astromorphic_vit_cifar10', depth=1)"
+    )
+
+
+def test_public_names_are_those_of_the_stub() -> None:
+    imports = [
+        node for node in ast.parse((PACKAGE / "__init__.pyi").read_text()).body if isinstance(node, ast.ImportFrom)
+    ]
+    names = [alias.name for node in imports for alias in node.names]
+    assert all(alias.asname == alias.name for node in imports for alias in node.names)  # what type checkers re-export
+    assert sorted(names) == sorted(set(names)) == sorted(captum_astro.__all__) == sorted(dir(captum_astro))
+    for name in names:
+        value = getattr(captum_astro, name)
+        assert value.__name__.split(".")[-1] == name
+        if name != "viz":
+            assert pickle.loads(pickle.dumps(value)) is value
+    with pytest.raises(AttributeError, match="Magic"):
+        _ = captum_astro.Magic
