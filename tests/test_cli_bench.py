@@ -76,6 +76,8 @@ def test_a_preset_on_data_of_ones_own(monkeypatch, capsys, tmp_path: Path) -> No
         ("--models a --data movies", "--data is scenes"),
         ("--models a --data scenes --metrics x", "There is no metric 'x'"),
         ("--models a --data scenes --methods x", "There is no method 'x'"),
+        ("--models a --data scenes --device nonsense", "device is cpu, cuda, cuda:1, mps, ..., not 'nonsense'"),
+        ("--models a --data folder:/nowhere", "/nowhere/labels.csv: there is no such table.\n"),
     ],
 )
 def test_wrong_words(monkeypatch, capsys, tmp_path: Path, words: str, message: str) -> None:
@@ -83,6 +85,43 @@ def test_wrong_words(monkeypatch, capsys, tmp_path: Path, words: str, message: s
     assert code == 1
     assert message in out
     assert not (tmp_path / "out").exists()
+
+
+def test_chunks_that_others_did_not_bring_are_an_error(monkeypatch, capsys, tmp_path: Path) -> None:
+    from captum_astro.evaluation import run
+
+    words = ["--models", making.NAME, "--no-pretrained", "--methods", "Random", "--data", "scenes", "--limit", 2]
+    words += ["--metrics", "saco", "--chunk-size", 1, "--out", tmp_path / "out"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(run_bench := run.run_bench, "__kwdefaults__", {**run_bench.__kwdefaults__, "patience": 0.0})
+    code, out = _run(monkeypatch, capsys, *words)
+    assert code == 1
+    assert "1 chunks are missing: their processes are gone." in out
+    monkeypatch.setenv("RANK", "1")
+    assert _run(monkeypatch, capsys, *words) == (0, "")
+    monkeypatch.setenv("RANK", "0")
+    assert _run(monkeypatch, capsys, *words)[0] == 0
+
+
+def test_the_machine_s_errors_say_what_stays(monkeypatch, capsys, tmp_path: Path) -> None:
+    from captum_astro.evaluation.store import BenchStore
+
+    words = ["--models", making.NAME, "--no-pretrained", "--methods", "Random", "--data", "scenes", "--limit", 1]
+    words += ["--metrics", "saco", "--out", tmp_path / "out"]
+
+    def fails(error: BaseException) -> None:
+        def add(*arguments: object) -> None:
+            raise error
+
+        monkeypatch.setattr(BenchStore, "add", add)
+
+    fails(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
+    code, out = _run(monkeypatch, capsys, *words)
+    assert code == 1
+    assert "out of memory. Tried to allocate. What is finished stays: the same command goes on from there." in out
+    fails(RuntimeError("a mistake of ours"))
+    with pytest.raises(RuntimeError, match="of ours"):
+        _run(monkeypatch, capsys, *words)
 
 
 def test_a_line_a_minute() -> None:

@@ -104,10 +104,12 @@ def bench(
 
 
 def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
+    from captum_astro.evaluation.cases import is_of_the_machine
     from captum_astro.evaluation.run import run_bench
     from captum_astro.evaluation.shards import shard_of
+    from captum_astro.evaluation.store import BenchStore
 
-    shard = shard_of()
+    shard, store = shard_of(), BenchStore(folder)
     with _progress(folder.name, shown=shard.first) as progress:
         try:
             outcome = run_bench(
@@ -118,10 +120,17 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
                 progress=progress,
                 strict=strict,
             )
-        except OSError as error:
-            raise OSError(f"{error}. What is finished stays: the same command goes on from there.") from error
-    if shard.first and not outcome.missing:
-        console.print(escaped(f"{outcome.samples} samples, all rows in {folder}/results.parquet."))
+        except (OSError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, OSError) and not is_of_the_machine(error):
+                raise  # a mistake of ours, to be seen whole
+            what = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            stays = ". What is finished stays: the same command goes on from there" if store.record.is_file() else ""
+            raise OSError(f"{what}{stays}.") from error
+    if not shard.first:
+        return
+    if outcome.missing:
+        raise typer.Exit(1)  # torchrun starts anew, and a script does not take the rows for all
+    console.print(escaped(f"{outcome.samples} samples, all rows in {folder}/results.parquet."))
 
 
 def _names(text: str) -> list[str]:

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 
-def write_whole(file: Path, write: Callable[[Path], object]) -> None:
+def write_whole(file: Path, write: Callable[[Path], object], mark: str = "") -> None:
     """Write under another name first, and to the disk itself, so that the file is there whole or not at all.
 
     Args:
         file: The file.
         write: Writes to the path it is given.
+        mark: Of the writer, where several may write the same file at once; see `part_of`.
 
     Raises:
         OSError: If it cannot be written; it names the file.
@@ -31,7 +32,7 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
         ...     [file.name for file in Path(folder).iterdir()]
         ['a.txt']
     """
-    part = part_of(file)
+    part = part_of(file, mark)
     try:
         write(part)
         _flush(part)
@@ -46,9 +47,9 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     _flush_folder(file.parent)
 
 
-def part_of(file: Path) -> Path:
-    """The name under which a file is written before it is whole."""
-    return file.with_name(f".{file.name}.part")
+def part_of(file: Path, mark: str = "") -> Path:
+    """The name under which a file is written before it is whole; with a mark, one writer's own."""
+    return file.with_name(f".{file.name}{mark}.part")
 
 
 def read_record(file: Path) -> dict[str, Any]:

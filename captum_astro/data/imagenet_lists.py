@@ -46,11 +46,14 @@ def _kaggle(file: Path, places: Sequence[Path]) -> dict[str, int]:
     found: dict[str, int] = {}
     with open(file, newline="", encoding="utf-8-sig") as opened:
         reader = csv.DictReader(opened)
-        if not {"ImageId", "PredictionString"} <= set(reader.fieldnames or ()):
-            raise DataError(f"{file}: line 1: the columns are ImageId,PredictionString.")
-        for row in reader:
-            wnid = (row["PredictionString"] or "").split(" ")[0]
-            found[_stem(row["ImageId"])] = imagenet_class(wnid, f"{file}, line {reader.line_num}")
+        try:
+            if not {"ImageId", "PredictionString"} <= set(reader.fieldnames or ()):
+                raise DataError(f"{file}: line 1: the columns are ImageId,PredictionString.")
+            for row in reader:
+                wnid = (row["PredictionString"] or "").split(" ")[0]
+                found[_stem(row["ImageId"])] = imagenet_class(wnid, f"{file}, line {reader.line_num}")
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{file}: after line {reader.line_num}: not a CSV in UTF-8 ({error}).") from error
     return found
 
 

@@ -15,7 +15,8 @@ from captum_astro.data.samples import Sample, Samples
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.metrics import Needs
 
-_ENDS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+_ENDS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN)
+_ENDING = ("not enough memory", "CUDA error", "HIP error", "CUBLAS_STATUS", "CUDNN_STATUS")
 
 
 class Case(NamedTuple):
@@ -78,7 +79,7 @@ def load_cases(
         name, label = f"sample {number}", None
         try:
             sample = dataset[number]
-            name, label = sample.name, sample.label
+            name, label = _plain(sample.name), sample.label
             pixels, mask = transform(sample.image, sample.mask)
             prepared = None
             if human and sample.human is not None:
@@ -125,7 +126,7 @@ def probe(dataset: Samples, looks: int = 16) -> Probe:
 
 def sample_digest(sample: Sample) -> str:
     """A short name of what a sample holds."""
-    found = hashlib.sha256(f"{sample.name} {sample.label} {tuple(sample.image.shape)}".encode())
+    found = hashlib.sha256(f"{_plain(sample.name)} {sample.label} {tuple(sample.image.shape)}".encode())
     for tensor in (sample.image, sample.mask, sample.human):
         found.update(b"-" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())
     return found.hexdigest()[:16]
@@ -135,19 +136,41 @@ def described(error: BaseException) -> str:
     """An error as it stands in a row: its type and its message in one line.
 
     Raises:
-        BaseException: The error itself, where it is the machine's and not the sample's: no memory, no space, no file
-            handle. Such a run ends, and the same command goes on from there.
+        BaseException: The error itself, where it `is_of_the_machine`. Such a run ends, and the same command goes on
+            from there.
 
     Example:
         >>> described(ValueError("no good"))
         'ValueError: no good'
     """
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) in _ENDS:
+    if is_of_the_machine(error):
         raise error
-    if isinstance(error, RuntimeError) and "not enough memory" in str(error):
-        raise error
-    text = " ".join(str(error).split())
+    text = _plain(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether the machine is at fault and not the sample: no memory, no space, no file handle, a folder or a GPU lost.
+
+    After an error of CUDA nothing runs any more in the process: every later sample would seem to fail.
+
+    Args:
+        error: What was raised; the errors that it was raised from count, too.
+
+    Example:
+        >>> is_of_the_machine(RuntimeError("CUDA error: unspecified launch failure"))
+        True
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) in _ENDS:
+        return True
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _ENDING):
+        return True
+    return error.__cause__ is not None and is_of_the_machine(error.__cause__)
+
+
+def _plain(text: str) -> str:
+    """Text that can be written: the name of a file may hold bytes that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def numbers_of(chunk: int, size: int, count: int) -> Sequence[int]:

@@ -91,6 +91,10 @@ class BenchConfig:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {', '.join(known[:-1])} or {known[-1]}, not {getattr(self, name)!r}.")
+        try:
+            torch.device(self.device)
+        except RuntimeError as error:
+            raise ValueError(f"device is cpu, cuda, cuda:1, mps, ..., not {self.device!r}.") from error
         twice = next((label for label in self.labels if self.labels.count(label) > 1), None)
         if twice is not None:
             raise ValueError(f"The model {twice} is given twice.")

@@ -12,6 +12,7 @@ from captum_astro.metrics import alignment, localisation, perturbation, segmenta
 from captum_astro.metrics.perturber import Perturber
 from captum_astro.metrics.saco import saco
 
+NO_ANSWER = "the model's output holds NaN or infinite values"
 _HUMAN: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "Spearman": alignment.spearman,
     "Dice": alignment.dice,
@@ -77,6 +78,9 @@ def measure(jobs: Sequence[Job], batch: Batch, metrics: Sequence[str], perturber
         batch: Their images.
         metrics: Names.
         perturber: Of the model.
+
+    Raises:
+        ValueError: If the model gives NaN or infinite values for a perturbed image, as half precision may.
     """
     if not jobs:
         return
@@ -97,6 +101,8 @@ def _perturbed(
 ) -> Iterator[Figure]:
     owner = torch.tensor([job.image for job in jobs])
     both = perturber.curves(batch.pixels, maps, batch.logits, owner)
+    _check(both.positive)
+    _check(both.negative)
     curves = {"positive AUC": both.positive.cpu(), "negative AUC": both.negative.cpu()}
     labelled = [i for i, job in enumerate(jobs) if batch.labels[job.image] is not None]
     labels = torch.tensor([batch.labels[jobs[i].image] for i in labelled])
@@ -128,6 +134,7 @@ def _saco(jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, perturber: Pert
 
         def predict(pictures: torch.Tensor, owners: torch.Tensor, classes: torch.Tensor = classes) -> torch.Tensor:
             logits = perturber.untouched(pictures)
+            _check(logits)
             return perturbation.class_probability(logits[:, None], classes[owners])[:, 0]
 
         scores = saco(maps[part], batch.pixels[[jobs[i].image for i in part]], predict)
@@ -174,6 +181,11 @@ def _human(jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, metrics: Seque
             values = torch.where(values.isnan() & _constant(found) & ~_constant(human), 0.0, values)
             for i, value in zip(mine, values.tolist(), strict=True):
                 yield from (Figure(i, metric, role, value) for role in jobs[i].classes)
+
+
+def _check(logits: torch.Tensor) -> None:
+    if not logits.isfinite().all():  # the first choice among NaN would be a class
+        raise ValueError(f"{NO_ANSWER} for perturbed images")
 
 
 def _constant(maps: torch.Tensor) -> torch.Tensor:

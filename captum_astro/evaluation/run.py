@@ -17,12 +17,14 @@ from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.cases import Probe, numbers_of, probe
 from captum_astro.evaluation.config import BenchConfig, ModelChoice, versions
 from captum_astro.evaluation.metrics import METRICS, available
-from captum_astro.evaluation.scoring import Scorer
+from captum_astro.evaluation.rows import Row
+from captum_astro.evaluation.scoring import LACKING, Scorer
 from captum_astro.evaluation.shards import Shard, wait
 from captum_astro.evaluation.store import BenchStore
 from captum_astro.models.loading import load_model
 
 PATIENCE = 1800.0  # seconds without a new chunk after which the others are taken for dead
+LACKS = {f"ValueError: {lack}" for lack in LACKING.values()}
 Progress = Callable[[int, int], None]
 
 
@@ -89,6 +91,7 @@ def run_bench(
     if done:
         say(f"{done} of {total} samples are there already.")
     progress(done, total)
+    told: set[str] = set()
     for number, label in enumerate(config.labels):
         own = sorted(chunk for model, chunk in todo if model == number)
         if own:
@@ -98,6 +101,7 @@ def run_bench(
             numbers = numbers_of(chunk, size, found.count)
             scored = scorer.score(dataset, numbers)
             store.add((number, chunk), scored.rows, scored.maps)
+            _tell(scored.rows, told, say)
             done += len(numbers)
             progress(done, total)
         models[number] = nn.Identity()  # its memory is for the next
@@ -157,6 +161,16 @@ def _described(config: BenchConfig, found: Probe, models: list[nn.Module]) -> di
     }
 
 
+def _tell(rows: list[Row], told: set[str], say: Callable[[str], None]) -> None:
+    """The first failure of each method, and each sample's own once: who mistyped an option learns it at once."""
+    for row in rows:
+        method = f"{row.model}, {row.method}"
+        if row.error is None or row.error in LACKS or row.error in told or method in told:
+            continue
+        told |= {row.error, method}
+        say(f"Failed: {method}, {row.name}: {row.error}. More of the kind are only counted, in the report.")
+
+
 def _begin(store: BenchStore, described: dict[str, Any], shard: Shard, patience: float) -> None:
     """The first process writes the record, the others wait for it; all check it."""
     if not shard.first and wait(lambda: int(not store.record.exists()), patience):
@@ -169,12 +183,18 @@ def _merged(
     say: Callable[[str], None],
 ) -> int:  # fmt: skip
     """Merge the rows when all are there; the first process waits for the others. Gives how many chunks are missing."""
-    left = len(store.missing(chunks))
+    missing = store.missing(chunks)
+    left = len(missing)
     if not shard.first:
         return left
     if left:
         say(f"Waiting for {left} chunks of the other processes.")
-        left = wait(lambda: len(store.missing(chunks)), patience, pause=2.0)
+
+        def looked() -> int:
+            missing[:] = store.missing(missing)  # not at all chunks each time: there may be thousands
+            return len(missing)
+
+        left = wait(looked, patience, pause=2.0)
     if left:
         say(f"{left} chunks are missing: their processes are gone. The same command goes on from here.")
     else:

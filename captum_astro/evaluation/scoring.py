@@ -15,7 +15,7 @@ from captum_astro.evaluation.cases import Case, Failed, described, load_cases
 from captum_astro.evaluation.config import BenchConfig
 from captum_astro.evaluation.examples import kept_image, kept_map
 from captum_astro.evaluation.explaining import Explaining
-from captum_astro.evaluation.measures import Batch, Figure, Job, measure
+from captum_astro.evaluation.measures import NO_ANSWER, Batch, Figure, Job, measure
 from captum_astro.evaluation.metrics import METRICS
 from captum_astro.evaluation.rows import MapRow, Row
 from captum_astro.metrics.localisation import object_share
@@ -63,6 +63,7 @@ class Scorer:
         )
         self._of_map = [name for name in self._metrics if not METRICS[name].of_model]
         self._human = any(METRICS[name].kind == "human" for name in self._metrics)
+        self._labelled = "true" in self._roles or any(METRICS[name].needs == "label" for name in self._metrics)
         self._methods = [method.name for method in config.methods]
         self._explaining = Explaining(model, config.methods, self._transform, config.batch_size, config.seed)
 
@@ -79,15 +80,13 @@ class Scorer:
         if cases:
             pixels = torch.stack([case.pixels for case in cases]).to(self._device)
             logits = self._perturber.untouched(pixels)
-            finite = logits.isfinite().all(-1).tolist()
+            wrong = [self._wrong(case, own) for case, own in zip(cases, logits, strict=True)]
             failed += [
-                Failed(
-                    case.number, case.name, case.label, "ValueError: the model's output holds NaN or infinite values"
-                )
-                for case, fine in zip(cases, finite, strict=True)
-                if not fine
+                Failed(case.number, case.name, case.label, why)
+                for case, why in zip(cases, wrong, strict=True)
+                if why is not None
             ]
-            good = [i for i, fine in enumerate(finite) if fine]
+            good = [i for i, why in enumerate(wrong) if why is None]
             cases = [cases[i] for i in good]
             if cases:
                 batch = _batch(cases, pixels[good], logits[good])
@@ -98,6 +97,14 @@ class Scorer:
             for method in self._methods:
                 rows += self._errors(one, method, one.error, self._of_map)
         return Scored(rows, maps)
+
+    def _wrong(self, case: Case, logits: torch.Tensor) -> str | None:
+        """Why a sample and the model do not go together, if they do not."""
+        if not logits.isfinite().all():
+            return f"ValueError: {NO_ANSWER}"
+        if self._labelled and case.label is not None and case.label >= len(logits):
+            return f"ValueError: label {case.label} is none of the model's classes, 0 to {len(logits) - 1}"
+        return None
 
     def _scored(self, cases: Sequence[Case], batch: Batch) -> Scored:
         rows = list(self._model_rows(cases, batch))

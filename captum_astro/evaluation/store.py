@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,14 @@ class BenchStore:
         """Write what is run, or check that the folder holds that.
 
         Raises:
-            ValueError: If the folder holds results of something else; it says what differs.
+            ValueError: If the folder holds results of something else, with what differs, or of nobody knows what.
             OSError: If it cannot be written.
         """
+        if not self.record.exists() and self.chunks():
+            raise ValueError(
+                f"{self.folder} holds rows without {RECORD}, which says what they are of. Give another folder, or "
+                f"delete this one."
+            )
         begin(self.folder, described, RECORD)
         for name in ("chunks", "maps"):
             (self.folder / name).mkdir(exist_ok=True)
@@ -63,8 +70,8 @@ class BenchStore:
             OSError: If it cannot be written.
         """
         if maps:
-            write_whole(self._maps(chunk), lambda part: pq.write_table(map_table(maps), part, compression="zstd"))
-        write_whole(self._rows(chunk), lambda part: pq.write_table(table(rows), part, compression="zstd"))
+            _write(self._maps(chunk), lambda part: pq.write_table(map_table(maps), part, compression="zstd"))
+        _write(self._rows(chunk), lambda part: pq.write_table(table(rows), part, compression="zstd"))
 
     def chunks(self) -> list[Path]:
         """The finished chunks' files, in order."""
@@ -94,7 +101,7 @@ class BenchStore:
                     for chunk in range(chunks):
                         writer.write_table(pq.read_table(self._rows((model, chunk)), schema=SCHEMA))
 
-        write_whole(self.results, write)
+        _write(self.results, write)
         for file in self._leftovers():
             with contextlib.suppress(OSError):
                 file.unlink()
@@ -110,6 +117,11 @@ class BenchStore:
         pattern = part_of(Path("*")).name
         for name in ("chunks", "maps"):
             yield from (self.folder / name).glob(pattern)
+
+
+def _write(file: Path, write: Callable[[Path], object]) -> None:
+    """Under a name of this process's own: one that was taken for dead, and its successor, may write the same chunk."""
+    write_whole(file, write, f".{socket.gethostname()}-{os.getpid()}")
 
 
 def _readable(file: Path, schema: pa.Schema) -> bool:

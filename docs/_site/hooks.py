@@ -13,7 +13,7 @@ from latex2mathml.converter import convert
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _README = "<!-- README -->"
 _ELSEWHERE = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)="(?:https?:)?//[^"]*"')
-_LINK = re.compile(r"\]\((?!https?:)([^)]*)\)")
+_LINK = re.compile(r"\[([^\]]*)\]\((?!https?:)([^)]*)\)")
 
 
 def on_page_content(content: str, **_: Any) -> str:
@@ -43,6 +43,8 @@ def _mathml(found: re.Match[str]) -> str:
 
 
 def _from_docs(link: re.Match[str]) -> str:
-    """A link into ``docs`` without that folder; a link to a file that the site does not hold, to the licences."""
-    path = link[1]
-    return f"]({path.removeprefix('docs/')})" if path.startswith("docs/") else "](licences.md)"
+    """A link into ``docs`` without that folder; to what the site does not hold the words alone, or its licences."""
+    words, path = link[1], link[2]
+    if path.startswith("docs/"):
+        return f"[{words}]({path.removeprefix('docs/')})"
+    return f"[{words}](licences.md)" if path.startswith("CITATION") else words

@@ -29,13 +29,6 @@ def _labels(data: ImageNetValidation) -> list[tuple[str, int | None]]:
     return [(sample.name, sample.label) for sample in data]
 
 
-def test_classes() -> None:
-    classes = imagenet_classes()
-    assert list(classes) == sorted(classes)
-    assert list(classes.values()) == list(range(1000))
-    assert [classes[wnid] for wnid in WNIDS] == [0, 281, 999]
-
-
 @pytest.mark.parametrize("above", ["", "val", "validation"])
 def test_folders_of_classes(tmp_path: Path, above: str) -> None:
     for wnid, numbers in zip(WNIDS, ((7, 2), (5,), (9, 1)), strict=True):

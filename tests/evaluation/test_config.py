@@ -20,6 +20,7 @@ from tests.evaluation.making import config
         ({"explained": "label"}, "explained is predicted, true or both"),
         ({"crop": "centre"}, "crop is"),
         ({"amp": "fp8"}, "amp is"),
+        ({"device": "gpu"}, "device is cpu, cuda, cuda:1, mps"),
         ({"models": ()}, "at least one model"),
         ({"models": (ModelChoice("a"), ModelChoice("a"))}, "a is given twice"),
     ],

@@ -7,7 +7,7 @@ import timm
 
 from captum_astro.data.specs import DATA
 from captum_astro.evaluation.methods import methods_of
-from captum_astro.evaluation.metrics import METRICS, available, metrics_of
+from captum_astro.evaluation.metrics import METRICS
 from captum_astro.evaluation.presets import PRESETS, preset
 
 
@@ -31,11 +31,3 @@ def test_names() -> None:
     with pytest.raises(ValueError, match="--part is cifar10 or cifar100"):
         preset("vtranm-table1").chosen("imagenet")
     assert [part.name for part in preset("vtranm-table1").chosen("cifar100")] == ["cifar100"]
-
-
-def test_metrics_by_name() -> None:
-    assert metrics_of("all") == tuple(METRICS)
-    assert metrics_of(["ssim", "Segmentation"]) == ("pixel accuracy", "mIoU", "mAP", "SSIM")
-    with pytest.raises(ValueError, match="no metric 'iuo'"):
-        metrics_of("iuo")
-    assert available(["accuracy", "SaCo", "mIoU"], {"label"}) == (("accuracy", "SaCo"), {"mIoU": "mask"})

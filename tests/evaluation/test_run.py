@@ -188,3 +188,31 @@ def _remove(folder: Path) -> None:
     import shutil
 
     shutil.rmtree(folder)
+
+
+def test_the_first_failure_of_each_kind_is_told(tmp_path: Path, monkeypatch) -> None:
+    good = [module.samples("scenes", 6)[i] for i in range(6)]
+    dataset = Listed([*good[:3], ValueError("cut"), *good[4:]])
+    monkeypatch.setattr(module, "samples", lambda data, limit: dataset)
+    said: list[str] = []
+    run_bench(config("VTranM:output=bogus,Random", "accuracy,saco", crop="none"), tmp_path, say=said.append)
+    assert len(said) == 2
+    assert said[0].startswith("Failed: bench_vit_nano, VTranM:output=bogus, scene 0: ValueError: ")
+    assert said[1].startswith("Failed: bench_vit_nano, -, sample 3: ValueError: cut. More of the kind")
+
+
+def test_waiting_looks_at_missing_chunks_alone(tmp_path: Path, monkeypatch) -> None:
+    looked: list[int] = []
+    missing = module.BenchStore.missing
+    made = config("Random", "saco")
+
+    def counted(self, chunks):
+        looked.append(len(chunks))
+        if len(looked) == 4:  # while the first process waits
+            run_bench(made, tmp_path, shard=Shard(1, 2))
+        return missing(self, chunks)
+
+    monkeypatch.setattr(module.BenchStore, "missing", counted)
+    outcome = run_bench(made, tmp_path, shard=Shard(0, 2), patience=60)
+    assert outcome.missing == 0
+    assert looked[:4] == [2, 3, 1, 1]

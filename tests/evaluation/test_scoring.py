@@ -167,3 +167,38 @@ def test_one_map_serves_both_classes(model, monkeypatch) -> None:
             assert (row.value, row.curve) == (other.value, other.curve)
     assert rows[1, "AttentionRollout", "AOPC", "true"].value != rows[1, "AttentionRollout", "AOPC", "predicted"].value
     assert rows[1, "VTranM", "AOPC", "true"].curve != rows[1, "VTranM", "AOPC", "predicted"].curve
+
+
+def test_a_label_that_the_model_does_not_have(model) -> None:
+    good = [samples("scenes", 2)[i] for i in range(2)]
+    dataset = Listed([good[0]._replace(label=10), good[1]])
+    rows = _scored(model, dataset, range(2), "VTranM,Random", "accuracy,auc,energy inside").rows
+    assert {row.error for row in rows if row.sample == 0} == {
+        "ValueError: label 10 is none of the model's classes, 0 to 9"
+    }
+    assert {row.error for row in rows if row.sample == 1} == {None}
+    made = config("Random", "energy inside", crop="none")
+    rows = Scorer("nano", model, made, made.metrics, ("predicted",)).score(dataset, range(2)).rows
+    assert {row.error for row in rows} == {None}  # no label is needed
+
+
+@pytest.mark.parametrize("metrics", ["auc", "aopc", "saco"])
+def test_a_model_without_an_answer_for_a_perturbed_image(model, metrics: str) -> None:
+    """The first choice among NaN would be a class, and its curve a figure."""
+    dataset = samples("scenes", 1)
+    whole: list[torch.Tensor] = []
+
+    class Fragile(type(model)):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            whole.append(x[:1].detach().clone())
+            touched = (x != whole[0]).flatten(1).any(1)
+            return super().forward(x).masked_fill(touched[:, None], torch.nan)
+
+    kept, model.__class__ = model.__class__, Fragile
+    try:
+        rows = _scored(model, dataset, range(1), "RawAttention", metrics).rows
+    finally:
+        model.__class__ = kept
+    assert {(row.value, row.error) for row in rows} == {
+        (None, "ValueError: the model's output holds NaN or infinite values for perturbed images")
+    }

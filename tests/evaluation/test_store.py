@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captum_astro.evaluation import store as module
-from captum_astro.evaluation.rows import ORDER, SCHEMA, MapRow, Row, table
+from captum_astro.evaluation.rows import ORDER, SCHEMA, MapRow, Row
 from captum_astro.evaluation.run import run_bench
 from captum_astro.evaluation.store import BenchStore
 from tests.evaluation.making import config, contents
@@ -32,12 +32,6 @@ def test_merge_sorts_by_model_and_sample(tmp_path: Path) -> None:
     assert found.num_rows == 16
     assert found.equals(found.sort_by([(name, "ascending") for name in ORDER]))
     assert found["model"].to_pylist() == ["a"] * 8 + ["b"] * 8
-
-
-def test_values_that_are_none_or_not_finite() -> None:
-    found = table([_row(0)._replace(value=value) for value in (float("nan"), float("inf"), None, 1.0)])
-    assert found["value"].to_pylist() == [None, None, None, 1.0]
-    assert table([]).schema.equals(SCHEMA)
 
 
 @pytest.mark.parametrize("at", ["rows", "maps", "results"])
@@ -83,3 +77,31 @@ def test_a_damaged_record(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
         run_bench(config("Random", "saco"), tmp_path)
+
+
+def test_rows_of_nobody_knows_what(tmp_path: Path) -> None:
+    made = config("Random", "saco")
+    run_bench(made, tmp_path)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ValueError, match=r"holds rows without run\.json"):
+        run_bench(made, tmp_path)
+
+
+def test_a_process_that_was_taken_for_dead_does_no_harm(tmp_path: Path, monkeypatch) -> None:
+    """Its successor writes the same chunk while it is still at it."""
+    store = BenchStore(tmp_path)
+    store.begin({})
+    write = pq.write_table
+
+    def interrupted(found: pa.Table, part: Path, **keywords) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(module.os, "getpid", lambda: 0)
+            patched.setattr(module.pq, "write_table", write)
+            store.add((0, 0), [_row(0)], [])
+        assert store.has((0, 0))
+        write(found, part, **keywords)
+
+    monkeypatch.setattr(module.pq, "write_table", interrupted)
+    store.add((0, 0), [_row(0)], [])
+    assert [file.name for file in (tmp_path / "chunks").iterdir()] == ["rows-00-000000.parquet"]
+    assert store.has((0, 0))

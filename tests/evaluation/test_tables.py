@@ -64,44 +64,6 @@ def test_failed_and_undefined_samples_are_counted_apart() -> None:
     assert nothing[["mean", "low", "high"]].isna().all()
 
 
-def test_chance_levels() -> None:
-    rows = synthetic.rows(10, failing=("LRP", 3))
-    table = summary(rows, bootstrap=10).set_index(["metric", "explained", "method"])
-    share = rows[rows["metric"] == "object share"].set_index("sample")["value"]
-    chance = table["chance"]
-    assert chance["energy inside", "true", "VTranM"] == pytest.approx(share.mean(), abs=1e-12)
-    assert chance["energy inside", "true", "LRP"] == pytest.approx(share.drop(3).mean(), abs=1e-12)
-    assert chance["pointing game", "predicted", "VTranM"] == pytest.approx(share.mean(), abs=1e-12)
-    own = rows[(rows["metric"] == "mIoU") & (rows["method"] == "VTranM") & (rows["explained"] == "true")]
-    labelled = own.set_index("sample")["curve"].map(lambda counts: counts[1])
-    s = sum(labelled[i] * share[i] for i in share.index) / labelled.sum()
-    # of a coin's mask, half of the object and half of the rest are marked
-    iou = (0.5 * s / (s + 0.5 * (1 - s)) + 0.5 * (1 - s) / (1 - s + 0.5 * s)) / 2
-    assert chance["mIoU", "true", "VTranM"] == pytest.approx(iou, abs=1e-12)
-    table, chance = table.sort_index(), chance.sort_index()
-    random = table.loc[("positive AUC", "true", "Random"), "mean"]
-    assert (chance["positive AUC", "true"] == random).all()
-    assert chance["SaCo", "predicted", "LRP"] == 0
-    assert np.isnan(chance["SSIM", "true", "LRP"])
-    without = summary(rows[~rows["method"].isin(["Random"])], bootstrap=10).set_index("metric")["chance"]
-    assert without["AOPC"].isna().all()
-
-
-def test_a_coins_iou_is_what_chance_says() -> None:
-    rng = np.random.default_rng(0)
-    mask, coin = rng.random(400_000) < 0.2, rng.random(400_000) < 0.5
-    both = [(mask & coin).sum() / (mask | coin).sum(), (~mask & ~coin).sum() / (~mask | ~coin).sum()]
-    counts = [np.r_[(mask == coin).sum(), mask.size, (~mask & ~coin).sum(), (mask & coin).sum(), (~mask | ~coin).sum(),
-                    (mask | coin).sum()]]  # fmt: skip
-    rows = pd.concat([
-        _rows({"coin": [0.3]}, "mIoU").assign(curve=counts),
-        _rows({"-": [mask.mean()]}, "object share").assign(explained="-"),
-    ])  # fmt: skip
-    row = summary(rows, bootstrap=5).set_index("metric").loc["mIoU"]
-    assert row["mean"] == pytest.approx(np.mean(both), abs=1e-12)
-    assert row["chance"] == pytest.approx(row["mean"], abs=2e-3)
-
-
 def test_comparisons() -> None:
     rng = np.random.default_rng(4)
     base = rng.normal(size=30)
@@ -191,13 +153,3 @@ def test_order_and_the_same_seed() -> None:
         table.sort_values(key, ignore_index=True), shuffled.sort_values(key, ignore_index=True)
     )
     assert not summary(rows, bootstrap=20, seed=1).equals(table)
-
-
-def test_bad_rows_are_named() -> None:
-    rows = _rows({"LRP": [1.0, 2.0]})
-    with pytest.raises(ValueError, match="no column value"):
-        summary(rows.drop(columns="value"))
-    with pytest.raises(ValueError, match="vit / LRP / SaCo / predicted / 1 comes more than once"):
-        summary(pd.concat([rows, rows.iloc[[1]]]))
-    with pytest.raises(ValueError, match="mIoU is pooled"):
-        summary(_rows({"LRP": [0.5]}, "mIoU"))
