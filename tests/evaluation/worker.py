@@ -3,4 +3,5 @@
 from captum_astro.cli import main
 from tests.evaluation import making  # noqa: F401
 
-main()
+if __name__ == "__main__":
+    main()
