@@ -10,7 +10,30 @@ import torch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
+
+OPACITY = 0.55  # of a map over its image
+OUTLIERS = 1  # per cent of the pixels, the strongest, that are drawn as strong as the next
+
+
+def colours(signed: bool) -> Colormap:
+    """The colours of a map: red over white to green about zero, as Captum's, or turbo from zero on.
+
+    Args:
+        signed: Whether the map has negative values.
+
+    Example:
+        >>> from matplotlib.colors import to_hex
+        >>> to_hex(colours(signed=True)(1.0))  # what speaks for the class is green
+        '#008000'
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
+
+    if signed:
+        return LinearSegmentedColormap.from_list("RdWhGn", ["red", "white", "green"])
+    return colormaps["turbo"]
 
 
 def pixel_map(attributions: torch.Tensor) -> torch.Tensor:
@@ -73,9 +96,9 @@ def overlay(attribution: torch.Tensor, image: torch.Tensor, ax: Axes | None = No
             method="blended_heat_map",
             sign="all" if signed else "positive",
             plt_fig_axis=(ax.get_figure(), ax),
-            cmap=None if signed else "turbo",
-            outlier_perc=1,
-            alpha_overlay=0.55,
+            cmap=colours(signed),
+            outlier_perc=OUTLIERS,
+            alpha_overlay=OPACITY,
             title=title,
             use_pyplot=False,
         )

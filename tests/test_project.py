@@ -28,6 +28,6 @@ def test_ci_installs_the_lowest_versions() -> None:
 def test_every_dependency_has_its_licence_listed() -> None:
     page = (ROOT / "docs" / "licences.md").read_text()
     named = set(re.findall(r"[\w-]+", page))
-    wanted = {name for name, _ in _requirements("dependencies|test|clickme|segmentation|peers|lint|docs")}
-    assert {"torch", "lxt", "mkdocs-material", "h5py"} <= wanted
+    wanted = {name for name, _ in _requirements("dependencies|test|clickme|segmentation|peers|lint|docs|notebooks")}
+    assert {"torch", "lxt", "mkdocs-material", "h5py", "nbclient"} <= wanted
     assert wanted <= named, wanted - named

@@ -16,7 +16,7 @@ from captum_astro.astro.settings import Setting
 from captum_astro.astro.vita import ViTA
 from captum_astro.capture.identity import check_eval
 from captum_astro.data.human import HumanSample
-from captum_astro.models.loading import ModelInput
+from captum_astro.data.transforms import ModelTransform
 
 METHODS = ("TokenGradCAM", "TokenGradCAMPlusPlus", "VTranM", "AttentionRollout", "IntegratedGradients")
 
@@ -59,17 +59,17 @@ def evaluate(
     known = _methods()
     check_names("method", methods, known)
     check_names("metric", metrics, METRICS)
-    pixels = ModelInput(model)
-    size = pixels.size if size is None else size
+    transform = ModelTransform(model, "none")
+    size = transform.size if size is None else size
     run = {"methods": list(methods), "metrics": list(metrics), "batch_size": batch_size, "size": size}
     check_eval(model)
-    store = Store(out, model, [setting], {**run, "explained": explained, **pixels.described})
+    store = Store(out, model, [setting], {**run, "explained": explained, **transform.described})
     like = next(model.parameters())
     variants: list[tuple[int, nn.Module]] = [(PLAIN, model), (0, ViTA(model, **setting.keywords))]
     number = count = 0
     for batch in batched(samples, batch_size):
         if not store.has(number, [digest(sample) for sample in batch]):
-            x = torch.stack([pixels(sample.image) for sample in batch]).to(like)
+            x = transform.normalise(torch.stack([transform(sample.image)[0] for sample in batch])).to(like)
             human = prepared(batch, size)
             with torch.no_grad():
                 outputs = torch.cat([variant(x) for _, variant in variants])

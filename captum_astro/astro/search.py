@@ -23,10 +23,10 @@ from captum_astro.attr._target import output_seed
 from captum_astro.capture.identity import check_eval
 from captum_astro.capture.walk import Seed
 from captum_astro.data.human import HumanSample
+from captum_astro.data.transforms import ModelTransform
 from captum_astro.functional.astrocyte import Modulation
 from captum_astro.functional.grad_cam import grad_cam, grad_cam_plus_plus
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.models.loading import ModelInput
 
 Key = tuple[str | None, Token]  # the layer, and the token that is watched
 CAMS = {"TokenGradCAM": grad_cam, "TokenGradCAMPlusPlus": grad_cam_plus_plus}
@@ -104,11 +104,11 @@ class _Scorer:
         rows: int,
     ) -> None:
         self._model, self._methods, self._metrics, self._rows = model, methods, metrics, rows
-        self._input = ModelInput(model)
+        self._transform = ModelTransform(model, "none")
         self._layout, self._tap = find_tap(model, cam_layer)
         self.cam_layer = next(name for name, module in model.named_modules() if module is self._tap.module)
-        self.input = self._input.described
-        self.size = self._input.size if size is None else size
+        self.input = self._transform.described
+        self.size = self._transform.size if size is None else size
         # settings of one layer, token and form of rescaling run together
         self._groups: dict[tuple[Key, str], list[tuple[int, Setting]]] = {}
         for number, setting in enumerate(settings):
@@ -119,7 +119,8 @@ class _Scorer:
     def score(self, batch: list[HumanSample], first: int) -> pd.DataFrame:
         """One row for each sample, setting, method and metric."""
         like = next(self._model.parameters())
-        images = torch.stack([self._input(sample.image) for sample in batch]).to(like)
+        pixels = torch.stack([self._transform(sample.image)[0] for sample in batch])
+        images = self._transform.normalise(pixels).to(like)
         human = prepared(batch, self.size)
         suffixes = {key: self._suffix(key, images) for key, _ in self._groups}
         with _kept(suffixes) as kept:

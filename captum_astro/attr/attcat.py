@@ -54,7 +54,8 @@ class ATTCAT(TokenAttribution):
             inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor.
             target: The class to explain, in any form that Captum takes.
             output: ``y``, the target's ``"logit"``, as published, or its softmax ``"probability"``.
-            readout_row: Take the attention that the classified token pays, instead of the mean over all queries.
+            readout_row: Take the attention that the classified token pays, instead of the mean over all queries. A
+                model with a pooling head classifies none of its blocks' rows: there it is the mean all the same.
             start_layer: The first block that counts.
             additional_forward_args: Passed to the model after the images.
             internal_batch_size: Explain so many images at a time.

@@ -142,6 +142,13 @@ class VTranM(TokenAttribution):
         Returns:
             ``(B, n, n)``, with the prefix tokens. `attribute` reads the rows that the model classifies.
 
+        Raises:
+            AssertionError: If the target is of no form that Captum takes, or is needed and not given.
+            IndexError: If the target is out of range.
+            ValueError: If an argument is not one of its values, or the images are empty, not finite or of a wrong
+                shape.
+            UnsupportedModelError: If what was captured does not rebuild what the model computed.
+
         Example:
             >>> import timm, torch
             >>> model = timm.create_model("vit_tiny_patch16_224").eval()

@@ -26,12 +26,14 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
     Args:
         model: The module that is about to be run.
+
+    Raises:
+        UnsupportedModelError: If its parameters are inference tensors, which autograd cannot use.
     """
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise UnsupportedModelError(
             f"{type(model).__name__} was made or loaded under torch.inference_mode(): autograd cannot use its "
-            f"parameters. "
-            f"Load it outside."
+            f"parameters. Load it outside."
         )
     with _LOCKS_GUARD:
         lock = _LOCKS.setdefault(model, threading.RLock())

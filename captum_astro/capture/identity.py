@@ -156,8 +156,7 @@ class SpotCheck:
             if not error <= tolerance:
                 return (
                     f"{name} is something other than the layout says (relative error {float(error):.1e}). The layout "
-                    f"of "
-                    f"{model} does not hold for this model; captum_astro.check compares every layer."
+                    f"of {model} does not hold for this model; captum_astro.check compares every layer."
                 )
         if self._read is not None and self._reached is not None:
             unread = (self._reached & ~self._read).any(0).nonzero().flatten().tolist()

@@ -13,6 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from captum_astro.capture.operations import DROPOUT, MATMUL, SOFTMAX
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, compose, inverse_deviation, spots
 from captum_astro.functional.astromorphic import astromorphic_attention
 from captum_astro.functional.astromorphic_effective import effective_attention
@@ -20,10 +21,6 @@ from captum_astro.functional.attention import Attention, AttentionMap, FusedCall
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Measured, Modulated, Norm, Tap
-
-_SOFTMAX = (torch.softmax, F.softmax, torch.Tensor.softmax)
-_DROPOUT = (F.dropout, torch.dropout)
-_MATMUL = (torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.__matmul__)
 
 
 class _Seen:
@@ -92,9 +89,9 @@ class Recorder(TorchFunctionMode):
                 self._seen_attention(call.map, call.value, result)
             elif func is astromorphic_attention:
                 self._astromorphic(result, *args, **kwargs)
-            elif func in _SOFTMAX or (func in _DROPOUT and args[0] is self._mixed):
+            elif func in SOFTMAX or (func in DROPOUT and args[0] is self._mixed):
                 self._mixed = result
-            elif func in _MATMUL and args[0] is self._mixed and self._mixed is not None:
+            elif func in MATMUL and args[0] is self._mixed and self._mixed is not None:
                 self._seen_attention(Given(self._mixed.detach()), args[1], result)
                 self._mixed = None
         return result

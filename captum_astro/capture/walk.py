@@ -248,8 +248,7 @@ class _Walk:
             if isinstance(record, AttentionRecord) and record.gradient is None:
                 raise UnsupportedModelError(
                     f"No gradient arrives at {record.branch.name}: the output does not use it. Choose the blocks "
-                    f"that it "
-                    f"uses by layers= or start_layer=, or explain the whole model."
+                    f"that it uses by layers= or start_layer=, or explain the whole model."
                 )
 
     def _begin(self) -> None:

@@ -66,7 +66,8 @@ def cifar10(
 ) -> None:
     """CIFAR-10, from torchvision's folder or parquet files.
 
-    By default a small model; the paper's is --dim 256 --depth 8 --heads 8 --mlp-ratio 4 --patch 2 --stem 64.
+    By default a small model; the paper's is --dim 256 --depth 8 --heads 8 --mlp-ratio 4 --patch 2 --stem 64,
+    but for the ratio, which the paper does not give and is ours.
     The last 5,000 training images are for validation.
     """
     _train("cifar10", locals())

@@ -27,7 +27,6 @@ _BATCHES = {
     (100, "train"): ("train",),
     (100, "test"): ("test",),
 }
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,23 @@ class Scenes(Dataset[Scene]):
 
 
 def batch(scenes: Dataset[Scene], indices: range) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Stack some scenes: images ``(B, 3, 64, 64)``, labels ``(B,)`` and masks ``(B, 64, 64)``."""
+    """Stack some scenes.
+
+    Args:
+        scenes: The scenes.
+        indices: Which of them.
+
+    Returns:
+        Images ``(B, 3, 64, 64)`` float in [0, 1], labels long ``(B,)`` and masks bool ``(B, 64, 64)``.
+
+    Raises:
+        IndexError: If there is no scene of a number.
+
+    Example:
+        >>> images, labels, masks = batch(Scenes("test", size=5), range(1, 3))
+        >>> images.shape, labels.shape, masks.shape
+        (torch.Size([2, 3, 64, 64]), torch.Size([2]), torch.Size([2, 64, 64]))
+    """
     chosen = [scenes[i] for i in indices]
     return (
         torch.stack([s.image for s in chosen]),

@@ -73,6 +73,12 @@ def load_cases(
         numbers: Which of them.
         transform: Of the model.
         human: Whether the maps of where people looked are wanted.
+
+    Returns:
+        The samples, and those that cannot be read or brought to size, each with its error.
+
+    Raises:
+        Exception: An error for which `is_of_the_machine`; any other one is a `Failed`.
     """
     cases, failed = [], []
     for number in numbers:

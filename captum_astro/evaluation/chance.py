@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from captum_astro.evaluation.groups import Group
 from captum_astro.evaluation.methods import RANDOM
 
-_CONSTANT = {"pixel accuracy": 0.5, "mAP": 0.5, "SaCo": 0.0, "Spearman": 0.0, "Dice": 0.1, "IoU": 0.1 / 1.9}
 _LABELLED = 1  # the place of the labelled pixels in the counts
 
 
 def chance(group: Group, everything: Sequence[Group]) -> NDArray[np.float64]:
     """The chance level of each method of a group, over the samples that the method has a value for.
 
-    Of metrics by mask it follows from the object's share of each image; of metrics by perturbation it is what the
-    method ``Random`` reached, if that was run. Of a coin's mask with the object's share s, the IoU of the object is
-    ``s / (1 + s)`` and of the background ``(1 - s) / (2 - s)``.
+    It is the metric's own constant, `MetricInfo.chance`, where there is one. Of other metrics by mask it follows from
+    the object's share of each image; of metrics by perturbation it is what the method ``Random`` reached, if that was
+    run. Of a coin's mask with the object's share s, the IoU of the object is ``s / (1 + s)`` and of the background
+    ``(1 - s) / (2 - s)``.
 
     Args:
         group: Whose levels.
@@ -37,8 +37,8 @@ def chance(group: Group, everything: Sequence[Group]) -> NDArray[np.float64]:
     """
     unknown = np.full(len(group.methods), np.nan)
     name = group.info.name
-    if name in _CONSTANT:
-        return np.full(len(group.methods), _CONSTANT[name])
+    if group.info.chance is not None:
+        return np.full(len(group.methods), group.info.chance)
     if group.info.chance_metric is not None:
         share = _shares(group, everything, group.info.chance_metric)
         return _mean(share[:, None], group.valid & ~np.isnan(share)[:, None])

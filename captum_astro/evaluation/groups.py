@@ -97,7 +97,7 @@ def groups(rows: pd.DataFrame) -> list[Group]:
 
 
 def _info(metric: str) -> MetricInfo:
-    return METRICS.get(metric) or MetricInfo(metric, 1, "model", None, "-")
+    return METRICS.get(metric) or MetricInfo(metric, 1, "model", None)
 
 
 def _group(model: str, info: MetricInfo, explained: str, own: pd.DataFrame) -> Group:

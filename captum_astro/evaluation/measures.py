@@ -13,7 +13,17 @@ from captum_astro.metrics.perturber import Perturber
 from captum_astro.metrics.saco import saco
 
 NO_ANSWER = "the model's output holds NaN or infinite values"
-_HUMAN: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+Compared = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+COUNTED: dict[str, Callable[[segmentation.SegmentationCounts], torch.Tensor]] = {
+    "pixel accuracy": segmentation.SegmentationCounts.pixel_accuracy,
+    "mIoU": segmentation.SegmentationCounts.mean_iou,
+}
+MASKED: dict[str, Compared] = {
+    "mAP": segmentation.average_precision,
+    "pointing game": localisation.pointing_game,
+    "energy inside": localisation.energy_inside,
+}
+HUMAN: dict[str, Compared] = {
     "Spearman": alignment.spearman,
     "Dice": alignment.dice,
     "IoU": alignment.iou,
@@ -148,25 +158,17 @@ def _masked(jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, metrics: Sequ
         return
     masks = torch.stack([mask for i in mine if (mask := batch.masks[jobs[i].image]) is not None])
     found = maps[mine]
-    columns: dict[str, tuple[list[float], list[list[float]] | None]] = {}
-    if {"pixel accuracy", "mIoU"} & set(metrics):
+    columns: dict[str, tuple[torch.Tensor, Sequence[list[float] | None]]] = {}
+    if COUNTED.keys() & set(metrics):
         counted = segmentation.counts(found, masks)
-        parts = torch.cat(
-            [counted.correct[:, None], counted.labelled[:, None], counted.intersection, counted.union], 1
-        ).tolist()
-        columns["pixel accuracy"] = (counted.correct / counted.labelled).tolist(), parts
-        columns["mIoU"] = (counted.intersection / counted.union).mean(1).tolist(), parts
-    if "mAP" in metrics:
-        columns["mAP"] = segmentation.average_precision(found, masks).tolist(), None
-    if "pointing game" in metrics:
-        columns["pointing game"] = localisation.pointing_game(found, masks).tolist(), None
-    if "energy inside" in metrics:
-        columns["energy inside"] = localisation.energy_inside(found, masks).tolist(), None
-    for metric, (values, curves) in columns.items():
+        parts = counted.table().tolist()
+        columns = {metric: (score(counted), parts) for metric, score in COUNTED.items() if metric in metrics}
+    for metric, function in MASKED.items():
         if metric in metrics:
-            for k, i in enumerate(mine):
-                curve = None if curves is None else curves[k]
-                yield from (Figure(i, metric, role, values[k], curve) for role in jobs[i].classes)
+            columns[metric] = function(found, masks), [None] * len(mine)
+    for metric, (values, curves) in columns.items():
+        for i, value, curve in zip(mine, values.tolist(), curves, strict=True):
+            yield from (Figure(i, metric, role, value, curve) for role in jobs[i].classes)
 
 
 def _human(jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, metrics: Sequence[str]) -> Iterator[Figure]:
@@ -175,7 +177,7 @@ def _human(jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, metrics: Seque
         return
     human = torch.stack([one for i in mine if (one := batch.humans[jobs[i].image]) is not None])
     found = maps[mine]
-    for metric, function in _HUMAN.items():
+    for metric, function in HUMAN.items():
         if metric in metrics:
             values = function(found, human)
             values = torch.where(values.isnan() & _constant(found) & ~_constant(human), 0.0, values)

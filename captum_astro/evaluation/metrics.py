@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from captum_astro.metrics.segmentation import SegmentationCounts
 
 Needs = Literal["label", "mask", "human"]
 Kind = Literal["model", "perturbation", "segmentation", "localisation", "saco", "human"]
@@ -23,7 +26,8 @@ class MetricInfo:
         direction: 1 where higher is better, -1 where lower is.
         kind: What is computed together.
         needs: What the data must have, besides images.
-        chance: What a map without information gives, in words.
+        chance: What a map without information gives, where it is one number for all data; `chance.chance` has the
+            levels that follow from the data or from another method.
         percent: The papers print it as a percentage.
         pooled: A value for a set of samples from their counts ``(..., n, 6)``, as their curve holds them; None where
             the value of a set is the mean of its samples'.
@@ -36,7 +40,7 @@ class MetricInfo:
     direction: Literal[1, -1]
     kind: Kind
     needs: Needs | None
-    chance: str
+    chance: float | None = None
     percent: bool = False
     pooled: Pooled | None = None
     chance_metric: str | None = None
@@ -48,14 +52,14 @@ def pooled_accuracy(counts: NDArray[Any]) -> NDArray[np.float64]:
     """Pixel accuracy of a set, ``(..., n, 6)`` to ``(...)``: correct pixels over labelled pixels.
 
     Args:
-        counts: Of each sample: correct, labelled, intersection of background and of object, their unions.
+        counts: Of each sample, as `SegmentationCounts.table`: correct, labelled, intersection of background and of
+            object, their unions.
 
     Example:
         >>> float(pooled_accuracy(np.array([[3, 4, 2, 1, 3, 2], [1, 4, 1, 0, 3, 2]])))
         0.5
     """
-    total = np.asarray(counts, np.float64).sum(-2)
-    return _over(total[..., 0], total[..., 1])
+    return _of_all(counts).pixel_accuracy().numpy()
 
 
 def pooled_iou(counts: NDArray[Any]) -> NDArray[np.float64]:
@@ -68,42 +72,34 @@ def pooled_iou(counts: NDArray[Any]) -> NDArray[np.float64]:
         >>> float(pooled_iou(np.array([[3, 4, 2, 1, 3, 2], [1, 4, 1, 0, 3, 2]])))
         0.375
     """
-    total = np.asarray(counts, np.float64).sum(-2)
-    return np.asarray(_over(total[..., 2:4], total[..., 4:6]).mean(-1))
+    return _of_all(counts).mean_iou().numpy()
 
 
-def _over(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
+def _of_all(counts: NDArray[Any]) -> SegmentationCounts:
+    return SegmentationCounts.from_table(torch.as_tensor(np.asarray(counts, np.float64).sum(-2)))
 
 
-_ORDER = "any order of the pixels, so a random one: compare with the method Random"
-_ALL = (
-    MetricInfo("accuracy", 1, "model", "label", "1 / classes", percent=True, of_model=True),
-    MetricInfo("positive AUC", -1, "perturbation", "label", _ORDER, percent=True),
-    MetricInfo("negative AUC", 1, "perturbation", "label", _ORDER, percent=True),
-    MetricInfo("AOPC", 1, "perturbation", None, _ORDER),
-    MetricInfo("LOdds", -1, "perturbation", None, _ORDER),
-    MetricInfo("pixel accuracy", 1, "segmentation", "mask", "0.5 for a coin", percent=True, pooled=pooled_accuracy),
-    MetricInfo(
-        "mIoU",
-        1,
-        "segmentation",
-        "mask",
-        "1/2 (s / (1 + s) + (1 - s) / (2 - s)) for a coin, with s the share of the object",
-        percent=True,
-        pooled=pooled_iou,
-    ),
-    MetricInfo("mAP", 1, "segmentation", "mask", "0.5: the mean of the two classes' shares", percent=True),
-    MetricInfo("pointing game", 1, "localisation", "mask", "object share", percent=True, chance_metric="object share"),
-    MetricInfo("energy inside", 1, "localisation", "mask", "object share", percent=True, chance_metric="object share"),
-    MetricInfo("object share", 1, "localisation", "mask", "-", percent=True, of_model=True),
-    MetricInfo("SaCo", 1, "saco", None, "0", predicted_only=True),
-    MetricInfo("Spearman", 1, "human", "human", "0"),
-    MetricInfo("Dice", 1, "human", "human", "0.1: the share of the pixels that are taken"),
-    MetricInfo("IoU", 1, "human", "human", "0.053: 0.1 / 1.9"),
-    MetricInfo("SSIM", 1, "human", "human", "about 0"),
-)
-METRICS: dict[str, MetricInfo] = {metric.name: metric for metric in _ALL}
+METRICS: dict[str, MetricInfo] = {
+    metric.name: metric
+    for metric in (
+        MetricInfo("accuracy", 1, "model", "label", percent=True, of_model=True),
+        MetricInfo("positive AUC", -1, "perturbation", "label", percent=True),
+        MetricInfo("negative AUC", 1, "perturbation", "label", percent=True),
+        MetricInfo("AOPC", 1, "perturbation", None),
+        MetricInfo("LOdds", -1, "perturbation", None),
+        MetricInfo("pixel accuracy", 1, "segmentation", "mask", chance=0.5, percent=True, pooled=pooled_accuracy),
+        MetricInfo("mIoU", 1, "segmentation", "mask", percent=True, pooled=pooled_iou),
+        MetricInfo("mAP", 1, "segmentation", "mask", chance=0.5, percent=True),
+        MetricInfo("pointing game", 1, "localisation", "mask", percent=True, chance_metric="object share"),
+        MetricInfo("energy inside", 1, "localisation", "mask", percent=True, chance_metric="object share"),
+        MetricInfo("object share", 1, "localisation", "mask", percent=True, of_model=True),
+        MetricInfo("SaCo", 1, "saco", None, chance=0.0, predicted_only=True),
+        MetricInfo("Spearman", 1, "human", "human", chance=0.0),
+        MetricInfo("Dice", 1, "human", "human", chance=0.1),  # a tenth of the pixels is taken
+        MetricInfo("IoU", 1, "human", "human", chance=0.1 / 1.9),
+        MetricInfo("SSIM", 1, "human", "human"),
+    )
+}
 
 
 def metrics_of(words: str | Sequence[str]) -> tuple[str, ...]:
@@ -122,7 +118,7 @@ def metrics_of(words: str | Sequence[str]) -> tuple[str, ...]:
     """
     given = words.split(",") if isinstance(words, str) else list(words)
     groups: dict[str, list[str]] = {"all": list(METRICS), "auc": ["positive AUC", "negative AUC"]}
-    for metric in _ALL:
+    for metric in METRICS.values():
         groups.setdefault(metric.kind, []).append(metric.name)
         groups[metric.name.lower()] = [metric.name]
     chosen: set[str] = set()

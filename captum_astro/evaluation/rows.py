@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import pandas as pd
 import pyarrow as pa
 
 SCHEMA = pa.schema(
@@ -101,11 +100,6 @@ def table(rows: Iterable[Row]) -> pa.Table:
 def map_table(rows: Iterable[MapRow]) -> pa.Table:
     """Kept maps as a table."""
     return _columns(rows, MAPS)
-
-
-def frame(found: pa.Table) -> pd.DataFrame:
-    """A table for pandas; what is null is NaN or None."""
-    return found.to_pandas()
 
 
 def _clean(row: Row) -> Row:

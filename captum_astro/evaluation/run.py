@@ -79,6 +79,8 @@ def run_bench(
     store = BenchStore(folder)
     _begin(store, _described(config, found, models), shard, patience)
     if store.results.exists():
+        if shard.first:
+            store.tidy()
         say("The benchmark is finished.")
         return Outcome(found.count, 0, 0)
     size = config.chunk_size
@@ -199,4 +201,5 @@ def _merged(
         say(f"{left} chunks are missing: their processes are gone. The same command goes on from here.")
     else:
         store.merge(config.labels, len(chunks) // len(config.models))
+        store.tidy()
     return left

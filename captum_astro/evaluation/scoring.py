@@ -131,6 +131,7 @@ class Scorer:
             for metric, role in self._expected(case.label, self._of_map):
                 if (method, i, metric, role) not in done:
                     why = failures.get((method, i, role)) or wrong.get((method, i)) or _lacking(metric, case)
+                    why = why or f"NotImplementedError: captum_astro/evaluation/measures.py does not compute {metric}"
                     rows.append(Row(case.number, case.name, self._label, method, metric, role, error=why))
         return Scored(rows, self._kept(cases, jobs))
 

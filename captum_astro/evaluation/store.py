@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,21 +102,20 @@ class BenchStore:
                         writer.write_table(pq.read_table(self._rows((model, chunk)), schema=SCHEMA))
 
         _write(self.results, write)
-        for file in self._leftovers():
-            with contextlib.suppress(OSError):
-                file.unlink()
+
+    def tidy(self) -> None:
+        """Remove what killed processes had begun to write; for when nobody writes any more."""
+        pattern = part_of(Path("*")).name
+        for folder in (self.folder, self.folder / "chunks", self.folder / "maps"):
+            for file in folder.glob(pattern):
+                with contextlib.suppress(OSError):
+                    file.unlink()
 
     def _rows(self, chunk: Chunk) -> Path:
         return self.folder / "chunks" / f"rows-{chunk[0]:02d}-{chunk[1]:06d}.parquet"
 
     def _maps(self, chunk: Chunk) -> Path:
         return self.folder / "maps" / f"maps-{chunk[0]:02d}-{chunk[1]:06d}.parquet"
-
-    def _leftovers(self) -> Iterator[Path]:
-        """What a killed process had begun to write."""
-        pattern = part_of(Path("*")).name
-        for name in ("chunks", "maps"):
-            yield from (self.folder / name).glob(pattern)
 
 
 def _write(file: Path, write: Callable[[Path], object]) -> None:

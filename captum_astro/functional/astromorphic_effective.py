@@ -19,8 +19,7 @@ are three exact readings:
 - the contribution of each token to each output, ``A_ij^(d) v_jd``: `EffectiveAttention.contributions`.
 
 ``const_i = sum_u phi(q_i)_u / (2 C_i)``, over s with sigma outside: the same for all tokens and channels, the output
-of a memory into which nothing was written. The mean of the maps over the channels, `EffectiveAttention.mean_rows`, is
-one map a head, for methods that look at attention alone; it does not rebuild the output.
+of a memory into which nothing was written.
 
 As every ``A^(d)`` is positive, ``(dp/dA^(d) * A^(d))+`` is ``A^(d)`` times a sum of two products of a function of i and
 one of j: gradient-weighted methods can be had through `EffectiveAttention.pull` in time linear in n.
@@ -147,12 +146,6 @@ class EffectiveAttention:
             return self._seen(self.read[:, :, start:stop] @ self.keys.transpose(-2, -1), start)
         reads = self._reads(start, stop).movedim(-1, 2)
         return self._seen(reads @ self.keys.transpose(-2, -1)[:, :, None], start).flatten(1, 2)
-
-    def mean_rows(self, start: int, stop: int) -> torch.Tensor:
-        """The mean of `rows` over the value channels of a head: ``(B, H, stop - start, n)``."""
-        if not self.per_channel:
-            return self.rows(start, stop)
-        return self._seen(self._reads(start, stop).mean(-1) @ self.keys.transpose(-2, -1), start)
 
     def contributions(self, start: int, stop: int) -> torch.Tensor:
         """What each token adds to the output of some queries: ``(B, H, stop - start, n, d_v)``."""

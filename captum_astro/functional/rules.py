@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_astro.functional.attention import widen
+from captum_astro.functional.attention import CHUNK_ELEMENTS, widen
 
 _TINY = 1e-12
 Product_ = Callable[[Tensor, Tensor], Tensor]
@@ -209,7 +209,7 @@ class FusedAttention(torch.autograd.Function):
         share = divided(relevance[0], output) / 2
         key, value = key.contiguous(), value.contiguous()
         out_q, out_k, out_v = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        step = max(1, (1 << 21) // max(1, query.shape[0] * query.shape[1] * key.shape[2]))
+        step = max(1, CHUNK_ELEMENTS // max(1, query.shape[0] * query.shape[1] * key.shape[2]))
         for start in range(0, query.shape[2], step):
             part = slice(start, min(start + step, query.shape[2]))
             probabilities = ctx.rows(part.start, part.stop)

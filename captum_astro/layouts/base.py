@@ -106,8 +106,6 @@ def layout_for(model: nn.Module) -> Layout:
         >>> layout_for(timm.create_model("vit_tiny_patch16_224")).grid(224, 224)
         (14, 14)
     """
-    if isinstance(model, torch.jit.ScriptModule):
-        raise UnsupportedModelError("A ScriptModule hides its layers. Pass the Python model that it was made from.")
     model = unwrapped(model)
     found: list[tuple[str, nn.Module, Callable[..., Layout]]] = []
     for name, module in model.named_modules():

@@ -164,8 +164,7 @@ def attention_branch(
     if not isinstance(getattr(attention.proj, "weight", None), torch.Tensor):
         raise UnsupportedModelError(
             f"{name}.proj is a {type(attention.proj).__name__} without a weight to read, as in a quantised model. "
-            f"Explain "
-            f"the model before it was quantised."
+            f"Explain the model before it was quantised."
         )
     if getattr(attention, "gate", None) is not None:
         raise UnsupportedModelError(

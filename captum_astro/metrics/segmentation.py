@@ -22,6 +22,8 @@ from captum_astro.metrics._masks import MapsAndMasks, finite_maps, maps_and_mask
 class SegmentationCounts(NamedTuple):
     """Counts of pixels of each image, float64, from which both the image's score and the set's follow.
 
+    Those of a set are the sums over its images; the scores take any leading dimensions, ``(...)`` for ``(B,)``.
+
     Attributes:
         correct: ``(B,)``, pixels whose class is right.
         labelled: ``(B,)``, pixels whose class is known.
@@ -33,6 +35,29 @@ class SegmentationCounts(NamedTuple):
     labelled: torch.Tensor
     intersection: torch.Tensor
     union: torch.Tensor
+
+    def pixel_accuracy(self) -> torch.Tensor:
+        """Correct over labelled pixels, ``(...)``; NaN where no pixel is known."""
+        return self.correct / self.labelled
+
+    def mean_iou(self) -> torch.Tensor:
+        """The mean of the two classes' intersection over union, ``(...)``; NaN where a class is nowhere."""
+        return (self.intersection / self.union).mean(-1)
+
+    def table(self) -> torch.Tensor:
+        """``(..., 6)``: correct, labelled, intersection of background and of object, their unions."""
+        return torch.cat([self.correct[..., None], self.labelled[..., None], self.intersection, self.union], -1)
+
+    @classmethod
+    def from_table(cls, table: torch.Tensor) -> SegmentationCounts:
+        """The counts from their `table`, ``(..., 6)``.
+
+        Example:
+            >>> found = counts(torch.rand(2, 4, 4), torch.ones(2, 4, 4))
+            >>> torch.equal(SegmentationCounts.from_table(found.table()).union, found.union)
+            True
+        """
+        return cls(table[..., 0], table[..., 1], table[..., 2:4], table[..., 4:6])
 
 
 def foreground(maps: torch.Tensor) -> torch.Tensor:
@@ -101,8 +126,7 @@ def pixel_accuracy(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         >>> pixel_accuracy(torch.tensor([[[0.0, 1.0], [2.0, 5.0]]]), torch.tensor([[[-1, 0], [1, 1]]]))
         tensor([0.6667], dtype=torch.float64)
     """
-    found = counts(maps, masks)
-    return found.correct / found.labelled
+    return counts(maps, masks).pixel_accuracy()
 
 
 def mean_iou(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -122,8 +146,7 @@ def mean_iou(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         >>> mean_iou(torch.tensor([[[0.0, 1.0], [2.0, 5.0]]]), torch.tensor([[[-1, 0], [1, 1]]]))
         tensor([0.5000], dtype=torch.float64)
     """
-    found = counts(maps, masks)
-    return (found.intersection / found.union).mean(1)
+    return counts(maps, masks).mean_iou()
 
 
 def pooled_pixel_accuracy(counts: SegmentationCounts) -> float:
@@ -140,7 +163,7 @@ def pooled_pixel_accuracy(counts: SegmentationCounts) -> float:
         >>> pooled_pixel_accuracy(counts(maps, masks))
         0.6666666666666666
     """
-    return (counts.correct.sum() / counts.labelled.sum()).item()
+    return SegmentationCounts.from_table(counts.table().sum(0)).pixel_accuracy().item()
 
 
 def pooled_mean_iou(counts: SegmentationCounts) -> float:
@@ -157,7 +180,7 @@ def pooled_mean_iou(counts: SegmentationCounts) -> float:
         >>> pooled_mean_iou(counts(maps, masks))
         0.5
     """
-    return (counts.intersection.sum(0) / counts.union.sum(0)).mean().item()
+    return SegmentationCounts.from_table(counts.table().sum(0)).mean_iou().item()
 
 
 def average_precision(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

@@ -205,7 +205,7 @@ class AstromorphicBlock(nn.Module):
         dim: Width of the tokens.
         num_heads: Divides ``dim``.
         num_tokens: The longest sequence.
-        mlp_ratio: Hidden width of the feed-forward layer over ``dim``; the paper does not give it.
+        mlp_ratio: Hidden width of the feed-forward layer over ``dim``; the paper does not give it, 4 is ours.
         drop: Dropout of each sum before its norm, as in the paper.
         drop_path: Stochastic depth of each branch.
         attention: ``"astromorphic"``, or ``"softmax"`` for the ordinary one, which takes only ``causal`` and

@@ -7,8 +7,8 @@ For one layer of width D with H heads of m hidden units and ``d = D / H`` value 
     mixing           2 n H m d                             2 n^2 D             causal: n (n + 1) D
     normaliser       n H m                                 n^2 H               causal: n (n + 1) H / 2, additions
     positions        H N m (2 c + m) + H n m^2, once a batch
-    exponentials     2 n H m, + H m d with sigma           n^2 H               causal: n (n + 1) H / 2
-                     (causal with sigma: + n H m d)
+    exponentials     2 n H m, + n H m with positions,      n^2 H               causal: n (n + 1) H / 2
+                     + H m d with sigma (causal: + n H m d)
     state            H m d + H m                           2 n D
 
 c is the chunk of the position kernel's recurrence, 128. The state is what has to be kept to read the next token: the

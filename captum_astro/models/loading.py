@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from captum_astro.data.transforms import ModelTransform
 from captum_astro.models import bundled
 
 
@@ -68,28 +67,6 @@ def preprocessing(model: nn.Module) -> tuple[Callable[[Image.Image], torch.Tenso
     """The model's own evaluation transform, from an RGB image to ``(3, H, W)``, and its settings (mean, std, ...)."""
     config = timm.data.resolve_model_data_config(model)
     return timm.data.create_transform(**config, is_training=False), config
-
-
-class ModelInput:
-    """Pixels as a model takes them: the whole image, brought to the model's square size, and normalised.
-
-    Nothing is cut off, so that a map of the image keeps its place: `ModelTransform` with ``crop="none"``.
-
-    Args:
-        model: A timm model, or a wrapper of one.
-
-    Attributes:
-        size: The side in pixels.
-        described: The size, mean and deviation, for a record of what was run.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._transform = ModelTransform(model, crop="none")
-        self.size, self.described = self._transform.size, self._transform.described
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """``(3, H, W)`` uint8 to ``(3, size, size)``."""
-        return self._transform.normalise(self._transform(image)[0])
 
 
 def class_names(model: nn.Module, count: int) -> list[str]:

@@ -18,7 +18,10 @@ from captum_astro.training.scores import accuracy, classification
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar10(Config):
-    """Options of CIFAR-10; by default a small model, the paper's is ``dim=256, depth=8, heads=8, patch=2, stem=64``.
+    """Options of CIFAR-10; by default a small model.
+
+    The paper's size is ``dim=256, depth=8, heads=8, mlp_ratio=4, patch=2, stem=64``; it does not give the ratio, which
+    is ours.
 
     Attributes:
         patch: Side of a patch, in pixels.

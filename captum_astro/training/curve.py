@@ -73,7 +73,7 @@ def write_csv(rows: list[Row], file: Path) -> None:
 
 
 def read_csv(file: Path) -> list[Row]:
-    """Rows of a file of `write_csv`, with the five figures it keeps.
+    """Rows of a file of `write_csv`, rounded to five significant figures.
 
     Raises:
         ValueError: If it is no such file.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -21,7 +20,7 @@ def adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
         weight_decay: Of the other parameters.
 
     Example:
-        >>> groups = adamw(torch.nn.Linear(3, 2), lr=1e-3, weight_decay=0.05).param_groups
+        >>> groups = adamw(nn.Linear(3, 2), lr=1e-3, weight_decay=0.05).param_groups
         >>> [(group["weight_decay"], len(group["params"])) for group in groups]
         [(0.0, 1), (0.05, 1)]
     """
@@ -35,9 +34,7 @@ def undecayed(model: nn.Module) -> set[str]:
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             named.add(f"{path}.weight")
-    return named | {
-        name for name, _ in model.named_parameters() if name.endswith("attn.positions") or name == "pos_embed"
-    }
+    return named
 
 
 def warm_up_cosine(optimiser: Optimizer, steps: int, warm_up: float = 0.05) -> LambdaLR:
@@ -49,7 +46,7 @@ def warm_up_cosine(optimiser: Optimizer, steps: int, warm_up: float = 0.05) -> L
         warm_up: The share of steps of the rise, from 0 to 1.
 
     Example:
-        >>> optimiser = adamw(torch.nn.Linear(3, 2), lr=1.0, weight_decay=0.0)
+        >>> optimiser = adamw(nn.Linear(3, 2), lr=1.0, weight_decay=0.0)
         >>> schedule = warm_up_cosine(optimiser, steps=4, warm_up=0.5)
         >>> rates = []
         >>> for _ in range(4):
@@ -67,8 +64,3 @@ def warm_up_cosine(optimiser: Optimizer, steps: int, warm_up: float = 0.05) -> L
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
 
     return LambdaLR(optimiser, rate)
-
-
-def count_parameters(model: torch.nn.Module) -> int:
-    """The number of a model's parameters, shared ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -17,7 +17,6 @@ from captum_astro.training.config import RUN, Config, keep_config, read_config
 from captum_astro.training.curve import best
 from captum_astro.training.fit import BEST, CHECKPOINT, CURVE, PICTURE, fit, load_weights, save_weights
 from captum_astro.training.imdb import TOKENISER
-from captum_astro.training.optimiser import count_parameters
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -97,7 +96,7 @@ def train(
         "valid": row.valid,
         "step": row.step,
         "epoch": row.epoch,
-        "parameters": count_parameters(task.model),
+        "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
         "seconds": rows[-1].seconds,
     }
     write_whole(folder / RESULT, lambda part: part.write_text(json.dumps(result, indent=1) + "\n"))

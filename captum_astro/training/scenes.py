@@ -17,11 +17,13 @@ from captum_astro.data.scenes import Scenes, batch
 from captum_astro.models import bundled
 from captum_astro.training.batches import Batch, Source
 from captum_astro.training.config import Config, Task
+from captum_astro.training.scores import accuracy
 
 BACKGROUND = 10  # the class of a patch that holds no part of a digit
 ASTROMORPHIC = "astromorphic_scenes_tiny_patch4_64"
 _EPOCH = 6400  # scenes; there is no end of them
 _EVALUATE = 250
+_AT_ONCE = 64
 _OTHER_SCENES = 1_000_003  # seeds of scenes to validate on, of the training digits
 
 
@@ -79,13 +81,14 @@ class ScenesTask(Config):
         model = self.build(folder)
         trained = WithPatchHead(model, bfloat16=self.bfloat16).to(device)
         valid = SceneSource("train", self.seed + _OTHER_SCENES, 500, device)
+        tests = SceneSource("test", 0, self.held_out, device)
         return Task(
             model,
             trained,
             SceneSource("train", self.seed, _EPOCH, device),
             patch_loss,
-            lambda inner: accuracy_on(cast(WithPatchHead, inner).model, valid),
-            lambda tested: {"accuracy": accuracy_on(tested, SceneSource("test", 0, self.held_out, device))},
+            lambda inner: accuracy(cast(WithPatchHead, inner).model, valid, batch_size=_AT_ONCE),
+            lambda tested: {"accuracy": accuracy(tested, tests, batch_size=_AT_ONCE)},
         )
 
     def optimiser(self, task: Task) -> Optimizer:
@@ -167,13 +170,3 @@ def patch_loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tens
         patches.transpose(1, 2), torch.where(covered, labels[:, None], BACKGROUND)
     )
     return loss, (logits.detach().argmax(1) == labels).float().mean()
-
-
-@torch.no_grad()
-def accuracy_on(model: nn.Module, scenes: SceneSource, batch_size: int = 64) -> float:
-    """The share of scenes that a model in eval mode recognises."""
-    right = 0
-    for indices in torch.arange(len(scenes)).split(batch_size):
-        images, labels, _ = scenes.batch(indices)
-        right += int((model(images).argmax(1) == labels).sum())
-    return right / len(scenes)

@@ -37,14 +37,14 @@ def accuracy(model: nn.Module, source: Source, order: torch.Tensor | None = None
 
     Args:
         model: From inputs to logits.
-        source: The samples.
+        source: The samples; what their batches hold besides inputs and classes is left aside.
         order: In which they are asked for, such as by length; the result does not depend on it.
         batch_size: Samples at a time.
     """
     order = torch.arange(len(source)) if order is None else order
     right = 0
     for indices in order.split(batch_size):
-        inputs, labels = source.batch(indices)
+        inputs, labels, *_ = source.batch(indices)
         right += int((model(inputs).argmax(-1) == labels).sum())
     return right / len(source)
 

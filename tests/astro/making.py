@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from captum_astro.data.human import HumanSample
+from captum_astro.data.transforms import ModelTransform
 from tests.families import build
 
 MILD: dict[str, Any] = {"k": 4, "tau": 2, "phi": 0.0, "beta": 0.3}  # both signs matter at every layer
@@ -33,3 +34,9 @@ def make_model(name: str) -> nn.Module:
     model = build(name, torch.float32)
     model.pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}
     return model
+
+
+def model_inputs(model: nn.Module, samples: list[HumanSample]) -> torch.Tensor:
+    """The whole images, as the model takes them."""
+    transform = ModelTransform(model, "none")
+    return transform.normalise(torch.stack([transform(sample.image)[0] for sample in samples]))

@@ -18,8 +18,7 @@ from captum_astro.astro.results import PLAIN
 from captum_astro.astro.scoring import METRICS
 from captum_astro.astro.settings import grid
 from captum_astro.data.human import prepare_heatmap
-from captum_astro.models.loading import ModelInput
-from tests.astro.making import GRID, make_model, make_samples
+from tests.astro.making import GRID, make_model, make_samples, model_inputs
 
 
 def test_evaluate(tmp_path: Path) -> None:
@@ -27,7 +26,7 @@ def test_evaluate(tmp_path: Path) -> None:
     found = evaluate(
         model, samples, setting, methods=["VTranM", "IntegratedGradients"], metrics=["ssim"], batch_size=2, out=tmp_path
     )
-    x = torch.stack([ModelInput(model)(sample.image) for sample in samples])
+    x = model_inputs(model, samples)
     human = torch.stack([prepare_heatmap(sample.human, 32) for sample in samples])
     top = model(x).argmax(-1)
     for number, variant in ((PLAIN, model), (0, ViTA(model, **setting.keywords))):
@@ -53,7 +52,7 @@ def test_half_precision() -> None:
 def test_a_method_of_captum_at_a_size_of_ones_own() -> None:
     model, samples, setting = make_model("cls"), make_samples(2), grid(**GRID)[0]
     found = evaluate(model, samples, setting, methods=["IntegratedGradients"], metrics=["dice"], size=16).scores
-    x = torch.stack([ModelInput(model)(sample.image) for sample in samples])
+    x = model_inputs(model, samples)
     human = torch.stack([prepare_heatmap(sample.human, 16) for sample in samples])
     top = model(x).argmax(-1)
     for number, variant in ((PLAIN, model), (0, ViTA(model, **setting.keywords))):

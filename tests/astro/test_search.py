@@ -19,7 +19,7 @@ from captum_astro.astro.scoring import METRICS
 from captum_astro.astro.search import search
 from captum_astro.astro.settings import Setting, grid
 from captum_astro.data.human import HumanSample, prepare_heatmap
-from captum_astro.models.loading import ModelInput
+from captum_astro.data.transforms import ModelTransform
 from tests.astro.making import GRID, make_model, make_samples
 
 BOTH = {"TokenGradCAM": ViTAGradCAM, "TokenGradCAMPlusPlus": ViTAGradCAMPlusPlus}
@@ -27,9 +27,10 @@ BOTH = {"TokenGradCAM": ViTAGradCAM, "TokenGradCAMPlusPlus": ViTAGradCAMPlusPlus
 
 def _one_by_one(model: nn.Module, samples: list[HumanSample], settings: list[Setting], size: int) -> pd.DataFrame:
     """The same scores by the public methods, image by image."""
-    pixels, rows = ModelInput(model), []
+    transform, rows = ModelTransform(model, "none"), []
     for i, sample in enumerate(samples):
-        x, human = pixels(sample.image)[None], prepare_heatmap(sample.human, size)[None]
+        x = transform.normalise(transform(sample.image)[0])[None]
+        human = prepare_heatmap(sample.human, size)[None]
         top = model(x).argmax(-1)
         for number, setting in [(PLAIN, None), *enumerate(settings)]:
             for name, vita in BOTH.items():

@@ -12,8 +12,7 @@ from captum_astro.astro.search import _Scorer
 from captum_astro.astro.settings import grid
 from captum_astro.astro.suffix import Suffix
 from captum_astro.functional.astrocyte import Modulation
-from captum_astro.models.loading import ModelInput
-from tests.astro.making import GRID, make_model, make_samples
+from tests.astro.making import GRID, make_model, make_samples, model_inputs
 from tests.families import build, images
 
 
@@ -28,7 +27,7 @@ from tests.families import build, images
 )
 def test_runs_only_what_follows(name: str, layer: str, cut: str) -> None:
     model = make_model(name)
-    x = torch.stack([ModelInput(model)(sample.image) for sample in make_samples(2)])
+    x = model_inputs(model, make_samples(2))
     scorer = _Scorer(model, grid(layer=[layer], **GRID), ("TokenGradCAM",), ("dice",), None, None, 8)
     assert scorer._suffix((layer, "auto"), x)._cut == cut
     calls = {"first": 0, "before": 0}

@@ -17,7 +17,7 @@ from captum_astro.astro.scoring import METRICS
 from captum_astro.astro.search import search
 from captum_astro.astro.settings import grid
 from captum_astro.data.human import HumanSample, prepare_heatmap
-from captum_astro.models.loading import ModelInput
+from captum_astro.data.transforms import ModelTransform
 
 ROUNDS = 7
 
@@ -70,8 +70,8 @@ def searched(layer: str, batch: int, given: bool) -> None:
         HumanSample(torch.randint(0, 256, (3, 224, 224), dtype=torch.uint8), torch.rand(224, 224), None, str(i))
         for i in range(batch)
     ]
-    pixels = ModelInput(model)
-    x = torch.stack([pixels(sample.image) for sample in samples])
+    transform = ModelTransform(model, "none")
+    x = transform.normalise(torch.stack([transform(sample.image)[0] for sample in samples]))
     human = torch.stack([prepare_heatmap(sample.human) for sample in samples])
     with torch.no_grad():
         target = model(x).argmax(-1) if given else None

@@ -14,7 +14,6 @@ from torch import nn
 from captum_astro.data.images import open_image
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.models import bundled
-from captum_astro.models.loading import ModelInput
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SIZES = [(224, 224), (300, 400), (401, 223), (97, 150), (256, 341)]
@@ -132,14 +131,6 @@ def test_sizes_and_wrappers() -> None:
     image = _tensor(_image(50, 70))
     assert torch.equal(pickle.loads(pickle.dumps(transform))(image)[0], transform(image)[0])
     assert transform.normalise(torch.zeros(2, 3, 32, 32, dtype=torch.float64)).dtype == torch.float64
-
-
-def test_model_input_is_the_whole_image() -> None:
-    model = _model("vit_tiny_patch16_224", img_size=32, patch_size=8)
-    transform, image = ModelTransform(model, crop="none"), _tensor(_image(50, 70))
-    pixels = ModelInput(model)
-    assert torch.equal(pixels(image), transform.normalise(transform(image)[0]))
-    assert (pixels.size, pixels.described) == (32, transform.described)
 
 
 def test_mistakes() -> None:

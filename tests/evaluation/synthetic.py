@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from captum_astro.evaluation.metrics import METRICS
-from captum_astro.evaluation.rows import MAPS, SCHEMA, MapRow, Row, frame, map_table, table
+from captum_astro.evaluation.rows import MAPS, SCHEMA, MapRow, Row, map_table, table
 
 METHODS = ("AttentionRollout", "LRP", "Random", "VTranM")
 
@@ -37,7 +37,7 @@ def rows(
         for metric in metrics
         for row in _of_sample(rng, model, sample, metric, methods, levels, failing)
     ]
-    return frame(table(found))
+    return table(found).to_pandas()
 
 
 def maps(

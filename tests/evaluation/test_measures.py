@@ -75,3 +75,13 @@ def test_a_constant_map_agrees_with_nobody() -> None:
     batch = Batch(torch.rand(1, 3, 8, 8), torch.zeros(1, 3), [None], [None], [torch.rand(8, 8)])
     figures = measure([Job("a", 0, torch.ones(8, 8), {"predicted": 0})], batch, ("Spearman",), None)
     assert [figure.value for figure in figures] == [0.0]
+
+
+def test_every_metric_of_two_maps_has_its_function() -> None:
+    from captum_astro.evaluation.measures import COUNTED, HUMAN, MASKED
+    from captum_astro.evaluation.metrics import METRICS
+
+    kinds = {name: info.kind for name, info in METRICS.items() if not info.of_model}
+    assert {*COUNTED, *MASKED} == {name for name, kind in kinds.items() if kind in ("segmentation", "localisation")}
+    assert set(COUNTED) == {name for name, info in METRICS.items() if info.pooled is not None}
+    assert set(HUMAN) == {name for name, kind in kinds.items() if kind == "human"}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from captum_astro import cli
 from captum_astro.evaluation.metrics import METRICS
@@ -189,6 +192,21 @@ def test_maps_of_all_kinds() -> None:
     assert "no map" in text
     text = _text(render(rows, map_table(wide).to_pandas(), CONFIG, bootstrap=10))
     assert "Maps of the true class" in text
+
+
+def test_green_speaks_for_the_class_and_red_against_it() -> None:
+    rows = synthetic.rows(1)
+    values = np.repeat([1.0, -1.0], 32).astype("<f2")
+    maps = map_table([MapRow(0, "a", "vit", "VTranM", "predicted", 8, 8, values.tobytes())]).to_pandas()
+    text = render(rows, maps, CONFIG, bootstrap=10)
+    assert "green above zero, for the class, and red below, against it" in text
+    shown = examples(maps, rows, "VTranM", PICTURES)
+    assert shown is not None
+    [picture] = shown.others[0].pictures
+    assert picture.address is not None
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.address.split(",")[1])))).astype(int)
+    assert drawn[0, 0] == pytest.approx([0, 128, 0], abs=12)
+    assert drawn[-1, -1] == pytest.approx([255, 0, 0], abs=12)
 
 
 def test_the_size_is_bounded() -> None:

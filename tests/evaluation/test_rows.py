@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from captum_astro.evaluation.rows import MAPS, ORDER, SCHEMA, MapRow, Row, frame, map_table, table
+from captum_astro.evaluation.rows import MAPS, ORDER, SCHEMA, MapRow, Row, map_table, table
 
 ROW = Row(0, "image 0", "vit", "LRP", "SaCo", "predicted", 0.5)
 
@@ -18,7 +18,7 @@ def test_sorted_and_as_given() -> None:
         ROW._replace(sample=sample, method=method, curve=curve)
         for sample, method, curve in ((10, "-", None), (9, "LRP", [0.5, 1.0]), (9, "ATTCAT", None))
     ]
-    found = frame(table(rows))
+    found = table(rows).to_pandas()
     assert list(zip(found["sample"], found["method"], strict=True)) == [(9, "ATTCAT"), (9, "LRP"), (10, "-")]
     assert found["curve"][1].tolist() == [0.5, 1.0]
     assert found["curve"][0] is None

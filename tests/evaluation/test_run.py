@@ -84,29 +84,36 @@ def test_chunks_and_shards_do_not_matter(tmp_path: Path) -> None:
 def test_killed_ten_times(tmp_path: Path) -> None:
     made = config("Random", limit=12, chunk_size=1, examples=12)
     started(tmp_path / "first", config("Random", "saco", limit=1)).join()  # the libraries are imported
-    began = time.monotonic()
     whole = started(tmp_path / "whole", made)
+    while whole.is_alive() and not _chunks(tmp_path / "whole"):
+        time.sleep(0.002)
+    began = time.monotonic()  # starting takes longer than all the rest
     whole.join()
     assert whole.exitcode == 0
     lasts = time.monotonic() - began
-    draw, killed, progress = random.Random(0), 0, []
-    while killed < 10:
+    draw, progress = random.Random(0), []
+    while len(progress) < 10:  # each time a chunk further at least, and then at any moment of a chunk or two
         process = started(tmp_path / "killed", made)
-        process.join(draw.uniform(0, lasts))
+        while process.is_alive() and _chunks(tmp_path / "killed") < len(progress):
+            time.sleep(0.002)
+        process.join(draw.uniform(0, lasts / 6))
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
-            killed += 1
             process.join()
+            progress.append(_chunks(tmp_path / "killed"))
         else:
             assert process.exitcode == 0  # it ended before the blow: once more from the beginning
             assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
             _remove(tmp_path / "killed")
-        progress.append(len(list((tmp_path / "killed").glob("chunks/rows-*.parquet"))))
     last = started(tmp_path / "killed", made)
     last.join()
     assert last.exitcode == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert any(0 < chunks < 12 for chunks in progress)
+
+
+def _chunks(folder: Path) -> int:
+    return len(list(folder.glob("chunks/rows-*.parquet")))
 
 
 def test_a_damaged_chunk_is_computed_again(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from captum_astro import VTranM
 from captum_astro.attr.attention_rollout import AttentionRollout
 from captum_astro.data.samples import Sample
 from captum_astro.data.specs import samples
-from captum_astro.evaluation.metrics import METRICS
+from captum_astro.evaluation.measures import MASKED
+from captum_astro.evaluation.metrics import METRICS, MetricInfo
 from captum_astro.evaluation.scoring import Scorer
+from captum_astro.metrics import energy_inside
 from captum_astro.models.loading import load_model
 from tests.evaluation.making import Listed, config
 
@@ -202,3 +204,17 @@ def test_a_model_without_an_answer_for_a_perturbed_image(model, metrics: str) ->
     assert {(row.value, row.error) for row in rows} == {
         (None, "ValueError: the model's output holds NaN or infinite values for perturbed images")
     }
+
+
+def test_a_new_metric_by_mask(model, monkeypatch) -> None:
+    new = MetricInfo("inverse", -1, "localisation", "mask")
+    monkeypatch.setitem(METRICS, "inverse", new)
+    rows = _scored(model, samples("scenes", 1), range(1), "VTranM", "inverse").rows
+    assert {row.error for row in rows} == {
+        "NotImplementedError: captum_astro/evaluation/measures.py does not compute inverse"
+    }
+    monkeypatch.setitem(MASKED, "inverse", lambda maps, masks: 1 - energy_inside(maps, masks))
+    rows = _scored(model, samples("scenes", 1), range(1), "VTranM", "inverse, energy inside").rows
+    values = {(row.metric, row.explained): row.value for row in rows}
+    for explained in BOTH:
+        assert values["inverse", explained] == 1 - values["energy inside", explained]

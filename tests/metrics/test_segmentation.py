@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, jaccard_score
 
 from captum_astro.metrics.segmentation import (
+    SegmentationCounts,
     average_precision,
     counts,
     foreground,
@@ -189,3 +190,12 @@ def test_bad_input_is_named(score: object) -> None:
         spoilt[1, 0, 0] = bad
         with pytest.raises(ValueError, match=rf"masks: 1 \(object\).*not {bad}"):
             score(maps, spoilt)
+
+
+def test_counts_as_a_table_and_back() -> None:
+    counted = counts(torch.rand(3, 4, 5), torch.randint(-1, 2, (3, 4, 5)))
+    table = counted.table()
+    assert table.shape == (3, 6)
+    assert all(torch.equal(a, b) for a, b in zip(SegmentationCounts.from_table(table), counted, strict=True))
+    stacked = SegmentationCounts.from_table(table.expand(2, 3, 6))
+    torch.testing.assert_close(stacked.mean_iou(), counted.mean_iou().expand(2, 3), equal_nan=True)

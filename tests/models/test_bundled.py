@@ -10,12 +10,14 @@ from captum_astro.data.scenes import Scenes, batch
 from captum_astro.metrics.localisation import energy_inside
 from captum_astro.models import bundled
 from captum_astro.models.loading import ModelError, class_names, load_model, preprocessing
-from captum_astro.models.training import accuracy_on_scenes, train_on_scenes
+from captum_astro.training.run import WEIGHTS, train
+from captum_astro.training.scenes import SceneSource, ScenesTask
+from captum_astro.training.scores import accuracy
 
 
 def test_it_knows_held_out_digits() -> None:
     model = timm.create_model(bundled.NAME, pretrained=True).eval()
-    assert accuracy_on_scenes(model, 500) >= 0.95
+    assert accuracy(model, SceneSource("test", 0, 500, "cpu"), batch_size=64) >= 0.95
     assert (bundled.WEIGHTS / f"{bundled.NAME}.safetensors").stat().st_size <= 2_000_000
 
 
@@ -27,9 +29,9 @@ def test_the_map_falls_on_the_digit() -> None:
 
 
 def test_training_writes_weights_that_load(tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    assert "held-out digits" in train_on_scenes(path, steps=2)
-    load_model(bundled.NAME, checkpoint=path)
+    result = train(ScenesTask(steps=2, held_out=64), tmp_path)
+    assert 0 <= result["accuracy"] <= 1
+    load_model(bundled.NAME, checkpoint=tmp_path / WEIGHTS)
 
 
 def test_loading_by_name() -> None:

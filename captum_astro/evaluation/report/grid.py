@@ -191,7 +191,7 @@ def _grids(table: pd.DataFrame, cell: Any) -> Iterator[tuple[Grid, pd.DataFrame]
     table = table[table["method"] != "-"]
     methods = list(pd.unique(table["method"]))
     pairs = list(dict.fromkeys(zip(table["metric"], table["explained"], strict=True)))
-    columns = [Column(METRICS.get(name) or MetricInfo(name, 1, "model", None, "-"), kind) for name, kind in pairs]
+    columns = [Column(METRICS.get(name) or MetricInfo(name, 1, "model", None), kind) for name, kind in pairs]
     for title, kinds in FAMILIES.items():
         own = [column for column in columns if column.info.kind in kinds]
         if not own:

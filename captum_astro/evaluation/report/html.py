@@ -24,7 +24,7 @@ PICTURES = 500  # besides the best and worst cases, over all models: about 2.5 M
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelSection:
     """What the page shows of one model."""
 
     name: str
@@ -139,12 +139,12 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(parts)
 
 
-def _part(rows: pd.DataFrame, maps: pd.DataFrame, against: str | None, bootstrap: int, drawn: int) -> Part:
+def _part(rows: pd.DataFrame, maps: pd.DataFrame, against: str | None, bootstrap: int, drawn: int) -> ModelSection:
     summary = tables.summary(rows, bootstrap)
     methods = [str(name) for name in pd.unique(rows["method"]) if name != "-"]
     chosen = reference(rows, against)
     top = tables.comparisons(rows, None, bootstrap)
-    return Part(
+    return ModelSection(
         name=str(rows["model"].iloc[0]),
         accuracy=_accuracy(summary),
         samples=rows["sample"].nunique(),

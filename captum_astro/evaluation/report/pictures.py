@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from captum_astro import viz
 from captum_astro.evaluation.metrics import METRICS
 from captum_astro.evaluation.report.grid import number
 
@@ -20,7 +21,6 @@ LARGE, SMALL = 144, 96  # pixels on the longer side
 CASES = 3
 _CHOSEN_BY = ("energy inside", "mIoU", "AOPC", "positive AUC", "Spearman", "SaCo")
 _SEEN = {True: "classified correctly", False: "misclassified"}
-_BLEND, _OUTLIERS = 0.55, 99  # as in captum_astro.viz
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _address(image: Image.Image | None, values: NDArray[np.float64] | None, size
     picture = image.resize(shape, Image.Resampling.BICUBIC) if image is not None else None
     if values is not None:
         heat = _heat(values, shape)
-        picture = Image.blend(picture.convert("L").convert("RGB"), heat, _BLEND) if picture is not None else heat
+        picture = Image.blend(picture.convert("L").convert("RGB"), heat, viz.OPACITY) if picture is not None else heat
     assert picture is not None
     held = io.BytesIO()
     picture.save(held, "JPEG", quality=78, optimize=True)
@@ -160,12 +160,10 @@ def _address(image: Image.Image | None, values: NDArray[np.float64] | None, size
 
 
 def _heat(values: NDArray[np.float64], shape: tuple[int, int]) -> Image.Image:
-    """A map in colours: turbo, or from blue to red about zero where it has negative values."""
-    from matplotlib import colormaps
-
+    """A map in colours: those of `captum_astro.viz`, about zero where it has negative values."""
     signed = bool((values < 0).any())
-    top = float(np.percentile(np.abs(values), _OUTLIERS)) or float(np.abs(values).max()) or 1.0
+    top = float(np.percentile(np.abs(values), 100 - viz.OUTLIERS)) or float(np.abs(values).max()) or 1.0
     scaled = np.clip(values / top, -1, 1)
     smooth = np.asarray(Image.fromarray(scaled.astype(np.float32)).resize(shape, Image.Resampling.BILINEAR))
-    coloured = colormaps["coolwarm" if signed else "turbo"]((smooth + 1) / 2 if signed else smooth)
+    coloured = viz.colours(signed)((smooth + 1) / 2 if signed else smooth)
     return Image.fromarray((coloured[..., :3] * 255).round().astype(np.uint8))
