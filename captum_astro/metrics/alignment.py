@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from captum_astro.metrics._maps import finite_planes, unit_range
+
 HUMAN_CEILING = 0.65753  # Spearman between people's ClickMe maps of one image, of the published code
 _C1, _C2 = 0.01**2, 0.03**2  # of SSIM, for values from 0 to 1
 
@@ -120,7 +122,7 @@ def ssim(maps: torch.Tensor, human: torch.Tensor, window: int = 7) -> torch.Tens
             f"window: {window} pixels do not fit into maps of {maps.shape[1]} x {maps.shape[2]}; "
             "enlarge the maps or pass a smaller odd window."
         )
-    x, y = _unit_range(maps), _unit_range(human)
+    x, y = unit_range(maps), unit_range(human)
     means = F.avg_pool2d(torch.stack([x, y, x * x, y * y, x * y], 1), window, stride=1)
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = means.unbind(1)
     unbiased = window**2 / (window**2 - 1)
@@ -155,34 +157,13 @@ def alignment_score(scores: torch.Tensor, ceiling: float = HUMAN_CEILING) -> tor
 
 def _pair(maps: torch.Tensor, human: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Both as ``(B, H, W)`` in float64 on the device of the maps."""
-    maps, human = _planes("maps", maps), _planes("human", human)
+    maps, human = (finite_planes(name, x).double() for name, x in (("maps", maps), ("human", human)))
     if maps.shape != human.shape:
         raise ValueError(
             f"maps {tuple(maps.shape)} and human {tuple(human.shape)} differ in shape; bring one to the size of the "
             "other (torch.nn.functional.interpolate)."
         )
     return maps, human.to(maps.device)
-
-
-def _planes(name: str, values: torch.Tensor) -> torch.Tensor:
-    shape = tuple(values.shape)
-    if values.ndim == 4 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim != 3 or 0 in values.shape[1:]:
-        raise ValueError(
-            f"{name}: (B, H, W) or (B, 1, H, W) is needed, not {shape}; average the channels (mean(1)) of an "
-            "attribution, and give a single map a batch (map[None])."
-        )
-    if values.is_complex():
-        raise ValueError(f"{name}: real values are needed, not {values.dtype}; take their absolute value first.")
-    values = values.double().contiguous()
-    bad = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(
-            f"{name}: NaN or infinite values at {bad[:10]} of the batch; leave these maps out or replace the values "
-            "(torch.nan_to_num)."
-        )
-    return values
 
 
 def _centred_ranks(values: torch.Tensor) -> torch.Tensor:
@@ -208,9 +189,3 @@ def _above(values: torch.Tensor, percentile: float) -> torch.Tensor:
     lower, upper = ordered[:, low, None], ordered[:, min(low + 1, values.shape[1] - 1), None]
     step = upper - lower
     return values > (lower + step * weight if weight < 0.5 else upper - step * (1 - weight))
-
-
-def _unit_range(values: torch.Tensor) -> torch.Tensor:
-    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
-    span = high - low
-    return (values - low) / torch.where(span > 0, span, torch.ones_like(span))

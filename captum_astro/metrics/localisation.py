@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from captum_astro.metrics._masks import maps_and_masks, planes
+from captum_astro.metrics._maps import maps_and_masks, planes
 
 
 def pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import torch
 
+from captum_astro.metrics._maps import finite_planes
+
 
 def removed_counts(pixels: int, steps: int = 20) -> torch.Tensor:
     """How many pixels are gone at each level: ``k / steps * pixels``, rounded to the nearest, halves up.
@@ -54,7 +56,7 @@ def ranks(maps: torch.Tensor) -> torch.Tensor:
         >>> ranks(torch.tensor([[[0.5, 0.1], [0.5, 0.9]]]))
         tensor([[1, 0, 2, 3]])
     """
-    values = _planes(maps).flatten(1)
+    values = finite_planes("maps", maps).flatten(1) + 0  # -0 becomes 0, which not every sort takes for its equal
     order = values.argsort(dim=1, stable=True)
     places = torch.arange(values.shape[1], device=values.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
@@ -220,21 +222,6 @@ def log_odds(probability: torch.Tensor) -> torch.Tensor:
         )
     logarithm = probability.log()
     return (logarithm[:, 1:] - logarithm[:, :1]).mean(1)
-
-
-def _planes(maps: torch.Tensor) -> torch.Tensor:
-    shape = tuple(maps.shape)
-    if maps.ndim == 4 and maps.shape[1] == 1:
-        maps = maps[:, 0]
-    if maps.ndim != 3 or 0 in maps.shape[1:] or maps.is_complex():
-        raise ValueError(
-            f"maps: real (B, H, W) or (B, 1, H, W) is needed, not {maps.dtype} {shape}; average the channels (mean(1)) "
-            "of an attribution, and give a single map a batch (map[None])."
-        )
-    bad = (~maps.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f"maps: NaN or infinite values at {bad[:10]} of the batch; leave these maps out.")
-    return maps + 0  # -0 becomes 0, which not every sort takes for its equal
 
 
 def _classes(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

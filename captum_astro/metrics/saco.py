@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from captum_astro.metrics._masks import finite_maps
+from captum_astro.metrics._maps import finite_maps
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from captum_astro.metrics._masks import MapsAndMasks, finite_maps, maps_and_masks, unit_range
+from captum_astro.metrics._maps import MapsAndMasks, finite_maps, maps_and_masks, unit_range
 
 
 class SegmentationCounts(NamedTuple):

@@ -176,7 +176,7 @@ def test_bad_input_is_named(score: Score) -> None:
         score(a, b[:2])
     with pytest.raises(ValueError, match=r"maps: \(B, H, W\).*not \(8, 8\)"):
         score(a[0], b[0])
-    with pytest.raises(ValueError, match=r"human: .*not \(3, 3, 8, 8\); average"):
+    with pytest.raises(ValueError, match=r"human: .*not \(3, 3, 8, 8\); sum or average"):
         score(a, b[:, None].expand(3, 3, 8, 8))
     with pytest.raises(ValueError, match=r"human: .*not \(3, 0, 8\)"):
         score(a, b[:, :0])

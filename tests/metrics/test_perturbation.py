@@ -117,7 +117,7 @@ def test_small_probabilities_stay_above_zero() -> None:
 
 def test_bad_input_is_named() -> None:
     maps = torch.rand(3, 4, 4)
-    with pytest.raises(ValueError, match=r"average the channels"):
+    with pytest.raises(ValueError, match=r"sum or average the channels"):
         ranks(torch.rand(2, 3, 4, 4))
     with pytest.raises(ValueError, match=r"map\[None\]"):
         ranks(maps[0])

@@ -75,11 +75,27 @@ def planes(name: str, values: torch.Tensor) -> torch.Tensor:
     if values.ndim != 3 or 0 in values.shape[1:]:
         raise ValueError(
             f"{name}: (B, H, W) or (B, 1, H, W) is needed, not {shape}; sum or average the channels of an "
-            "attribution, and give a single one a batch ([None])."
+            "attribution, and give a single one a batch (map[None])."
         )
     if values.is_complex():
         raise ValueError(f"{name}: real values are needed, not {values.dtype}.")
     return values.detach().contiguous()
+
+
+def finite_planes(name: str, values: torch.Tensor) -> torch.Tensor:
+    """As `planes`, of finite values alone.
+
+    Raises:
+        ValueError: As `planes`, or if a value is NaN or infinite: it names the places in the batch.
+    """
+    values = planes(name, values)
+    bad = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(
+            f"{name}: NaN or infinite values at {bad[:10]} of the batch; leave these maps out or replace the values "
+            "(torch.nan_to_num)."
+        )
+    return values
 
 
 def unit_range(maps: torch.Tensor) -> torch.Tensor:
