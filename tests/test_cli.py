@@ -8,21 +8,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from captum_astro import cli, explainers
+from captum_astro import explainers
 from captum_astro.data.scenes import Scenes
+from tests.commands import run_command
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-
-
-def _run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
-    monkeypatch.setattr("sys.argv", ["captum-astro", *map(str, words)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out + captured.err
 
 
 @pytest.fixture
@@ -35,7 +25,7 @@ def scene(tmp_path: Path) -> Path:
 def test_explain(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "scene.png").write_bytes(scene.read_bytes())
-    code, out = _run(
+    code, out = run_command(
         monkeypatch, capsys, "explain", scene, tmp_path / "more", "--model", "scenes_vit_tiny_patch4_64",
         "--out", tmp_path / "maps", "--target", "5", "--method", "all",
     )  # fmt: skip
@@ -71,7 +61,7 @@ def test_errors_are_one_line(monkeypatch, capsys, tmp_path: Path, scene: Path, w
     torch.save({"code": Path}, tmp_path / "pickle.pth")
     files = {"other": tmp_path / "other.safetensors", "pickle": tmp_path / "pickle.pth"}
     words = [word.format(**files) for word in words]
-    code, out = _run(monkeypatch, capsys, "explain", scene, "--out", tmp_path / "maps", *words)
+    code, out = run_command(monkeypatch, capsys, "explain", scene, "--out", tmp_path / "maps", *words)
     assert code == 1
     assert message in out.replace("\n", " ")
     assert "Traceback" not in out
@@ -79,7 +69,7 @@ def test_errors_are_one_line(monkeypatch, capsys, tmp_path: Path, scene: Path, w
 
 def test_a_bad_image_does_not_stop_the_others(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
     (tmp_path / "bad.png").write_text("no image")
-    code, out = _run(
+    code, out = run_command(
         monkeypatch, capsys, "explain", tmp_path, "--model", "scenes_vit_tiny_patch4_64", "--out", tmp_path / "maps"
     )
     assert code == 1
@@ -92,7 +82,7 @@ def test_nothing_is_overwritten(monkeypatch, capsys, tmp_path: Path, scene: Path
     original = scene.read_bytes()
     Image.open(scene).save(tmp_path / "scene.jpg")
     Image.open(scene).save(tmp_path / "scene-2.png")
-    code, out = _run(
+    code, out = run_command(
         monkeypatch, capsys, "explain", tmp_path, "--model", "scenes_vit_tiny_patch4_64", "--out", tmp_path
     )
     assert code == 0, out
@@ -101,29 +91,31 @@ def test_nothing_is_overwritten(monkeypatch, capsys, tmp_path: Path, scene: Path
         "scene-2_explained.png", "scene-3_explained.png", "scene_explained.png",
     ]  # fmt: skip
     assert len(list(tmp_path.glob("*.npy"))) == 3
-    code, out = _run(monkeypatch, capsys, "explain", scene, "--model", "test_vit", "--no-pretrained", "--out", scene)
+    code, out = run_command(
+        monkeypatch, capsys, "explain", scene, "--model", "test_vit", "--no-pretrained", "--out", scene
+    )
     assert code == 1
     assert "is a file" in out
 
 
 def test_check_and_methods(monkeypatch, capsys) -> None:
-    code, out = _run(monkeypatch, capsys, "check", "test_vit")
+    code, out = run_command(monkeypatch, capsys, "check", "test_vit")
     assert code == 0
     assert "passed at 1e-10" in out
-    code, out = _run(monkeypatch, capsys, "check", "swin_tiny_patch4_window7_224")
+    code, out = run_command(monkeypatch, capsys, "check", "swin_tiny_patch4_window7_224")
     assert code == 1
     assert "SwinTransformer has no layout" in out
-    code, out = _run(monkeypatch, capsys, "methods")
+    code, out = run_command(monkeypatch, capsys, "methods")
     assert code == 0
     assert all(explainer.name in out for explainer in explainers())
 
 
 def test_demo(monkeypatch, capsys, tmp_path: Path) -> None:
-    code, out = _run(monkeypatch, capsys, "demo", "--out", tmp_path / "demo.png", "--scenes", 20)
+    code, out = run_command(monkeypatch, capsys, "demo", "--out", tmp_path / "demo.png", "--scenes", 20)
     assert code == 0, out
     assert "where chance is" in out
     assert Image.open(tmp_path / "demo.png").size[0] > 500
-    code, out = _run(monkeypatch, capsys, "demo", "--out", tmp_path / "missing" / "demo.png", "--scenes", 2)
+    code, out = run_command(monkeypatch, capsys, "demo", "--out", tmp_path / "missing" / "demo.png", "--scenes", 2)
     assert code == 1
     assert "error:" in out
 
@@ -131,7 +123,7 @@ def test_demo(monkeypatch, capsys, tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.exists(), reason="DeiT-tiny's weights and the photographs are not at hand")
 def test_photographs(monkeypatch, capsys, tmp_path: Path) -> None:
     pictures = [SHARED / "images" / f"{name}.jpg" for name in ("n02129165_lion", "n02391049_zebra", "n11939491_daisy")]
-    code, out = _run(
+    code, out = run_command(
         monkeypatch, capsys, "explain", *pictures, "--model", "deit_tiny_patch16_224", "--no-pretrained",
         "--checkpoint", SHARED / "deit_tiny_patch16_224.safetensors", "--out", tmp_path,
     )  # fmt: skip
@@ -146,16 +138,16 @@ SMALL_GRID = ("--k", "4", "--tau", "2", "--phi=-0.5,0", "--alpha", "1.5", "--bet
 
 def test_vita_search_and_evaluate(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
     words = ("vita", "search", "--data", "scenes", *BUNDLED, *SMALL_GRID, "--limit", 8, "--out", tmp_path / "search")
-    code, out = _run(monkeypatch, capsys, *words)
+    code, out = run_command(monkeypatch, capsys, *words)
     assert code == 0, out
     assert "k=4,tau=2" in out
     best = (tmp_path / "search" / "best.csv").read_text()
     columns = "method,metric,setting,n,left_out,plain,modulated,difference,low,high,effect,p,p_holm,same_class"
     assert best.startswith(columns)
-    assert _run(monkeypatch, capsys, *words)[0] == 0
+    assert run_command(monkeypatch, capsys, *words)[0] == 0
     assert (tmp_path / "search" / "best.csv").read_text() == best
     Path(tmp_path, "boxes.csv").write_text("file,label,x0,y0,x1,y1\nscene.png,7,10,10,40,40\n")
-    code, out = _run(
+    code, out = run_command(
         monkeypatch, capsys, "vita", "evaluate", "--data", f"boxes:{tmp_path}", *BUNDLED, "--vita", "k=4,tau=2",
         "--methods", "VTranM,TokenGradCAM", "--metrics", "ssim,iou", "--explained", "label", "--out", tmp_path / "one",
     )  # fmt: skip
@@ -166,7 +158,7 @@ def test_vita_search_and_evaluate(monkeypatch, capsys, tmp_path: Path, scene: Pa
 
 def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
     for name, more in (("plain", ()), ("vita", ("--vita", "k=4,tau=2,layer=blocks.1.mlp.fc1"))):
-        code, out = _run(monkeypatch, capsys, "explain", scene, *BUNDLED, "--out", tmp_path / name, *more)
+        code, out = run_command(monkeypatch, capsys, "explain", scene, *BUNDLED, "--out", tmp_path / name, *more)
         assert code == 0, out
     plain, vita = (np.load(tmp_path / name / "scene_VTranM.npy") for name in ("plain", "vita"))
     assert not np.allclose(plain, vita)
@@ -188,7 +180,7 @@ def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Pa
     ],
 )
 def test_vita_mistakes(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:
-    code, out = _run(monkeypatch, capsys, "vita", *words, *BUNDLED, "--out", tmp_path / "out")
+    code, out = run_command(monkeypatch, capsys, "vita", *words, *BUNDLED, "--out", tmp_path / "out")
     assert code == 1
     assert message in out
     assert "Traceback" not in out

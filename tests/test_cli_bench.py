@@ -7,22 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from captum_astro import cli
 from captum_astro.models.loading import load_model
+from tests.commands import run_command
 from tests.evaluation import making
 
 module = sys.modules["captum_astro.cli.bench"]  # the package's attribute of that name is the command
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
-    monkeypatch.setattr("sys.argv", ["captum-astro", "bench", *map(str, words)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out + captured.err
+    return run_command(monkeypatch, capsys, "bench", *words)
 
 
 def test_a_run_its_lines_and_its_record(monkeypatch, capsys, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from captum_astro import cli
 from captum_astro.evaluation.metrics import METRICS
 from captum_astro.evaluation.report import write_report, write_tables
 from captum_astro.evaluation.report.curves import styles
@@ -21,6 +20,7 @@ from captum_astro.evaluation.report.html import PICTURES, breakable, render
 from captum_astro.evaluation.report.pictures import examples
 from captum_astro.evaluation.rows import MapRow, map_table
 from captum_astro.evaluation.tables import summary
+from tests.commands import run_command
 from tests.evaluation import synthetic
 
 CONFIG = {
@@ -291,14 +291,7 @@ def test_names_in_tables_are_text(tmp_path: Path) -> None:
 
 def test_the_command(monkeypatch, capsys, folder: Path, tmp_path: Path) -> None:
     def run(*words: object) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["captum-astro", "report", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
+        return run_command(monkeypatch, capsys, "report", *words)
 
     code, out = run(folder, "--tables")
     assert code == 0, out

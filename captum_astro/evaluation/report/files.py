@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -64,7 +65,7 @@ def write_tables(folder: str | Path, out: str | Path, against: str | None = None
     texts["tables.md"] = "\n".join([f"{_NOTE}\n", *(markdown(one, model) for one, model in blocks)])
     texts["tables.tex"] = "\n".join([f"% {_NOTE}", *(latex(one, model) for one, model in blocks)])
     for name, text in texts.items():
-        write_whole(out / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        write_whole(out / name, partial(_written, text))
     return [out / name for name in texts]
 
 
@@ -122,3 +123,7 @@ def _markdown(text: str) -> str:
 
 def _tex(text: str) -> str:
     return "".join(_TEX.get(letter, letter) for letter in text)
+
+
+def _written(text: str, file: Path) -> None:
+    file.write_text(text, encoding="utf-8")

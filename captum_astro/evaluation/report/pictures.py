@@ -146,7 +146,11 @@ def _values(row: pd.Series[Any]) -> NDArray[np.float64] | None:
 
 def _address(image: Image.Image | None, values: NDArray[np.float64] | None, size: int) -> str:
     """An image, a map over it, or a map alone, as the address of a JPEG."""
-    width, height = image.size if image is not None else (values.shape[1], values.shape[0])  # type: ignore[union-attr]
+    if image is not None:
+        width, height = image.size
+    else:
+        assert values is not None
+        height, width = values.shape
     scale = size / max(width, height)
     shape = max(1, round(width * scale)), max(1, round(height * scale))
     picture = image.resize(shape, Image.Resampling.BICUBIC) if image is not None else None

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+import captum_astro
+from captum_astro.attr._base import Explanation
+from captum_astro.attr.explainers import explainers, explainers_named
+
+
+def test_every_exported_method_once_in_order() -> None:
+    names = [explainer.name for explainer in explainers()]
+    exported = {
+        name
+        for name in dir(captum_astro)
+        if isinstance(getattr(captum_astro, name), type) and issubclass(getattr(captum_astro, name), Explanation)
+    }
+    assert names == sorted(exported)
+    assert len(names) == 14
+    for explainer in explainers():
+        assert explainer.method is getattr(captum_astro, explainer.name)
+        assert explainer.family in ("attention", "gradient", "propagation")
+        assert explainer.source
+
+
+def test_by_name() -> None:
+    assert list(explainers_named(["LRP", "vtranm", "lrp"])) == ["LRP", "VTranM"]
+    assert list(explainers_named(["ALL"])) == [explainer.name for explainer in explainers()]
+    for wanted in (["VTranN"], ["all", "LRP"]):
+        with pytest.raises(ValueError, match=r"There is no method '(VTranN|all)'\. Methods: ATTCAT, .* or 'all'"):
+            explainers_named(wanted)
