@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import _run
+from tests.commands import run_command
 from tests.training.making import cifar_parquet, imdb_parquet, wikitext
 
 SMALL = ("--dim", 16, "--heads", 2, "--depth", 1, "--batch-size", 4, "--steps", 2)
@@ -12,30 +12,30 @@ SMALL = ("--dim", 16, "--heads", 2, "--depth", 1, "--batch-size", 4, "--steps", 
 
 def test_train_and_go_on(monkeypatch, capsys, tmp_path: Path) -> None:
     words = ("train", "imdb", "--data", imdb_parquet(tmp_path), "--out", tmp_path / "run", *SMALL, "--length", 20)
-    code, out = _run(monkeypatch, capsys, *words)
+    code, out = run_command(monkeypatch, capsys, *words)
     assert code == 0, out
     assert "epoch 0.22, step 2 of 2: loss" in out
     assert "test accuracy" in out
     assert {"run.json", "curve.csv", "curve.png", "weights.safetensors", "result.json", "tokeniser.json"} == {
         file.name for file in (tmp_path / "run").iterdir()
     }
-    assert "test accuracy" in _run(monkeypatch, capsys, *words)[1]
-    code, out = _run(monkeypatch, capsys, *words, "--no-relative-position")
+    assert "test accuracy" in run_command(monkeypatch, capsys, *words)[1]
+    code, out = run_command(monkeypatch, capsys, *words, "--no-relative-position")
     assert code == 1
     assert "holds another run (relative_position differ)" in out
-    assert _run(monkeypatch, capsys, *words, "--attention", "softmax", "--no-resume")[0] == 0
+    assert run_command(monkeypatch, capsys, *words, "--attention", "softmax", "--no-resume")[0] == 0
 
 
 def test_train_the_others(monkeypatch, capsys, tmp_path: Path) -> None:
     cifar_parquet(tmp_path, train=5010)
     wikitext(tmp_path)
     more = ("--patch", 8, "--stem", 4, "--limit", 5008, "--no-augment")
-    code, out = _run(
+    code, out = run_command(
         monkeypatch, capsys, "train", "cifar10", "--data", tmp_path, "--out", tmp_path / "c", *SMALL, *more
     )
     assert code == 0, out
     more = ("--vocabulary", 300, "--length", 16, "--nonlinearity", "none", "--alpha", 1)
-    code, out = _run(
+    code, out = run_command(
         monkeypatch, capsys, "train", "wikitext2", "--data", tmp_path, "--out", tmp_path / "w", *SMALL, *more
     )
     assert code == 0, out
@@ -57,14 +57,14 @@ def test_train_the_others(monkeypatch, capsys, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:
-    code, out = _run(monkeypatch, capsys, *words, "--out", tmp_path / "out")
+    code, out = run_command(monkeypatch, capsys, *words, "--out", tmp_path / "out")
     assert code == 1
     assert message in out
     assert "Traceback" not in out
 
 
 def test_ablate(monkeypatch, capsys, tmp_path: Path) -> None:
-    code, out = _run(
+    code, out = run_command(
         monkeypatch, capsys, "ablate", "imdb", "--data", imdb_parquet(tmp_path), "--out", tmp_path / "a",
         "--variants", "full,softmax", "--alphas", "0.5", "--seeds", 2, "--reach", 0.6, "--set", "dim=16",
         "--set", "heads=2", "--set", "epochs=1", "--set", "batch-size=4", "--set", "length=20",
