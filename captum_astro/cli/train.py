@@ -145,7 +145,7 @@ def wikitext2(
 def scenes(
     out: Out = Path("scenes_vit"),
     model: Annotated[
-        str | None, typer.Option(help="scenes_vit_tiny_patch4_64 or astromorphic_scenes_tiny_patch4_64.")
+        str | None, typer.Option(help="scenes_vit_tiny_patch4_64 or astromorphic_scenes_tiny_patch8_64.")
     ] = None,
     attention: Attention = None,
     nonlinearity: Sigma = None,

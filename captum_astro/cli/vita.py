@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-    from captum_astro.astro.settings import Setting
+    from captum_astro.evaluation.vita.settings import Setting
 
 app = typer.Typer(help="Artificial astrocytes: search for a setting, evaluate one.", no_args_is_help=True)
 
@@ -51,9 +51,9 @@ def search(
     device: Device = "cpu",
 ) -> None:
     """Choose settings on half of the samples by each metric, and report them on the other half."""
-    from captum_astro.astro.search import search as run
-    from captum_astro.astro.settings import grid
     from captum_astro.data.specs import human_samples
+    from captum_astro.evaluation.vita.search import search as run
+    from captum_astro.evaluation.vita.settings import grid
     from captum_astro.models.loading import load_model
 
     settings = grid(
@@ -95,8 +95,8 @@ def evaluate(
     device: Device = "cpu",
 ) -> None:
     """Compare the plain and the modulated model with human maps, method by method, and the accuracy of both."""
-    from captum_astro.astro.evaluate import evaluate as run
     from captum_astro.data.specs import human_samples
+    from captum_astro.evaluation.vita.evaluate import evaluate as run
     from captum_astro.models.loading import load_model
 
     if explained not in ("predicted", "label"):
@@ -135,7 +135,7 @@ def parsed(text: str) -> Setting:
     Raises:
         ValueError: If a name is unknown or a value does not fit it.
     """
-    from captum_astro.astro.settings import Setting
+    from captum_astro.evaluation.vita.settings import Setting
     from captum_astro.functional.astrocyte import Modulation
 
     kinds: dict[str, Callable[[str], Any]] = {

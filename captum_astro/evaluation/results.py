@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captum_astro.data.chunks import read_record
 from captum_astro.evaluation.rows import MAPS, SCHEMA
 from captum_astro.evaluation.store import BenchStore
+from captum_astro.storage import read_record
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from captum_astro.data.chunks import weights_digest as digest
 from captum_astro.data.specs import samples
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.cases import Probe, numbers_of, probe
@@ -22,6 +21,7 @@ from captum_astro.evaluation.scoring import LACKING, Scorer
 from captum_astro.evaluation.shards import Shard, wait
 from captum_astro.evaluation.store import BenchStore
 from captum_astro.models.loading import load_model
+from captum_astro.storage import weights_digest as digest
 
 PATIENCE = 1800.0  # seconds without a new chunk after which the others are taken for dead
 LACKS = {f"ValueError: {lack}" for lack in LACKING.values()}

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captum_astro.data.chunks import begin, part_of, write_whole
 from captum_astro.evaluation.rows import MAPS, SCHEMA, MapRow, Row, map_table, table
+from captum_astro.storage import begin, part_of, write_whole
 
 RECORD, MERGED = "run.json", "results.parquet"
 Chunk = tuple[int, int]  # the model's number, and the chunk's

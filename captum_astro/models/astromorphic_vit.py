@@ -226,7 +226,7 @@ default_cfgs = generate_default_cfgs(
             std=(0.2470, 0.2435, 0.2616),
             first_conv="patch_embed.stem.0",
         ),
-        "astromorphic_scenes_tiny_patch4_64.untrained": _cfg(num_classes=10, input_size=(3, 64, 64), crop_pct=1.0),
+        "astromorphic_scenes_tiny_patch8_64.untrained": _cfg(num_classes=10, input_size=(3, 64, 64), crop_pct=1.0),
     }
 )
 
@@ -280,7 +280,7 @@ def astromorphic_vit_cifar10(pretrained: bool = False, **kwargs: Any) -> Astromo
 
 
 @register_model
-def astromorphic_scenes_tiny_patch4_64(pretrained: bool = False, **kwargs: Any) -> AstromorphicVisionTransformer:
-    """For the bundled scenes: 257 tokens, width 96, 6 blocks, 3 heads, 0.8 million parameters."""
-    args = {"patch_size": 4, "embed_dim": 96, "depth": 6, "num_heads": 3}
-    return _create("astromorphic_scenes_tiny_patch4_64", pretrained, args, kwargs)
+def astromorphic_scenes_tiny_patch8_64(pretrained: bool = False, **kwargs: Any) -> AstromorphicVisionTransformer:
+    """For the bundled scenes: 65 tokens, width 96, 6 blocks, 3 heads, convolution first, 0.7 million parameters."""
+    args = {"patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3, "stem_width": 16}
+    return _create("astromorphic_scenes_tiny_patch8_64", pretrained, args, kwargs)

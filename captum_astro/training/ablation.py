@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.console import Console
 
-from captum_astro.data.chunks import write_whole
 from captum_astro.metrics.statistics import bootstrap_interval
+from captum_astro.storage import write_whole
 from captum_astro.training.config import Config
 from captum_astro.training.curve import Metric, Row, epochs_to, plot, read_csv
 from captum_astro.training.fit import CURVE

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_astro.data.chunks import write_whole
+from captum_astro.storage import write_whole
 
 
 def save(file: Path, state: dict[str, Any]) -> None:

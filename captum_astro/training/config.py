@@ -14,9 +14,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from captum_astro.data.chunks import write_whole
 from captum_astro.functional.astromorphic import Nonlinearity
 from captum_astro.models.astromorphic import AttentionKind
+from captum_astro.storage import write_whole
 from captum_astro.training.batches import Source
 from captum_astro.training.curve import Metric
 from captum_astro.training.fit import Loss

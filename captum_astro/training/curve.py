@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from captum_astro.data.chunks import write_whole
+from captum_astro.storage import write_whole
 
 Metric = Literal["accuracy", "perplexity"]
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from captum_astro.data.chunks import write_whole
+from captum_astro.storage import write_whole
 from captum_astro.training import checkpoint
 from captum_astro.training.batches import Batch, Source
 from captum_astro.training.curve import Metric, Row, better, plot, write_csv

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
-from captum_astro.data.chunks import write_whole
 from captum_astro.data.glove import fill_embedding, read_glove
 from captum_astro.data.texts import LabelledTexts, read_imdb
 from captum_astro.data.tokenisers import encode, learn_words, load_tokeniser
 from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
+from captum_astro.storage import write_whole
 from captum_astro.training.batches import Texts
 from captum_astro.training.config import Config, Task
 from captum_astro.training.scores import accuracy, classification

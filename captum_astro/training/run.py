@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from captum_astro.data.chunks import write_whole
+from captum_astro.storage import write_whole
 from captum_astro.training.checkpoint import seed_everything
 from captum_astro.training.config import RUN, Config, keep_config, read_config
 from captum_astro.training.curve import best

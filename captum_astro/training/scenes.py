@@ -20,7 +20,7 @@ from captum_astro.training.config import Config, Task
 from captum_astro.training.scores import accuracy
 
 BACKGROUND = 10  # the class of a patch that holds no part of a digit
-ASTROMORPHIC = "astromorphic_scenes_tiny_patch4_64"
+ASTROMORPHIC = "astromorphic_scenes_tiny_patch8_64"
 _EPOCH = 6400  # scenes; there is no end of them
 _EVALUATE = 250
 _AT_ONCE = 64

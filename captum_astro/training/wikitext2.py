@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import nn
 
-from captum_astro.data.chunks import write_whole
 from captum_astro.data.texts import count_words, read_wikitext
 from captum_astro.data.tokenisers import encode_stream, learn_bpe, learn_wikitext_words, load_tokeniser
 from captum_astro.models.astromorphic_text import AstromorphicLanguageModel
+from captum_astro.storage import write_whole
 from captum_astro.training.batches import TokenStream
 from captum_astro.training.config import Config, Task
 from captum_astro.training.curve import Metric

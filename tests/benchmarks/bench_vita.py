@@ -13,11 +13,11 @@ import timm
 import torch
 
 from captum_astro import TokenGradCAM, ViTAGradCAM
-from captum_astro.astro.scoring import METRICS
-from captum_astro.astro.search import search
-from captum_astro.astro.settings import grid
 from captum_astro.data.human import HumanSample, prepare_heatmap
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.vita.scoring import METRICS
+from captum_astro.evaluation.vita.search import search
+from captum_astro.evaluation.vita.settings import grid
 
 ROUNDS = 7
 

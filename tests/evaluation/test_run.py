@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from captum_astro.data.chunks import read_record
 from captum_astro.evaluation import run as module
 from captum_astro.evaluation.metrics import METRICS
 from captum_astro.evaluation.results import read_run
 from captum_astro.evaluation.rows import ORDER
 from captum_astro.evaluation.run import run_bench
 from captum_astro.evaluation.shards import Shard
+from captum_astro.storage import read_record
 from tests.evaluation.making import Listed, config, contents, started
 
 

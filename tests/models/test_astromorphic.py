@@ -25,13 +25,13 @@ NAMES = {
     "astromorphic_vit_tiny_patch16_224": (3, 224, 1000),
     "astromorphic_vit_small_patch16_224": (3, 224, 1000),
     "astromorphic_vit_cifar10": (3, 32, 10),
-    "astromorphic_scenes_tiny_patch4_64": (3, 64, 10),
+    "astromorphic_scenes_tiny_patch8_64": (3, 64, 10),
 }
 SMALL = {
     "astromorphic_vit_tiny_patch16_224": {"img_size": 64, "embed_dim": 24, "depth": 3},
     "astromorphic_vit_small_patch16_224": {"img_size": 64, "embed_dim": 24, "depth": 3},
     "astromorphic_vit_cifar10": {"embed_dim": 24, "depth": 3, "stem_width": 8, "img_size": 16},
-    "astromorphic_scenes_tiny_patch4_64": {"embed_dim": 24, "depth": 3, "img_size": 16},
+    "astromorphic_scenes_tiny_patch8_64": {"embed_dim": 24, "depth": 3, "img_size": 16},
 }
 
 
@@ -241,7 +241,7 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
 
 
 def test_weight_decay_and_groups() -> None:
-    model, _ = small("astromorphic_scenes_tiny_patch4_64")
+    model, _ = small("astromorphic_scenes_tiny_patch8_64")
     spared = model.no_weight_decay()
     assert spared == {"pos_embed", "cls_token", *(f"blocks.{i}.attn.positions" for i in range(3))}
     assert spared <= set(dict(model.named_parameters()))
@@ -255,7 +255,7 @@ def test_weight_decay_and_groups() -> None:
 
 
 def test_features_only() -> None:
-    model = timm.create_model("astromorphic_scenes_tiny_patch4_64", features_only=True, out_indices=(0, 3))
+    model = timm.create_model("astromorphic_scenes_tiny_patch8_64", features_only=True, out_indices=(0, 3))
     assert [y.shape for y in model(torch.randn(1, 3, 64, 64))] == [(1, 96, 16, 16)] * 2
     assert model.feature_info.channels() == [96, 96]
     assert model.feature_info.reduction() == [4, 4]
@@ -263,7 +263,7 @@ def test_features_only() -> None:
 
 def test_options_reach_the_blocks() -> None:
     model, x = small(
-        "astromorphic_scenes_tiny_patch4_64", nonlinearity="none", alpha=1.0, relative_position=False,
+        "astromorphic_scenes_tiny_patch8_64", nonlinearity="none", alpha=1.0, relative_position=False,
         output_projection=True, pos_embed="none", drop_path_rate=0.2, proj_drop_rate=0.1, in_chans=3,
     )  # fmt: skip
     attention = model.blocks[2].attn
@@ -272,13 +272,13 @@ def test_options_reach_the_blocks() -> None:
     assert model.blocks[2].drop1.p == 0.1
     assert model.blocks[2].drop_path1.drop_prob == pytest.approx(0.2)
     assert model(x).isfinite().all()
-    softmax, x = small("astromorphic_scenes_tiny_patch4_64", attention="softmax")
+    softmax, x = small("astromorphic_scenes_tiny_patch8_64", attention="softmax")
     assert isinstance(softmax.blocks[0].attn, SoftmaxAttention)
     assert softmax(x).isfinite().all()
 
 
 def test_the_size_is_fixed() -> None:
-    model, _ = small("astromorphic_scenes_tiny_patch4_64")
+    model, _ = small("astromorphic_scenes_tiny_patch8_64")
     model.set_input_size(img_size=16)
     with pytest.raises(ValueError, match="img_size is"):
         model.set_input_size(img_size=32)
@@ -294,7 +294,7 @@ def test_a_batch_is_its_samples() -> None:
 
 def test_it_learns() -> None:
     # which of two patches carries the pattern, told by the class token alone
-    model, _ = small("astromorphic_scenes_tiny_patch4_64", depth=2, num_classes=2)
+    model, _ = small("astromorphic_scenes_tiny_patch8_64", depth=2, num_classes=2)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     pattern = torch.randn(3, 4, 4, dtype=torch.float64)
     for _ in range(60):

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from captum_astro.data.chunks import write_whole
 from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
 from captum_astro.models.astromorphic_vit import AstromorphicVisionTransformer
+from captum_astro.storage import write_whole
 from captum_astro.training.batches import Images, Texts, TokenStream, mirrored, shifted
 from captum_astro.training.checkpoint import load, random_state, save, seed_everything, set_random_state
 from captum_astro.training.curve import Row, best, epochs_to, plot, read_csv, write_csv

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from captum_astro.data.chunks import write_whole
 from captum_astro.evaluation import tables
 from captum_astro.evaluation.report import grid
 from captum_astro.evaluation.report.choice import reference
+from captum_astro.storage import write_whole
 
 _NOTE = (
     "Bold is the best of a column, ~ not distinguishable from it (Wilcoxon, Holm, p at least 0.05); in brackets 95 % "

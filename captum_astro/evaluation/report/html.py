@@ -15,10 +15,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from captum_astro.data.chunks import write_whole
 from captum_astro.evaluation import tables
 from captum_astro.evaluation.report import curves, grid, pictures
 from captum_astro.evaluation.report.choice import reference
+from captum_astro.storage import write_whole
 
 PICTURES = 500  # besides the best and worst cases, over all models: about 2.5 MB
 

@@ -13,12 +13,12 @@ from captum_astro import (
     ViTA,
     VTranM,
 )
-from captum_astro.astro.evaluate import evaluate
-from captum_astro.astro.results import PLAIN
-from captum_astro.astro.scoring import METRICS
-from captum_astro.astro.settings import grid
 from captum_astro.data.human import prepare_heatmap
-from tests.astro.making import GRID, make_model, make_samples, model_inputs
+from captum_astro.evaluation.vita.evaluate import evaluate
+from captum_astro.evaluation.vita.results import PLAIN
+from captum_astro.evaluation.vita.scoring import METRICS
+from captum_astro.evaluation.vita.settings import grid
+from tests.evaluation.vita.making import GRID, make_model, make_samples, model_inputs
 
 
 def test_evaluate(tmp_path: Path) -> None:

@@ -13,10 +13,6 @@ import torch
 from torch import nn
 
 from captum_astro.astro.astrocytic_linear import Token
-from captum_astro.astro.results import PLAIN, Results, Store
-from captum_astro.astro.scoring import METRICS, batched, check_names, digest, prepared, score_table
-from captum_astro.astro.settings import Setting
-from captum_astro.astro.suffix import Cut, Suffix
 from captum_astro.astro.vita import ViTA
 from captum_astro.attr._channels import ChannelMaps, channel_maps, find_tap
 from captum_astro.attr._target import output_seed
@@ -24,6 +20,10 @@ from captum_astro.capture.identity import check_eval
 from captum_astro.capture.walk import Seed
 from captum_astro.data.human import HumanSample
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.vita.results import PLAIN, Results, Store
+from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, digest, prepared, score_table
+from captum_astro.evaluation.vita.settings import Setting
+from captum_astro.evaluation.vita.suffix import Cut, Suffix
 from captum_astro.functional.astrocyte import Modulation
 from captum_astro.functional.grad_cam import grad_cam, grad_cam_plus_plus
 from captum_astro.layouts.errors import UnsupportedModelError

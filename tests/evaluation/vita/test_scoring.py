@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from captum_astro.astro.scoring import METRICS, batched, check_names, digest, prepared, score_table
 from captum_astro.data.human import prepare_heatmap
-from tests.astro.making import make_samples
+from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, digest, prepared, score_table
+from tests.evaluation.vita.making import make_samples
 
 
 def _table(labels: list[int | None], **changed: Any) -> Any:

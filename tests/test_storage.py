@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_astro.data.chunks import begin, differences, read_record, weights_digest, write_whole
+from captum_astro.storage import begin, differences, read_record, weights_digest, write_whole
 
 
 def test_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from captum_astro import ViTA
-from captum_astro.astro.search import _Scorer
-from captum_astro.astro.settings import grid
-from captum_astro.astro.suffix import Suffix
+from captum_astro.evaluation.vita.search import _Scorer
+from captum_astro.evaluation.vita.settings import grid
+from captum_astro.evaluation.vita.suffix import Suffix
 from captum_astro.functional.astrocyte import Modulation
-from tests.astro.making import GRID, make_model, make_samples, model_inputs
+from tests.evaluation.vita.making import GRID, make_model, make_samples, model_inputs
 from tests.families import build, images
 
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from captum_astro.astro.results import PLAIN, Results, Store
-from captum_astro.astro.scoring import METRICS, batched, check_names, digest, prepared, score_table
-from captum_astro.astro.settings import Setting
 from captum_astro.astro.vita import ViTA
 from captum_astro.capture.identity import check_eval
 from captum_astro.data.human import HumanSample
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.vita.results import PLAIN, Results, Store
+from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, digest, prepared, score_table
+from captum_astro.evaluation.vita.settings import Setting
 
 METHODS = ("TokenGradCAM", "TokenGradCAMPlusPlus", "VTranM", "AttentionRollout", "IntegratedGradients")
 

@@ -14,13 +14,13 @@ from captum_astro import (
     ViTAGradCAM,
     ViTAGradCAMPlusPlus,
 )
-from captum_astro.astro.results import PLAIN
-from captum_astro.astro.scoring import METRICS
-from captum_astro.astro.search import search
-from captum_astro.astro.settings import Setting, grid
 from captum_astro.data.human import HumanSample, prepare_heatmap
 from captum_astro.data.transforms import ModelTransform
-from tests.astro.making import GRID, make_model, make_samples
+from captum_astro.evaluation.vita.results import PLAIN
+from captum_astro.evaluation.vita.scoring import METRICS
+from captum_astro.evaluation.vita.search import search
+from captum_astro.evaluation.vita.settings import Setting, grid
+from tests.evaluation.vita.making import GRID, make_model, make_samples
 
 BOTH = {"TokenGradCAM": ViTAGradCAM, "TokenGradCAMPlusPlus": ViTAGradCAMPlusPlus}
 

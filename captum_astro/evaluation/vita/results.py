@@ -11,9 +11,9 @@ from typing import Any, Literal
 import pandas as pd
 from torch import nn
 
-from captum_astro.astro.settings import Setting
-from captum_astro.data.chunks import begin, weights_digest, write_whole
+from captum_astro.evaluation.vita.settings import Setting
 from captum_astro.metrics.statistics import PairedComparison, compare_many
+from captum_astro.storage import begin, weights_digest, write_whole
 
 PLAIN = -1  # the number of the unmodulated model among the settings
 Split = Literal["search", "report"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from captum_astro import ViTA
-from captum_astro.astro.settings import Setting, grid
+from captum_astro.evaluation.vita.settings import Setting, grid
 from captum_astro.functional.astrocyte import Modulation
 from tests.families import build
 

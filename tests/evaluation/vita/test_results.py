@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from captum_astro.astro.results import PLAIN, Results, Store, compared
-from captum_astro.astro.search import search
-from captum_astro.astro.settings import Setting, grid
+from captum_astro.evaluation.vita.results import PLAIN, Results, Store, compared
+from captum_astro.evaluation.vita.search import search
+from captum_astro.evaluation.vita.settings import Setting, grid
 from captum_astro.functional.astrocyte import Modulation
 from captum_astro.metrics import compare_paired
-from tests.astro.making import GRID, make_model, make_samples
+from tests.evaluation.vita.making import GRID, make_model, make_samples
 
 
 def test_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""Settings, samples and a model that a search takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_astro.data.human import HumanSample
+from captum_astro.data.transforms import ModelTransform
+from tests.families import build
+
+GRID: dict[str, Any] = {"phi": [0.0, 0.3], "alpha": [1.5], "beta": [0.3], "k": [4], "tau": [2, 3]}
+
+
+def make_samples(count: int, size: int = 32) -> list[HumanSample]:
+    """Pictures and maps of noise, the same in every call, labelled 0, 1, ..."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        HumanSample(
+            torch.randint(0, 256, (3, size, size), dtype=torch.uint8, generator=generator),
+            torch.rand(size, size, generator=generator),
+            i % 5,
+            f"sample {i}",
+        )
+        for i in range(count)
+    ]
+
+
+def make_model(name: str) -> nn.Module:
+    """One of the families, in float32, that says how its input is normalised."""
+    model = build(name, torch.float32)
+    model.pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    return model
+
+
+def model_inputs(model: nn.Module, samples: list[HumanSample]) -> torch.Tensor:
+    """The whole images, as the model takes them."""
+    transform = ModelTransform(model, "none")
+    return transform.normalise(torch.stack([transform(sample.image)[0] for sample in samples]))
