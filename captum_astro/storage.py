@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+RECORD = "run.json"
+
 
 def write_whole(file: Path, write: Callable[[Path], object], mark: str = "") -> None:
     """Write under another name first, and to the disk itself, so that the file is there whole or not at all.
@@ -68,29 +70,29 @@ def read_record(file: Path) -> dict[str, Any]:
     raise ValueError(f"{file} is damaged. Give another folder, or delete this one.")
 
 
-def begin(folder: Path, described: Mapping[str, Any], file: str = "run.json") -> None:
+def begin(folder: Path, described: Mapping[str, Any], otherwise: str = "delete this one") -> None:
     """Make a folder for the results of one run, or check that it is that run's.
 
     Args:
         folder: The folder.
         described: What the results depend on, as JSON has it; nested names are joined with a point in messages.
-        file: The name of the record.
+        otherwise: The way out besides another folder, in words.
 
     Raises:
         ValueError: If the folder holds results of something else, with what differs.
         OSError: If it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record = folder / file
+    record = folder / RECORD
     if record.exists():
         changed = differences(read_record(record), described)
         if changed:
             raise ValueError(
                 f"{folder} holds results of another run ({', '.join(changed)} differ). Give another folder, or "
-                f"delete this one."
+                f"{otherwise}."
             )
     else:
-        write_whole(record, lambda to: to.write_text(json.dumps(described, indent=1)))
+        write_whole(record, lambda to: to.write_text(json.dumps(described, indent=1) + "\n"))
 
 
 def differences(before: Any, now: Any) -> list[str]:

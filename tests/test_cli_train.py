@@ -22,7 +22,7 @@ def test_train_and_go_on(monkeypatch, capsys, tmp_path: Path) -> None:
     assert "test accuracy" in run_command(monkeypatch, capsys, *words)[1]
     code, out = run_command(monkeypatch, capsys, *words, "--no-relative-position")
     assert code == 1
-    assert "holds another run (relative_position differ)" in out
+    assert "(relative_position differ). Give another folder, or --no-resume to replace it." in out
     assert run_command(monkeypatch, capsys, *words, "--attention", "softmax", "--no-resume")[0] == 0
 
 

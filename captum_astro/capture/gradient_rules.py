@@ -27,12 +27,11 @@ from captum_astro.capture.operations import (
     no_rule,
 )
 from captum_astro.capture.rules_mode import Rules
-from captum_astro.functional import rules
+from captum_astro.functional import gradient_rules as rules
 from captum_astro.functional.astrocyte import rescaled, scale_and_shift
 from captum_astro.functional.astromorphic import astromorphic_attention
 from captum_astro.functional.astromorphic_effective import effective_attention
 from captum_astro.functional.astromorphic_rules import ConstantAttention, shared_gradients
-from captum_astro.functional.attention import widen
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -46,7 +45,7 @@ class _GradientRules(Rules):
         dim = 1 if isinstance(module, RmsNorm2d | RmsNorm2dFp32) else -1
         moved = x.movedim(dim, -1)
         norm: Any = module
-        scale = _inverse(moved, False, norm.eps)
+        scale = rules.inverse_deviation(moved.detach(), False, norm.eps)
         return rules.frozen_norm(moved, scale, False, norm.weight, None).movedim(-1, dim)
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -142,20 +141,15 @@ def _frozen(func: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tens
     given = (
         dict(zip((*names, "weight", *(() if func is F.rms_norm else ("bias",)), "eps"), args, strict=False)) | kwargs
     )
-    weight, bias, eps = given.get("weight"), given.get("bias"), given.get("eps", 1e-5)
+    weight, bias, eps = given.get("weight"), given.get("bias"), given.get("eps", None if func is F.rms_norm else 1e-5)
     if func is not F.group_norm:
         if len(given["normalized_shape"]) != 1:
             raise UnsupportedModelError(no_rule(func))
         centred = func is F.layer_norm
-        return rules.frozen_norm(x, _inverse(x, centred, eps), centred, weight, bias)
+        return rules.frozen_norm(x, rules.inverse_deviation(x.detach(), centred, eps), centred, weight, bias)
     grouped = x.reshape(len(x), given["num_groups"], -1)
-    y = rules.frozen_norm(grouped, _inverse(grouped, True, eps), True, None, None).reshape(x.shape)
+    scale = rules.inverse_deviation(grouped.detach(), True, eps)
+    y = rules.frozen_norm(grouped, scale, True, None, None).reshape(x.shape)
     shape = (1, -1, *[1] * (x.ndim - 2))
     y = y if weight is None else y * weight.reshape(shape)
     return y if bias is None else y + bias.reshape(shape)
-
-
-def _inverse(x: torch.Tensor, centred: bool, eps: float | None) -> torch.Tensor:
-    x = widen(x.detach())
-    power = x.var(-1, unbiased=False) if centred else x.pow(2).mean(-1)
-    return (power + (torch.finfo(x.dtype).eps if eps is None else eps)).rsqrt()

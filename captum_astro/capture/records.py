@@ -10,6 +10,7 @@ from timm.layers import RmsNorm
 from timm.layers.norm import RmsNormFp32
 from torch import nn
 
+from captum_astro.functional import gradient_rules
 from captum_astro.functional.attention import Attention, widen
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import (
@@ -242,8 +243,4 @@ def centres(norm: nn.Module) -> bool:
 
 def inverse_deviation(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """``1 / sigma``, which a norm multiplies each token of its input by: the input's shape without the last."""
-    x = widen(x)
-    eps = getattr(norm, "eps", None)
-    eps = torch.finfo(x.dtype).eps if eps is None else eps
-    power = x.var(-1, unbiased=False) if centres(norm) else x.pow(2).mean(-1)
-    return (power + eps).rsqrt()
+    return gradient_rules.inverse_deviation(x, centres(norm), getattr(norm, "eps", None))

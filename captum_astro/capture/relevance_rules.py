@@ -31,7 +31,7 @@ from captum_astro.capture.operations import (
     no_rule,
 )
 from captum_astro.capture.rules_mode import Rules
-from captum_astro.functional import rules
+from captum_astro.functional import relevance_rules as rules
 from captum_astro.functional.astrocyte import rescaled
 from captum_astro.functional.astromorphic import astromorphic_attention
 from captum_astro.functional.astromorphic_effective import effective_attention

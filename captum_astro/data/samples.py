@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple, Protocol
 
 import torch
@@ -66,6 +67,19 @@ class HumanSamples(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image, human, label, name = self._dataset[index]
         return Sample(image, label, (human > 0).to(torch.int8), human, name)
+
+
+def sample_digest(sample: Sample | HumanSample) -> str:
+    """A short name of all that a sample holds."""
+    found = hashlib.sha256(f"{plain_text(sample.name)} {sample.label} {tuple(sample.image.shape)}".encode())
+    for tensor in (sample.image, getattr(sample, "mask", None), sample.human):
+        found.update(b"-" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def plain_text(text: str) -> str:
+    """Text that can be written: the name of a file may hold bytes that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def checked(index: int, count: int) -> int:

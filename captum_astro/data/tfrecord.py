@@ -24,18 +24,19 @@ class Frame(NamedTuple):
     problem: str
 
 
-def records(path: Path | str, check: bool = True) -> Iterator[tuple[int, bytes]]:
-    """Read the records of a TFRecord file one at a time.
+def frames(path: Path | str, check: bool = True, first: int = 0, step: int = 1) -> Iterator[Frame]:
+    """Read the records ``first``, ``first + step``, ``first + 2 * step`` and so on, and go on after damaged data.
+
+    The data of other records are not read. A record with a problem has no data; where its length is in doubt, or the
+    file is cut short, it is the last one.
 
     Args:
         path: The file, not compressed.
         check: Compare the checksums. Without this, damaged data pass unseen.
-
-    Yields:
-        The byte at which a record begins, and its data.
+        first: The number of the first record that is wanted.
+        step: From one that is wanted to the next.
 
     Raises:
-        CorruptRecordError: If a checksum does not match or the file is cut short.
         ImportError: If checksums are wanted and google-crc32c is not installed.
         OSError: If the file cannot be opened.
 
@@ -47,24 +48,8 @@ def records(path: Path | str, check: bool = True) -> Iterator[tuple[int, bytes]]
         >>> data = bytes.fromhex("0200000000000000 00000000 6869 00000000")
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "a.tfrecords").write_bytes(data)
-        ...     list(records(f"{folder}/a.tfrecords", check=False))
-        [(0, b'hi')]
-    """
-    for frame in frames(path, check):
-        if frame.problem:
-            raise CorruptRecordError(f"{path}: record {frame.number} at byte {frame.offset}: {frame.problem}.")
-        yield frame.offset, frame.payload
-
-
-def frames(path: Path | str, check: bool = True, first: int = 0, step: int = 1) -> Iterator[Frame]:
-    """Read the records ``first``, ``first + step``, ``first + 2 * step`` and so on, and go on after damaged data.
-
-    The data of other records are not read. A record with a problem has no data; where its length is in doubt, or the
-    file is cut short, it is the last one.
-
-    Raises:
-        ImportError: If checksums are wanted and google-crc32c is not installed.
-        OSError: If the file cannot be opened.
+        ...     [frame.payload for frame in frames(f"{folder}/a.tfrecords", check=False)]
+        [b'hi']
     """
     checksum = _masked_crc32c() if check else None
     with open(path, "rb") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -11,8 +11,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from captum_astro.data.tables import DataError
 from captum_astro.data.texts import END_OF_LINE, UNKNOWN
+from captum_astro.storage import write_whole
 
 PADDING = "<pad>"  # always the id 0
+TOKENISER = "tokeniser.json"
 
 
 def learn_words(texts: Iterable[str], size: int = 20_000, least: int = 2) -> Tokenizer:
@@ -103,6 +105,25 @@ def load_tokeniser(file: Path) -> Tokenizer:
     if tokeniser.token_to_id(PADDING) != 0:
         raise DataError(f"{file}: the tokeniser's {PADDING} must be its id 0.")
     return tokeniser
+
+
+def kept_tokeniser(folder: Path, given: str, learn: Callable[[], Tokenizer]) -> Tokenizer:
+    """The tokeniser of a run: the one in its folder; otherwise one from a file, or learnt, which is then kept there.
+
+    Args:
+        folder: Of the run.
+        given: The file; empty for none.
+        learn: Learns one.
+
+    Raises:
+        DataError: If a file holds no tokeniser.
+        OSError: If the folder cannot be written.
+    """
+    file = folder / TOKENISER
+    if not file.exists():
+        known = load_tokeniser(Path(given)) if given else learn()
+        write_whole(file, lambda part: known.save(str(part)))
+    return load_tokeniser(file)
 
 
 def encode(tokeniser: Tokenizer, texts: list[str], length: int) -> list[torch.Tensor]:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from captum_astro.data.human import prepare_heatmap
-from captum_astro.data.samples import Sample, Samples
+from captum_astro.data.samples import Samples, plain_text, sample_digest
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.human import prepared
 from captum_astro.evaluation.metrics import Needs
 
 _ENDS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN)
@@ -85,17 +85,15 @@ def load_cases(
         name, label = f"sample {number}", None
         try:
             sample = dataset[number]
-            name, label = _plain(sample.name), sample.label
+            name, label = plain_text(sample.name), sample.label
             pixels, mask = transform(sample.image, sample.mask)
-            prepared = None
+            looked = None
             if human and sample.human is not None:
-                if not sample.human.isfinite().all():
-                    raise ValueError("the human map holds NaN or infinite values")
-                prepared = prepare_heatmap(sample.human, transform.size)
+                looked = prepared(sample.human, transform.size, name)
         except Exception as error:
             failed.append(Failed(number, name, label, described(error)))
         else:
-            cases.append(Case(number, name, label, pixels, mask, prepared))
+            cases.append(Case(number, name, label, pixels, mask, looked))
     return cases, failed
 
 
@@ -130,14 +128,6 @@ def probe(dataset: Samples, looks: int = 16) -> Probe:
     return Probe(count, found.hexdigest()[:16], frozenset(has))
 
 
-def sample_digest(sample: Sample) -> str:
-    """A short name of what a sample holds."""
-    found = hashlib.sha256(f"{_plain(sample.name)} {sample.label} {tuple(sample.image.shape)}".encode())
-    for tensor in (sample.image, sample.mask, sample.human):
-        found.update(b"-" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
-
-
 def described(error: BaseException) -> str:
     """An error as it stands in a row: its type and its message in one line.
 
@@ -151,7 +141,7 @@ def described(error: BaseException) -> str:
     """
     if is_of_the_machine(error):
         raise error
-    text = _plain(" ".join(str(error).split()))
+    text = plain_text(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 
@@ -172,11 +162,6 @@ def is_of_the_machine(error: BaseException) -> bool:
     if isinstance(error, RuntimeError) and any(words in str(error) for words in _ENDING):
         return True
     return error.__cause__ is not None and is_of_the_machine(error.__cause__)
-
-
-def _plain(text: str) -> str:
-    """Text that can be written: the name of a file may hold bytes that are no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def numbers_of(chunk: int, size: int, count: int) -> Sequence[int]:

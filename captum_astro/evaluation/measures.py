@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import torch
 
+from captum_astro.evaluation.human import HUMAN, agreement
 from captum_astro.evaluation.metrics import METRICS
-from captum_astro.metrics import alignment, localisation, perturbation, segmentation
+from captum_astro.metrics import localisation, perturbation, segmentation
 from captum_astro.metrics.perturber import Perturber
 from captum_astro.metrics.saco import saco
 
@@ -22,12 +23,6 @@ MASKED: dict[str, Compared] = {
     "mAP": segmentation.average_precision,
     "pointing game": localisation.pointing_game,
     "energy inside": localisation.energy_inside,
-}
-HUMAN: dict[str, Compared] = {
-    "Spearman": alignment.spearman,
-    "Dice": alignment.dice,
-    "IoU": alignment.iou,
-    "SSIM": alignment.ssim,
 }
 
 
@@ -177,19 +172,12 @@ def _human(jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, metrics: Seque
         return
     human = torch.stack([one for i in mine if (one := batch.humans[jobs[i].image]) is not None])
     found = maps[mine]
-    for metric, function in HUMAN.items():
+    for metric in HUMAN:
         if metric in metrics:
-            values = function(found, human)
-            values = torch.where(values.isnan() & _constant(found) & ~_constant(human), 0.0, values)
-            for i, value in zip(mine, values.tolist(), strict=True):
+            for i, value in zip(mine, agreement(metric, found, human).tolist(), strict=True):
                 yield from (Figure(i, metric, role, value) for role in jobs[i].classes)
 
 
 def _check(logits: torch.Tensor) -> None:
     if not logits.isfinite().all():  # the first choice among NaN would be a class
         raise ValueError(f"{NO_ANSWER} for perturbed images")
-
-
-def _constant(maps: torch.Tensor) -> torch.Tensor:
-    """A constant map orders nothing: it agrees as little as a random one, and must not be left out."""
-    return maps.amax((1, 2)) == maps.amin((1, 2))

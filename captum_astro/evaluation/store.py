@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captum_astro.evaluation.rows import MAPS, SCHEMA, MapRow, Row, map_table, table
-from captum_astro.storage import begin, part_of, write_whole
+from captum_astro.storage import RECORD, begin, part_of, write_whole
 
-RECORD, MERGED = "run.json", "results.parquet"
+MERGED = "results.parquet"
 Chunk = tuple[int, int]  # the model's number, and the chunk's
 
 
@@ -51,7 +51,7 @@ class BenchStore:
                 f"{self.folder} holds rows without {RECORD}, which says what they are of. Give another folder, or "
                 f"delete this one."
             )
-        begin(self.folder, described, RECORD)
+        begin(self.folder, described)
         for name in ("chunks", "maps"):
             (self.folder / name).mkdir(exist_ok=True)
 

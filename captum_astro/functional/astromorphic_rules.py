@@ -1,7 +1,8 @@
 """Propagation rules of astromorphic attention, on its effective attention ``A``: ``output = A V + constant``.
 
-They are those of softmax attention (see `captum_astro.functional.rules`), with the secant of sigma, the normaliser and
-the positions' keys held constant. All are linear in the number of tokens, as ``A`` is never formed.
+They are those of softmax attention (`captum_astro.functional.relevance_rules`, `gradient_rules`), with the secant of
+sigma, the normaliser and the positions' keys held constant. All are linear in the number of tokens, as ``A`` is never
+formed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 from captum_astro.functional.astromorphic import astromorphic_attention, feature_map
 from captum_astro.functional.astromorphic_effective import EffectiveAttention, memory_read
 from captum_astro.functional.attention import CHUNK_ELEMENTS, widen
-from captum_astro.functional.rules import ScaledGradient, divided
+from captum_astro.functional.gradient_rules import ScaledGradient
+from captum_astro.functional.relevance_rules import divided
 
 
 class ConstantAttention(torch.autograd.Function):

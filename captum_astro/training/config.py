@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -16,13 +15,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from captum_astro.functional.astromorphic import Nonlinearity
 from captum_astro.models.astromorphic import AttentionKind
-from captum_astro.storage import write_whole
+from captum_astro.storage import RECORD, begin, read_record
 from captum_astro.training.batches import Source
 from captum_astro.training.curve import Metric
 from captum_astro.training.fit import Loss
 from captum_astro.training.optimiser import adamw, warm_up_cosine
-
-RUN = "run.json"
 
 
 @dataclass
@@ -190,18 +187,7 @@ def keep_config(folder: Path, config: Config) -> None:
         ValueError: If the folder holds another run, or its options cannot be read.
         OSError: If it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file, described = folder / RUN, config.as_json()
-    if not file.exists():
-        write_whole(file, lambda part: part.write_text(json.dumps(described, indent=1) + "\n"))
-        return
-    before = _read(file)
-    changed = sorted(key for key in {*before, *described} if before.get(key) != described.get(key))
-    if changed:
-        raise ValueError(
-            f"{folder} holds another run ({', '.join(changed)} differ). "
-            f"Give another folder, or --no-resume to replace it."
-        )
+    begin(folder, config.as_json(), "--no-resume to replace it")
 
 
 def read_config(folder: Path) -> Config:
@@ -210,20 +196,11 @@ def read_config(folder: Path) -> Config:
     Raises:
         ValueError: If there is none, or it cannot be read.
     """
-    values = _read(folder / RUN)
-    return configured(str(values.pop("task", "")), values)
-
-
-def _read(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text())
+        values = read_record(folder / RECORD)
     except FileNotFoundError as error:
-        raise ValueError(f"{file.parent}: no run of training in this folder.") from error
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}).") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} is not the description of a run.")
-    return values
+        raise ValueError(f"{folder}: no run of training in this folder.") from error
+    return configured(str(values.pop("task", "")), values)
 
 
 def _parsed(name: str, value: Any, default: Any) -> Any:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from captum_astro.data.glove import fill_embedding, read_glove
 from captum_astro.data.texts import LabelledTexts, read_imdb
-from captum_astro.data.tokenisers import encode, learn_words, load_tokeniser
+from captum_astro.data.tokenisers import TOKENISER, encode, kept_tokeniser, learn_words, load_tokeniser
 from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
-from captum_astro.storage import write_whole
 from captum_astro.training.batches import Texts
 from captum_astro.training.config import Config, Task
 from captum_astro.training.scores import accuracy, classification
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-TOKENISER = "tokeniser.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +71,8 @@ class Imdb(Config):
         if held_out < 1 or len(reviews) - held_out < self.batch_size:
             raise ValueError(f"{len(reviews)} reviews, {held_out} held out: too few of either to train.")
         valid, train = shuffled[:held_out], shuffled[held_out:]
-        known = self._tokeniser(folder, [reviews.texts[index] for index in train])
+        read = [reviews.texts[index] for index in train]
+        known = kept_tokeniser(folder, self.tokeniser, lambda: learn_words(read, self.vocabulary))
         texts = encode(known, reviews.texts, self.length)
         labels = torch.tensor(reviews.labels)
         source, seen = (Texts([texts[index] for index in part], labels[part], device=device) for part in (train, valid))
@@ -94,13 +89,6 @@ class Imdb(Config):
 
         loss, order = classification(self.smoothing), seen.lengths.argsort()
         return Task(model, model, source, loss, lambda trained: accuracy(trained, seen, order), test)
-
-    def _tokeniser(self, folder: Path, texts: list[str]) -> Tokenizer:
-        file = folder / TOKENISER
-        if not file.exists():
-            known = load_tokeniser(Path(self.tokeniser)) if self.tokeniser else learn_words(texts, self.vocabulary)
-            write_whole(file, lambda part: known.save(str(part)))
-        return load_tokeniser(file)
 
 
 def _limited(reviews: LabelledTexts, limit: int | None) -> LabelledTexts:

@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from captum_astro.storage import write_whole
+from captum_astro.data.tokenisers import TOKENISER, load_tokeniser
+from captum_astro.storage import RECORD, write_whole
 from captum_astro.training.checkpoint import seed_everything
-from captum_astro.training.config import RUN, Config, keep_config, read_config
+from captum_astro.training.config import Config, keep_config, read_config
 from captum_astro.training.curve import best
 from captum_astro.training.fit import BEST, CHECKPOINT, CURVE, PICTURE, fit, load_weights, save_weights
-from captum_astro.training.imdb import TOKENISER
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -56,7 +56,7 @@ def train(
     """
     config = replace(config, data=str(Path(config.data).resolve()) if config.data else "")
     if not resume:
-        for name in (RUN, CHECKPOINT, BEST, CURVE, PICTURE, WEIGHTS, RESULT, TOKENISER):
+        for name in (RECORD, CHECKPOINT, BEST, CURVE, PICTURE, WEIGHTS, RESULT, TOKENISER):
             (folder / name).unlink(missing_ok=True)
     keep_config(folder, config)
     if (folder / RESULT).exists():
@@ -136,6 +136,4 @@ def load_trained(folder: Path | str) -> tuple[nn.Module, Tokenizer | None]:
     load_weights(model, folder / WEIGHTS)
     if not (folder / TOKENISER).exists():
         return model.eval(), None
-    from captum_astro.data.tokenisers import load_tokeniser
-
     return model.eval(), load_tokeniser(folder / TOKENISER)

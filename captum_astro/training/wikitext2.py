@@ -11,13 +11,18 @@ import torch
 from torch import nn
 
 from captum_astro.data.texts import count_words, read_wikitext
-from captum_astro.data.tokenisers import encode_stream, learn_bpe, learn_wikitext_words, load_tokeniser
+from captum_astro.data.tokenisers import (
+    TOKENISER,
+    encode_stream,
+    kept_tokeniser,
+    learn_bpe,
+    learn_wikitext_words,
+    load_tokeniser,
+)
 from captum_astro.models.astromorphic_text import AstromorphicLanguageModel
-from captum_astro.storage import write_whole
 from captum_astro.training.batches import TokenStream
 from captum_astro.training.config import Config, Task
 from captum_astro.training.curve import Metric
-from captum_astro.training.imdb import TOKENISER
 from captum_astro.training.scores import language, negative_log_likelihood
 
 if TYPE_CHECKING:
@@ -78,7 +83,7 @@ class WikiText2(Config):
             lines = parts["valid"].splitlines(keepends=True)
             kept = len(lines) - max(1, int(len(lines) * self.validation))
             train, valid = "".join(lines[:kept]), "".join(lines[kept:])
-        known = self._tokeniser(folder, train)
+        known = kept_tokeniser(folder, self.tokeniser, lambda: self._learnt(train))
         source = TokenStream(encode_stream(known, train), self.length, device)
         seen = encode_stream(known, valid)
         model = self.build(folder).to(device)
@@ -100,16 +105,7 @@ class WikiText2(Config):
 
         return Task(model, model, source, language, evaluate, test)
 
-    def _tokeniser(self, folder: Path, text: str) -> Tokenizer:
-        file = folder / TOKENISER
-        if not file.exists():
-            if self.tokeniser:
-                known = load_tokeniser(Path(self.tokeniser))
-            elif self.tokens == "words":
-                known = learn_wikitext_words(text, self.vocabulary)
-            elif self.tokens == "bpe":
-                known = learn_bpe(text, self.vocabulary)
-            else:
-                raise ValueError(f"tokens is bpe or words, not {self.tokens!r}.")
-            write_whole(file, lambda part: known.save(str(part)))
-        return load_tokeniser(file)
+    def _learnt(self, text: str) -> Tokenizer:
+        if self.tokens not in ("words", "bpe"):
+            raise ValueError(f"tokens is bpe or words, not {self.tokens!r}.")
+        return (learn_bpe if self.tokens == "bpe" else learn_wikitext_words)(text, self.vocabulary)

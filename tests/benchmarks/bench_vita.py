@@ -15,9 +15,9 @@ import torch
 from captum_astro import TokenGradCAM, ViTAGradCAM
 from captum_astro.data.human import HumanSample, prepare_heatmap
 from captum_astro.data.transforms import ModelTransform
-from captum_astro.evaluation.vita.scoring import METRICS
 from captum_astro.evaluation.vita.search import search
 from captum_astro.evaluation.vita.settings import grid
+from captum_astro.metrics.alignment import dice
 
 ROUNDS = 7
 
@@ -80,7 +80,7 @@ def searched(layer: str, batch: int, given: bool) -> None:
         for setting in settings:
             keywords = setting.keywords
             explain = ViTAGradCAM(model, modulated_layer=keywords.pop("layer"), **keywords)
-            METRICS["dice"](explain.attribute(x, target=target, attribute_to="pixels")[:, 0], human)
+            dice(explain.attribute(x, target=target, attribute_to="pixels")[:, 0], human)
 
     times = timed(
         {

@@ -5,7 +5,8 @@ import pickle
 import pytest
 import torch
 
-from captum_astro.data.samples import HumanSamples, checked
+from captum_astro.data.human import HumanSample
+from captum_astro.data.samples import HumanSamples, Sample, checked, sample_digest
 from captum_astro.data.scenes import HumanScenes, Scenes
 
 
@@ -30,3 +31,20 @@ def test_numbers() -> None:
     for index in (-1, 2):
         with pytest.raises(IndexError, match=f"There are 2 images, numbered from 0; {index} was asked for"):
             checked(index, 2)
+
+
+def test_a_digest_is_of_all_that_a_sample_holds() -> None:
+    image, human = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(3, 8, 8), torch.rand(8, 6)
+    sample = Sample(image, 3, torch.ones(8, 8, dtype=torch.int8), human, "one")
+    seen = HumanSample(image, human, 3, "one")
+    others = [
+        *(one._replace(name="caf\udce9.png") for one in (sample, seen)),
+        *(one._replace(label=None) for one in (sample, seen)),
+        *(one._replace(image=image.flip(0)) for one in (sample, seen)),
+        *(one._replace(image=image.reshape(3, 4, 16)) for one in (sample, seen)),
+        *(one._replace(human=human.T) for one in (sample, seen)),
+        sample._replace(mask=None, human=None),
+        sample._replace(mask=torch.zeros(8, 8, dtype=torch.int8)),
+    ]
+    assert len({sample_digest(one) for one in (sample, seen, *others)}) == 2 + len(others)
+    assert sample_digest(seen) == sample_digest(seen._replace(image=image.clone(), human=human.clone()))

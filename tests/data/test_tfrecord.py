@@ -3,7 +3,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import google_crc32c
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captum_astro.data._example import parse_example
-from captum_astro.data.tfrecord import CorruptRecordError, frames, records
+from captum_astro.data.tfrecord import CorruptRecordError, frames
 
 Value = list[bytes] | list[float] | list[int]
 
@@ -25,6 +25,14 @@ def masked(data: bytes) -> int:
 def framed(payload: bytes) -> bytes:
     length = struct.pack("<Q", len(payload))
     return length + struct.pack("<I", masked(length)) + payload + struct.pack("<I", masked(payload))
+
+
+def records(path: Path, check: bool = True) -> Iterator[tuple[int, bytes]]:
+    """Where each record begins, and its data, up to the first with a problem."""
+    for frame in frames(path, check):
+        if frame.problem:
+            raise CorruptRecordError(f"{path}: record {frame.number} at byte {frame.offset}: {frame.problem}")
+        yield frame.offset, frame.payload
 
 
 def write_records(path: Path, payloads: Iterable[bytes]) -> None:

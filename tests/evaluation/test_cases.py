@@ -9,7 +9,7 @@ import torch
 from captum_astro.data.images import ImageError
 from captum_astro.data.samples import Sample
 from captum_astro.data.transforms import ModelTransform
-from captum_astro.evaluation.cases import described, is_of_the_machine, load_cases, numbers_of, probe, sample_digest
+from captum_astro.evaluation.cases import described, is_of_the_machine, load_cases, numbers_of, probe
 from tests.evaluation.making import Listed
 
 IMAGE = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(3, 8, 8)
@@ -58,14 +58,6 @@ def test_a_probe_sees_the_ends() -> None:
         probe(Listed([ValueError("no")] * 2))
     with pytest.raises(ValueError, match="holds no sample"):
         probe(Listed([]))
-
-
-def test_a_digest_is_of_all_that_a_sample_holds() -> None:
-    others = [
-        GOOD._replace(name="other"), GOOD._replace(label=None), GOOD._replace(mask=None), GOOD._replace(human=None),
-        GOOD._replace(image=IMAGE.flip(0)),
-    ]  # fmt: skip
-    assert len({sample_digest(sample) for sample in (GOOD, *others)}) == 6
 
 
 @pytest.mark.parametrize(

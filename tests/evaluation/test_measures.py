@@ -78,7 +78,8 @@ def test_a_constant_map_agrees_with_nobody() -> None:
 
 
 def test_every_metric_of_two_maps_has_its_function() -> None:
-    from captum_astro.evaluation.measures import COUNTED, HUMAN, MASKED
+    from captum_astro.evaluation.human import HUMAN
+    from captum_astro.evaluation.measures import COUNTED, MASKED
     from captum_astro.evaluation.metrics import METRICS
 
     kinds = {name: info.kind for name, info in METRICS.items() if not info.of_model}

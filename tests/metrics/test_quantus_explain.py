@@ -12,7 +12,7 @@ from captum.attr import IntegratedGradients, LayerGradCam, NoiseTunnel, Saliency
 
 from captum_astro import AttnLRP, VTranM, explainers
 from captum_astro.astro import ViTA
-from captum_astro.attr.vita import ViTAGradCAM
+from captum_astro.attr.vita_grad_cam import ViTAGradCAM
 from captum_astro.metrics.quantus import quantus_explain
 from tests.families import build, images
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from captum_astro.training.ablation import VARIANTS, run_ablation, summary, variants_of
@@ -31,7 +32,7 @@ def test_cifar10(tmp_path: Path) -> None:
     before = (tmp_path / "run" / "weights.safetensors").stat().st_mtime_ns
     assert train(config, tmp_path / "run") == result
     assert (tmp_path / "run" / "weights.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match=r"holds another run \(alpha, seed differ\)"):
+    with pytest.raises(ValueError, match=r"holds results of another run \(alpha, seed differ\)"):
         train(replace(config, seed=1, alpha=1.0), tmp_path / "run")
     train(replace(config, seed=1, epochs=0.5), tmp_path / "run", resume=False)
     model, tokeniser = load_trained(tmp_path / "run")
@@ -117,7 +118,8 @@ def test_every_token_is_predicted_once() -> None:
 def test_scenes(tmp_path: Path) -> None:
     config = ScenesTask(model=ASTROMORPHIC, depth=1, dim=24, steps=2, batch_size=4, bfloat16=False, held_out=6)
     train(config, tmp_path)
-    assert (tmp_path / "weights.safetensors").stat().st_size < 60_000
+    kept = load_file(tmp_path / "weights.safetensors")
+    assert {tensor.dtype for tensor in kept.values() if tensor.is_floating_point()} == {torch.float16}
     assert load_trained(tmp_path)[0](torch.zeros(1, 3, 64, 64)).shape == (1, 10)
     with pytest.raises(ValueError, match="scenes_vit_tiny_patch4_64 has no alpha"):
         ScenesTask(alpha=1.0)

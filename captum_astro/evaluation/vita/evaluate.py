@@ -13,9 +13,10 @@ from torch import nn
 from captum_astro.astro.vita import ViTA
 from captum_astro.capture.identity import check_eval
 from captum_astro.data.human import HumanSample
+from captum_astro.data.samples import sample_digest
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.vita.results import PLAIN, Results, Store
-from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, digest, prepared, score_table
+from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, prepared, score_table
 from captum_astro.evaluation.vita.settings import Setting
 
 METHODS = ("TokenGradCAM", "TokenGradCAMPlusPlus", "VTranM", "AttentionRollout", "IntegratedGradients")
@@ -68,7 +69,7 @@ def evaluate(
     variants: list[tuple[int, nn.Module]] = [(PLAIN, model), (0, ViTA(model, **setting.keywords))]
     number = count = 0
     for batch in batched(samples, batch_size):
-        if not store.has(number, [digest(sample) for sample in batch]):
+        if not store.has(number, [sample_digest(sample) for sample in batch]):
             x = transform.normalise(torch.stack([transform(sample.image)[0] for sample in batch])).to(like)
             human = prepared(batch, size)
             with torch.no_grad():
@@ -104,7 +105,7 @@ def _methods() -> dict[str, Any]:
     from captum.attr import IntegratedGradients
 
     from captum_astro.attr.explainers import explainers
-    from captum_astro.attr.vita import ViTAGradCAM
+    from captum_astro.attr.vita_grad_cam import ViTAGradCAM
 
     def integrated(model: nn.Module, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = IntegratedGradients(model).attribute(x, target=target, n_steps=32, internal_batch_size=64)

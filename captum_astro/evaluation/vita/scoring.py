@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import pandas as pd
 import torch
 
-from captum_astro.data.human import HumanSample, prepare_heatmap
-from captum_astro.metrics.alignment import dice, iou, spearman, ssim
+from captum_astro.data.human import HumanSample
+from captum_astro.data.samples import sample_digest
+from captum_astro.evaluation import human as people
 
-METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "spearman": spearman,
-    "dice": dice,
-    "iou": iou,
-    "ssim": ssim,
-}
+METRICS = {name.lower(): name for name in people.HUMAN}
 
 
 def check_names(what: str, given: Sequence[str], known: Iterable[str]) -> None:
@@ -65,14 +60,14 @@ def score_table(
     shared = {
         "sample": [first + i for _ in numbers for i in range(len(batch))],
         "name": [sample.name for _ in numbers for sample in batch],
-        "digest": [digest(sample) for sample in batch] * many,
+        "digest": [sample_digest(sample) for sample in batch] * many,
         "setting": [number for number in numbers for _ in batch],
     }
     wanted, output, target = human.cpu().repeat(many, 1, 1), output.cpu(), target.cpu()
     columns = []
     for method, found in maps.items():
         values = found.cpu()  # metrics are in float64, which not every device has
-        columns += [(method, name, _scored(name, values, wanted)) for name in metrics]
+        columns += [(method, name, people.agreement(METRICS[name], values, wanted)) for name in metrics]
     chosen = output.argmax(-1)
     columns.append(("-", "same class", (chosen == target.repeat(many)).double()))
     labels = [-1 if sample.label is None else sample.label for sample in batch]
@@ -86,28 +81,10 @@ def score_table(
     return pd.concat(tables, ignore_index=True)
 
 
-def digest(sample: HumanSample) -> str:
-    """A short name of what a sample holds."""
-    found = hashlib.sha256(f"{sample.name} {sample.label} {tuple(sample.image.shape)}".encode())
-    for tensor in (sample.image, sample.human):
-        found.update(tensor.cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:12]
-
-
 def prepared(batch: Sequence[HumanSample], size: int) -> torch.Tensor:
     """The batch's human maps, as they are compared, ``(B, size, size)``.
 
     Raises:
         ValueError: If one is not finite, with the sample's name.
     """
-    for sample in batch:
-        if not torch.isfinite(sample.human).all():
-            raise ValueError(f"The human map of {sample.name} holds NaN or infinite values.")
-    return torch.stack([prepare_heatmap(sample.human, size) for sample in batch])
-
-
-def _scored(name: str, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
-    """A map that is the same everywhere orders nothing: 0, not NaN, or settings whose maps die would be chosen."""
-    value = METRICS[name](maps, human)
-    flat = (maps.flatten(1).amax(1) == maps.flatten(1).amin(1)) & (human.flatten(1).amax(1) > human.flatten(1).amin(1))
-    return torch.where(flat & value.isnan(), 0.0, value)
+    return torch.stack([people.prepared(sample.human, size, sample.name) for sample in batch])

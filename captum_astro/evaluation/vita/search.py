@@ -19,9 +19,10 @@ from captum_astro.attr._target import output_seed
 from captum_astro.capture.identity import check_eval
 from captum_astro.capture.walk import Seed
 from captum_astro.data.human import HumanSample
+from captum_astro.data.samples import sample_digest
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.vita.results import PLAIN, Results, Store
-from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, digest, prepared, score_table
+from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, prepared, score_table
 from captum_astro.evaluation.vita.settings import Setting
 from captum_astro.evaluation.vita.suffix import Cut, Suffix
 from captum_astro.functional.astrocyte import Modulation
@@ -80,7 +81,7 @@ def search(
     store = Store(out, model, settings, run)
     number = count = 0
     for batch in batched(samples, batch_size):
-        if not store.has(number, [digest(sample) for sample in batch]):
+        if not store.has(number, [sample_digest(sample) for sample in batch]):
             store.add(number, scorer.score(batch, count))
         number, count = number + 1, count + len(batch)
         if done is not None:

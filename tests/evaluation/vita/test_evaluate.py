@@ -16,8 +16,8 @@ from captum_astro import (
 from captum_astro.data.human import prepare_heatmap
 from captum_astro.evaluation.vita.evaluate import evaluate
 from captum_astro.evaluation.vita.results import PLAIN
-from captum_astro.evaluation.vita.scoring import METRICS
 from captum_astro.evaluation.vita.settings import grid
+from captum_astro.metrics.alignment import dice, ssim
 from tests.evaluation.vita.making import GRID, make_model, make_samples, model_inputs
 
 
@@ -32,16 +32,14 @@ def test_evaluate(tmp_path: Path) -> None:
     for number, variant in ((PLAIN, model), (0, ViTA(model, **setting.keywords))):
         maps = VTranM(variant).attribute(x, target=top, attribute_to="pixels")[:, 0]
         rows = found.scores.query(f"setting == {number} and method == 'VTranM' and metric == 'ssim'")
-        torch.testing.assert_close(
-            torch.tensor(rows["value"].to_numpy()), METRICS["ssim"](maps, human), rtol=0, atol=1e-5
-        )
+        torch.testing.assert_close(torch.tensor(rows["value"].to_numpy()), ssim(maps, human), rtol=0, atol=1e-5)
     compared = found.compare()
     assert set(compared["method"]) == {"VTranM", "IntegratedGradients"}
     assert {"accuracy", "plain_accuracy", "same_class"} <= set(compared.columns)
     labelled = evaluate(model, samples, setting, methods=["VTranM"], metrics=["ssim"], explained="label", batch_size=5)
     maps = VTranM(model).attribute(x, target=[s.label for s in samples], attribute_to="pixels")[:, 0]
     rows = labelled.scores.query("setting == -1 and metric == 'ssim'")["value"].to_numpy()
-    torch.testing.assert_close(torch.tensor(rows), METRICS["ssim"](maps, human), rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(rows), ssim(maps, human), rtol=0, atol=1e-5)
 
 
 def test_half_precision() -> None:
@@ -59,7 +57,7 @@ def test_a_method_of_captum_at_a_size_of_ones_own() -> None:
         maps = IntegratedGradients(variant).attribute(x, target=top, n_steps=32).abs().sum(1, keepdim=True).float()
         maps = F.interpolate(maps, (16, 16), mode="bilinear")[:, 0]
         rows = found.query(f"setting == {number} and metric == 'dice'")["value"].to_numpy()
-        torch.testing.assert_close(torch.tensor(rows), METRICS["dice"](maps, human), rtol=0, atol=1e-6)
+        torch.testing.assert_close(torch.tensor(rows), dice(maps, human), rtol=0, atol=1e-6)
 
 
 def test_goes_on_where_it_stopped(tmp_path: Path) -> None:

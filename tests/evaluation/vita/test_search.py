@@ -17,9 +17,9 @@ from captum_astro import (
 from captum_astro.data.human import HumanSample, prepare_heatmap
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.vita.results import PLAIN
-from captum_astro.evaluation.vita.scoring import METRICS
 from captum_astro.evaluation.vita.search import search
 from captum_astro.evaluation.vita.settings import Setting, grid
+from captum_astro.metrics.alignment import spearman, ssim
 from tests.evaluation.vita.making import GRID, make_model, make_samples
 
 BOTH = {"TokenGradCAM": ViTAGradCAM, "TokenGradCAMPlusPlus": ViTAGradCAMPlusPlus}
@@ -40,7 +40,10 @@ def _one_by_one(model: nn.Module, samples: list[HumanSample], settings: list[Set
                 else:
                     given = setting.keywords
                     maps = vita(model, modulated_layer=given.pop("layer"), **given).attribute(x, attribute_to="pixels")
-                rows += [(i, number, name, m, float(METRICS[m](maps[:, 0], human))) for m in ("spearman", "ssim")]
+                rows += [
+                    (i, number, name, m, float(f(maps[:, 0], human)))
+                    for m, f in (("spearman", spearman), ("ssim", ssim))
+                ]
             under = model if setting is None else ViTA(model, **setting.keywords)
             rows.append((i, number, "-", "same class", float(under(x).argmax(-1) == top)))
             rows.append((i, number, "-", "accuracy", float(under(x).argmax(-1) == sample.label)))

@@ -1,14 +1,9 @@
-"""Propagation rules: how relevance passes one operation.
-
-Two families share this file. The *relevance rules* (deep Taylor, z+) are autograd functions whose backward pass carries
-relevance in the place of a gradient. The *gradient rules* leave every value as it is and change the gradient, so that
-input times gradient is the relevance (Conservative LRP, AttnLRP).
+"""Relevance rules of deep Taylor decomposition: autograd functions whose backward pass carries relevance, not gradient.
 
 Sources: Montavon et al., "Explaining NonLinear Classification Decisions with Deep Taylor Decomposition", Pattern
 Recognition 2017 (z+ and z^B); Chefer, Gur, Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR
-2021 (arXiv 2012.09838, residual adds, attention products); Ali et al., "XAI for Transformers: Better Explanations
-through Conservative Propagation", ICML 2022 (arXiv 2202.07304, AH and LN rules); Achtibat et al., "AttnLRP", ICML 2024
-(arXiv 2402.05602). These methods may be covered by patents; see the documentation.
+2021 (arXiv 2012.09838, residual adds, attention products). These methods may be covered by patents; see the
+documentation.
 """
 
 from __future__ import annotations
@@ -17,10 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from captum_astro.functional.attention import CHUNK_ELEMENTS, widen
+from captum_astro.functional.attention import CHUNK_ELEMENTS
 
 _TINY = 1e-12
 Product_ = Callable[[Tensor, Tensor], Tensor]
@@ -30,6 +24,11 @@ def divided(relevance: Tensor, total: Tensor) -> Tensor:
     """``R / Z``, 0 where Z is; a small Z keeps its sign."""
     safe = torch.where(total >= 0, total.clamp(min=_TINY), total.clamp(max=-_TINY))
     return torch.where(total == 0, torch.zeros_like(relevance), relevance / safe)
+
+
+def factors(needed: tuple[bool, ...]) -> int:
+    """Among how many factors relevance is shared: constants, as the latent query of a pooling head, take none."""
+    return max(1, sum(needed))
 
 
 class LinearZPlus(torch.autograd.Function):
@@ -166,13 +165,8 @@ class Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         a, b, output = ctx.saved_tensors
-        share = divided(relevance[0], output) / _factors(ctx.needs_input_grad[:2])
+        share = divided(relevance[0], output) / factors(ctx.needs_input_grad[:2])
         return a * (share @ b.transpose(-2, -1)), b * (a.transpose(-2, -1) @ share)
-
-
-def _factors(needed: tuple[bool, ...]) -> int:
-    """Among how many factors relevance is shared: constants, as the latent query of a pooling head, take none."""
-    return max(1, sum(needed))
 
 
 class Gate(torch.autograd.Function):
@@ -218,64 +212,7 @@ class FusedAttention(torch.autograd.Function):
                 ctx.seen(part, of_map)
             out_v += probabilities.transpose(-2, -1) @ share[:, :, part]
             scores = query[:, :, part] @ key.transpose(-2, -1)
-            of_scores = divided(of_map, scores) / _factors(ctx.needs_input_grad[:2])
+            of_scores = divided(of_map, scores) / factors(ctx.needs_input_grad[:2])
             out_q[:, :, part] = query[:, :, part] * (of_scores @ key)
             out_k += of_scores.transpose(-2, -1) @ query[:, :, part]
         return out_q, out_k * key, out_v * value, None, None, None
-
-
-class ScaledGradient(torch.autograd.Function):
-    """The identity, with its gradient multiplied: the uniform rule of AttnLRP for products (Eq. 13)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        """``x`` unchanged."""
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradient: Any) -> Any:
-        return gradient[0] * ctx.factor, None
-
-
-def frozen_norm(
-    x: Tensor, inverse_deviation: Tensor, centred: bool, weight: Tensor | None, bias: Tensor | None
-) -> Tensor:
-    """A norm whose deviation is a constant: the LN rule, ``y = (x - mean) / [sigma] * weight + bias``.
-
-    Args:
-        x: ``(..., d)``.
-        inverse_deviation: ``1 / sigma``, ``(...)``.
-        centred: Whether the mean is subtracted.
-        weight: ``(d,)`` or None.
-        bias: ``(d,)`` or None.
-    """
-    wide = widen(x)
-    y = (wide - wide.mean(-1, keepdim=True) if centred else wide) * inverse_deviation.detach()[..., None]
-    y = y if weight is None else y * weight
-    return (y if bias is None else y + bias).to(x.dtype)
-
-
-def identity_activation(x: Tensor, output: Tensor) -> Tensor:
-    """An activation as ``[f(x) / x] x``: relevance passes as it is (AttnLRP, Eq. 9); 0 where x is 0."""
-    ratio = torch.where(x == 0, torch.zeros_like(output), output / torch.where(x == 0, torch.ones_like(x), x))
-    return ratio.detach() * x
-
-
-def attention_with_constant_weights(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """The AH rule: attention weights are constants, so gradients reach the values alone."""
-    return F.scaled_dot_product_attention(query.detach(), key.detach(), value, **options)
-
-
-def attention_with_shared_gradients(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """AttnLRP's attention: half of the relevance to the values, a quarter each to queries and keys; softmax as it is.
-
-    Where only queries or only keys are activations, they get the other half.
-    """
-    share = 0.5 / _factors((query.requires_grad, key.requires_grad))
-    return F.scaled_dot_product_attention(
-        ScaledGradient.apply(query, share),
-        ScaledGradient.apply(key, share),
-        ScaledGradient.apply(value, 0.5),
-        **options,
-    )

@@ -1,4 +1,4 @@
-"""Grad-CAM and Grad-CAM++ under artificial astrocytes."""
+"""Grad-CAM under artificial astrocytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from captum_astro.astro.vita import ViTA, unmodulated
 from captum_astro.attr._inputs import run_model
 from captum_astro.attr.token_grad_cam import TokenGradCAM
 from captum_astro.capture.guard import undisturbed
-from captum_astro.functional.grad_cam import grad_cam_plus_plus
 from captum_astro.layouts.unwrap import unwrapped
 
 
@@ -68,29 +67,3 @@ class ViTAGradCAM(TokenGradCAM):
         model = self.vita.model
         with unmodulated(), undisturbed(model), torch.no_grad():
             return run_model(model, images, arguments).argmax(-1)
-
-
-class ViTAGradCAMPlusPlus(ViTAGradCAM):
-    """Grad-CAM++ of the modulated model, for the class that the model itself sees.
-
-    Source: ViTA, arXiv 2505.21513; Grad-CAM++: arXiv 1710.11063. All else is as in `ViTAGradCAM`.
-
-    Args:
-        forward_func: The model, unmodulated.
-        layer: Where Grad-CAM++ looks.
-        modulated_layer: The linear layer with astrocytes.
-        modulation: As in `ViTAGradCAM`.
-
-    Raises:
-        UnsupportedModelError: If no layer is given and the model has neither a layout nor ``feature_info``.
-        ValueError: If a layer is none of the model's, or a value is out of its range.
-        TypeError: If the modulated layer is not linear.
-
-    Example:
-        >>> import timm, torch
-        >>> model = timm.create_model("vit_tiny_patch16_224").eval()
-        >>> ViTAGradCAMPlusPlus(model).attribute(torch.rand(1, 3, 224, 224), target=281).shape
-        torch.Size([1, 3, 224, 224])
-    """
-
-    _cam = staticmethod(grad_cam_plus_plus)

@@ -1,0 +1,87 @@
+"""Gradient rules: values stay as they are, and gradients change, so that input times gradient is the relevance.
+
+Sources: Ali et al., "XAI for Transformers: Better Explanations through Conservative Propagation", ICML 2022
+(arXiv 2202.07304, AH and LN rules); Achtibat et al., "AttnLRP", ICML 2024 (arXiv 2402.05602). These methods may be
+covered by patents; see the documentation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from captum_astro.functional.attention import widen
+from captum_astro.functional.relevance_rules import factors
+
+
+class ScaledGradient(torch.autograd.Function):
+    """The identity, with its gradient multiplied: the uniform rule of AttnLRP for products (Eq. 13)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        """``x`` unchanged."""
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Any) -> Any:
+        return gradient[0] * ctx.factor, None
+
+
+def inverse_deviation(x: Tensor, centred: bool, eps: float | None) -> Tensor:
+    """``1 / sigma`` over the last dimension of ``(..., d)``: what a norm multiplies each token by.
+
+    Args:
+        x: ``(..., d)``.
+        centred: Whether the norm subtracts the mean.
+        eps: Of the norm; None for the type's own, as PyTorch's RMS norm has it.
+    """
+    x = widen(x)
+    power = x.var(-1, unbiased=False) if centred else x.pow(2).mean(-1)
+    return (power + (torch.finfo(x.dtype).eps if eps is None else eps)).rsqrt()
+
+
+def frozen_norm(
+    x: Tensor, inverse_deviation: Tensor, centred: bool, weight: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """A norm whose deviation is a constant: the LN rule, ``y = (x - mean) / [sigma] * weight + bias``.
+
+    Args:
+        x: ``(..., d)``.
+        inverse_deviation: ``1 / sigma``, ``(...)``.
+        centred: Whether the mean is subtracted.
+        weight: ``(d,)`` or None.
+        bias: ``(d,)`` or None.
+    """
+    wide = widen(x)
+    y = (wide - wide.mean(-1, keepdim=True) if centred else wide) * inverse_deviation.detach()[..., None]
+    y = y if weight is None else y * weight
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def identity_activation(x: Tensor, output: Tensor) -> Tensor:
+    """An activation as ``[f(x) / x] x``: relevance passes as it is (AttnLRP, Eq. 9); 0 where x is 0."""
+    ratio = torch.where(x == 0, torch.zeros_like(output), output / torch.where(x == 0, torch.ones_like(x), x))
+    return ratio.detach() * x
+
+
+def attention_with_constant_weights(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """The AH rule: attention weights are constants, so gradients reach the values alone."""
+    return F.scaled_dot_product_attention(query.detach(), key.detach(), value, **options)
+
+
+def attention_with_shared_gradients(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """AttnLRP's attention: half of the relevance to the values, a quarter each to queries and keys; softmax as it is.
+
+    Where only queries or only keys are activations, they get the other half.
+    """
+    share = 0.5 / factors((query.requires_grad, key.requires_grad))
+    return F.scaled_dot_product_attention(
+        ScaledGradient.apply(query, share),
+        ScaledGradient.apply(key, share),
+        ScaledGradient.apply(value, 0.5),
+        **options,
+    )
