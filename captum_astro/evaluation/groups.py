@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ class Group:
         samples: ``(n,)``, the samples' numbers.
         values: ``(n, m)``, NaN where there is none.
         failed: ``(m,)``, samples that ended in an error.
-        counts: ``(n, m, 6)``, what a pooled metric is pooled from, zeros where there is no value; None for another.
+        counts: ``(n, m, 6)``, what a pooled metric is pooled from, zeros where there is nothing; None for another.
     """
 
     model: str
@@ -40,8 +41,11 @@ class Group:
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """``(n, m)``, where there is a value."""
-        return ~np.isnan(self.values)
+        """``(n, m)``, where there is a value, or known pixels to pool.
+
+        Of an image without one of the two classes mIoU has no value, yet its pixels count for the pooled one.
+        """
+        return ~np.isnan(self.values) if self.counts is None else self.counts[..., 1] > 0
 
     def parts(self, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
         """What is summed over samples to give `statistic`, ``(n, m, q)``; zeros where a sample is not kept.
@@ -114,13 +118,19 @@ def _group(model: str, info: MetricInfo, explained: str, own: pd.DataFrame) -> G
     counts = None
     if info.pooled is not None:
         counts = np.zeros((*values.shape, 6))
-        there = ~np.isnan(given)
-        counts[row[there], column[there]] = _counts(info.name, own.loc[there])
+        counts[row, column] = _counts(info.name, own["curve"] if "curve" in own else [None] * len(own), given)
     return Group(model, info, explained, methods, samples, values, failed, counts)
 
 
-def _counts(metric: str, own: pd.DataFrame) -> NDArray[Any]:
-    curves = list(own["curve"]) if "curve" in own else []
-    if len(curves) != len(own) or any(curve is None or np.size(curve) != 6 for curve in curves):
-        raise ValueError(f"rows: {metric} is pooled over the samples and needs the six counts of each in its curve.")
-    return np.array(curves, np.float64).reshape(-1, 6)
+def _counts(metric: str, curves: Iterable[Any], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The six counts of each row, ``(rows, 6)``; zeros where it has neither a value nor any."""
+    found = np.zeros((len(values), 6))
+    for place, (curve, value) in enumerate(zip(curves, values, strict=True)):
+        there = curve is not None and np.size(curve) == 6
+        if not there and not np.isnan(value):
+            raise ValueError(
+                f"rows: {metric} is pooled over the samples and needs each one's six counts in its curve."
+            )
+        if there and np.isfinite(np.asarray(curve, np.float64)).all():
+            found[place] = curve
+    return found

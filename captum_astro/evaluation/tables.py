@@ -109,7 +109,7 @@ def comparisons(
         family = families.setdefault(group.model if against is not None else len(families), {})
         for row, pair in _against(group, at, bootstrap, seed):
             found.append(row)
-            if row["n"]:
+            if not np.isnan(pair[0] - pair[1]).all():
                 family[_named(len(found) - 1, row)] = pair
     tested = {name: one for family in families.values() for name, one in compare_many(family, resamples=0).items()}
     for number, row in enumerate(found):

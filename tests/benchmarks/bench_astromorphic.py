@@ -1,6 +1,6 @@
 """Time and peak memory of attention against the number of tokens, forward and backward.
 
-Run ``python -m tests.benchmarks.bench_astromorphic --png docs/assets/astromorphic_scaling.png``.
+Run ``python -m tests.benchmarks.bench_astromorphic --threads 2 --png docs/pictures/astromorphic_scaling.png``.
 
 One sample, D = 192 in 3 heads, as ViT-tiny; queries, keys and values are given. Astromorphic attention computes its
 position keys from M each time, as training does. Peak memory is what PyTorch holds at most beyond its inputs.

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from captum_astro.evaluation.groups import groups
-from captum_astro.evaluation.tables import summary
+from captum_astro.evaluation.tables import comparisons, summary
 from tests.evaluation import synthetic
 
 
@@ -54,3 +54,16 @@ def test_samples_missing_for_a_method_and_metrics_of_others() -> None:
     assert group.info.direction == 1
     np.testing.assert_array_equal(group.values, [[1, 3], [2, np.nan]])
     assert group.failed.tolist() == [0, 0]
+
+
+def test_an_image_of_one_class_counts_where_pixels_are_pooled() -> None:
+    # its own mIoU is undefined: neither its mask nor its map shows an object
+    counts = [[30, 40, 20, 10, 25, 15], [16, 16, 16, 0, 16, 0]]
+    rows = _rows({"LRP": [0.7333, None]}, "mIoU").assign(curve=counts)
+    row = summary(rows).iloc[0]
+    assert row["n"] == 2
+    assert row["mean"] == pytest.approx((36 / 41 + 10 / 15) / 2)
+    alone = summary(rows.iloc[1:]).iloc[0]
+    assert (alone["n"], np.isnan(alone["mean"])) == (1, True)
+    both = pd.concat([rows, rows.assign(method="VTranM")])
+    assert comparisons(both)[["n", "difference"]].to_numpy().tolist() == [[2, 0]]
