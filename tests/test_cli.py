@@ -162,6 +162,15 @@ def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Pa
         assert code == 0, out
     plain, vita = (np.load(tmp_path / name / "scene_VTranM.npy") for name in ("plain", "vita"))
     assert not np.allclose(plain, vita)
+    words = ("explain", scene, *BUNDLED, "--vita", "k=4", "--method")
+    code, out = run_command(monkeypatch, capsys, *words, "all", "--out", tmp_path / "[all]")
+    assert code == 0, out
+    assert "in " + str(tmp_path / "[all]") in out.replace("\n", "")
+    assert not list((tmp_path / "[all]").glob("*_ViTAGradCAM.npy"))
+    assert (tmp_path / "[all]" / "scene_TokenGradCAM.npy").exists()
+    code, out = run_command(monkeypatch, capsys, *words, "ViTAGradCAM", "--out", tmp_path / "none")
+    assert code == 1
+    assert "brings astrocytes of its own" in out
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import typer.main
 
 from captum_astro.cli import app
 from captum_astro.models import bundled
+from captum_astro.models.astromorphic_registered import CIFAR10
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -28,8 +29,12 @@ def _blocks(page: Path, language: str) -> list[tuple[str, str]]:
 
 def _offline(code: str) -> str:
     """Published weights cannot be fetched everywhere; the code is the same without. Those in the package stay."""
-    lines = code.splitlines()
-    return "\n".join(s if bundled.NAME in s else s.replace("pretrained=True", "pretrained=False") for s in lines)
+    kept = (*bundled.MODELS.values(), CIFAR10)
+    lines = [
+        line if any(name in line for name in kept) else line.replace("pretrained=True", "pretrained=False")
+        for line in code.splitlines()
+    ]
+    return "\n".join(lines)
 
 
 def _alone() -> list[tuple[Path, int, str]]:

@@ -1,4 +1,4 @@
-"""Artificial astrocytes: the layers they modulate, models explained under them, and the search for settings."""
+"""Artificial astrocytes: the layers they modulate, and models explained under them."""
 
 from captum_astro.astro.astrocytic_linear import AstrocyticLinear as AstrocyticLinear
 from captum_astro.astro.vita import ViTA as ViTA

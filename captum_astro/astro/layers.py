@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from captum_astro.astro.astrocytic_linear import Token
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, Linear, Modulated
@@ -71,6 +72,11 @@ def _first_projection(model: nn.Module) -> str | None:
 def _storage(of: Any) -> int:
     weight: torch.Tensor = of.module.weight if isinstance(of, Modulated) else of.weight
     return weight.untyped_storage().data_ptr()
+
+
+def watched(model: nn.Module, token: Token) -> Token:
+    """What ``"auto"`` means for a model: its class token if it has one, or else the mean."""
+    return token if token != "auto" else "cls" if has_class_token(model) else "mean"
 
 
 def has_class_token(model: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from captum_astro.astro.astrocytic_linear import Token, modulate
-from captum_astro.astro.layers import find_layer, has_class_token, linear_at
+from captum_astro.astro.layers import find_layer, linear_at, watched
 from captum_astro.astro.layout import with_modulated
 from captum_astro.functional.astrocyte import Counter, Modulation, Rescale
 from captum_astro.layouts.base import Layout, layout_for, register_layout
@@ -91,7 +91,7 @@ class ViTA(nn.Module):
         self.layer = find_layer(self.model, layer)
         if token not in ("auto", "cls", "mean"):
             raise ValueError(f"token is 'auto', 'cls' or 'mean', not {token!r}.")
-        self.token = token if token != "auto" else "cls" if has_class_token(self.model) else "mean"
+        self.token = watched(self.model, token)
         for other in self.model.modules():
             if isinstance(other, ViTA) and other.linear is self.linear:
                 raise ValueError(f"{self.layer} is modulated already. Choose another layer for the second ViTA.")

@@ -153,7 +153,8 @@ class TokenAttribution(Explanation):
                 then(chosen, model, layout, partial(run_model, model, part, arguments, widened=True), seed)
             if not self.needs_gradient and wanted is not None:
                 chosen_scores(passed.output, wanted)  # the class does not matter, a mistake in it does
-            if not chosen.tokens.flatten(1).any(1).all():
+            drawn = chosen.tokens[:, 0 if layout.reads_text else layout.num_prefix_tokens :]
+            if not drawn.flatten(1).any(1).all():
                 warnings.warn(
                     f"{self.get_name()} gives a map that is zero everywhere: no layer has a positive term, or the "
                     f"gradient is zero, as that of the probability of a class that is certain.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -166,9 +167,9 @@ def _positions(
 
 
 def _no_gradient(model: nn.Module) -> str:
-    _, default = find_tap(model, None)
-    name = next((name for name, module in model.named_modules() if module is default.module), "")
-    return (
-        f"The gradient at the patches of this layer is zero: nothing reads them after it. A layer that works "
-        f"is {name!r}, the default. With output='probability', a sure model has no gradient: use 'logit'."
-    )
+    reason = "The gradient at the patches of this layer is zero: nothing reads them after it."
+    with contextlib.suppress(UnsupportedModelError):
+        _, default = find_tap(model, None)
+        name = next((name for name, module in model.named_modules() if module is default.module), "")
+        reason += f" A layer that works is {name!r}, the default."
+    return f"{reason} With output='probability', a sure model has no gradient: use 'logit'."

@@ -11,7 +11,7 @@ from captum._utils.common import _format_additional_forward_args
 from torch import nn
 
 from captum_astro.astro.vita import ViTA
-from captum_astro.capture.identity import is_random
+from captum_astro.capture.modes import draws
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout
 
@@ -60,7 +60,7 @@ def check_inputs(inputs: Any, model: nn.Module, layout: Layout | None, attribute
         _check_text(inputs, attribute_to)
     else:
         _check_images(inputs, model, channels_of(model, layout))
-    if any(module.training and is_random(module) for module in model.modules()):
+    if draws(model):
         warnings.warn("The model is in train mode, so its output is random. Call model.eval() first.", stacklevel=6)
 
 
@@ -105,6 +105,8 @@ def block_numbers(layers: Iterable[int] | slice | None, blocks: int) -> set[int]
         raise ValueError(f"layers is a list of blocks: pass [{layers}].")
     numbers = set()
     for layer in layers:
+        if not isinstance(layer, int):
+            raise ValueError(f"layers is a list of blocks' numbers, and contains {layer!r}.")
         if not -blocks <= layer < blocks:
             raise ValueError(f"layers contains {layer}, but the blocks are numbered 0 to {blocks - 1}.")
         numbers.add(layer % blocks)

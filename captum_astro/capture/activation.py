@@ -11,7 +11,6 @@ from torch import nn
 
 from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.walk import Seed
-from captum_astro.functional.attention import widen
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import Tap
 
@@ -75,8 +74,7 @@ def activation_and_gradient(
             (gradient,) = torch.autograd.grad(output, seen[0], start.gradient.to(output), allow_unused=True)
         if gradient is None:
             raise UnsupportedModelError(f"The output does not depend on what {type(tap.module).__name__} gives.")
-        scale = start.scale.to(widen(gradient)).reshape(-1, *[1] * (gradient.ndim - 1))
-        return seen[0].detach(), widen(gradient) * scale, output.detach(), sizes[0] if sizes else None
+        return seen[0].detach(), start.scaled(gradient), output.detach(), sizes[0] if sizes else None
 
 
 def _replaced(first: torch.Tensor | None, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:

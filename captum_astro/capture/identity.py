@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from timm.layers import DropPath, PatchDropout
 
+from captum_astro.capture.modes import draws
 from captum_astro.capture.records import AttentionRecord, StageRecord, spots
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout
@@ -79,8 +79,11 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
             found = found - record.values.shift[:, None, where, None]
         found = found / record.values.scale[:, None, where, None]
     expected = torch.einsum("bnd,hvd->bhnv", read, weight)
-    expected, found = (x - x[:, :, :1] for x in (expected, found))
-    return (found - expected).abs().amax() / expected.abs().amax().clamp(min=torch.finfo(value.dtype).tiny)
+    size = found.abs().amax()
+    expected, found = (x - x[:, :, :1] for x in (expected, found))  # without the constant
+    # tokens that are all alike, as of a blank image without positions, leave nothing but rounding
+    error = _relative(found, expected, size, record.attention.value.dtype)
+    return torch.where(error.isnan(), 0.0, error)
 
 
 class SpotCheck:
@@ -95,7 +98,7 @@ class SpotCheck:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._random = any(module.training and is_random(module) for module in layout.model.modules())
+        self._random = draws(layout.model)
         self._errors: list[tuple[str, torch.Tensor, float]] = []
         self._read: torch.Tensor | None = None
         self._reached: torch.Tensor | None = None
@@ -170,23 +173,6 @@ class SpotCheck:
     def _note(self, name: str, error: torch.Tensor, dtype: torch.dtype) -> None:
         if not self._random:
             self._errors.append((name, error, _TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE)))
-
-
-def is_random(module: torch.nn.Module) -> bool:
-    """Whether a module in train mode makes the output random, or dependent on the rest of the batch."""
-    if isinstance(module, torch.nn.modules.dropout._DropoutNd):
-        return module.p > 0
-    return isinstance(module, DropPath | PatchDropout | torch.nn.modules.batchnorm._BatchNorm)
-
-
-def check_eval(model: torch.nn.Module) -> None:
-    """Refuse a model in train mode, whose scores would be random.
-
-    Raises:
-        ValueError: If it is.
-    """
-    if any(module.training and is_random(module) for module in model.modules()):
-        raise ValueError(f"{type(model).__name__} is in train mode. Call model.eval() first.")
 
 
 def _lowest(*dtypes: torch.dtype) -> torch.dtype:

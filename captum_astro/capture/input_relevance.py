@@ -95,7 +95,6 @@ def propagate(
     for tensor, gradient in zip(wanted, arrived, strict=True):
         if gradient is None:
             raise UnsupportedModelError("The output does not depend on the input by a gradient.")
-        scale = start.scale.to(widen(gradient)).reshape(-1, *[1] * (gradient.ndim - 1))
-        found.append(widen(gradient) * scale * (widen(tensor.detach()) if times_input else 1))
+        found.append(start.scaled(gradient) * (widen(tensor.detach()) if times_input else 1))
     size = sizes[0]
     return Arrived(None if layout.reads_text else found[0], found[-1].sum(-1), (size[0], size[1]))

@@ -26,11 +26,12 @@ class Rules(TorchFunctionMode):
 
     def __enter__(self) -> Any:
         for module in self._model.modules():
+            if isinstance(module, RMS) and type(module) not in RMS:
+                raise UnsupportedModelError(f"{type(module).__name__} has no propagation rule.")
+        for module in self._model.modules():
             if type(module) in (*RMS, *COMPOSED):
                 self._handles.append(module.register_forward_pre_hook(self._into))
                 self._handles.append(module.register_forward_hook(self._out_of, always_call=True))
-            elif isinstance(module, RMS):
-                raise UnsupportedModelError(f"{type(module).__name__} has no propagation rule.")
         return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:

@@ -46,7 +46,16 @@ class Seed:
 
     def full(self) -> torch.Tensor:
         """The gradient at the output as it is."""
-        return self.gradient * self.scale.reshape(-1, *[1] * (self.gradient.ndim - 1))
+        return self.gradient * _each(self.scale, self.gradient)
+
+    def scaled(self, gradient: torch.Tensor) -> torch.Tensor:
+        """A gradient that arrived from there, ``(B, ...)``, as it is; at least in float32."""
+        wide = widen(gradient)
+        return wide * _each(self.scale.to(wide), wide)
+
+
+def _each(scale: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return scale.reshape(-1, *[1] * (like.ndim - 1))
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("captum_astro_demo.png"),
     scenes: Annotated[int, typer.Option(help="How many scenes to explain.", min=1)] = 100,
 ) -> None:
-    """Explain scenes of known objects with the model in the package; no network, no file."""
+    """Explain scenes of known objects with the models in the package; no network, no file."""
     from captum_astro.evaluation.demo import run_demo
 
     console.print(escaped(run_demo(out, scenes)))
-
-
-if __name__ == "__main__":
-    main()

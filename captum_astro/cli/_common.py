@@ -17,6 +17,11 @@ Pretrained = Annotated[bool, typer.Option(help="The published weights, unless a 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
 
 
+def listed(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def escaped(text: object) -> str:
     """Text that is printed as it is."""
     return escape(str(text))

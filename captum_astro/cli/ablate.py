@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from captum_astro.cli._common import Device, console, escaped
+from captum_astro.cli._common import Device, console, escaped, listed
 
 
 def ablate(
@@ -40,10 +40,10 @@ def ablate(
     if data is not None:
         given["data"] = str(data)
     try:
-        exponents = [float(part) for part in alphas.split(",") if part.strip()]
+        exponents = [float(part) for part in listed(alphas)]
     except ValueError as error:
         raise ValueError(f"--alphas {alphas!r}: numbers with commas between them.") from error
-    chosen = variants_of([part.strip() for part in variants.split(",") if part.strip()], exponents)
+    chosen = variants_of(listed(variants), exponents)
     table = run_ablation(
         configured(task, dict(given)), chosen, out, seeds=range(seeds), reach=reach, device=device, console=console
     )

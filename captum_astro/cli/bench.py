@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from captum_astro.cli._common import Device, Pretrained, console, escaped
+from captum_astro.cli._common import Device, Pretrained, console, escaped, listed
 
 if TYPE_CHECKING:
     from captum_astro.evaluation.config import BenchConfig, ModelChoice
@@ -74,7 +74,7 @@ def bench(
         )
     if data is not None and len(parts) > 1:
         raise ValueError(f"--data is for one --part of {preset}: {' or '.join(p.name for p in parts if p)}.")
-    names = list(table.models) if models is None and table is not None else _names(models or "")
+    names = list(table.models) if models is None and table is not None else listed(models or "")
     chosen = methods_of(methods or ("all" if table is None else table.methods))
     runs: list[tuple[BenchConfig, Path]] = []
     for each in parts:
@@ -131,10 +131,6 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
     if outcome.missing:
         raise typer.Exit(1)  # torchrun starts anew, and a script does not take the rows for all
     console.print(escaped(f"{outcome.samples} samples, all rows in {folder}/results.parquet."))
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _choices(names: list[str], files: list[Path], classes: int | None) -> tuple[ModelChoice, ...]:

@@ -29,10 +29,15 @@ def explain(
 
     from captum_astro import viz
     from captum_astro.attr.explainers import explainers_named
+    from captum_astro.attr.vita_grad_cam import ViTAGradCAM
     from captum_astro.data.images import ImageError, find_images, open_image
     from captum_astro.models.loading import class_names, load_model, preprocessing
 
     chosen = explainers_named(method or ["VTranM"])
+    if vita is not None:  # but for those that bring astrocytes of their own
+        chosen = {name: one for name, one in chosen.items() if not issubclass(one.method, ViTAGradCAM)}
+        if not chosen:
+            raise ValueError("--vita: ViTAGradCAM brings astrocytes of its own; explain by TokenGradCAM instead.")
     paths = find_images(images)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     if checkpoint is None and not pretrained:
@@ -57,7 +62,7 @@ def explain(
         top = ", ".join(
             f"{_short(labels[i])} {probabilities[i]:.0%}" for i in probabilities.topk(min(3, len(labels))).indices
         )
-        console.print(f"{path.name}: {escaped(top)}")
+        console.print(escaped(f"{path.name}: {top}"))
         maps = {}
         for name, explainer in explainers.items():
             maps[name] = explainer.attribute(x, target=index, attribute_to="pixels")
@@ -67,7 +72,7 @@ def explain(
             picture, maps, [f"{_short(labels[index])} {probabilities[index]:.0%}"], size=3.0, columns=5
         )
         figure.savefig(out / f"{names[path]}_explained.png")
-    console.print(f"{len(paths) - len(failures)} images explained, in {out}")
+    console.print(escaped(f"{len(paths) - len(failures)} images explained, in {out}"))
     if failures:
         raise ImageError("\n".join(["could not be opened:", *failures]))
 

@@ -156,7 +156,7 @@ def scenes(
     lr: Rate = None,
     seed: Seed = 0,
     bfloat16: Annotated[
-        bool, typer.Option(help="As the bundled weights were made; very slow on processors without it.")
+        bool, typer.Option(help="As the plain model's weights were made; very slow on processors without it.")
     ] = True,
     device: Device = "cpu",
     resume: Resume = True,

@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped
+from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ def search(
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     with _progress(f"{len(settings)} settings") as done:
         found = run(
-            network, samples, settings, metrics=_names(metrics), batch_size=batch_size, rows=rows, out=out, done=done
+            network, samples, settings, metrics=listed(metrics), batch_size=batch_size, rows=rows, out=out, done=done
         )
     found.table("search").to_csv(out / "search.csv", index=False)
     best = found.best()
@@ -109,8 +109,8 @@ def evaluate(
             network,
             samples,
             setting,
-            methods=_names(methods),
-            metrics=_names(metrics),
+            methods=listed(methods),
+            metrics=listed(metrics),
             explained="label" if explained == "label" else "predicted",
             batch_size=batch_size,
             out=out,
@@ -155,10 +155,6 @@ def parsed(text: str) -> Setting:
             raise ValueError(f"--vita {part!r}: {value!r} is no value for {name}.") from error
     layer, token = values.pop("layer", None), values.pop("token", "auto")
     return Setting(Modulation(**values), layer, token)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
 
 
 def _flag(text: str) -> bool:

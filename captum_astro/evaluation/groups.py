@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from captum_astro.evaluation.metrics import METRICS, MetricInfo
+from captum_astro.evaluation.metrics import METRICS, MetricInfo, info_of
 
 _NEEDED = ("sample", "model", "method", "metric", "explained", "value")
 
@@ -92,16 +92,12 @@ def groups(rows: pd.DataFrame) -> list[Group]:
     if twice.any():
         raise ValueError(f"rows: {' / '.join(map(str, rows.loc[twice, key].iloc[0]))} comes more than once.")
     found = [
-        _group(str(model), _info(str(metric)), str(explained), own)
+        _group(str(model), info_of(str(metric)), str(explained), own)
         for (model, metric, explained), own in rows.groupby(["model", "metric", "explained"], sort=False)
     ]
     models = {model: place for place, model in enumerate(pd.unique(rows["model"]))}
     metrics = {name: place for place, name in enumerate([*METRICS, *sorted(set(rows["metric"]) - set(METRICS))])}
     return sorted(found, key=lambda g: (models[g.model], metrics[g.info.name], g.explained))
-
-
-def _info(metric: str) -> MetricInfo:
-    return METRICS.get(metric) or MetricInfo(metric, 1, "model", None)
 
 
 def _group(model: str, info: MetricInfo, explained: str, own: pd.DataFrame) -> Group:
@@ -128,9 +124,7 @@ def _counts(metric: str, curves: Iterable[Any], values: NDArray[np.float64]) -> 
     for place, (curve, value) in enumerate(zip(curves, values, strict=True)):
         there = curve is not None and np.size(curve) == 6
         if not there and not np.isnan(value):
-            raise ValueError(
-                f"rows: {metric} is pooled over the samples and needs each one's six counts in its curve."
-            )
+            raise ValueError(f"rows: {metric} is pooled over the samples and needs each one's six counts in its curve.")
         if there and np.isfinite(np.asarray(curve, np.float64)).all():
             found[place] = curve
     return found

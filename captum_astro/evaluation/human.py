@@ -31,8 +31,9 @@ def prepared(human: torch.Tensor, size: int, name: str) -> torch.Tensor:
 def agreement(metric: str, maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
     """How far maps agree with people.
 
-    A map that is the same everywhere orders nothing: it scores 0 and not NaN, as a random one does, or what makes maps
-    die would be left out and win. NaN is left where people's map is the same everywhere.
+    A map that is the same everywhere orders nothing: where a metric has no value for it, it scores 0, as a random one
+    does, or what makes maps die would be left out and win. SSIM has one, and a high one where people's map is mostly
+    empty. NaN is left where people's map is the same everywhere.
 
     Args:
         metric: A name in `HUMAN`.

@@ -135,7 +135,9 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
 
 def _method(word: str) -> Method:
     name, *options = (part.strip() for part in word.split(":"))
-    explainer = next(iter(explainers_named([name] if name.lower() != "all" else [""]).values()))
+    if name.lower() in ("all", RANDOM.lower()):
+        raise ValueError(f"{name} takes no options: {word!r}.")
+    explainer = next(iter(explainers_named([name]).values()))
     calls = _options(explainer.method.attribute)
     builds = _options(explainer.method.__init__)
     building: dict[str, Any] = {}
@@ -165,7 +167,7 @@ def _options(function: Any) -> dict[str, str]:
 
 
 def _value(text: str, annotation: str) -> Any:
-    if annotation.startswith(("Collection", "Iterable")) or "+" in text:
+    if text.lower() != "none" and (annotation.startswith(("Collection", "Iterable")) or "+" in text):
         return tuple(_single(part) for part in text.split("+") if part)
     return _single(text)
 

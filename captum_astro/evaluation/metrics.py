@@ -102,6 +102,11 @@ METRICS: dict[str, MetricInfo] = {
 }
 
 
+def info_of(name: str) -> MetricInfo:
+    """What is known of a metric; of one that is not in `METRICS`, that higher is better."""
+    return METRICS.get(name) or MetricInfo(name, 1, "model", None)
+
+
 def metrics_of(words: str | Sequence[str]) -> tuple[str, ...]:
     """Metrics by name, in the order of `METRICS`; upper and lower case are one.
 

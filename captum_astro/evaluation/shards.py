@@ -31,7 +31,7 @@ class Shard:
         return self.rank == 0
 
     def mine(self, chunks: Sequence[T]) -> list[T]:
-        """Every so-manieth chunk.
+        """Every `world_size`-th chunk.
 
         Example:
             >>> Shard(rank=1, world_size=3).mine([10, 11, 12, 13, 14])

@@ -39,7 +39,7 @@ def summary(rows: pd.DataFrame, bootstrap: int = 2000, seed: int = 0) -> pd.Data
         seed: Of the drawing.
 
     Returns:
-        Columns ``model``, ``method`` (``-``: of the model), ``metric``, ``explained``, ``n`` (samples with a value),
+        Columns ``model``, ``method`` (``-``: of the model), ``metric``, ``explained``, ``n`` (samples that count),
         ``failed`` (samples that ended in an error), ``mean`` (or the pooled value), its 95 % percentile interval
         ``low`` and ``high``, and ``chance``, NaN where it is not known.
 
@@ -70,7 +70,7 @@ def summary(rows: pd.DataFrame, bootstrap: int = 2000, seed: int = 0) -> pd.Data
 def comparisons(
     rows: pd.DataFrame, against: str | None = REFERENCE, bootstrap: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Each method against one, on the images that both have a value for.
+    """Each method against one, on the images that count for both.
 
     The p-value is Wilcoxon's signed-rank test of the images' own values, two-sided. Holm's correction is over all
     comparisons of a model; against the best (None), over those by one metric for one class explained.
@@ -83,7 +83,7 @@ def comparisons(
 
     Returns:
         Columns ``model``, ``metric``, ``explained``, ``method``, ``against``, ``n``, ``left_out`` (images without
-        both values), ``difference`` (method less against; of the pooled values where the metric is pooled), its 95 %
+        both), ``difference`` (method less against; of the pooled values where the metric is pooled), its 95 %
         interval ``low`` and ``high``, ``effect`` (rank-biserial correlation of the images' values), ``p``, ``p_holm``.
 
     Raises:
@@ -121,8 +121,8 @@ def comparisons(
 def ranking(rows: pd.DataFrame, bootstrap: int = 2000, seed: int = 0) -> pd.DataFrame:
     """The methods' places by each metric, and how sure they are.
 
-    All methods are ranked on the same images: those that all of them have a value for. A method without any value is
-    left out.
+    All methods are ranked on the same images: those that count for all of them. A method for which none
+    counts is left out.
 
     Args:
         rows: As `captum_astro.evaluation.rows.Row`.

@@ -1,4 +1,4 @@
-"""Vision Transformers of astromorphic blocks, registered with timm."""
+"""Vision Transformers of astromorphic blocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from timm.layers import PatchEmbed, to_2tuple
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -195,92 +194,3 @@ def _block(**options: Any) -> Callable[..., AstromorphicBlock]:
         return AstromorphicBlock(drop=proj_drop, **given, **options)
 
     return make
-
-
-def _cfg(**changes: Any) -> dict[str, Any]:
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": None,
-        "crop_pct": 0.9,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": "bsd-3-clause",
-    } | changes
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "astromorphic_vit_tiny_patch16_224.untrained": _cfg(),
-        "astromorphic_vit_small_patch16_224.untrained": _cfg(),
-        "astromorphic_vit_cifar10.untrained": _cfg(
-            num_classes=10,
-            input_size=(3, 32, 32),
-            crop_pct=1.0,
-            mean=(0.4914, 0.4822, 0.4465),
-            std=(0.2470, 0.2435, 0.2616),
-            first_conv="patch_embed.stem.0",
-        ),
-        "astromorphic_scenes_tiny_patch8_64.untrained": _cfg(num_classes=10, input_size=(3, 64, 64), crop_pct=1.0),
-    }
-)
-
-
-def _create(name: str, pretrained: bool, args: dict[str, Any], given: dict[str, Any]) -> AstromorphicVisionTransformer:
-    out_indices = given.pop("out_indices", 3)
-    model: AstromorphicVisionTransformer = build_model_with_cfg(
-        AstromorphicVisionTransformer,
-        name,
-        pretrained,
-        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-        **(args | given),
-    )
-    return model
-
-
-@register_model
-def astromorphic_vit_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> AstromorphicVisionTransformer:
-    """The size of ViT-tiny: 197 tokens, width 192, 12 blocks, 3 heads."""
-    args = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
-    return _create("astromorphic_vit_tiny_patch16_224", pretrained, args, kwargs)
-
-
-@register_model
-def astromorphic_vit_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> AstromorphicVisionTransformer:
-    """The size of ViT-small: 197 tokens, width 384, 12 blocks, 6 heads."""
-    args = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
-    return _create("astromorphic_vit_small_patch16_224", pretrained, args, kwargs)
-
-
-@register_model
-def astromorphic_vit_cifar10(pretrained: bool = False, **kwargs: Any) -> AstromorphicVisionTransformer:
-    """The paper's size for CIFAR-10: 256 tokens, width 256, 8 blocks, 8 heads, convolution first, average pooling.
-
-    Example:
-        >>> import timm
-        >>> timm.create_model("astromorphic_vit_cifar10", alpha=1.0)(torch.randn(1, 3, 32, 32)).shape
-        torch.Size([1, 10])
-    """
-    args = {
-        "patch_size": 2,
-        "embed_dim": 256,
-        "depth": 8,
-        "num_heads": 8,
-        "class_token": False,
-        "global_pool": "avg",
-        "stem_width": 64,
-        "final_activation": True,
-    }
-    return _create("astromorphic_vit_cifar10", pretrained, args, kwargs)
-
-
-@register_model
-def astromorphic_scenes_tiny_patch8_64(pretrained: bool = False, **kwargs: Any) -> AstromorphicVisionTransformer:
-    """For the bundled scenes: 65 tokens, width 96, 6 blocks, 3 heads, convolution first, 0.7 million parameters."""
-    args = {"patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3, "stem_width": 16}
-    return _create("astromorphic_scenes_tiny_patch8_64", pretrained, args, kwargs)

@@ -1,7 +1,8 @@
-"""The small trained Vision Transformer that ships in the package, registered with timm."""
+"""The small trained models that ship in the package; the plain Vision Transformer is registered with timm here."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +10,31 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer
 
 WEIGHTS = Path(__file__).parent / "weights"
-NAME = "scenes_vit_tiny_patch4_64"
+PLAIN = "scenes_vit_tiny_patch4_64"
+ASTROMORPHIC = "astromorphic_scenes_tiny_patch8_64"
+MODELS = {"ViT": PLAIN, "astromorphic": ASTROMORPHIC}
+DIGITS = "0123456789"
 
-default_cfgs = generate_default_cfgs(
-    {
-        f"{NAME}.digits": {
-            "file": str(WEIGHTS / f"{NAME}.safetensors"),
-            "num_classes": 10,
-            "input_size": (3, 64, 64),
-            "crop_pct": 1.0,
-            "interpolation": "bicubic",
-            "fixed_input_size": True,
-            "mean": (0.5, 0.5, 0.5),
-            "std": (0.5, 0.5, 0.5),
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-            "label_names": tuple("0123456789"),
-            "license": "bsd-3-clause",
-        }
-    }
-)
+
+def bundled_cfg(name: str, size: int, first_conv: str, labels: Iterable[str], **changes: Any) -> dict[str, Any]:
+    """The pretrained configuration, as timm has it, of a model whose weights are in the package."""
+    return {
+        "file": str(WEIGHTS / f"{name}.safetensors"),
+        "num_classes": 10,
+        "input_size": (3, size, size),
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "first_conv": first_conv,
+        "classifier": "head",
+        "label_names": tuple(labels),
+        "license": "bsd-3-clause",
+    } | changes
+
+
+default_cfgs = generate_default_cfgs({f"{PLAIN}.digits": bundled_cfg(PLAIN, 64, "patch_embed.proj", DIGITS)})
 
 
 @register_model
@@ -43,5 +49,5 @@ def scenes_vit_tiny_patch4_64(pretrained: bool = False, **kwargs: Any) -> Vision
         >>> model = timm.create_model("scenes_vit_tiny_patch4_64", pretrained=True).eval()
     """
     args = {"img_size": 64, "patch_size": 4, "embed_dim": 96, "depth": 6, "num_heads": 3}
-    model: VisionTransformer = build_model_with_cfg(VisionTransformer, NAME, pretrained, **(args | kwargs))
+    model: VisionTransformer = build_model_with_cfg(VisionTransformer, PLAIN, pretrained, **(args | kwargs))
     return model

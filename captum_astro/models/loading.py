@@ -12,8 +12,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from captum_astro.models import bundled
-
 
 class ModelError(ValueError):
     """A model that cannot be made, or weights that cannot be loaded into it."""
@@ -30,7 +28,7 @@ def load_model(
     """Make a timm model in eval mode.
 
     Args:
-        name: A name that timm knows, with or without a tag; the bundled model's among them.
+        name: A name that timm knows, with or without a tag; this package's among them.
         pretrained: Load the published weights, which timm fetches or has in its cache.
         checkpoint: A file of weights instead: safetensors, or a PyTorch file that holds nothing but weights.
         device: Where it is put.
@@ -39,7 +37,7 @@ def load_model(
     Raises:
         ModelError: If there is no such model, its weights cannot be fetched, or the file does not fit it.
     """
-    known = {*timm.list_models(), bundled.NAME}
+    known = timm.list_models()
     if name.split(".", maxsplit=1)[0] not in known and ":" not in name:
         near = [model for model in sorted(known, key=len) if model.startswith(name.rstrip("0123456789_"))][:3]
         near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)

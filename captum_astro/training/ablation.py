@@ -89,23 +89,23 @@ def run_ablation(
     """
     import pandas as pd
 
+    planned = [(seed, name, _changed(config, changes, seed)) for seed in seeds for name, changes in variants.items()]
     runs: list[dict[str, Any]] = []
     curves: dict[str, list[Row]] = {}
     text = ""
-    for seed in seeds:
-        for name, changes in variants.items():
-            if console is not None:
-                console.print(f"{name}, seed {seed}")
-            place = folder / _slug(name) / f"seed-{seed}"
-            result = train(_changed(config, changes, seed), place, device=device, console=console)
-            rows = read_csv(place / CURVE)
-            curves.setdefault(name, rows)
-            epochs = None if reach is None else epochs_to(config.metric, rows, reach)
-            runs.append({"variant": name, "seed": seed, "epochs_to": epochs, **result})
-            table = summary(pd.DataFrame(runs), config.metric)
-            text = markdown(table, config.metric, reach)
-            _write(folder, pd.DataFrame(runs), table, text)
-            plot(curves, folder / "ablation.png", config.metric, f"{config.task}, seed {seeds[0]}")
+    for seed, name, own in planned:
+        if console is not None:
+            console.print(f"{name}, seed {seed}")
+        place = folder / _slug(name) / f"seed-{seed}"
+        result = train(own, place, device=device, console=console)
+        rows = read_csv(place / CURVE)
+        curves.setdefault(name, rows)
+        epochs = None if reach is None else epochs_to(config.metric, rows, reach)
+        runs.append({"variant": name, "seed": seed, "epochs_to": epochs, **result})
+        table = summary(pd.DataFrame(runs), config.metric)
+        text = markdown(table, config.metric, reach)
+        _write(folder, pd.DataFrame(runs), table, text)
+        plot(curves, folder / "ablation.png", config.metric, f"{config.task}, seed {seeds[0]}")
     return text
 
 

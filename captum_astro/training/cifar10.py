@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from captum_astro.data.cifar import LabelledImages, read_cifar
-from captum_astro.models.astromorphic_vit import AstromorphicVisionTransformer, default_cfgs
+from captum_astro.models.astromorphic_registered import default_cfgs
+from captum_astro.models.astromorphic_vit import AstromorphicVisionTransformer
 from captum_astro.training.batches import Images
 from captum_astro.training.config import Config, Task
 from captum_astro.training.scores import accuracy, classification

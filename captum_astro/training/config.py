@@ -100,6 +100,11 @@ class Config(ABC):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is above 0, not {value!r}.")
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"keep is best or last, not {self.keep!r}.")
+        for name in ("held_out", "validation"):
+            if getattr(self, name, 1) <= 0:
+                raise ValueError(f"{name} is above 0, not {getattr(self, name)!r}.")
         for name in ("drop", "warm_up"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 0 and below 1, not {getattr(self, name)!r}.")

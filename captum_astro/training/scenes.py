@@ -14,13 +14,12 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from captum_astro.data.scenes import Scenes, batch
-from captum_astro.models import bundled
+from captum_astro.models.bundled import ASTROMORPHIC, PLAIN
 from captum_astro.training.batches import Batch, Source
 from captum_astro.training.config import Config, Task
 from captum_astro.training.scores import accuracy
 
 BACKGROUND = 10  # the class of a patch that holds no part of a digit
-ASTROMORPHIC = "astromorphic_scenes_tiny_patch8_64"
 _EPOCH = 6400  # scenes; there is no end of them
 _EVALUATE = 250
 _AT_ONCE = 64
@@ -29,7 +28,7 @@ _OTHER_SCENES = 1_000_003  # seeds of scenes to validate on, of the training dig
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesTask(Config):
-    """Options of the scenes. Sizes are the model's own.
+    """Options of the scenes. The plain model's sizes and attention are its own; the length is given in steps.
 
     A second head names each patch while training (the digit it shows, or background): with the classification loss
     alone, the model does not start to learn for thousands of steps. That head is thrown away. The schedule is
@@ -37,14 +36,15 @@ class ScenesTask(Config):
 
     Attributes:
         model: The bundled Vision Transformer, whose attention is not ours to choose, or the astromorphic one.
-        bfloat16: Whether forward passes are in bfloat16 on processors too: as the bundled weights were made, with the
-            instructions for it twice as fast; without them (before Zen 4 and Cooper Lake) twenty times as slow.
+        bfloat16: Whether forward passes are in bfloat16 on processors too, as the plain model's weights were made (the
+            astromorphic one's were not): twice as fast with the instructions for it, twenty times as slow without them
+            (before Zen 4 and Cooper Lake).
         held_out: Scenes of held-out digits that are tested.
     """
 
     task: ClassVar[str] = "scenes"
 
-    model: str = bundled.NAME
+    model: str = PLAIN
     dim: int = 96
     depth: int = 6
     heads: int = 3
@@ -58,12 +58,13 @@ class ScenesTask(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.model not in (bundled.NAME, ASTROMORPHIC):
-            raise ValueError(f"model is {bundled.NAME} or {ASTROMORPHIC}, not {self.model!r}.")
-        plain = type(self)
-        changed = [n for n in self.attention_options if getattr(self, n) != getattr(plain, n)]
-        if self.model == bundled.NAME and changed:
-            raise ValueError(f"{bundled.NAME} has no {', '.join(changed)}; {ASTROMORPHIC} has (--model).")
+        if self.model not in (PLAIN, ASTROMORPHIC):
+            raise ValueError(f"model is {PLAIN} or {ASTROMORPHIC}, not {self.model!r}.")
+        own = (*self.attention_options, "dim", "depth", "heads") if self.model == PLAIN else ()
+        changed = [n for n in (*own, "drop", "mlp_ratio", "epochs") if getattr(self, n) != getattr(type(self), n)]
+        if changed:
+            other = f"; {ASTROMORPHIC} has (model)" if set(changed) <= {*own} else ""
+            raise ValueError(f"{self.model} has no {', '.join(changed)} to choose{other}.")
 
     @property
     def evaluate_every(self) -> int | None:
@@ -74,7 +75,7 @@ class ScenesTask(Config):
         """The model; the folder is not needed."""
         del folder
         options = self.attention_options | {"embed_dim": self.dim, "depth": self.depth, "num_heads": self.heads}
-        return cast(nn.Module, timm.create_model(self.model, **({} if self.model == bundled.NAME else options)))
+        return cast(nn.Module, timm.create_model(self.model, **({} if self.model == PLAIN else options)))
 
     def prepare(self, folder: Path, device: torch.device | str) -> Task:
         """Make the model and its head for patches; scenes are drawn as they are asked for."""
@@ -93,7 +94,7 @@ class ScenesTask(Config):
 
     def optimiser(self, task: Task) -> Optimizer:
         """AdamW over everything, decayed alike; the astromorphic model's by its own groups."""
-        if self.model == bundled.NAME:
+        if self.model == PLAIN:
             return AdamW(task.trained.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         return super().optimiser(task)
 

@@ -78,7 +78,7 @@ def photographs(checkpoint: Path | None, *arrays: Any) -> Explained:
 
 def scenes(count: int) -> Explained:
     """Scenes, and the digits that are on them."""
-    model = load_model(bundled.NAME)
+    model = load_model(bundled.PLAIN)
     images, labels, _ = batch(Scenes("test", count), range(count))
     titles = [f"digit {label}" for label in labels.tolist()]
     return Explained(model, (images - 0.5) / 0.5, images, labels, titles)

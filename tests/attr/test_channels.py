@@ -172,3 +172,12 @@ def test_bad_models() -> None:
         find_tap(model, None)
     with pytest.raises(UnsupportedModelError, match=r"Flatten gives \(1, 20\): no tokens and no feature map"):
         _maps(model, torch.rand(1, 3, 4, 4), "1")
+
+
+def test_a_sure_model_of_no_family() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        model[3].weight.zero_()
+        model[3].bias.copy_(torch.tensor([0.0, 400.0]))
+    with pytest.raises(ValueError, match=r"nothing reads them after it\. With output='probability'"):
+        TokenGradCAM(model, "0").attribute(torch.rand(1, 3, 8, 8), target=1, output="probability")

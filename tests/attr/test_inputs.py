@@ -157,6 +157,8 @@ def test_block_numbers() -> None:
             block_numbers([0, wrong], 4)
     with pytest.raises(ValueError, match=r"pass \[2\]"):
         block_numbers(2, 4)
+    with pytest.raises(ValueError, match=r"contains '1'"):
+        block_numbers("1", 4)
 
 
 def test_parts() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.layers import GroupNormAct, LayerNorm2d, LayerNormAct2d
+from timm.layers import GroupNormAct, LayerNorm2d, LayerNormAct2d, RmsNorm
 from timm.layers.attention import Attention
 from torch import nn
 
@@ -17,7 +17,7 @@ from captum_astro.capture.gradient_rules import ConstantWeights, SharedGradients
 from captum_astro.capture.relevance_rules import Relevance
 from captum_astro.layouts.base import layout_for
 from tests import twin_rules, twins
-from tests.families import EFFECTIVE, FAMILIES, _vit, build, images
+from tests.families import EFFECTIVE, FAMILIES, SMALL, _vit, build, images
 
 TARGET = 3
 TRACED = [name for name in FAMILIES if name not in EFFECTIVE]  # whose operations the rules know one by one
@@ -133,6 +133,19 @@ def test_operations_without_a_rule_are_refused() -> None:
         LRP(model).attribute(images("cls"), target=1)
     with pytest.raises(UnsupportedModelError, match="softplus has no propagation rule"):
         AttnLRP(model).attribute(images("cls"), target=1)
+
+
+class OwnRms(RmsNorm):
+    """A norm of one's own, which may compute anything."""
+
+
+def test_a_refused_model_is_left_as_it_was() -> None:
+    model = _vit(norm_layer=RmsNorm).eval()
+    model.blocks[2].norm2 = OwnRms(SMALL["embed_dim"])
+    for method in (LRP, AttnLRP, ConservativeLRP):
+        with pytest.raises(UnsupportedModelError, match="OwnRms has no propagation rule"):
+            method(model).attribute(images("cls", dtype=torch.float32), target=1)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 @pytest.mark.parametrize("name", FAMILIES)

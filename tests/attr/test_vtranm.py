@@ -151,3 +151,15 @@ def test_a_readout_that_does_not_hold_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="pooled vector is something other"):
         VTranM(model).attribute(images("cls"), target=1)
     assert layout_for(model) is not None
+
+
+def test_a_map_that_is_zero_everywhere_is_told() -> None:
+    """The class token has a value, yet no patch has."""
+    model, x = build("cls"), images("cls")
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.tensor([0.0, 1000.0, 0.0, 0.0, 0.0]))
+    with pytest.warns(UserWarning, match="VTranM gives a map that is zero everywhere"):
+        relevance = VTranM(model).attribute(x, target=1, attribute_to="tokens")
+    assert relevance[:, 0].all()
+    assert not relevance[:, 1:].any()

@@ -53,7 +53,7 @@ def bare(model: torch.nn.Module, images: int) -> np.ndarray:
 
 
 def main(scenes: int = 20) -> None:
-    model = load_model(bundled.NAME)
+    model = load_model(bundled.PLAIN)
     counted = [0]
 
     def count(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
@@ -66,7 +66,7 @@ def main(scenes: int = 20) -> None:
         placed(self, network, *arguments, **keywords)
 
     scoring.Explaining, scoring.Perturber.__init__ = Timed, hooked
-    config = BenchConfig((ModelChoice(bundled.NAME),), methods_of("all"), "scenes", limit=scenes, batch_size=BATCH)
+    config = BenchConfig((ModelChoice(bundled.PLAIN),), methods_of("all"), "scenes", limit=scenes, batch_size=BATCH)
     expected = scenes * len(config.methods) * (2 * 19 + 10)
     before = bare(model, expected // 2)
     with tempfile.TemporaryDirectory() as folder:

@@ -47,7 +47,7 @@ def ratio(a: Seconds, b: Seconds, which: int) -> float:
 
 def forwards(name: str, maps: int, batch_size: int, rounds: int) -> None:
     """Both curves of some maps, and the model on the same images, made beforehand, in the same batches."""
-    model: nn.Module = timm.create_model(name, pretrained=name == bundled.NAME).eval()
+    model: nn.Module = timm.create_model(name, pretrained=name == bundled.PLAIN).eval()
     transform = ModelTransform(model)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(1, 3, transform.size, transform.size, generator=generator)
@@ -87,7 +87,7 @@ def beside_quantus(count: int, batch_size: int, rounds: int) -> None:
     import quantus
 
     vars(np).setdefault("trapz", getattr(np, "trapezoid", None))  # Quantus 0.6 asks for it
-    model = timm.create_model(bundled.NAME, pretrained=True).eval()
+    model = timm.create_model(bundled.PLAIN, pretrained=True).eval()
     pixels, labels, _ = batch(Scenes("test"), range(count))
     transform = ModelTransform(model)
     salience = torch.nn.functional.avg_pool2d(pixels.mean(1, keepdim=True), 9, 1, 4)[:, 0]
@@ -126,7 +126,7 @@ def beside_quantus(count: int, batch_size: int, rounds: int) -> None:
         areas = ours()
         flipped = flipping(512)()
     entries = x[0].size
-    print(f"\n{bundled.NAME}, {count} images, batch {batch_size}, both curves, medians of {rounds} rounds\n")
+    print(f"\n{bundled.PLAIN}, {count} images, batch {batch_size}, both curves, medians of {rounds} rounds\n")
     print("| | levels | of whole pixels | s a curve pair | times ours, wall clock | processor |")
     print("|---|---|---|---|---|---|")
     for name, found in times.items():
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--threads", type=int, default=0, help="0: as torch chooses")
-    parser.add_argument("--models", nargs="+", default=[bundled.NAME, "vit_tiny_patch16_224"])
+    parser.add_argument("--models", nargs="+", default=[bundled.PLAIN, "vit_tiny_patch16_224"])
     parser.add_argument("--part", choices=("forwards", "quantus", "all"), default="all")
     args = parser.parse_args()
     if args.threads:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 from captum_astro import UnsupportedModelError, VTranM, check, register_layout
@@ -21,6 +22,13 @@ def test_every_family_is_rebuilt(name: str) -> None:
     single = check(build(name, torch.float32), images(name, dtype=torch.float32))
     assert single.ok
     assert single.tolerance > report.tolerance
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_tokens_that_are_all_alike(level: float) -> None:
+    """A blank image, where nothing tells the patches apart: what is compared is rounding."""
+    model = Eva(**SMALL, class_token=False, global_pool="avg", use_abs_pos_emb=False, use_rot_pos_emb=True).eval()
+    assert VTranM(model).attribute(torch.full((1, 3, 32, 32), level), target=1).isfinite().all()
 
 
 class Lying(VisionTransformer):

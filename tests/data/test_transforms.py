@@ -120,7 +120,7 @@ def test_sizes_and_wrappers() -> None:
     small = _model("vit_tiny_patch16_224", img_size=32, patch_size=8)
     assert ModelTransform(small).size == 32
     assert ModelTransform(nn.Sequential(small)).size == 32
-    own = timm.create_model(bundled.NAME)
+    own = timm.create_model(bundled.PLAIN)
     for crop in ("timm", "none"):  # an image of the model's size is left as it is
         image = _tensor(_image(64, 64))
         pixels, mask = ModelTransform(own, crop)(image, torch.ones(64, 64, dtype=torch.int8))

@@ -21,7 +21,8 @@ def test_all_are_all_and_chance() -> None:
         ("VTranM:output", "no option 'output'"),
         ("VTranM:target=1", "no option 'target=1'"),
         ("VTranM,vtranm", "VTranM is given twice"),
-        ("all:output=logit", "no method"),
+        ("all:output=logit", "all takes no options"),
+        ("Random:seed=1", "Random takes no options"),
         ("", "no method ''"),
     ],
 )

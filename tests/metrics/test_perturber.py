@@ -189,7 +189,7 @@ def test_lower_precision_is_asked_for() -> None:
 def test_the_bundled_model_loses_the_class_as_the_object_goes() -> None:
     from captum_astro.data.scenes import Scenes, batch
 
-    model = timm.create_model(bundled.NAME, pretrained=True).eval()
+    model = timm.create_model(bundled.PLAIN, pretrained=True).eval()
     pixels, labels, masks = batch(Scenes("test"), range(2))
     engine = Perturber(model, lambda x: (x - 0.5) / 0.5, batch_size=16, steps=10)
     curves = engine.curves(pixels, masks.float(), engine.untouched(pixels))

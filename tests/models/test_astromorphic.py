@@ -25,12 +25,14 @@ NAMES = {
     "astromorphic_vit_tiny_patch16_224": (3, 224, 1000),
     "astromorphic_vit_small_patch16_224": (3, 224, 1000),
     "astromorphic_vit_cifar10": (3, 32, 10),
+    "astromorphic_cifar10_tiny_patch4_32": (3, 32, 10),
     "astromorphic_scenes_tiny_patch8_64": (3, 64, 10),
 }
 SMALL = {
     "astromorphic_vit_tiny_patch16_224": {"img_size": 64, "embed_dim": 24, "depth": 3},
     "astromorphic_vit_small_patch16_224": {"img_size": 64, "embed_dim": 24, "depth": 3},
     "astromorphic_vit_cifar10": {"embed_dim": 24, "depth": 3, "stem_width": 8, "img_size": 16},
+    "astromorphic_cifar10_tiny_patch4_32": {"embed_dim": 24, "depth": 3, "stem_width": 8, "img_size": 16},
     "astromorphic_scenes_tiny_patch8_64": {"embed_dim": 24, "depth": 3, "img_size": 16},
 }
 
@@ -256,9 +258,9 @@ def test_weight_decay_and_groups() -> None:
 
 def test_features_only() -> None:
     model = timm.create_model("astromorphic_scenes_tiny_patch8_64", features_only=True, out_indices=(0, 3))
-    assert [y.shape for y in model(torch.randn(1, 3, 64, 64))] == [(1, 96, 16, 16)] * 2
+    assert [y.shape for y in model(torch.randn(1, 3, 64, 64))] == [(1, 96, 8, 8)] * 2
     assert model.feature_info.channels() == [96, 96]
-    assert model.feature_info.reduction() == [4, 4]
+    assert model.feature_info.reduction() == [8, 8]
 
 
 def test_options_reach_the_blocks() -> None:
@@ -283,7 +285,7 @@ def test_the_size_is_fixed() -> None:
     with pytest.raises(ValueError, match="img_size is"):
         model.set_input_size(img_size=32)
     with pytest.raises(ValueError, match="patch_size is"):
-        model.set_input_size(patch_size=8)
+        model.set_input_size(patch_size=4)
 
 
 def test_a_batch_is_its_samples() -> None:

@@ -15,23 +15,26 @@ from captum_astro.training.scenes import SceneSource, ScenesTask
 from captum_astro.training.scores import accuracy
 
 
-def test_it_knows_held_out_digits() -> None:
-    model = timm.create_model(bundled.NAME, pretrained=True).eval()
+@pytest.mark.parametrize("name", bundled.MODELS.values())
+def test_it_knows_held_out_digits(name: str) -> None:
+    model = timm.create_model(name, pretrained=True).eval()
     assert accuracy(model, SceneSource("test", 0, 500, "cpu"), batch_size=64) >= 0.95
-    assert (bundled.WEIGHTS / f"{bundled.NAME}.safetensors").stat().st_size <= 2_000_000
+    assert (bundled.WEIGHTS / f"{name}.safetensors").stat().st_size <= 2_000_000
 
 
-def test_the_map_falls_on_the_digit() -> None:
-    model = timm.create_model(bundled.NAME, pretrained=True).eval()
+@pytest.mark.parametrize("name", bundled.MODELS.values())
+def test_the_map_falls_on_the_digit(name: str) -> None:
+    model = timm.create_model(name, pretrained=True).eval()
     images, labels, masks = batch(Scenes("test", 50), range(50))
     maps = VTranM(model).attribute((images - 0.5) / 0.5, target=labels, attribute_to="pixels")[:, 0]
     assert energy_inside(maps, masks).mean() > 2 * masks.float().mean()
 
 
-def test_training_writes_weights_that_load(tmp_path: Path) -> None:
-    result = train(ScenesTask(steps=2, held_out=64), tmp_path)
+@pytest.mark.parametrize("name", bundled.MODELS.values())
+def test_training_writes_weights_that_load(name: str, tmp_path: Path) -> None:
+    result = train(ScenesTask(model=name, steps=2, held_out=64, bfloat16=False), tmp_path)
     assert 0 <= result["accuracy"] <= 1
-    load_model(bundled.NAME, checkpoint=tmp_path / WEIGHTS)
+    load_model(name, checkpoint=tmp_path / WEIGHTS)
 
 
 def test_loading_by_name() -> None:

@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from captum_astro.models.bundled import ASTROMORPHIC, PLAIN
 from captum_astro.training.ablation import VARIANTS, run_ablation, summary, variants_of
 from captum_astro.training.cifar10 import Cifar10
 from captum_astro.training.config import configured, tasks
 from captum_astro.training.imdb import Imdb
 from captum_astro.training.run import load_trained, train
-from captum_astro.training.scenes import ASTROMORPHIC, ScenesTask
+from captum_astro.training.scenes import ScenesTask
 from captum_astro.training.scores import negative_log_likelihood
 from captum_astro.training.wikitext2 import WikiText2
 from tests.training.making import cifar_folder, cifar_parquet, imdb_parquet, wikitext
@@ -125,6 +126,16 @@ def test_scenes(tmp_path: Path) -> None:
         ScenesTask(alpha=1.0)
     with pytest.raises(ValueError, match="model is "):
         ScenesTask(model="resnet18")
+    for model in (PLAIN, ASTROMORPHIC):
+        with pytest.raises(ValueError, match=f"{model} has no drop, epochs to choose"):
+            ScenesTask(model=model, drop=0.1, epochs=2)
+    with pytest.raises(ValueError, match=f"{PLAIN} has no dim to choose; {ASTROMORPHIC} has"):
+        ScenesTask(dim=64)
+    with pytest.raises(ValueError, match="held_out is above 0"):
+        ScenesTask(held_out=0)
+    with pytest.raises(ValueError, match="no relative_position to choose"):  # before anything is trained
+        run_ablation(ScenesTask(steps=1), {"full": {}, "no positions": {"relative_position": False}}, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_options() -> None:
@@ -137,6 +148,8 @@ def test_options() -> None:
         ({"augment": "maybe"}, "augment: 'maybe' is no value"),
         ({"depth": 0}, "depth is above 0"),
         ({"drop": 1.0}, "drop is at least 0 and below 1"),
+        ({"keep": "lst"}, "keep is best or last"),
+        ({"validation": 0}, "validation is above 0"),
     ):
         with pytest.raises(ValueError, match=message):
             configured("cifar10", values)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from captum_astro.evaluation.metrics import METRICS, MetricInfo
+from captum_astro.evaluation.metrics import MetricInfo, info_of
 
 LEVEL = 0.05
 MINUS = "\N{MINUS SIGN}"
@@ -191,7 +191,7 @@ def _grids(table: pd.DataFrame, cell: Any) -> Iterator[tuple[Grid, pd.DataFrame]
     table = table[table["method"] != "-"]
     methods = list(pd.unique(table["method"]))
     pairs = list(dict.fromkeys(zip(table["metric"], table["explained"], strict=True)))
-    columns = [Column(METRICS.get(name) or MetricInfo(name, 1, "model", None), kind) for name, kind in pairs]
+    columns = [Column(info_of(name), kind) for name, kind in pairs]
     for title, kinds in FAMILIES.items():
         own = [column for column in columns if column.info.kind in kinds]
         if not own:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_astro.astro.vita import ViTA
-from captum_astro.capture.identity import check_eval
+from captum_astro.capture.modes import check_eval
 from captum_astro.data.human import HumanSample
 from captum_astro.data.samples import sample_digest
 from captum_astro.data.transforms import ModelTransform
@@ -60,6 +60,8 @@ def evaluate(
     known = _methods()
     check_names("method", methods, known)
     check_names("metric", metrics, METRICS)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, not {batch_size}.")
     transform = ModelTransform(model, "none")
     size = transform.size if size is None else size
     run = {"methods": list(methods), "metrics": list(metrics), "batch_size": batch_size, "size": size}

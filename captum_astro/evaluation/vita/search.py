@@ -16,7 +16,7 @@ from captum_astro.astro.astrocytic_linear import Token
 from captum_astro.astro.vita import ViTA
 from captum_astro.attr._channels import ChannelMaps, channel_maps, find_tap
 from captum_astro.attr._target import output_seed
-from captum_astro.capture.identity import check_eval
+from captum_astro.capture.modes import check_eval
 from captum_astro.capture.walk import Seed
 from captum_astro.data.human import HumanSample
 from captum_astro.data.samples import sample_digest

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from captum_astro.astro.astrocytic_linear import Token, watched_token
-from captum_astro.astro.layers import find_layer, has_class_token
+from captum_astro.astro.layers import find_layer, watched
 from captum_astro.functional.astrocyte import Modulation, modulation_factors, rescaled
 from captum_astro.layouts.unwrap import unwrapped
 
@@ -35,7 +35,7 @@ class Suffix:
         self._model = unwrapped(model)
         self.layer = find_layer(self._model, layer)
         self._linear: Any = self._model.get_submodule(self.layer)
-        self._token = token if token != "auto" else "cls" if has_class_token(self._model) else "mean"
+        self._token = watched(self._model, token)
         self._block = _block_of(self._model, self.layer) if cut != "none" else None
         self._cut: Cut = cut if self._block is not None else "none"
 

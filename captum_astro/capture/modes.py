@@ -1,0 +1,27 @@
+"""Whether a model draws at random, as in train mode."""
+
+from __future__ import annotations
+
+from timm.layers import DropPath, PatchDropout
+from torch import nn
+
+
+def draws(model: nn.Module) -> bool:
+    """Whether the output is random, or depends on the rest of the batch."""
+    return any(module.training and _is_random(module) for module in model.modules())
+
+
+def check_eval(model: nn.Module) -> None:
+    """Refuse a model in train mode, whose scores would be random.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if draws(model):
+        raise ValueError(f"{type(model).__name__} is in train mode. Call model.eval() first.")
+
+
+def _is_random(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    return isinstance(module, DropPath | PatchDropout | nn.modules.batchnorm._BatchNorm)
