@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.progress import track
 
+from captum_astro.cli._astrocytes import Vita, modulated
 from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped
-from captum_astro.cli.vita import Vita, modulated
 
 
 def explain(

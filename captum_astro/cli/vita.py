@@ -11,20 +11,16 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from captum_astro.cli._astrocytes import parsed
 from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped, listed
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
 
     from captum_astro.evaluation.vita.settings import Setting
 
 app = typer.Typer(help="Artificial astrocytes: search for a setting, evaluate one.", no_args_is_help=True)
 
-Vita = Annotated[
-    str | None,
-    typer.Option(help="Explain the model under astrocytes: k=6,tau=3,phi=-0.5,alpha=1.5,beta=0.05,layer=PATH, any of."),
-]
 Data = Annotated[str, typer.Option(help="scenes, clickme:PATH, or boxes:FOLDER with a boxes.csv.")]
 Metrics = Annotated[str, typer.Option(help="Of spearman, dice, iou, ssim, with commas.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many samples.", min=1)]
@@ -120,47 +116,6 @@ def evaluate(
     compared.to_csv(out / "compared.csv", index=False)
     _print(compared, [setting])
     console.print(escaped(f"{len(found.scores['sample'].unique())} samples: {out}/compared.csv"))
-
-
-def modulated(model: nn.Module, text: str) -> nn.Module:
-    """The model under the astrocytes that ``--vita`` describes."""
-    from captum_astro.astro.vita import ViTA
-
-    return ViTA(model, **parsed(text).keywords)
-
-
-def parsed(text: str) -> Setting:
-    """``k=6,tau=3,...`` as a setting; what is not named is as published.
-
-    Raises:
-        ValueError: If a name is unknown or a value does not fit it.
-    """
-    from captum_astro.evaluation.vita.settings import Setting
-    from captum_astro.functional.astrocyte import Modulation
-
-    kinds: dict[str, Callable[[str], Any]] = {
-        "k": int, "tau": int, "phi": float, "alpha": float, "beta": float, "rescale": str, "counter": str,
-        "feedback": _flag, "layer": str, "token": str,
-    }  # fmt: skip
-    values: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = (x.strip() for x in part.partition("="))
-        if not equals or name not in kinds:
-            raise ValueError(f"--vita {part!r}: it is name=value, with a name of {', '.join(kinds)}.")
-        if name in values:
-            raise ValueError(f"--vita gives {name} twice.")
-        try:
-            values[name] = kinds[name](value)
-        except ValueError as error:
-            raise ValueError(f"--vita {part!r}: {value!r} is no value for {name}.") from error
-    layer, token = values.pop("layer", None), values.pop("token", "auto")
-    return Setting(Modulation(**values), layer, token)
-
-
-def _flag(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"
 
 
 def _numbers(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:

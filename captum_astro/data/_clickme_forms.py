@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from captum_astro.data._example import parse_example
-from captum_astro.data.human import decoded
+from captum_astro.data.arrays import decoded
 from captum_astro.data.tfrecord import frames
 
 _PICTURES = ("jpg", "jpeg", "png")

@@ -13,7 +13,8 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from captum_astro.data._clickme_forms import SHARDS, SINGLE, Entry
-from captum_astro.data.human import HumanSample, as_human, as_image
+from captum_astro.data.arrays import as_human, as_image
+from captum_astro.data.human import HumanSample
 from captum_astro.data.tfrecord import CorruptRecordError
 
 _SUFFIXES = {".npz": "npz", ".zip": "zip", ".pth": "pth", ".pt": "pth", ".tar": "tar"}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from captum_astro.data.human import as_image
+from captum_astro.data.arrays import as_image
 from captum_astro.data.imagenet_classes import imagenet_classes
 from captum_astro.data.samples import Sample, checked
 from captum_astro.data.tables import DataError
