@@ -6,20 +6,40 @@ import pytest
 import timm
 
 from captum_astro import VTranM
+from captum_astro.data.cifar import read_cifar
 from captum_astro.data.scenes import Scenes, batch
 from captum_astro.metrics.localisation import energy_inside
 from captum_astro.models import bundled
+from captum_astro.models.astromorphic_registered import CIFAR10
 from captum_astro.models.loading import ModelError, class_names, load_model, preprocessing
+from captum_astro.training.batches import Images
 from captum_astro.training.run import WEIGHTS, train
 from captum_astro.training.scenes import SceneSource, ScenesTask
 from captum_astro.training.scores import accuracy
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.parametrize("name", [*bundled.MODELS.values(), CIFAR10])
+def test_weights_are_small_and_load(name: str) -> None:
+    assert (bundled.WEIGHTS / f"{name}.safetensors").stat().st_size <= 2_000_000
+    load_model(name)
+    assert name in [model.split(".")[0] for model in timm.list_models("*", pretrained=True)]
 
 
 @pytest.mark.parametrize("name", bundled.MODELS.values())
 def test_it_knows_held_out_digits(name: str) -> None:
     model = timm.create_model(name, pretrained=True).eval()
     assert accuracy(model, SceneSource("test", 0, 500, "cpu"), batch_size=64) >= 0.95
-    assert (bundled.WEIGHTS / f"{name}.safetensors").stat().st_size <= 2_000_000
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="CIFAR-10 is not at hand")
+def test_it_knows_cifar10() -> None:
+    model = timm.create_model(CIFAR10, pretrained=True).eval()
+    held_out = read_cifar(SHARED, "test")
+    config = model.pretrained_cfg
+    images = Images(held_out.images[:1000], held_out.labels[:1000], config["mean"], config["std"])
+    assert accuracy(model, images) >= 0.7
 
 
 @pytest.mark.parametrize("name", bundled.MODELS.values())
