@@ -113,7 +113,9 @@ def test_check_and_methods(monkeypatch, capsys) -> None:
 def test_demo(monkeypatch, capsys, tmp_path: Path) -> None:
     code, out = run_command(monkeypatch, capsys, "demo", "--out", tmp_path / "demo.png", "--scenes", 20)
     assert code == 0, out
-    assert "where chance is" in out
+    assert "ViT: " in out
+    assert "astromorphic: " in out
+    assert "By chance" in out
     assert Image.open(tmp_path / "demo.png").size[0] > 500
     code, out = run_command(monkeypatch, capsys, "demo", "--out", tmp_path / "missing" / "demo.png", "--scenes", 2)
     assert code == 1
