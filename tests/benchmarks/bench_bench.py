@@ -1,7 +1,7 @@
 """The benchmark's speed against the bare forwards that it needs.
 
-Run ``python -m tests.benchmarks.bench_bench [SCENES]``. Both are timed in seconds and in seconds of processor time,
-which other programs on the machine disturb less; the bare forwards run half before and half after.
+Run ``python -m tests.benchmarks.bench_bench [SCENES] [MODEL]``. Both are timed in seconds and in seconds of processor
+time, which other programs on the machine disturb less; the bare forwards run half before and half after.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def bare(model: torch.nn.Module, images: int) -> np.ndarray:
     return clocks() - start
 
 
-def main(scenes: int = 20) -> None:
-    model = load_model(bundled.PLAIN)
+def main(scenes: int = 20, name: str = bundled.PLAIN) -> None:
+    model = load_model(name)
     counted = [0]
 
     def count(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
@@ -66,7 +66,7 @@ def main(scenes: int = 20) -> None:
         placed(self, network, *arguments, **keywords)
 
     scoring.Explaining, scoring.Perturber.__init__ = Timed, hooked
-    config = BenchConfig((ModelChoice(bundled.PLAIN),), methods_of("all"), "scenes", limit=scenes, batch_size=BATCH)
+    config = BenchConfig((ModelChoice(name),), methods_of("all"), "scenes", limit=scenes, batch_size=BATCH)
     expected = scenes * len(config.methods) * (2 * 19 + 10)
     before = bare(model, expected // 2)
     with tempfile.TemporaryDirectory() as folder:
@@ -77,13 +77,13 @@ def main(scenes: int = 20) -> None:
     alone = (before + after) * counted[0] / (2 * (expected // 2 // BATCH * BATCH))
     rest = whole - Timed.spent
     print(f"{scenes} scenes, {len(config.methods)} methods, {torch.get_num_threads()} threads: {counted[0]} forwards")
-    for k, name in enumerate(("seconds", "processor seconds")):
+    for k, unit in enumerate(("seconds", "processor seconds")):
         print(
-            f"{name}: benchmark {whole[k]:.1f}, of that explanations {Timed.spent[k]:.1f}; the rest {rest[k]:.1f}, "
+            f"{unit}: benchmark {whole[k]:.1f}, of that explanations {Timed.spent[k]:.1f}; the rest {rest[k]:.1f}, "
             f"bare forwards {alone[k]:.1f}: {alone[k] / rest[k]:.1%} of their throughput, "
             f"{alone[k] / whole[k]:.1%} with the explanations"
         )
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in sys.argv[1:]))
+    main(*(int(word) for word in sys.argv[1:2]), *sys.argv[2:3])
