@@ -75,7 +75,7 @@ def astromorphic_vit_cifar10(pretrained: bool = False, **kwargs: Any) -> Astromo
     """The paper's size for CIFAR-10: 256 tokens, width 256, 8 blocks, 8 heads, convolution first, average pooling.
 
     Example:
-        >>> import timm
+        >>> import timm, torch
         >>> timm.create_model("astromorphic_vit_cifar10", alpha=1.0)(torch.randn(1, 3, 32, 32)).shape
         torch.Size([1, 10])
     """

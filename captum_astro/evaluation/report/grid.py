@@ -88,7 +88,7 @@ def number(value: float, info: MetricInfo, sign: bool = False) -> str:
     """A value as it is printed: percentages with one digit, others with three.
 
     Example:
-        >>> number(0.7134, METRICS["mIoU"]), number(0.5, METRICS["SaCo"], sign=True)
+        >>> number(0.7134, info_of("mIoU")), number(0.5, info_of("SaCo"), sign=True)
         ('71.3', '+0.500')
     """
     if math.isnan(value):
