@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -103,13 +104,13 @@ def block_numbers(layers: Iterable[int] | slice | None, blocks: int) -> set[int]
         return set(range(blocks)[layers])
     if isinstance(layers, int):
         raise ValueError(f"layers is a list of blocks: pass [{layers}].")
-    numbers = set()
+    numbers = set[int]()
     for layer in layers:
-        if not isinstance(layer, int):
+        if not isinstance(layer, Integral):  # NumPy's, too
             raise ValueError(f"layers is a list of blocks' numbers, and contains {layer!r}.")
         if not -blocks <= layer < blocks:
             raise ValueError(f"layers contains {layer}, but the blocks are numbered 0 to {blocks - 1}.")
-        numbers.add(layer % blocks)
+        numbers.add(int(layer) % blocks)
     return numbers
 
 

@@ -6,6 +6,7 @@ import copy
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -152,6 +153,7 @@ def test_block_numbers() -> None:
     assert block_numbers([0, -1, 2], 4) == {0, 2, 3}
     assert block_numbers(slice(1, None), 4) == {1, 2, 3}
     assert block_numbers([], 4) == set()
+    assert block_numbers(np.arange(2), 4) == {0, 1}
     for wrong in (4, -5):
         with pytest.raises(ValueError, match=f"layers contains {wrong}, but the blocks are numbered 0 to 3"):
             block_numbers([0, wrong], 4)
