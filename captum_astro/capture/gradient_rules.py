@@ -29,9 +29,7 @@ from captum_astro.capture.operations import (
 from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import gradient_rules as rules
 from captum_astro.functional.astrocyte import rescaled, scale_and_shift
-from captum_astro.functional.astromorphic import astromorphic_attention
-from captum_astro.functional.astromorphic_effective import effective_attention
-from captum_astro.functional.astromorphic_rules import ConstantAttention, shared_gradients
+from captum_astro.functional.operations import ATTENTION, AttentionOperation
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -50,10 +48,8 @@ class _GradientRules(Rules):
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The rule of each operation."""
-        if func is F.scaled_dot_product_attention:
-            return self.attention(*args, **kwargs)
-        if func is astromorphic_attention:
-            return self.astromorphic(*args, **kwargs)
+        if func in ATTENTION:
+            return self.attention(ATTENTION[func], *args, **kwargs)
         if func in SOFTMAX:
             return self.softmax(func(*args, **kwargs))
         if func in NORM:
@@ -74,12 +70,8 @@ class _GradientRules(Rules):
             raise UnsupportedModelError(no_rule(func))
         return func(*args, **kwargs)
 
-    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Fused attention."""
-        raise NotImplementedError
-
-    def astromorphic(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Astromorphic attention."""
+    def attention(self, operation: AttentionOperation, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A function that computes attention."""
         raise NotImplementedError
 
     def softmax(self, output: torch.Tensor) -> torch.Tensor:
@@ -98,16 +90,9 @@ class _GradientRules(Rules):
 class ConstantWeights(_GradientRules):
     """Conservative LRP: attention weights and the norms' deviations are constants; a gate shares in halves."""
 
-    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def attention(self, operation: AttentionOperation, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The AH rule."""
-        return rules.attention_with_constant_weights(*args, **kwargs)
-
-    def astromorphic(self, *args: Any, chunk: int | None = None, **kwargs: Any) -> torch.Tensor:
-        """The AH rule."""
-        given = [x.detach() if isinstance(x, torch.Tensor) else x for x in args]
-        attention, output = effective_attention(*given, **kwargs), astromorphic_attention(*given, **kwargs)
-        result: torch.Tensor = ConstantAttention.apply(args[2], output, attention)
-        return result
+        return operation.constant_weights(*args, **kwargs)
 
     def softmax(self, output: torch.Tensor) -> torch.Tensor:
         """The AH rule."""
@@ -117,14 +102,9 @@ class ConstantWeights(_GradientRules):
 class SharedGradients(_GradientRules):
     """AttnLRP: products share in halves, norms by the LN rule, activations by the identity rule."""
 
-    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The uniform rule twice, and the softmax as it is."""
-        return rules.attention_with_shared_gradients(*args, **kwargs)
-
-    def astromorphic(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The uniform rule twice; sigma and the features as they are."""
-        result: torch.Tensor = shared_gradients(*args, **kwargs)
-        return result
+    def attention(self, operation: AttentionOperation, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The uniform rule twice, and the softmax, or what stands in its place, as it is."""
+        return operation.shared_gradients(*args, **kwargs)
 
     def activation(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """The identity rule."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from captum_astro.capture.call import Call
 from captum_astro.capture.guard import undisturbed
-from captum_astro.capture.walk import Seed
 from captum_astro.functional.attention import widen
-from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -33,29 +31,20 @@ class Arrived:
     image_size: tuple[int, int]
 
 
-def propagate(
-    model: nn.Module,
-    layout: Layout,
-    mode: AbstractContextManager[Any],
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    inputs: torch.Tensor,
-    seed: Callable[[torch.Tensor], Seed],
-    times_input: bool,
-) -> Arrived:
+def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) -> Arrived:
     """Run a model under a mode, and bring the relevance of its output back.
 
     Args:
-        model: The module that ``forward`` runs.
-        layout: Of the model that is explained.
+        call: The model with what it is given.
         mode: Puts the rules in place for the forward pass.
-        forward: Runs the model on inputs.
-        inputs: Images ``(B, C, H, W)``, or token ids ``(B, n)``.
-        seed: Where the backward pass starts.
-        times_input: The backward pass carries gradients, which are to be multiplied by what they belong to.
+        times_input: The backward pass carries gradients, which are to be multiplied by what they belong to; otherwise
+            it carries relevance, and a half-precision model is run in float32.
 
     Raises:
         UnsupportedModelError: If the output does not depend on the input.
     """
+    assert call.layout is not None
+    layout = call.layout
     thread = threading.get_ident()
     tokens: list[torch.Tensor] = []
     sizes: list[torch.Size] = []
@@ -73,20 +62,20 @@ def propagate(
     tap = layout.stages[0].stream
     assert tap.at == "input"
     with (
-        undisturbed(model),
+        undisturbed(call.model),
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.autocast(inputs.device.type, enabled=False),  # divisions need the precision that the model has
+        torch.autocast(call.inputs.device.type, enabled=False),  # divisions need the precision that the model has
     ):
         handles = [tap.module.register_forward_pre_hook(look), layout.model.register_forward_pre_hook(measure)]
         try:
-            given = inputs.clone().requires_grad_(not layout.reads_text)
+            given = call.inputs.clone().requires_grad_(not layout.reads_text)
             with mode:
-                output = forward(given)
+                output = call.run(given, widened=not times_input)
         finally:
             for handle in handles:
                 handle.remove()
-        start = seed(output.detach())
+        start = call.target.seed(output.detach())
         wanted = tokens[:1] if layout.reads_text else [given, *tokens[:1]]
         if not output.requires_grad:
             raise UnsupportedModelError("The output does not depend on the input by a gradient.")

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import Pooling, Stage, Tap
 from captum_astro.layouts.unwrap import unwrapped
@@ -47,8 +48,16 @@ class Layout(ABC):
         self.model = model
 
     @abstractmethod
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patch tokens for an image of this size in pixels."""
+    def grid(self, height: int, width: int) -> Grid:
+        """Rows and columns of the patch tokens that enter the first stage, for an image of this size in pixels."""
+
+    def grids(self, height: int, width: int) -> list[Grid]:
+        """The grid of patch tokens before each stage and after the last, for an image of this size in pixels."""
+        grids = [self.grid(height, width)]
+        for stage in self.stages:
+            merged = None if stage.merging is None else stage.merging.tokens(grids[-1]).grid
+            grids.append(merged or grids[-1])
+        return grids
 
     @abstractmethod
     def readout(self, tokens: int) -> torch.Tensor:
