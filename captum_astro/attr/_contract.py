@@ -42,7 +42,7 @@ _ARGUMENTS = {
     ``"pixels"`` gives ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.""",
     ),
 }
-_GIVEN = """inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor; token ids ``(B, n)`` where the model reads text.
+_GIVEN = """inputs: Images ``(B, C, H, W)`` (token ids ``(B, n)`` of a model of text), or a tuple with that one tensor.
 target: The class to explain, in any form that Captum takes: an int, a list or a tensor of ``B``, ..."""
 _RETURNS = "Attributions of the inputs' dtype and device, not normalised; a tuple for a tuple."
 _RAISES = """AssertionError: If the target is of no form that Captum takes, or is needed and not given.

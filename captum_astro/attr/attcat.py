@@ -68,7 +68,7 @@ class ATTCAT(TokenAttribution):
 
 
 class _ATTCATUpdate(Update):
-    """Of two rows, the first holds the weights of the queries, which go back unchanged; the second is the sum so far."""
+    """Of two rows, one holds the weights of the queries, which go back unchanged, the other the sum so far."""
 
     def __init__(self, readout_row: bool) -> None:
         self._readout_row = readout_row

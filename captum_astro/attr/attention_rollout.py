@@ -62,7 +62,7 @@ class _RolloutUpdate(Update):
 
 def _row_sums(record: AttentionRecord) -> torch.Tensor | float:
     """The sum of each token's row of the mean map: a number, or ``(B, n)``; 0 for a token that is no query."""
-    sums = record.attention.row_sums()
+    sums = record.attention.row_sums(record.present)
     if record.outputs is None:
         return sums
     size = len(record.attention.value), record.attention.queries

@@ -16,7 +16,7 @@ from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch
 
 
-def capture(call: Call, wanted: Wanted = Wanted()) -> Pass:
+def capture(call: Call, wanted: Wanted) -> Pass:
     """Run a model forward, and back if gradients are wanted, and record what the methods need.
 
     The gradient starts at the first stage asked for, so that what comes before it costs a forward pass only.

@@ -91,8 +91,10 @@ def _added(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tenso
     """A row times the maps of a stage's branches, added; None if there is none."""
     total: torch.Tensor | None = None
     for branch in stage.branches:
-        attention = isinstance(branch, AttentionRecord)
-        found = _through(row, branch, update) if attention else update.feed_forward(row, branch)
+        if isinstance(branch, AttentionRecord):
+            found: torch.Tensor | None = _through(row, branch, update)
+        else:
+            found = update.feed_forward(row, branch)
         if found is not None:
             total = found if total is None else total + found
     return total

@@ -116,7 +116,9 @@ class SharedGradients(_GradientRules):
 
 
 def _frozen(func: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """A norm, as a function, with its deviation held constant."""
+    """A norm, as a function, with its deviation held constant; a division by a vector's length likewise."""
+    if func is F.normalize:
+        return x * _inverse_length(x.detach(), *args, **kwargs)
     names = ("num_groups",) if func is F.group_norm else ("normalized_shape",)
     given = (
         dict(zip((*names, "weight", *(() if func is F.rms_norm else ("bias",)), "eps"), args, strict=False)) | kwargs
@@ -133,3 +135,11 @@ def _frozen(func: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tens
     shape = (1, -1, *[1] * (x.ndim - 2))
     y = y if weight is None else y * weight.reshape(shape)
     return y if bias is None else y + bias.reshape(shape)
+
+
+def _inverse_length(
+    x: torch.Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
+) -> torch.Tensor:
+    """``1 / length``, from what ``F.normalize`` takes."""
+    length: torch.Tensor = x.norm(p, dim, keepdim=True)
+    return 1 / length.clamp_min(eps)

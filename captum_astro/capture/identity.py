@@ -77,7 +77,8 @@ def _relative(found: torch.Tensor, expected: torch.Tensor, stream: torch.Tensor,
     difference = (found - expected).abs().amax()
     size = torch.maximum(stream.abs().amax(), expected.abs().amax())
     rounding = 4 * torch.finfo(dtype).eps * size
-    return difference / torch.where(difference <= rounding, size, expected.abs().amax())
+    error = difference / torch.where(difference <= rounding, size, expected.abs().amax())
+    return torch.where(difference == 0, 0.0, error)  # also where there is nothing to compare, as in padding
 
 
 def value_error(record: AttentionRecord) -> torch.Tensor:

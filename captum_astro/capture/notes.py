@@ -46,9 +46,8 @@ class StepNotes:
         for step, one in zip(self.measured, self._found, strict=True):
             if one is None:
                 raise UnsupportedModelError(f"{type(step.module).__name__} of {name} was not run in the pass.")
-            if outputs is not None and isinstance(step, Norm) and step.after_windows and isinstance(one, torch.Tensor):
-                one = outputs.gather(one)
-            found.append(one)
+            windowed = outputs is not None and isinstance(step, Norm) and step.after_windows
+            found.append(outputs.gather(one) if windowed and outputs and isinstance(one, torch.Tensor) else one)
         return tuple(found)
 
 

@@ -170,11 +170,20 @@ class Attention:
             total = total + weight * part.rows(start, stop)
         return total
 
-    def row_sums(self) -> torch.Tensor | float:
-        """The sum of each row of the mean map, ``(B, m)``, or one number for all."""
-        if all(part.sums_to_one for part in self.maps):
+    def row_sums(self, present: torch.Tensor | None = None) -> torch.Tensor | float:
+        """The sum of each row of the mean map, ``(B, m)``, or one number for all.
+
+        Args:
+            present: Which keys count, ``(groups, n)`` bool with ``B = images * groups``; all by default.
+        """
+        if present is None and all(part.sums_to_one for part in self.maps):
             return sum(self.weights)
-        return torch.cat([rows.sum(-1).mean(1) for _, rows in self.chunks()], 1)
+        sums = []
+        for _, rows in self.chunks():
+            if present is not None:
+                rows.mul_(present.repeat(len(rows) // len(present), 1)[:, None, None])
+            sums.append(rows.sum(-1).mean(1))
+        return torch.cat(sums, 1)
 
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """All rows in order, a chunk at a time: the slice of queries, and its ``(B, H, rows, n)``, yours to change."""
