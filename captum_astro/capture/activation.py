@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from captum_astro.capture.call import Call
 from captum_astro.capture.guard import undisturbed
+from captum_astro.capture.hooks import Hooks
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import Tap
 
@@ -42,45 +42,48 @@ def activation_and_gradient(call: Call, tap: Tap) -> Activation:
     Raises:
         UnsupportedModelError: If the tensor is not there, or the output does not depend on it.
     """
-    thread = threading.get_ident()
-    seen: list[torch.Tensor] = []
-    sizes: list[tuple[int, int]] = []
-
-    def note(module: nn.Module, arguments: Any) -> None:
-        if threading.get_ident() == thread and arguments and getattr(arguments[0], "ndim", 0) == 4:
-            sizes.append((arguments[0].shape[-2], arguments[0].shape[-1]))
-
-    def look(x: Any) -> torch.Tensor | None:
-        if threading.get_ident() != thread:
-            return None
-        if not isinstance(x, torch.Tensor):
-            raise UnsupportedModelError(f"{type(tap.module).__name__} gives a {type(x).__name__}, not a tensor.")
-        if not x.requires_grad:
-            x.requires_grad_(True)
-        seen.append(x)
-        return x.clone()  # what follows may change its input in place
-
+    look, inside = _Look(tap), type(tap.module).__name__
     with undisturbed(call.model), torch.inference_mode(False), torch.enable_grad():
-        if tap.at == "input":
-            handle = tap.module.register_forward_pre_hook(lambda m, a: _replaced(look(a[0]), a))
-        else:
-            handle = tap.module.register_forward_hook(lambda m, a, o: look(o))
-        size = call.explained.register_forward_pre_hook(note)
-        try:
+        with Hooks() as hooks:
+            hooks.before(call.explained, look.note_size)
+            look.install(hooks)
             output = call.run()
-        finally:
-            handle.remove()
-            size.remove()
-        if len(seen) != 1:
-            raise UnsupportedModelError(f"{type(tap.module).__name__} ran {len(seen)} times in one pass, not once.")
+        if len(look.seen) != 1:
+            raise UnsupportedModelError(f"{inside} ran {len(look.seen)} times in one pass, not once.")
         start = call.target.seed(output.detach())
         gradient = None
         if output.requires_grad:
-            (gradient,) = torch.autograd.grad(output, seen[0], start.gradient.to(output), allow_unused=True)
+            (gradient,) = torch.autograd.grad(output, look.seen[0], start.gradient.to(output), allow_unused=True)
         if gradient is None:
-            raise UnsupportedModelError(f"The output does not depend on what {type(tap.module).__name__} gives.")
-        return Activation(seen[0].detach(), start.scaled(gradient), output.detach(), sizes[0] if sizes else None)
+            raise UnsupportedModelError(f"The output does not depend on what {inside} gives.")
+        return Activation(look.seen[0].detach(), start.scaled(gradient), output.detach(), look.image_size)
 
 
-def _replaced(first: torch.Tensor | None, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    return None if first is None else (first, *arguments[1:])
+class _Look:
+    """Keeps one tensor of a pass, with its graph."""
+
+    def __init__(self, tap: Tap) -> None:
+        self._tap = tap
+        self.seen: list[torch.Tensor] = []
+        self.image_size: tuple[int, int] | None = None
+
+    def install(self, hooks: Hooks) -> None:
+        """Look at the tap."""
+        hooks.tap(self._tap, self._note)
+        if self._tap.at == "output":
+            hooks.callback(self._tap.module.register_forward_hook(self._demand_tensor).remove)
+
+    def note_size(self, x: torch.Tensor) -> None:
+        """The size of the images that the explained model is given."""
+        if x.ndim == 4:
+            self.image_size = (x.shape[-2], x.shape[-1])
+
+    def _note(self, x: torch.Tensor) -> torch.Tensor:
+        if not x.requires_grad:
+            x.requires_grad_(True)
+        self.seen.append(x)
+        return x.clone()  # what follows may change its input in place
+
+    def _demand_tensor(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not isinstance(output, torch.Tensor):
+            raise UnsupportedModelError(f"{type(module).__name__} gives a {type(output).__name__}, not a tensor.")

@@ -28,8 +28,7 @@ from captum_astro.capture.operations import (
 )
 from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import gradient_rules as rules
-from captum_astro.functional.astrocyte import rescaled, scale_and_shift
-from captum_astro.functional.operations import ATTENTION, AttentionOperation
+from captum_astro.functional.operations import ATTENTION, RULED, AttentionOperation
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -54,9 +53,8 @@ class _GradientRules(Rules):
             return self.softmax(func(*args, **kwargs))
         if func in NORM:
             return _frozen(func, *args, **kwargs)
-        if func is rescaled:
-            scale, shift = scale_and_shift(args[0].detach(), args[1].detach(), args[2])
-            return args[0] * scale[..., None] + (0 if shift is None else shift[..., None])
+        if func in RULED:
+            return RULED[func].gradient(*args, **kwargs)
         if func in ACTIVATION:
             return self.activation(args[0], func(args[0].clone(), *args[1:], **kwargs))  # some work in place
         if func in SATURATING:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from captum_astro.capture.call import Call
 from captum_astro.capture.guard import undisturbed
+from captum_astro.capture.hooks import Hooks
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -45,38 +44,22 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
     """
     assert call.layout is not None
     layout = call.layout
-    thread = threading.get_ident()
-    tokens: list[torch.Tensor] = []
-    sizes: list[torch.Size] = []
-
-    def look(module: nn.Module, arguments: Any) -> None:
-        if threading.get_ident() == thread:
-            if not arguments[0].requires_grad:
-                arguments[0].requires_grad_(True)  # text: there is no gradient before the embedding
-            tokens.append(arguments[0])
-
-    def measure(module: nn.Module, arguments: Any) -> None:
-        if threading.get_ident() == thread:
-            sizes.append(arguments[0].shape[-2:])
-
+    entering = _Entering()
     tap = layout.stages[0].stream
-    assert tap.at == "input"
     with (
         undisturbed(call.model),
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(call.inputs.device.type, enabled=False),  # divisions need the precision that the model has
     ):
-        handles = [tap.module.register_forward_pre_hook(look), layout.model.register_forward_pre_hook(measure)]
-        try:
+        with Hooks() as hooks:
+            hooks.tap(tap, entering.note_tokens)
+            hooks.before(layout.model, entering.note_size)
             given = call.inputs.clone().requires_grad_(not layout.reads_text)
             with mode:
                 output = call.run(given, widened=not times_input)
-        finally:
-            for handle in handles:
-                handle.remove()
         start = call.target.seed(output.detach())
-        wanted = tokens[:1] if layout.reads_text else [given, *tokens[:1]]
+        wanted = entering.tokens[:1] if layout.reads_text else [given, *entering.tokens[:1]]
         if not output.requires_grad:
             raise UnsupportedModelError("The output does not depend on the input by a gradient.")
         arrived = torch.autograd.grad(output, wanted, start.gradient.to(output), allow_unused=True)
@@ -85,5 +68,23 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
         if gradient is None:
             raise UnsupportedModelError("The output does not depend on the input by a gradient.")
         found.append(start.scaled(gradient) * (widen(tensor.detach()) if times_input else 1))
-    size = sizes[0]
-    return Arrived(None if layout.reads_text else found[0], found[-1].sum(-1), (size[0], size[1]))
+    tokens = tap.tokens(found[-1]).sum(-1)
+    return Arrived(None if layout.reads_text else found[0], tokens, entering.image_sizes[0])
+
+
+class _Entering:
+    """What enters the model and its first block."""
+
+    def __init__(self) -> None:
+        self.tokens: list[torch.Tensor] = []
+        self.image_sizes: list[tuple[int, int]] = []
+
+    def note_tokens(self, x: torch.Tensor) -> None:
+        """The tokens, with their graph."""
+        if not x.requires_grad:
+            x.requires_grad_(True)  # text: there is no gradient before the embedding
+        self.tokens.append(x)
+
+    def note_size(self, x: torch.Tensor) -> None:
+        """The size of the images."""
+        self.image_sizes.append((x.shape[-2], x.shape[-1]))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
 
+from captum_astro.capture.hooks import Hooks
 from captum_astro.capture.notes import AttentionNotes, FeedForwardNotes, StageNotes, StepNotes, StreamNotes
 from captum_astro.capture.written_out import WrittenOut
 from captum_astro.functional.operations import ATTENTION
@@ -51,8 +47,7 @@ class Recorder(TorchFunctionMode):
         self._gradient_from = gradient_from
         self._running: list[AttentionNotes] = []
         self._written = WrittenOut()
-        self._hooks = contextlib.ExitStack()
-        self._thread = threading.get_ident()
+        self._hooks = Hooks()
 
     def __enter__(self) -> Recorder:
         try:
@@ -83,44 +78,44 @@ class Recorder(TorchFunctionMode):
 
     def _install(self) -> None:
         layout = self.layout
-        self._before(layout.model, self._note_inputs)
+        self._hooks.before(layout.model, self._note_inputs)
         for index, notes in enumerate(self.stages):
-            self._tap(notes.stage.stream, partial(self._note_stream, index))
+            self._hooks.tap(notes.stage.stream, partial(self._note_stream, index))
             if notes.stage.summed is not None:
-                self._tap(notes.stage.summed, notes.note_summed)
+                self._hooks.tap(notes.stage.summed, notes.note_summed)
             if notes.merging is not None:
                 self._watch_steps(notes.merging.steps)
             for branch in notes.branches:
                 if isinstance(branch, FeedForwardNotes):
-                    self._tap(branch.branch.output, branch.note)
+                    self._hooks.tap(branch.branch.output, branch.note)
                 else:
                     self._watch(branch)
-        self._tap(layout.final_stream, self.final.note)
+        self._hooks.tap(layout.final_stream, self.final.note)
         if layout.pooling is not None and self.pooling is not None:
             self._watch(self.pooling)
-            self._tap(layout.pooling.pooled, partial(self._note_pooled, "pooled", layout.pooling.pooled))
+            self._hooks.tap(layout.pooling.pooled, partial(self._note_pooled, "pooled", layout.pooling.pooled))
         if layout.pooled is not None:
             for tap, name in zip(layout.pooled, ("normalised", "pooled"), strict=True):
-                self._tap(tap, partial(self._note_pooled, name, tap))
+                self._hooks.tap(tap, partial(self._note_pooled, name, tap))
 
     def _watch(self, notes: AttentionNotes) -> None:
         branch = notes.branch
-        self._before(branch.module, partial(self._enter_attention, notes))
-        self._add(branch.module.register_forward_hook(self._leave_attention, always_call=True))
-        self._tap(branch.reads or Tap(branch.module), notes.note_read)
+        self._hooks.before(branch.module, partial(self._enter_attention, notes))
+        self._hooks.finally_(branch.module, self._leave_attention)
+        self._hooks.tap(branch.reads or Tap(branch.module), notes.note_read)
         self._watch_steps(notes.steps)
         if branch.modulated_values is not None:
-            self._tap(Tap(branch.modulated_values.module), notes.note_values)
+            self._hooks.tap(Tap(branch.modulated_values.module), notes.note_values)
 
     def _watch_steps(self, notes: StepNotes) -> None:
         for number, step in enumerate(notes.measured):
-            self._tap(Tap(step.module), partial(notes.note, number))
+            self._hooks.tap(Tap(step.module), partial(notes.note, number))
 
     def _enter_attention(self, notes: AttentionNotes, x: torch.Tensor) -> None:
         self._running.append(notes)
 
-    def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._here() and self._running:
+    def _leave_attention(self) -> None:
+        if self._running:
             self._running.pop()
             self._written.forget()
 
@@ -136,27 +131,3 @@ class Recorder(TorchFunctionMode):
 
     def _note_pooled(self, name: str, tap: Tap, x: torch.Tensor) -> None:
         self.pooled[name] = tap.tokens(x.detach())
-
-    def _tap(self, tap: Tap, use: Callable[[torch.Tensor], None]) -> None:
-        if tap.at == "input":
-            self._before(tap.module, use)
-        else:
-            self._add(tap.module.register_forward_hook(partial(self._after, use)))
-
-    def _before(self, module: nn.Module, use: Callable[[torch.Tensor], None]) -> None:
-        self._add(module.register_forward_pre_hook(partial(self._given, use), with_kwargs=True))
-
-    def _given(self, use: Callable[[torch.Tensor], None], module: nn.Module, args: Any, kwargs: Any) -> None:
-        first = next((x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)), None)
-        if self._here() and first is not None:
-            use(first)
-
-    def _after(self, use: Callable[[torch.Tensor], None], module: nn.Module, args: Any, output: Any) -> None:
-        if self._here() and isinstance(output, torch.Tensor):
-            use(output)
-
-    def _add(self, handle: RemovableHandle) -> None:
-        self._hooks.callback(handle.remove)
-
-    def _here(self) -> bool:
-        return threading.get_ident() == self._thread

@@ -32,8 +32,7 @@ from captum_astro.capture.operations import (
 )
 from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import relevance_rules as rules
-from captum_astro.functional.astrocyte import rescaled
-from captum_astro.functional.operations import ATTENTION
+from captum_astro.functional.operations import ATTENTION, RULED
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -66,11 +65,11 @@ class Relevance(Rules):
 
     def _rule(self, func: Any, args: Any, kwargs: Any) -> Callable[[], Any] | None:
         if func in ATTENTION:
-            return lambda: ATTENTION[func].relevance(*args, **kwargs)
+            return lambda: _attention(func, *args, **kwargs)
         if func in LINEAR:
             return lambda: self._linear(func, args, kwargs)
-        if func is rescaled:
-            return lambda: _apply(rules.Unchanged, args[0], func(*(x.detach() for x in args[:2]), *args[2:]))
+        if func in RULED:
+            return lambda: RULED[func].relevance(*args, **kwargs)
         if func in (*NORM, *BATCH_NORM, *DROPOUT) or func in ACTIVATION:
             return lambda: rules.Unchanged.apply(args[0], func(args[0].detach().clone(), *args[1:], **kwargs))
         if func in (*ADD, *SUB, *MUL, *DIV) and kwargs:
@@ -124,6 +123,13 @@ class Relevance(Rules):
             lambda y, w: F.conv2d(y, w, None, **given),
             lambda r, w: conv2d_input(x.shape, w, r, **given),
         )
+
+
+def _attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    try:
+        return ATTENTION[func].relevance(*args, **kwargs)
+    except ValueError as error:
+        raise UnsupportedModelError(str(error)) from error
 
 
 def _constant(func: Any, x: torch.Tensor, factor: Any) -> tuple[torch.Tensor, torch.Tensor]:

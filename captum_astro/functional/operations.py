@@ -1,4 +1,4 @@
-"""The functions that compute attention, each with what is known of it: how it is recorded and how relevance passes."""
+"""What is known of single functions: how the attention they compute is recorded, and how relevance passes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,19 @@ class AttentionOperation(Protocol):
         """The output, with gradients shared by the uniform rule of AttnLRP."""
 
 
+class RuledOperation(Protocol):
+    """How relevance passes through any other function; every method takes what the function takes."""
+
+    def relevance(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The output, with a backward pass that carries relevance: deep Taylor's z+."""
+
+    def gradient(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The output, with gradients changed so that input times gradient is the relevance."""
+
+
 OperationType = TypeVar("OperationType", bound=type[Any])
 ATTENTION: dict[Callable[..., Any], AttentionOperation] = {}
+RULED: dict[Callable[..., Any], RuledOperation] = {}
 
 
 def register_attention(function: Callable[..., Any]) -> Callable[[OperationType], OperationType]:
@@ -57,6 +68,20 @@ def register_attention(function: Callable[..., Any]) -> Callable[[OperationType]
 
     def register(operation: OperationType) -> OperationType:
         ATTENTION[function] = operation()
+        return operation
+
+    return register
+
+
+def register_rules(function: Callable[..., Any]) -> Callable[[OperationType], OperationType]:
+    """Class decorator: this is how relevance passes through a function; see `register_attention`.
+
+    Args:
+        function: As models call it.
+    """
+
+    def register(operation: OperationType) -> OperationType:
+        RULED[function] = operation()
         return operation
 
     return register

@@ -26,8 +26,6 @@ def transformer_attribution_update(
 ) -> torch.Tensor:
     """A row times a layer's map without its identity, ``r E_h[(dy/dA * R_A)^+]``, added over the layer's maps.
 
-    Deep Taylor gives a map half of the relevance that its product with the values has, ``R_A = A (R / O) V^T / 2``.
-
     Args:
         row: ``(B, q)``.
         attention: The layer.
@@ -41,11 +39,26 @@ def transformer_attribution_update(
     """
     total = row.new_zeros(row.shape[0], attention.value.shape[2])
     value = widen(ruled.value).contiguous()
-    shares = [divided(widen(r), widen(o)) / 2 for r, o in zip(relevance, outputs, strict=True)]
-    for part, weight, share in zip(ruled.maps, attention.weights, shares, strict=True):
-        alone = Attention((part,), (1.0,), value)
-        for chunk, probabilities in alone.chunks():
-            of_map = attention_gradient(share[:, :, chunk], value).mul_(probabilities)
+    for part, weight, output, arrived in zip(ruled.maps, attention.weights, outputs, relevance, strict=True):
+        for chunk, probabilities in Attention((part,), (1.0,), value).chunks():
+            of_map = attention_relevance(probabilities, value, output[:, :, chunk], arrived[:, :, chunk])
             slopes = attention_gradient(gradient[:, :, chunk], attention.value) * weight
             total += torch.einsum("bi,bhij->bj", row[:, chunk], of_map.mul_(slopes).clamp_(min=0))
     return total / value.shape[1]
+
+
+def attention_relevance(
+    rows: torch.Tensor, value: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor
+) -> torch.Tensor:
+    """``R_A = A (R / O) V^T / 2``: a map's half of the relevance that its product with the values has.
+
+    Args:
+        rows: ``A``, some rows of a map, ``(B, H, rows, n)``; changed.
+        value: ``V``, ``(B, H, n, d_v)``.
+        output: ``O`` of these rows, ``(B, H, rows, d_v)``.
+        relevance: ``R`` that arrives there.
+
+    Returns:
+        ``(B, H, rows, n)``.
+    """
+    return rows.mul_(attention_gradient(divided(relevance, output) / 2, value))

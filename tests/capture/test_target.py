@@ -18,7 +18,7 @@ from captum_astro import (
     VTranM,
     explainers,
 )
-from captum_astro.attr._target import chosen_scores, explained_positions, output_seed
+from captum_astro.capture.target import LargestOutput, Target
 from tests.families import build, images
 
 METHODS = [explainer.method for explainer in explainers()]
@@ -91,11 +91,11 @@ FORMS = [(2, [2, 2]), ([2, 0], [2, 0]), (torch.tensor([1, 2]), [1, 2]), (torch.t
 @pytest.mark.parametrize(("target", "classes"), FORMS)
 def test_the_seed_of_a_logit(target: Any, classes: list[int]) -> None:
     output = torch.randn(2, 4)
-    seed = output_seed(output, target, "logit")
+    seed = Target(target).seed(output)
     assert seed.gradient.dtype == torch.float64
     assert torch.equal(seed.gradient, torch.eye(4, dtype=torch.float64)[classes])
     assert torch.equal(seed.full(), seed.gradient)
-    assert torch.equal(chosen_scores(output, target), output[[0, 1], classes])
+    assert torch.equal(Target(target).scores(output), output[[0, 1], classes])
 
 
 @pytest.mark.parametrize(("shape", "target"), [((2, 4), [2, 0]), ((2, 3, 4), [(1, 2), (0, 3)]), ((2, 3, 4), (2, 0))])
@@ -105,7 +105,7 @@ def test_the_seed_of_a_probability_is_its_gradient(shape: tuple[int, ...], targe
     probability = output.softmax(-1)
     total = sum(probability[b][one] for b, one in enumerate(chosen))
     (expected,) = torch.autograd.grad(total, output)
-    seed = output_seed(output, target, "probability")
+    seed = Target(target, "probability").seed(output)
     torch.testing.assert_close(seed.full(), expected, rtol=1e-12, atol=1e-15)
     assert seed.gradient.flatten(1).abs().amax(1).tolist() == [1, 1]
 
@@ -113,44 +113,51 @@ def test_the_seed_of_a_probability_is_its_gradient(shape: tuple[int, ...], targe
 def test_nothing_cancels_where_a_class_is_certain() -> None:
     small = math.exp(-40)
     for logits, scale in (([40.0, 0, 0], 2 * small / (1 + 2 * small) ** 2), ([0.0, 40, 0], None)):
-        seed = output_seed(torch.tensor([logits]), 0, "probability")
+        seed = Target(0, "probability").seed(torch.tensor([logits]))
         p = 1 / (2 + math.exp(40))  # of class 0 in the second
         assert seed.scale.item() == pytest.approx(p * (1 - p) if scale is None else scale, rel=1e-12)
-    seed = output_seed(torch.tensor([[40.0, 0, 0]]), 0, "probability")
+    seed = Target(0, "probability").seed(torch.tensor([[40.0, 0, 0]]))
     torch.testing.assert_close(seed.gradient, torch.tensor([[1, -0.5, -0.5]], dtype=torch.float64))
 
 
 def test_explained_positions() -> None:
     output = torch.randn(2, 3, 4, dtype=torch.float64)
-    assert explained_positions(output, [(1, 2), (-1, 0)]).tolist() == [[0, 1, 0], [0, 0, 1]]
-    assert explained_positions(output, (0, 3)).tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert Target([(1, 2), (-1, 0)]).positions(output).tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert Target((0, 3)).positions(output).tolist() == [[1, 0, 0], [1, 0, 0]]
     with pytest.raises(IndexError, match="out of range"):
-        explained_positions(output, (3, 0))
+        Target((3, 0)).positions(output)
 
 
 def test_a_model_with_one_output() -> None:
     one = torch.randn(3, 1)
-    assert torch.equal(chosen_scores(one, 0), one[:, 0])
-    assert output_seed(one, 0, "logit").gradient.tolist() == [[1], [1], [1]]
+    assert torch.equal(Target(0).scores(one), one[:, 0])
+    assert Target(0).seed(one).gradient.tolist() == [[1], [1], [1]]
     for output in (one, torch.randn(3)):
         with pytest.raises(ValueError, match="no softmax probability: pass output='logit'"):
-            output_seed(output, 0, "probability")
+            Target(0, "probability").seed(output)
 
 
 def test_bad_input() -> None:
     output = torch.randn(2, 4)
     with pytest.raises(ValueError, match="output is 'probability' or 'logit', not 'odds'"):
-        output_seed(output, 0, "odds")
+        Target(0, "odds").seed(output)
     for value in (torch.nan, torch.inf):
         with pytest.raises(ValueError, match="output is not finite"):
-            output_seed(torch.full((2, 4), value), 0, "logit")
+            Target(0).seed(torch.full((2, 4), value))
     with pytest.raises(
         IndexError, match=r"target 4 is out of range: .*\(4,\) outputs a sample, so classes run from 0 to 3"
     ):
-        chosen_scores(output, 4)
+        Target(4).scores(output)
     with pytest.raises(AssertionError, match="Target type bool is not valid"):
-        chosen_scores(output, True)
+        Target(True).scores(output)
     with pytest.raises(AssertionError, match=r"gives \(4,\) outputs a sample; pass target="):
-        chosen_scores(output, None)
+        Target(None).scores(output)
     with pytest.raises(AssertionError):
-        chosen_scores(output, "tabby")
+        Target("tabby").scores(output)
+
+
+def test_the_largest_output() -> None:
+    output = torch.tensor([[[0.0, 3.0], [1.0, 2.0]], [[5.0, 4.0], [1.0, 9.0]]])
+    assert LargestOutput().scores(output).tolist() == [3, 9]
+    assert LargestOutput().seed(output).gradient.flatten(1).argmax(1).tolist() == [1, 3]
+    assert LargestOutput().positions(output).tolist() == [[1, 0], [0, 1]]

@@ -6,7 +6,7 @@ from timm.layers import RmsNorm
 from torch import nn
 
 from captum_astro import UnsupportedModelError
-from captum_astro.capture.records import compose, inverse_deviation
+from captum_astro.capture.affine import compose, inverse_deviation
 from captum_astro.layouts.structure import Linear, Norm, Scale
 
 H, V, D, B, N = 3, 4, 10, 2, 5
