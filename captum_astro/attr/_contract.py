@@ -16,16 +16,27 @@ TensorOrTuple = TypeVar("TensorOrTuple", torch.Tensor, tuple[torch.Tensor, ...])
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-class Common(TypedDict, total=False):
-    """The keyword arguments of every method."""
+class Batched(TypedDict, total=False):
+    """How a batch is run."""
 
     additional_forward_args: Any
     internal_batch_size: int | None
+
+
+class Common(Batched, total=False):
+    """The keyword arguments of every method."""
+
     attribute_to: AttributeTo
 
 
 class Layered(Common, total=False):
     """Those of the methods that go through the layers."""
+
+    layers: Iterable[int] | None
+
+
+class WholeMap(Batched, total=False):
+    """Those of a map that has no other form."""
 
     layers: Iterable[int] | None
 
@@ -54,10 +65,13 @@ UnsupportedModelError: If the model computed something that the method cannot ex
 def contract(method: Method) -> Method:
     """Decorator of an ``attribute``: Captum's usage log, and the common arguments in its signature and docstring.
 
-    The method takes ``**common``, annotated ``Unpack[Common]`` or ``Unpack[Layered]``, and documents its own options.
+    The method takes ``**common``, annotated with one of the forms above, as ``Unpack[Common]``, and documents its own
+    options.
     """
-    layered = "Layered" in str(method.__annotations__["common"])
-    names = [name for name in _ARGUMENTS if layered or name != "layers"]
+    annotation = str(method.__annotations__["common"])
+    forms = (Common, Layered, WholeMap)
+    taken = next(form for form in forms if form.__name__ in annotation)
+    names = [name for name in _ARGUMENTS if name in taken.__optional_keys__]
     signature = inspect.signature(method)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     shared = [

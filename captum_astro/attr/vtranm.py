@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 
 from captum_astro.attr._base import TokenAttribution
-from captum_astro.attr._contract import Layered, TensorOrTuple, contract
+from captum_astro.attr._contract import Layered, TensorOrTuple, WholeMap, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.carry import Update, carry, carry_last
 from captum_astro.capture.collected import Wanted
@@ -97,7 +97,7 @@ class VTranM(TokenAttribution):
         components: Collection[Component] = ("length", "direction"),
         include_norm: bool = True,
         gain: float = 1.0,
-        **common: Unpack[Layered],
+        **common: Unpack[WholeMap],
     ) -> torch.Tensor:
         """The whole map ``C``: row i holds what each input token contributes to final token i.
 
