@@ -22,7 +22,7 @@ def rebuilt_attention(record: AttentionRecord, rows: slice) -> torch.Tensor:
     """``sum_h A_h E~_h + bias`` for some queries, straight from the definition: ``(B, rows, d)``."""
     attention = record.attention
     start, stop, _ = rows.indices(attention.queries)
-    out = record.map_out()
+    out = record.map_out
     mixed = attention.rows(start, stop) @ widen(attention.value)
     if attention.constant is not None:
         mixed = mixed + attention.constant[:, :, start:stop]
@@ -148,8 +148,9 @@ def _stage_errors(passed: Pass) -> Iterator[Error]:
             yield name, identity_error(record), _tolerance(dtype)
             continue
         lowest = _lowest(dtype, *(head.attention.value.dtype for head in heads))
-        places = heads[0].attention.queries if heads else record.following.shape[1]
-        for place in spots(places):
+        places = spots(heads[0].attention.queries if heads else record.following.shape[1])
+        # of many windows, two places in each are enough
+        for place in places[::2] if heads and heads[0].outputs is not None else places:
             yield name, identity_error(record, slice(place, place + 1)), _tolerance(lowest)
         for head in heads:
             yield f"The value projection of {head.branch.name}", value_error(head), _tolerance(lowest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -63,6 +64,7 @@ class AttentionRecord:
             return self.sources.index[..., 0] >= prefix
         return (torch.arange(self.residual.shape[1], device=self.residual.device) >= prefix)[None]
 
+    @cached_property
     def map_out(self) -> AffineMap:
         """From the concatenated heads' outputs to what is added to the residual stream."""
         return compose(self.branch.steps, self.statistics, self.attention.value)
@@ -90,7 +92,7 @@ class AttentionRecord:
             or None.
         """
         if include_norm:
-            out = self.map_out()
+            out = self.map_out
             return self.attention.value, self.per_head(out.matrix), out.query_scale
         steps = tuple(step for step in self.branch.steps if not isinstance(step, Norm))
         stream = widen(self.stream)

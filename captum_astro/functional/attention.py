@@ -58,15 +58,13 @@ class Softmax:
         scores = query @ widen(self.key).transpose(-2, -1)
         if self.bias is not None:
             bias = self.bias if self.bias.shape[-2] == 1 else self.bias[..., start:stop, :]
-            scores = scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias
+            scores = scores.masked_fill_(~bias, -torch.inf) if bias.dtype == torch.bool else scores.add_(bias)
         if self.causal:
             queries = torch.arange(start, stop, device=query.device)[:, None]
-            scores = scores.masked_fill(torch.arange(self.key.shape[2], device=query.device) > queries, -torch.inf)
+            scores.masked_fill_(torch.arange(self.key.shape[2], device=query.device) > queries, -torch.inf)
         probabilities = scores.softmax(-1)
-        if self.bias is None:
-            return probabilities
         # a query that may attend to nothing gets nothing, as in the fused kernels
-        return probabilities.masked_fill((scores == -torch.inf).all(-1, keepdim=True), 0)
+        return probabilities if self.bias is None else probabilities.nan_to_num_(0.0)
 
     @property
     def queries(self) -> int:
