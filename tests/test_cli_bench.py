@@ -81,7 +81,7 @@ def test_wrong_words(monkeypatch, capsys, tmp_path: Path, words: str, message: s
 
 
 def test_chunks_that_others_did_not_bring_are_an_error(monkeypatch, capsys, tmp_path: Path) -> None:
-    from captum_astro.evaluation import run
+    from captum_astro.evaluation.run import bench as run
 
     words = ["--models", making.NAME, "--no-pretrained", "--methods", "Random", "--data", "scenes", "--limit", 2]
     words += ["--metrics", "saco", "--chunk-size", 1, "--out", tmp_path / "out"]
@@ -97,7 +97,7 @@ def test_chunks_that_others_did_not_bring_are_an_error(monkeypatch, capsys, tmp_
 
 
 def test_the_machine_s_errors_say_what_stays(monkeypatch, capsys, tmp_path: Path) -> None:
-    from captum_astro.evaluation.store import BenchStore
+    from captum_astro.evaluation.run.store import BenchStore
 
     words = ["--models", making.NAME, "--no-pretrained", "--methods", "Random", "--data", "scenes", "--limit", 1]
     words += ["--metrics", "saco", "--out", tmp_path / "out"]

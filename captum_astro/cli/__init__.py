@@ -81,6 +81,6 @@ def demo(
     scenes: Annotated[int, typer.Option(help="How many scenes to explain.", min=1)] = 100,
 ) -> None:
     """Explain scenes of known objects with the models in the package; no network, no file."""
-    from captum_astro.evaluation.demo import run_demo
+    from captum_astro.demo import run_demo
 
     console.print(escaped(run_demo(out, scenes)))

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from captum_astro.evaluation.metrics import METRICS
-from captum_astro.evaluation.rows import MAPS, SCHEMA, MapRow, Row, map_table, table
+from captum_astro.evaluation.run.rows import MAPS, SCHEMA, MapRow, Row, map_table, table
+from captum_astro.evaluation.specification.metrics import METRICS
 
 METHODS = ("AttentionRollout", "LRP", "Random", "VTranM")
 

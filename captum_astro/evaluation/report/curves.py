@@ -79,7 +79,7 @@ def panels(rows: pd.DataFrame, methods: Sequence[str]) -> list[Panel]:
     """The mean curves of one model's methods.
 
     Args:
-        rows: As `captum_astro.evaluation.rows.Row`, one model's.
+        rows: As `captum_astro.evaluation.run.rows.Row`, one model's.
         methods: In the order of their styles.
 
     Returns:

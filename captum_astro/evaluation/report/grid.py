@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from captum_astro.evaluation.metrics import MetricInfo, info_of
+from captum_astro.evaluation.specification.metrics import MetricInfo, info_of
 
 LEVEL = 0.05
 MINUS = "\N{MINUS SIGN}"
@@ -102,8 +102,8 @@ def scores(summary: pd.DataFrame, against_best: pd.DataFrame) -> list[Grid]:
     """The scores of one model with intervals and chance levels, the best ones marked.
 
     Args:
-        summary: Of `captum_astro.evaluation.tables.summary`, one model's rows.
-        against_best: Of `captum_astro.evaluation.tables.comparisons` against None, the same model's rows.
+        summary: Of `captum_astro.evaluation.analysis.summary`, one model's rows.
+        against_best: Of `captum_astro.evaluation.analysis.comparisons` against None, the same model's rows.
     """
     tests = {(row["metric"], row["explained"], row["method"]): row for row in against_best.to_dict("records")}
     tops = {(row["metric"], row["explained"]): row["against"] for row in against_best.to_dict("records")}

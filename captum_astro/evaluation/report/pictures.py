@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captum_astro import viz
-from captum_astro.evaluation.metrics import METRICS
 from captum_astro.evaluation.report.grid import number
+from captum_astro.evaluation.specification.metrics import METRICS
 
 LARGE, SMALL = 144, 96  # pixels on the longer side
 CASES = 3
@@ -57,8 +57,8 @@ def examples(maps: pd.DataFrame, rows: pd.DataFrame, method: str, pictures: int)
     """The kept samples of one model: best and worst by a method's score, then others.
 
     Args:
-        maps: As `captum_astro.evaluation.rows.MapRow`, one model's.
-        rows: As `captum_astro.evaluation.rows.Row`, the same model's.
+        maps: As `captum_astro.evaluation.run.rows.MapRow`, one model's.
+        rows: As `captum_astro.evaluation.run.rows.Row`, the same model's.
         method: Whose scores choose.
         pictures: About how many are drawn besides the best and the worst cases.
 

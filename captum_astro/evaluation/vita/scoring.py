@@ -10,7 +10,7 @@ import torch
 
 from captum_astro.data.human import HumanSample
 from captum_astro.data.samples import sample_digest
-from captum_astro.evaluation import human as people
+from captum_astro.evaluation.run import human as people
 
 METRICS = {name.lower(): name for name in people.HUMAN}
 

@@ -8,7 +8,7 @@ import torch
 
 from captum_astro.data.human import prepare_heatmap
 from captum_astro.data.samples import sample_digest
-from captum_astro.evaluation.human import HUMAN
+from captum_astro.evaluation.run.human import HUMAN
 from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, prepared, score_table
 from tests.evaluation.vita.making import make_samples
 

@@ -1,0 +1,174 @@
+"""Samples as a model takes them, those that cannot be read set apart."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from captum_astro.data.samples import Samples, plain_text, sample_digest
+from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.run.human import prepared
+from captum_astro.evaluation.specification.metrics import Needs
+
+_ENDS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN)
+_ENDING = ("not enough memory", "CUDA error", "HIP error", "CUBLAS_STATUS", "CUDNN_STATUS")
+
+
+class Case(NamedTuple):
+    """One sample as a model takes it.
+
+    Attributes:
+        number: In the dataset.
+        name: In the dataset.
+        label: The true class.
+        pixels: ``(3, S, S)`` in [0, 1].
+        mask: ``(S, S)`` int8.
+        human: ``(S, S)``, prepared for a comparison.
+    """
+
+    number: int
+    name: str
+    label: int | None
+    pixels: torch.Tensor
+    mask: torch.Tensor | None
+    human: torch.Tensor | None
+
+
+class Failed(NamedTuple):
+    """A sample without a result, and why."""
+
+    number: int
+    name: str
+    label: int | None
+    error: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a dataset is, as far as a few of its samples tell.
+
+    Attributes:
+        count: How many samples it has.
+        digest: Of the content of the samples that were looked at.
+        has: What they have, besides images.
+    """
+
+    count: int
+    digest: str
+    has: frozenset[Needs]
+
+
+def load_cases(
+    dataset: Samples, numbers: Iterable[int], transform: ModelTransform, human: bool = True
+) -> tuple[list[Case], list[Failed]]:
+    """Read some samples and bring them to the model's size.
+
+    Args:
+        dataset: The samples.
+        numbers: Which of them.
+        transform: Of the model.
+        human: Whether the maps of where people looked are wanted.
+
+    Returns:
+        The samples, and those that cannot be read or brought to size, each with its error.
+
+    Raises:
+        Exception: An error for which `is_of_the_machine`; any other one is a `Failed`.
+    """
+    cases, failed = [], []
+    for number in numbers:
+        name, label = f"sample {number}", None
+        try:
+            sample = dataset[number]
+            name, label = plain_text(sample.name), sample.label
+            pixels, mask = transform(sample.image, sample.mask)
+            looked = None
+            if human and sample.human is not None:
+                looked = prepared(sample.human, transform.size, name)
+        except Exception as error:
+            failed.append(Failed(number, name, label, described(error)))
+        else:
+            cases.append(Case(number, name, label, pixels, mask, looked))
+    return cases, failed
+
+
+def probe(dataset: Samples, looks: int = 16) -> Probe:
+    """Look at some samples, the first and the last among them.
+
+    Args:
+        dataset: The samples.
+        looks: At how many.
+
+    Raises:
+        ValueError: If there is none, or the first that are looked at cannot be read at all.
+    """
+    count = len(dataset)
+    if count == 0:
+        raise ValueError("The data holds no sample.")
+    numbers = sorted({round(i * (count - 1) / max(1, looks - 1)) for i in range(looks)})
+    found, has, seen, errors = hashlib.sha256(str(count).encode()), set[Needs](), 0, []
+    for number in numbers:
+        try:
+            sample = dataset[number]
+        except Exception as error:
+            errors.append(described(error))
+            found.update(f"{number} cannot be read".encode())
+            continue
+        seen += 1
+        found.update(sample_digest(sample).encode())
+        given: dict[Needs, object] = {"label": sample.label, "mask": sample.mask, "human": sample.human}
+        has |= {need for need, value in given.items() if value is not None}
+    if not seen:
+        raise ValueError(f"No sample of the data can be read: {errors[0]}")
+    return Probe(count, found.hexdigest()[:16], frozenset(has))
+
+
+def described(error: BaseException) -> str:
+    """An error as it stands in a row: its type and its message in one line.
+
+    Raises:
+        BaseException: The error itself, where it `is_of_the_machine`. Such a run ends, and the same command goes on
+            from there.
+
+    Example:
+        >>> described(ValueError("no good"))
+        'ValueError: no good'
+    """
+    if is_of_the_machine(error):
+        raise error
+    text = plain_text(" ".join(str(error).split()))
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether the machine is at fault and not the sample: no memory, no space, no file handle, a folder or a GPU lost.
+
+    After an error of CUDA nothing runs any more in the process: every later sample would seem to fail.
+
+    Args:
+        error: What was raised; the errors that it was raised from count, too.
+
+    Example:
+        >>> is_of_the_machine(RuntimeError("CUDA error: unspecified launch failure"))
+        True
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) in _ENDS:
+        return True
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _ENDING):
+        return True
+    return error.__cause__ is not None and is_of_the_machine(error.__cause__)
+
+
+def numbers_of(chunk: int, size: int, count: int) -> Sequence[int]:
+    """The samples of a chunk.
+
+    Example:
+        >>> list(numbers_of(1, size=10, count=13))
+        [10, 11, 12]
+    """
+    return range(chunk * size, min((chunk + 1) * size, count))

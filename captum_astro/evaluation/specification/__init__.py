@@ -1,0 +1,1 @@
+"""What is to be run: models, methods, metrics, data, and the presets of the papers' tables."""
