@@ -178,7 +178,7 @@ def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("search", "--data", "clickme"), "--data is scenes, clickme:PATH or boxes:FOLDER, not 'clickme'"),
+        (("search", "--data", "clickme"), "--data is scenes, boxes:FOLDER or clickme:PATH, not 'clickme'"),
         (("search", "--data", "clickme:nowhere"), "nowhere"),
         (("search", "--data", "boxes:nowhere"), "nowhere"),
         (("search", "--data", "scenes", "--k", "4;6"), "--k '4;6': numbers with commas"),

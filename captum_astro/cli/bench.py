@@ -33,10 +33,7 @@ def bench(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="scenes, boxes:, folder:, imagenet:, imagenet-segmentation:, cifar10:, cifar100:, masks:, "
-            "clickme:, each with a path."
-        ),
+        typer.Option(help="A dataset: scenes, or a word and a path, as imagenet:/data/val or folder:photos."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many samples.", min=1)] = None,
     metrics: Annotated[str | None, typer.Option(help="With commas, or all; auc, segmentation, human, ...")] = None,
@@ -105,7 +102,7 @@ def bench(
 
 def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
     from captum_astro.evaluation.run.bench import run_bench
-    from captum_astro.evaluation.run.cases import is_of_the_machine
+    from captum_astro.evaluation.run.failures import is_of_the_machine
     from captum_astro.evaluation.run.shards import shard_of
     from captum_astro.evaluation.run.store import BenchStore
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Artificial astrocytes: search for a setting, evaluate one.", no_args_is_help=True)
 
-Data = Annotated[str, typer.Option(help="scenes, clickme:PATH, or boxes:FOLDER with a boxes.csv.")]
+Data = Annotated[str, typer.Option(help="A dataset with human maps: scenes, clickme:PATH, boxes:FOLDER, ...")]
 Metrics = Annotated[str, typer.Option(help="Of spearman, dice, iou, ssim, with commas.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many samples.", min=1)]
 BatchSize = Annotated[int, typer.Option(help="Images at a time.", min=1)]

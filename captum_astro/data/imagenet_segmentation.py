@@ -13,10 +13,12 @@ from torch.utils.data import Dataset
 
 from captum_astro.data.arrays import as_image
 from captum_astro.data.imagenet_classes import imagenet_classes
+from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked
 from captum_astro.data.tables import DataError
 
 
+@register_data("imagenet-segmentation", place="FILE")
 class ImageNetSegmentation(Dataset[Sample]):
     """The images and masks of ``gtsegs_ijcv.mat``, which is a file of HDF5.
 

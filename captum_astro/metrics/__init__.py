@@ -1,5 +1,6 @@
 """Measures of maps as pure functions, and the statistics that compare them; ``metrics.quantus`` holds the classes."""
 
+from captum_astro.metrics.accuracy import accuracy as accuracy
 from captum_astro.metrics.alignment import HUMAN_CEILING as HUMAN_CEILING
 from captum_astro.metrics.alignment import alignment_score as alignment_score
 from captum_astro.metrics.alignment import dice as dice

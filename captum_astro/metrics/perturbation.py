@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 
 from captum_astro.metrics._maps import finite_planes
+from captum_astro.metrics.declaration import RANDOM_MAPS, CurvePlot, Given, Metric, Scores
+from captum_astro.metrics.registry import register
 
 
 def removed_counts(pixels: int, steps: int = 20) -> torch.Tensor:
@@ -238,3 +240,74 @@ def _curves(name: str, values: torch.Tensor) -> torch.Tensor:
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(f"{name}: (B, L) with 2 levels at least is needed, not {tuple(values.shape)}.")
     return values.double()
+
+
+def _positive_auc(given: Given) -> Scores:
+    return _auc(given.positive_logits, given.labels)
+
+
+def _negative_auc(given: Given) -> Scores:
+    return _auc(given.negative_logits, given.labels)
+
+
+def _auc(logits: torch.Tensor, labels: torch.Tensor) -> Scores:
+    right = top_choice_is(logits, labels).double()
+    return Scores(area_under_curve(right), right)
+
+
+def _probability(given: Given) -> torch.Tensor:
+    return class_probability(given.positive_logits, given.classes)
+
+
+def _aopc(given: Given) -> Scores:
+    probability = given.shared(_probability)
+    return Scores(aopc(probability), probability)
+
+
+def _log_odds(given: Given) -> torch.Tensor:
+    return log_odds(given.shared(_probability))
+
+
+register(
+    Metric(
+        "positive AUC",
+        _positive_auc,
+        needs=("labels", "positive_logits"),
+        direction=-1,
+        kind="perturbation",
+        percent=True,
+        plot=CurvePlot("Most important pixels first; maps of the {explained} class", "top-1 accuracy, %", whole=True),
+        chance=RANDOM_MAPS,
+    )
+)
+register(
+    Metric(
+        "negative AUC",
+        _negative_auc,
+        needs=("labels", "negative_logits"),
+        kind="perturbation",
+        percent=True,
+        plot=CurvePlot("Least important pixels first; maps of the {explained} class", "top-1 accuracy, %", whole=True),
+        chance=RANDOM_MAPS,
+    )
+)
+register(
+    Metric(
+        "AOPC",
+        _aopc,
+        needs=("classes", "positive_logits"),
+        kind="perturbation",
+        plot=CurvePlot("Most important pixels first; probability of the {explained} class", "probability, %"),
+        chance=RANDOM_MAPS,
+    )
+)
+register(
+    Metric(
+        "LOdds",
+        _log_odds,
+        needs=("classes", "positive_logits"),
+        direction=-1,
+        kind="perturbation",
+        chance=RANDOM_MAPS,
+    )
+)

@@ -11,12 +11,16 @@ A map with NaN or infinite values has NaN for a score. A constant map, which poi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from captum_astro.metrics._maps import MapsAndMasks, finite_maps, maps_and_masks, unit_range
+from captum_astro.metrics.declaration import ChanceFrom, Given, Metric, Pooling, Scores
+from captum_astro.metrics.registry import register
 
 
 class SegmentationCounts(NamedTuple):
@@ -241,3 +245,63 @@ def _below(ordered: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return torch.searchsorted(ordered, values)
     rows = [np.searchsorted(*pair) for pair in zip(ordered.numpy(), values.numpy(), strict=True)]
     return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(ordered.shape, dtype=torch.long)
+
+
+def _counted(given: Given) -> SegmentationCounts:
+    return counts(given.maps, given.masks)
+
+
+def _from_counts(score: Callable[[SegmentationCounts], torch.Tensor]) -> Callable[[Given], Scores]:
+    """Each image's own score, with the counts from which a set's is pooled."""
+
+    def compute(given: Given) -> Scores:
+        found = given.shared(_counted)
+        return Scores(score(found), found.table())
+
+    return compute
+
+
+def _pooled(score: Callable[[SegmentationCounts], torch.Tensor]) -> Pooling:
+    """The same score from summed counts."""
+
+    def value(sums: NDArray[Any]) -> NDArray[Any]:
+        found = score(SegmentationCounts.from_table(torch.as_tensor(np.asarray(sums, np.float64))))
+        pooled: NDArray[Any] = found.numpy()
+        return pooled
+
+    return Pooling(value, parts=6, weight=1)  # a sample weighs as much as it has labelled pixels
+
+
+def _of_a_coin(share: NDArray[Any]) -> NDArray[Any]:
+    """The mean IoU of a coin's mask, where the object has a share s of the pixels.
+
+    The IoU of the object is ``s / (1 + s)`` and that of the background ``(1 - s) / (2 - s)``.
+    """
+    return (share / (1 + share) + (1 - share) / (2 - share)) / 2
+
+
+for _name, _score, _chance in (
+    ("pixel accuracy", SegmentationCounts.pixel_accuracy, 0.5),
+    ("mIoU", SegmentationCounts.mean_iou, ChanceFrom("object share", _of_a_coin)),
+):
+    register(
+        Metric(
+            _name,
+            _from_counts(_score),
+            needs=("masks",),
+            kind="segmentation",
+            percent=True,
+            chance=_chance,
+            pooling=_pooled(_score),
+        )
+    )
+register(
+    Metric(
+        "mAP",
+        lambda given: average_precision(given.maps, given.masks),
+        needs=("masks",),
+        kind="segmentation",
+        percent=True,
+        chance=0.5,
+    )
+)

@@ -9,17 +9,14 @@ from numpy.typing import NDArray
 
 from captum_astro.evaluation.analysis.groups import Group
 from captum_astro.evaluation.specification.methods import RANDOM
-
-_LABELLED = 1  # the place of the labelled pixels in the counts
+from captum_astro.metrics.declaration import RANDOM_MAPS, ChanceFrom
 
 
 def chance(group: Group, everything: Sequence[Group]) -> NDArray[np.float64]:
     """The chance level of each method of a group, over the samples that the method has a value for.
 
-    It is the metric's own constant, `MetricInfo.chance`, where there is one. Of other metrics by mask it follows from
-    the object's share of each image; of metrics by perturbation it is what the method ``Random`` reached, if that was
-    run. Of a coin's mask with the object's share s, the IoU of the object is ``s / (1 + s)`` and of the background
-    ``(1 - s) / (2 - s)``.
+    It is what `Metric.chance` says: a number, what follows from another metric's values of the same samples, or what
+    the method ``Random`` reached, if that was run.
 
     Args:
         group: Whose levels.
@@ -29,32 +26,28 @@ def chance(group: Group, everything: Sequence[Group]) -> NDArray[np.float64]:
         ``(m,)``, NaN where it is not known.
 
     Example:
-        >>> from captum_astro.evaluation.specification.metrics import METRICS
+        >>> from captum_astro.metrics.registry import metric_named
         >>> nothing = np.zeros(1, np.int64)
-        >>> group = Group("vit", METRICS["SaCo"], "predicted", ["LRP"], nothing, np.ones((1, 1)), nothing)
+        >>> group = Group("vit", metric_named("SaCo"), "predicted", ["LRP"], nothing, np.ones((1, 1)), nothing)
         >>> chance(group, [group]).tolist()
         [0.0]
     """
-    unknown = np.full(len(group.methods), np.nan)
-    name = group.info.name
-    if group.info.chance is not None:
-        return np.full(len(group.methods), group.info.chance)
-    if group.info.chance_metric is not None:
-        share = _shares(group, everything, group.info.chance_metric)
-        return _mean(share[:, None], group.valid & ~np.isnan(share)[:, None])
-    if name == "mIoU" and group.counts is not None:
-        share = _shares(group, everything, "object share")
-        weight = np.where(np.isnan(share)[:, None], 0, group.counts[..., _LABELLED])
-        s = _mean(share[:, None], weight)
-        return np.asarray((s / (1 + s) + (1 - s) / (2 - s)) / 2)
-    if group.info.kind == "perturbation" and RANDOM in group.methods:
+    found = np.full(len(group.methods), np.nan)
+    level = group.info.chance
+    if isinstance(level, int | float):
+        found[:] = level
+    elif isinstance(level, ChanceFrom):
+        values = _values(group, everything, level.metric)
+        weight = group.valid if group.weight is None else group.weight
+        return np.asarray(level.level(_mean(values[:, None], np.where(np.isnan(values)[:, None], 0, weight))))
+    elif level == RANDOM_MAPS and RANDOM in group.methods:
         at = group.methods.index(RANDOM)
-        unknown[:] = group.statistic(group.parts(group.valid)[:, at].sum(0))
-    return unknown
+        found[:] = group.statistic(group.parts(group.valid)[:, at].sum(0))
+    return found
 
 
-def _shares(group: Group, everything: Sequence[Group], metric: str) -> NDArray[np.float64]:
-    """The chance metric's value for each sample of the group, ``(n,)``."""
+def _values(group: Group, everything: Sequence[Group], metric: str) -> NDArray[np.float64]:
+    """A metric's value for each sample of the group, ``(n,)``."""
     for other in everything:
         if other.model == group.model and other.info.name == metric:
             known = dict(zip(other.samples.tolist(), other.values[:, 0].tolist(), strict=True))

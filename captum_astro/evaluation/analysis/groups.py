@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from captum_astro.evaluation.specification.metrics import METRICS, MetricInfo, info_of
+from captum_astro.metrics.declaration import Metric
+from captum_astro.metrics.registry import all_metrics, metric_named
 
 _NEEDED = ("sample", "model", "method", "metric", "explained", "value")
 
@@ -27,11 +28,11 @@ class Group:
         samples: ``(n,)``, the samples' numbers.
         values: ``(n, m)``, NaN where there is none.
         failed: ``(m,)``, samples that ended in an error.
-        counts: ``(n, m, 6)``, what a pooled metric is pooled from, zeros where there is nothing; None for another.
+        counts: ``(n, m, parts)``, what a pooled metric is pooled from, zeros where there is nothing; None for another.
     """
 
     model: str
-    info: MetricInfo
+    info: Metric
     explained: str
     methods: list[str]
     samples: NDArray[np.int64]
@@ -45,7 +46,16 @@ class Group:
 
         Of an image without one of the two classes mIoU has no value, yet its pixels count for the pooled one.
         """
-        return ~np.isnan(self.values) if self.counts is None else self.counts[..., 1] > 0
+        weight = self.weight
+        return ~np.isnan(self.values) if weight is None else weight > 0
+
+    @property
+    def weight(self) -> NDArray[np.float64] | None:
+        """``(n, m)``, how much a sample weighs in a pooled metric; None for another."""
+        if self.counts is None or self.info.pooling is None:
+            return None
+        found: NDArray[np.float64] = self.counts[..., self.info.pooling.weight]
+        return found
 
     def parts(self, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
         """What is summed over samples to give `statistic`, ``(n, m, q)``; zeros where a sample is not kept.
@@ -62,17 +72,17 @@ class Group:
 
         It is the mean of the samples' values, or the pooled value where the metric has one.
         """
-        if self.counts is not None and self.info.pooled is not None:
-            return self.info.pooled(sums[..., None, :])
+        if self.counts is not None and self.info.pooling is not None:
+            return self.info.pooling.value(sums)
         total, count = sums[..., 0], sums[..., 1]
         return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
 def groups(rows: pd.DataFrame) -> list[Group]:
-    """The groups, models as they first come, metrics in the order of `METRICS`, ``predicted`` before ``true``.
+    """The groups, models as they first come, metrics in the order of `all_metrics`, ``predicted`` before ``true``.
 
     Args:
-        rows: As `captum_astro.evaluation.run.rows.Row`; of one that is not in `METRICS`, higher is better.
+        rows: As `captum_astro.evaluation.run.rows.Row`; of a metric that is not known, higher is better.
 
     Raises:
         ValueError: If a column is missing, a row comes twice, or a pooled metric has a value without counts.
@@ -94,15 +104,16 @@ def groups(rows: pd.DataFrame) -> list[Group]:
     if twice.any():
         raise ValueError(f"rows: {' / '.join(map(str, rows.loc[twice, key].iloc[0]))} comes more than once.")
     found = [
-        _group(str(model), info_of(str(metric)), str(explained), own)
+        _group(str(model), metric_named(str(metric)), str(explained), own)
         for (model, metric, explained), own in rows.groupby(["model", "metric", "explained"], sort=False)
     ]
     models = {model: place for place, model in enumerate(pd.unique(rows["model"]))}
-    metrics = {name: place for place, name in enumerate([*METRICS, *sorted(set(rows["metric"]) - set(METRICS))])}
+    known = all_metrics()
+    metrics = {name: place for place, name in enumerate([*known, *sorted(set(rows["metric"]) - set(known))])}
     return sorted(found, key=lambda g: (models[g.model], metrics[g.info.name], g.explained))
 
 
-def _group(model: str, info: MetricInfo, explained: str, own: pd.DataFrame) -> Group:
+def _group(model: str, info: Metric, explained: str, own: pd.DataFrame) -> Group:
     methods = [str(name) for name in pd.unique(own["method"])]
     samples = np.unique(own["sample"].to_numpy(np.int64))
     row = np.searchsorted(samples, own["sample"].to_numpy(np.int64))
@@ -114,19 +125,22 @@ def _group(model: str, info: MetricInfo, explained: str, own: pd.DataFrame) -> G
     if "error" in own:
         np.add.at(failed, column[own["error"].notna().to_numpy()], 1)
     counts = None
-    if info.pooled is not None:
-        counts = np.zeros((*values.shape, 6))
-        counts[row, column] = _counts(info.name, own["curve"] if "curve" in own else [None] * len(own), given)
+    if info.pooling is not None:
+        counts = np.zeros((*values.shape, info.pooling.parts))
+        curves = own["curve"] if "curve" in own else [None] * len(own)
+        counts[row, column] = _counts(info, info.pooling.parts, curves, given)
     return Group(model, info, explained, methods, samples, values, failed, counts)
 
 
-def _counts(metric: str, curves: Iterable[Any], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The six counts of each row, ``(rows, 6)``; zeros where it has neither a value nor any."""
-    found = np.zeros((len(values), 6))
+def _counts(metric: Metric, parts: int, curves: Iterable[Any], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The counts of each row, ``(rows, parts)``; zeros where it has neither a value nor any."""
+    found = np.zeros((len(values), parts))
     for place, (curve, value) in enumerate(zip(curves, values, strict=True)):
-        there = curve is not None and np.size(curve) == 6
+        there = curve is not None and np.size(curve) == parts
         if not there and not np.isnan(value):
-            raise ValueError(f"rows: {metric} is pooled over the samples and needs each one's six counts in its curve.")
+            raise ValueError(
+                f"rows: {metric.name} is pooled over the samples, by the {parts} counts in each one's curve."
+            )
         if there and np.isfinite(np.asarray(curve, np.float64)).all():
             found[place] = curve
     return found

@@ -15,16 +15,17 @@ from captum_astro.data.specs import samples
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.run.cases import Probe, numbers_of, probe
 from captum_astro.evaluation.run.rows import Row
-from captum_astro.evaluation.run.scoring import LACKING, Scorer
+from captum_astro.evaluation.run.scoring import Scorer
 from captum_astro.evaluation.run.shards import Shard, wait
 from captum_astro.evaluation.run.store import BenchStore
 from captum_astro.evaluation.specification.config import BenchConfig, ModelChoice, versions
-from captum_astro.evaluation.specification.metrics import METRICS, available
+from captum_astro.evaluation.specification.metrics import lacking
+from captum_astro.metrics.declaration import OF_THE_DATA
+from captum_astro.metrics.registry import all_metrics
 from captum_astro.models.loading import load_model
 from captum_astro.storage import weights_digest as digest
 
 PATIENCE = 1800.0  # seconds without a new chunk after which the others are taken for dead
-LACKS = {f"ValueError: {lack}" for lack in LACKING.values()}
 Progress = Callable[[int, int], None]
 
 
@@ -98,7 +99,7 @@ def run_bench(
         own = sorted(chunk for model, chunk in todo if model == number)
         if own:
             model = _placed(models[number], shard.device(config.device))
-            scorer = Scorer(label, model, config, config.metrics, roles)
+            scorer = Scorer(label, model, config, roles)
         for chunk in own:
             numbers = numbers_of(chunk, size, found.count)
             scored = scorer.score(dataset, numbers)
@@ -114,26 +115,27 @@ def _fitting(
     config: BenchConfig, found: Probe, say: Callable[[str], None], strict: bool
 ) -> tuple[BenchConfig, tuple[str, ...]]:
     """The benchmark with what the data can give, and the classes that are explained."""
-    metrics, lacking = available(config.metrics, set(found.has))
-    why = {name: f"the data has no {need if need != 'human' else 'human map'}" for name, need in lacking.items()}
+    known = all_metrics()
+    why = {name: f"the data has no {OF_THE_DATA[need]}" for name, need in lacking(config.metrics, found.has).items()}
+    of_people = [name for name in config.metrics if "human_maps" in known[name].needs and name not in why]
     crop = config.crop
     if crop == "auto":
-        crop = "none" if any(METRICS[name].kind == "human" for name in metrics) else "timm"
+        crop = "none" if of_people else "timm"
     elif crop == "timm":
-        moved = [name for name in metrics if METRICS[name].kind == "human"]
-        why |= dict.fromkeys(moved, "human maps are of the whole image (--crop none)")
+        why |= dict.fromkeys(of_people, "human maps are of the whole image (--crop none)")
     roles: tuple[str, ...] = ("predicted", "true") if config.explained == "both" else (config.explained,)
-    if "label" not in found.has:
+    if "labels" not in found.has:
         if config.explained == "true":
             raise ValueError(f"--explained true: {config.data} has no labels.")
         roles = ("predicted",)
     if "predicted" not in roles:
-        why |= {name: "it is of the predicted class" for name in metrics if METRICS[name].predicted_only}
+        of_predicted = [name for name in config.metrics if known[name].predicted_only and name not in why]
+        why |= dict.fromkeys(of_predicted, "it is of the predicted class")
     if why and strict:
         raise ValueError(f"{', '.join(why)}: {next(iter(why.values()))}. Leave the metric out, or give other data.")
     for reason in dict.fromkeys(why.values()):
         say(f"Left out, as {reason}: {', '.join(name for name in why if why[name] == reason)}.")
-    return replace(config, crop=crop, metrics=tuple(name for name in metrics if name not in why)), roles
+    return replace(config, crop=crop, metrics=tuple(name for name in config.metrics if name not in why)), roles
 
 
 def _model(choice: ModelChoice, config: BenchConfig) -> nn.Module:
@@ -167,10 +169,11 @@ def _tell(rows: list[Row], told: set[str], say: Callable[[str], None]) -> None:
     """The first failure of each method, and each sample's own once: who mistyped an option learns it at once."""
     for row in rows:
         method = f"{row.model}, {row.method}"
-        if row.error is None or row.error in LACKS or row.error in told or method in told:
+        failure = row.failure
+        if failure is None or failure.where == "data" or str(failure) in told or method in told:
             continue
-        told |= {row.error, method}
-        say(f"Failed: {method}, {row.name}: {row.error}. More of the kind are only counted, in the report.")
+        told |= {str(failure), method}
+        say(f"Failed: {method}, {row.name}: {failure}. More of the kind are only counted, in the report.")
 
 
 def _begin(store: BenchStore, described: dict[str, Any], shard: Shard, patience: float) -> None:

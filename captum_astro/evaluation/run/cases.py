@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,9 @@ import torch
 
 from captum_astro.data.samples import Samples, plain_text, sample_digest
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.run.failures import Failure
 from captum_astro.evaluation.run.human import prepared
-from captum_astro.evaluation.specification.metrics import Needs
-
-_ENDS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN)
-_ENDING = ("not enough memory", "CUDA error", "HIP error", "CUBLAS_STATUS", "CUDNN_STATUS")
+from captum_astro.metrics.declaration import Need
 
 
 class Case(NamedTuple):
@@ -45,7 +42,7 @@ class Failed(NamedTuple):
     number: int
     name: str
     label: int | None
-    error: str
+    failure: Failure
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Probe:
 
     count: int
     digest: str
-    has: frozenset[Needs]
+    has: frozenset[Need]
 
 
 def load_cases(
@@ -78,7 +75,7 @@ def load_cases(
         The samples, and those that cannot be read or brought to size, each with its error.
 
     Raises:
-        Exception: An error for which `is_of_the_machine`; any other one is a `Failed`.
+        Exception: An error of the machine, see `Failure.of`; any other one is a `Failed`.
     """
     cases, failed = [], []
     for number in numbers:
@@ -91,7 +88,7 @@ def load_cases(
             if human and sample.human is not None:
                 looked = prepared(sample.human, transform.size, name)
         except Exception as error:
-            failed.append(Failed(number, name, label, described(error)))
+            failed.append(Failed(number, name, label, Failure.of(error, "sample")))
         else:
             cases.append(Case(number, name, label, pixels, mask, looked))
     return cases, failed
@@ -111,57 +108,21 @@ def probe(dataset: Samples, looks: int = 16) -> Probe:
     if count == 0:
         raise ValueError("The data holds no sample.")
     numbers = sorted({round(i * (count - 1) / max(1, looks - 1)) for i in range(looks)})
-    found, has, seen, errors = hashlib.sha256(str(count).encode()), set[Needs](), 0, []
+    found, has, seen, errors = hashlib.sha256(str(count).encode()), set[Need](), 0, []
     for number in numbers:
         try:
             sample = dataset[number]
         except Exception as error:
-            errors.append(described(error))
+            errors.append(Failure.of(error, "sample"))
             found.update(f"{number} cannot be read".encode())
             continue
         seen += 1
         found.update(sample_digest(sample).encode())
-        given: dict[Needs, object] = {"label": sample.label, "mask": sample.mask, "human": sample.human}
+        given: dict[Need, object] = {"labels": sample.label, "masks": sample.mask, "human_maps": sample.human}
         has |= {need for need, value in given.items() if value is not None}
     if not seen:
         raise ValueError(f"No sample of the data can be read: {errors[0]}")
     return Probe(count, found.hexdigest()[:16], frozenset(has))
-
-
-def described(error: BaseException) -> str:
-    """An error as it stands in a row: its type and its message in one line.
-
-    Raises:
-        BaseException: The error itself, where it `is_of_the_machine`. Such a run ends, and the same command goes on
-            from there.
-
-    Example:
-        >>> described(ValueError("no good"))
-        'ValueError: no good'
-    """
-    if is_of_the_machine(error):
-        raise error
-    text = plain_text(" ".join(str(error).split()))
-    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
-
-
-def is_of_the_machine(error: BaseException) -> bool:
-    """Whether the machine is at fault and not the sample: no memory, no space, no file handle, a folder or a GPU lost.
-
-    After an error of CUDA nothing runs any more in the process: every later sample would seem to fail.
-
-    Args:
-        error: What was raised; the errors that it was raised from count, too.
-
-    Example:
-        >>> is_of_the_machine(RuntimeError("CUDA error: unspecified launch failure"))
-        True
-    """
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) in _ENDS:
-        return True
-    if isinstance(error, RuntimeError) and any(words in str(error) for words in _ENDING):
-        return True
-    return error.__cause__ is not None and is_of_the_machine(error.__cause__)
 
 
 def numbers_of(chunk: int, size: int, count: int) -> Sequence[int]:

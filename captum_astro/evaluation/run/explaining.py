@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from captum_astro.data.transforms import ModelTransform
-from captum_astro.evaluation.run.cases import described
+from captum_astro.evaluation.run.batches import Batch, Job
+from captum_astro.evaluation.run.failures import Failure
 from captum_astro.evaluation.run.maps import Maps
-from captum_astro.evaluation.run.measures import Batch, Job
 from captum_astro.evaluation.specification.methods import Method
 
-NOT_FINITE = "ValueError: the map holds NaN or infinite values"
-Failures = dict[tuple[str, int, str], str]  # by method, place in the batch and class explained
+NOT_FINITE = Failure("ValueError", "the map holds NaN or infinite values", "method")
+Failures = dict[tuple[str, int, str], Failure]  # by method, place in the batch and class explained
 
 
 class Explaining:
@@ -64,7 +64,7 @@ class Explaining:
                         wanted.append(i)
                 found = self._explained(maps, wanted, [classes[i] for i in wanted], numbers, batch)
                 for i, one in zip(wanted, found, strict=True):
-                    if isinstance(one, str):
+                    if isinstance(one, Failure):
                         failures[method.name, i, role] = one
                     else:
                         jobs.append(Job(method.name, i, one, {role: classes[i] or 0}))
@@ -72,16 +72,18 @@ class Explaining:
         return jobs, failures
 
     def _explained(
-        self, maps: Maps | str, images: Sequence[int], classes: Sequence[Any], numbers: Sequence[int], batch: Batch
-    ) -> list[torch.Tensor | str]:
-        """A map or an error for each image."""
-        if isinstance(maps, str) or not images:
-            return [str(maps)] * len(images)
+        self, maps: Maps | Failure, images: Sequence[int], classes: Sequence[Any], numbers: Sequence[int], batch: Batch
+    ) -> list[torch.Tensor | Failure]:
+        """A map or a failure for each image."""
+        if isinstance(maps, Failure):
+            return [maps] * len(images)
+        if not images:
+            return []
         try:
             inputs = self._transform.normalise(batch.pixels[list(images)])
             found = maps(inputs, classes, [numbers[i] for i in images], self._batch_size)
         except Exception as error:
-            why = described(error)
+            why = Failure.of(error, "method")
             if len(images) == 1:
                 return [why]
             alone = (self._explained(maps, [i], [c], numbers, batch) for i, c in zip(images, classes, strict=True))
@@ -90,8 +92,8 @@ class Explaining:
         return [one if fine else NOT_FINITE for one, fine in zip(found, finite, strict=True)]
 
 
-def _built(method: Method, model: nn.Module, seed: int) -> Maps | str:
+def _built(method: Method, model: nn.Module, seed: int) -> Maps | Failure:
     try:
         return Maps(method, model, seed)
     except Exception as error:
-        return described(error)
+        return Failure.of(error, "method")

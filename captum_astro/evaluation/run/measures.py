@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 
-from captum_astro.evaluation.run.human import HUMAN, agreement
-from captum_astro.evaluation.specification.metrics import METRICS
-from captum_astro.metrics import localisation, perturbation, segmentation
+from captum_astro.evaluation.run.batches import Batch, Job
+from captum_astro.evaluation.run.failures import Failure
+from captum_astro.metrics.declaration import OF_THE_DATA, Given, Metric, Need
+from captum_astro.metrics.perturbation import class_probability
 from captum_astro.metrics.perturber import Perturber
-from captum_astro.metrics.saco import saco
 
 NO_ANSWER = "the model's output holds NaN or infinite values"
-Compared = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-COUNTED: dict[str, Callable[[segmentation.SegmentationCounts], torch.Tensor]] = {
-    "pixel accuracy": segmentation.SegmentationCounts.pixel_accuracy,
-    "mIoU": segmentation.SegmentationCounts.mean_iou,
-}
-MASKED: dict[str, Compared] = {
-    "mAP": segmentation.average_precision,
-    "pointing game": localisation.pointing_game,
-    "energy inside": localisation.energy_inside,
-}
-
-
-class Batch(NamedTuple):
-    """Images and what the model says of them.
-
-    Attributes:
-        pixels: ``(B, 3, S, S)`` in [0, 1], on the model's device.
-        logits: ``(B, classes)``, of the untouched images.
-        labels: The true class of each, or None.
-        masks: ``(S, S)`` of each, or None.
-        humans: ``(S, S)`` of each, or None.
-    """
-
-    pixels: torch.Tensor
-    logits: torch.Tensor
-    labels: Sequence[int | None]
-    masks: Sequence[torch.Tensor | None]
-    humans: Sequence[torch.Tensor | None]
-
-    @property
-    def predicted(self) -> list[int]:
-        """The model's first choices."""
-        return [int(index) for index in self.logits.argmax(-1)]
-
-
-class Job(NamedTuple):
-    """One map.
-
-    Attributes:
-        method: Its method.
-        image: The place of its image in the batch.
-        map: ``(S, S)``.
-        classes: The class explained, by ``predicted`` and ``true``: both where one map is for both.
-    """
-
-    method: str
-    image: int
-    map: torch.Tensor
-    classes: dict[str, int]
+_PERTURBED: frozenset[Need] = frozenset({"positive_logits", "negative_logits"})
 
 
 class Figure(NamedTuple):
-    """One result: of which job and class, by which metric."""
+    """One result: of which job (or image) and class, by which metric."""
 
     job: int
     metric: str
@@ -75,107 +28,184 @@ class Figure(NamedTuple):
     curve: list[float] | None = None
 
 
-def measure(jobs: Sequence[Job], batch: Batch, metrics: Sequence[str], perturber: Perturber) -> Iterator[Figure]:
+@dataclass(frozen=True)
+class Measured:
+    """What came out.
+
+    Attributes:
+        figures: The results.
+        failures: By job and metric; all other figures are as if nothing had happened.
+    """
+
+    figures: list[Figure] = field(default_factory=list)
+    failures: dict[tuple[int, str], Failure] = field(default_factory=dict)
+
+
+class _Entry(NamedTuple):
+    """One value to compute: for which job and class, and the roles that it stands for."""
+
+    job: int
+    image: int
+    chosen: int
+    roles: tuple[str, ...]
+
+
+def measure(jobs: Sequence[Job], batch: Batch, metrics: Sequence[Metric], perturber: Perturber) -> Measured:
     """All metrics of all maps that their images can give.
 
     Args:
         jobs: The maps.
         batch: Their images.
-        metrics: Names.
+        metrics: The metrics; those of the model are left out.
         perturber: Of the model.
-
-    Raises:
-        ValueError: If the model gives NaN or infinite values for a perturbed image, as half precision may.
     """
-    if not jobs:
-        return
+    found = Measured()
+    wanted = [metric for metric in metrics if not metric.of_model]
+    if not jobs or not wanted:
+        return found
     maps = torch.stack([job.map for job in jobs])
-    kinds = {METRICS[name].kind for name in metrics}
-    if "perturbation" in kinds:
-        yield from _perturbed(jobs, maps, batch, metrics, perturber)
-    if "saco" in kinds:
-        yield from _saco(jobs, maps, batch, perturber)
-    if kinds & {"segmentation", "localisation"}:
-        yield from _masked(jobs, maps.cpu(), batch, metrics)
-    if "human" in kinds:
-        yield from _human(jobs, maps.cpu(), batch, metrics)
+    curves: Mapping[int, Any] = {}
+    if any(_PERTURBED & set(metric.needs) for metric in wanted):
+        curves, failures = _curves(jobs, maps, batch, perturber)
+        for job, failure in failures.items():
+            found.failures.update({(job, m.name): failure for m in wanted if _PERTURBED & set(m.needs)})
+    material = _Material(maps.cpu(), batch, curves, perturber)
+    for same in _alike(wanted):
+        entries = [entry for entry in _entries(jobs, same[0]) if material.has(entry, same[0].needs)]
+        step = max(1, len(batch.pixels))  # what is made of all maps at once would be much
+        for start in range(0, len(entries), step):
+            _compute(same, entries[start : start + step], material, found)
+    return found
 
 
-def _perturbed(
-    jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, metrics: Sequence[str], perturber: Perturber
-) -> Iterator[Figure]:
-    owner = torch.tensor([job.image for job in jobs])
-    both = perturber.curves(batch.pixels, maps, batch.logits, owner)
-    _check(both.positive)
-    _check(both.negative)
-    curves = {"positive AUC": both.positive.cpu(), "negative AUC": both.negative.cpu()}
-    labelled = [i for i, job in enumerate(jobs) if batch.labels[job.image] is not None]
-    labels = torch.tensor([batch.labels[jobs[i].image] for i in labelled])
-    for metric, logits in curves.items():
-        if metric in metrics and labelled:
-            right = perturbation.top_choice_is(logits[labelled], labels).double()
-            areas = perturbation.area_under_curve(right).tolist()
-            for i, area, curve in zip(labelled, areas, right.tolist(), strict=True):
-                yield from (Figure(i, metric, role, area, curve) for role in jobs[i].classes)
-    asked = [(i, role, chosen) for i, job in enumerate(jobs) for role, chosen in job.classes.items()]
-    if not {"AOPC", "LOdds"} & set(metrics):
-        return
-    logits = curves["positive AUC"][[i for i, _, _ in asked]]
-    probability = perturbation.class_probability(logits, torch.tensor([chosen for _, _, chosen in asked]))
-    drops, odds = perturbation.aopc(probability).tolist(), perturbation.log_odds(probability).tolist()
-    for (i, role, _), drop, odd, curve in zip(asked, drops, odds, probability.tolist(), strict=True):
-        if "AOPC" in metrics:
-            yield Figure(i, "AOPC", role, drop, curve)
-        if "LOdds" in metrics:
-            yield Figure(i, "LOdds", role, odd)
+def measure_model(batch: Batch, metrics: Sequence[Metric], perturber: Perturber) -> Measured:
+    """The metrics that belong to the model or the data, for each image; `Figure.job` is the image.
+
+    Args:
+        batch: The images.
+        metrics: The metrics; those of maps are left out.
+        perturber: Of the model.
+    """
+    found = Measured()
+    material = _Material(None, batch, {}, perturber)
+    for metric in metrics:
+        if metric.of_model:
+            entries = [_Entry(i, i, 0, ("-",)) for i in range(len(batch.pixels))]
+            _compute([metric], [entry for entry in entries if material.has(entry, metric.needs)], material, found)
+    return found
 
 
-def _saco(jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, perturber: Perturber) -> Iterator[Figure]:
-    mine = [i for i, job in enumerate(jobs) if "predicted" in job.classes]
-    step = max(1, len(batch.pixels))  # all methods' pictures at once would be many
-    for start in range(0, len(mine), step):
-        part = mine[start : start + step]
-        classes = torch.tensor([jobs[i].classes["predicted"] for i in part], device=maps.device)
+class _Material:
+    """What metrics are computed from, given out by entries."""
 
-        def predict(pictures: torch.Tensor, owners: torch.Tensor, classes: torch.Tensor = classes) -> torch.Tensor:
-            logits = perturber.untouched(pictures)
+    def __init__(
+        self, maps: torch.Tensor | None, batch: Batch, curves: Mapping[int, Any], perturber: Perturber
+    ) -> None:
+        self._maps, self._batch, self._curves, self._perturber = maps, batch, curves, perturber
+
+    def has(self, entry: _Entry, needs: Sequence[Need]) -> bool:
+        """Whether the image has what it takes, and the perturbed images had an answer."""
+        known = all(self._batch.known(need)[entry.image] is not None for need in needs if need in OF_THE_DATA)
+        return known and (not _PERTURBED & set(needs) or entry.job in self._curves)
+
+    def given(self, entries: Sequence[_Entry], needs: Sequence[Need]) -> Given:
+        known: dict[str, Any] = {need: self._needed(need, entries) for need in needs}
+        if self._maps is not None:
+            known["maps"] = self._maps[[entry.job for entry in entries]]
+        return Given(**known)
+
+    def _needed(self, need: Need, entries: Sequence[_Entry]) -> Any:
+        images = [entry.image for entry in entries]
+        if need in OF_THE_DATA:
+            values = [self._batch.known(need)[image] for image in images]
+            return torch.tensor(values) if need == "labels" else torch.stack(values)
+        if need == "logits":
+            return self._batch.logits[images].cpu()
+        if need == "pixels":
+            return self._batch.pixels[images]
+        if need in _PERTURBED:
+            direction = ("positive_logits", "negative_logits").index(need)
+            return torch.stack([self._curves[entry.job][direction] for entry in entries])
+        classes = torch.tensor([entry.chosen for entry in entries])
+        return classes if need == "classes" else self._probability(classes)
+
+    def _probability(self, classes: torch.Tensor) -> Any:
+        def probability(pictures: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+            logits = self._perturber.untouched(pictures)
             _check(logits)
-            return perturbation.class_probability(logits[:, None], classes[owners])[:, 0]
+            return class_probability(logits[:, None], classes.to(owners.device)[owners])[:, 0]
 
-        scores = saco(maps[part], batch.pixels[[jobs[i].image for i in part]], predict)
-        for i, score in zip(part, scores.tolist(), strict=True):
-            yield Figure(i, "SaCo", "predicted", score)
+        return probability
 
 
-def _masked(jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, metrics: Sequence[str]) -> Iterator[Figure]:
-    mine = [i for i, job in enumerate(jobs) if batch.masks[job.image] is not None]
-    if not mine:
+def _curves(
+    jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, perturber: Perturber
+) -> tuple[dict[int, Any], dict[int, Failure]]:
+    """Logits of both directions by job; where all together fail, job by job."""
+
+    def run(numbers: Sequence[int]) -> dict[int, Any]:
+        owner = torch.tensor([jobs[number].image for number in numbers])
+        both = perturber.curves(batch.pixels, maps[list(numbers)], batch.logits, owner)
+        for logits in both:
+            _check(logits)
+        return dict(zip(numbers, zip(both.positive.cpu(), both.negative.cpu(), strict=True), strict=True))
+
+    try:
+        return run(range(len(jobs))), {}
+    except Exception as error:
+        Failure.of(error, "metric")
+    found: dict[int, Any] = {}
+    failures: dict[int, Failure] = {}
+    for number in range(len(jobs)):
+        try:
+            found |= run([number])
+        except Exception as error:  # noqa: PERF203
+            failures[number] = Failure.of(error, "metric")
+    return found, failures
+
+
+def _alike(metrics: Sequence[Metric]) -> Iterator[list[Metric]]:
+    """Metrics of the same needs together, so that they share what they are computed from."""
+    found: dict[tuple[frozenset[Need], bool], list[Metric]] = {}
+    for metric in metrics:
+        found.setdefault((frozenset(metric.needs), metric.predicted_only), []).append(metric)
+    yield from found.values()
+
+
+def _entries(jobs: Sequence[Job], metric: Metric) -> Iterator[_Entry]:
+    """A value for each map, or for each class of each map where the metric looks at it."""
+    for number, job in enumerate(jobs):
+        roles = [role for role in job.classes if role == "predicted" or not metric.predicted_only]
+        if "classes" not in metric.needs:
+            if roles:
+                yield _Entry(number, job.image, 0, tuple(roles))
+            continue
+        for chosen in dict.fromkeys(job.classes[role] for role in roles):
+            yield _Entry(number, job.image, chosen, tuple(r for r in roles if job.classes[r] == chosen))
+
+
+def _compute(metrics: Sequence[Metric], entries: Sequence[_Entry], material: _Material, found: Measured) -> None:
+    """Add the figures; where a metric fails on all together, each entry alone."""
+    if not entries:
         return
-    masks = torch.stack([mask for i in mine if (mask := batch.masks[jobs[i].image]) is not None])
-    found = maps[mine]
-    columns: dict[str, tuple[torch.Tensor, Sequence[list[float] | None]]] = {}
-    if COUNTED.keys() & set(metrics):
-        counted = segmentation.counts(found, masks)
-        parts = counted.table().tolist()
-        columns = {metric: (score(counted), parts) for metric, score in COUNTED.items() if metric in metrics}
-    for metric, function in MASKED.items():
-        if metric in metrics:
-            columns[metric] = function(found, masks), [None] * len(mine)
-    for metric, (values, curves) in columns.items():
-        for i, value, curve in zip(mine, values.tolist(), curves, strict=True):
-            yield from (Figure(i, metric, role, value, curve) for role in jobs[i].classes)
+    given = material.given(entries, metrics[0].needs)
+    for metric in metrics:
+        try:
+            _add(metric, entries, given, found)
+        except Exception as error:  # noqa: PERF203
+            failure = Failure.of(error, "metric")
+            if len(entries) == 1:
+                found.failures[entries[0].job, metric.name] = failure
+                continue
+            for entry in entries:
+                _compute([metric], [entry], material, found)
 
 
-def _human(jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, metrics: Sequence[str]) -> Iterator[Figure]:
-    mine = [i for i, job in enumerate(jobs) if batch.humans[job.image] is not None]
-    if not mine:
-        return
-    human = torch.stack([one for i in mine if (one := batch.humans[jobs[i].image]) is not None])
-    found = maps[mine]
-    for metric in HUMAN:
-        if metric in metrics:
-            for i, value in zip(mine, agreement(metric, found, human).tolist(), strict=True):
-                yield from (Figure(i, metric, role, value) for role in jobs[i].classes)
+def _add(metric: Metric, entries: Sequence[_Entry], given: Given, found: Measured) -> None:
+    scores = metric.scores(given, len(entries))
+    curves = scores.curves.tolist() if scores.curves.shape[1] else [None] * len(entries)
+    for entry, value, curve in zip(entries, scores.values.tolist(), curves, strict=True):
+        found.figures.extend(Figure(entry.job, metric.name, role, value, curve) for role in entry.roles)
 
 
 def _check(logits: torch.Tensor) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+
+from captum_astro.evaluation.run.failures import Failure
 
 SCHEMA = pa.schema(
     [
@@ -44,11 +46,11 @@ class Row(NamedTuple):
         name: Its name there.
         model: The model.
         method: The method, with its options; ``-`` where the figure belongs to the model or the data.
-        metric: One of `captum_astro.evaluation.specification.metrics.METRICS`.
+        metric: One of `captum_astro.metrics.registry.all_metrics`.
         explained: ``predicted``, ``true`` or ``-``.
         value: None where it is not defined, or could not be computed.
         curve: What the value was drawn from, where there is such a thing.
-        error: Why there is no value: ``Type: message``.
+        failure: Why there is no value; in the table the column ``error``, as text: ``Type: message``.
     """
 
     sample: int
@@ -59,7 +61,7 @@ class Row(NamedTuple):
     explained: str
     value: float | None = None
     curve: Sequence[float] | None = None
-    error: str | None = None
+    failure: Failure | None = None
 
 
 class MapRow(NamedTuple):
@@ -102,11 +104,13 @@ def map_table(rows: Iterable[MapRow]) -> pa.Table:
     return _columns(rows, MAPS)
 
 
-def _clean(row: Row) -> Row:
-    return row if row.value is None or math.isfinite(row.value) else row._replace(value=None)
+def _clean(row: Row) -> tuple[Any, ...]:
+    value = row.value if row.value is not None and math.isfinite(row.value) else None
+    failure = None if row.failure is None else str(row.failure)
+    return (*row[:-3], value, row.curve, failure)
 
 
-def _columns(rows: Iterable[NamedTuple], schema: pa.Schema) -> pa.Table:
+def _columns(rows: Iterable[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     columns = list(zip(*rows, strict=True)) or [() for _ in schema]
     return pa.Table.from_arrays(
         [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema

@@ -11,21 +11,17 @@ from torch import nn
 
 from captum_astro.data.samples import Samples
 from captum_astro.data.transforms import ModelTransform
-from captum_astro.evaluation.run.cases import Case, Failed, described, load_cases
+from captum_astro.evaluation.run.batches import Batch, Job
+from captum_astro.evaluation.run.cases import Case, Failed, load_cases
 from captum_astro.evaluation.run.examples import kept_image, kept_map
 from captum_astro.evaluation.run.explaining import Explaining
-from captum_astro.evaluation.run.measures import NO_ANSWER, Batch, Figure, Job, measure
+from captum_astro.evaluation.run.failures import Failure
+from captum_astro.evaluation.run.measures import NO_ANSWER, Figure, measure, measure_model
 from captum_astro.evaluation.run.rows import MapRow, Row
 from captum_astro.evaluation.specification.config import BenchConfig
-from captum_astro.evaluation.specification.metrics import METRICS
-from captum_astro.metrics.localisation import object_share
+from captum_astro.metrics.declaration import OF_THE_DATA, Metric
 from captum_astro.metrics.perturber import Perturber
-
-LACKING = {
-    "label": "this sample has no label",
-    "mask": "this sample has no mask",
-    "human": "this sample has no human map",
-}
+from captum_astro.metrics.registry import all_metrics
 
 
 class Scored(NamedTuple):
@@ -38,20 +34,19 @@ class Scored(NamedTuple):
 class Scorer:
     """Scores chunks with one model.
 
-    Whatever fails has its rows all the same, with the error, and nothing else fails with it.
+    Whatever fails has its rows all the same, with the failure, and nothing else fails with it.
 
     Args:
         label: The model's name in the rows.
         model: In eval mode, on its device.
-        config: The benchmark.
-        metrics: Those that the data can give.
+        config: The benchmark, with the metrics that the data can give.
         roles: ``predicted``, ``true``, or both: the classes explained.
     """
 
-    def __init__(
-        self, label: str, model: nn.Module, config: BenchConfig, metrics: Sequence[str], roles: Sequence[str]
-    ) -> None:
-        self._label, self._config, self._metrics, self._roles = label, config, tuple(metrics), tuple(roles)
+    def __init__(self, label: str, model: nn.Module, config: BenchConfig, roles: Sequence[str]) -> None:
+        self._label, self._config, self._roles = label, config, tuple(roles)
+        known = all_metrics()
+        self._metrics = [known[name] for name in config.metrics]
         self._device = next(model.parameters()).device
         self._transform = ModelTransform(model, config.geometry)
         self._perturber = Perturber(
@@ -61,9 +56,8 @@ class Scorer:
             batch_size=config.batch_size,
             autocast=config.autocast,
         )
-        self._of_map = [name for name in self._metrics if not METRICS[name].of_model]
-        self._human = any(METRICS[name].kind == "human" for name in self._metrics)
-        self._labelled = "true" in self._roles or any(METRICS[name].needs == "label" for name in self._metrics)
+        self._human = any("human_maps" in metric.needs for metric in self._metrics)
+        self._labelled = "true" in self._roles or any("labels" in metric.needs for metric in self._metrics)
         self._methods = [method.name for method in config.methods]
         self._explaining = Explaining(model, config.methods, self._transform, config.batch_size, config.seed)
 
@@ -75,114 +69,86 @@ class Scorer:
             numbers: Which of them.
         """
         cases, failed = load_cases(dataset, numbers, self._transform, self._human)
-        rows: list[Row] = []
-        maps: list[MapRow] = []
+        scored = Scored([], [])
         if cases:
             pixels = torch.stack([case.pixels for case in cases]).to(self._device)
             logits = self._perturber.untouched(pixels)
             wrong = [self._wrong(case, own) for case, own in zip(cases, logits, strict=True)]
             failed += [
-                Failed(case.number, case.name, case.label, why)
-                for case, why in zip(cases, wrong, strict=True)
-                if why is not None
+                Failed(case.number, case.name, case.label, failure)
+                for case, failure in zip(cases, wrong, strict=True)
+                if failure is not None
             ]
-            good = [i for i, why in enumerate(wrong) if why is None]
+            good = [i for i, failure in enumerate(wrong) if failure is None]
             cases = [cases[i] for i in good]
             if cases:
-                batch = _batch(cases, pixels[good], logits[good])
-                scored = self._scored(cases, batch)
-                rows, maps = scored
-        for one in failed:
-            rows += self._errors(one, "-", one.error, [name for name in self._metrics if METRICS[name].of_model])
-            for method in self._methods:
-                rows += self._errors(one, method, one.error, self._of_map)
-        return Scored(rows, maps)
+                scored = self._scored(cases, _batch(cases, pixels[good], logits[good]))
+        for one, method in product(failed, ["-", *self._methods]):
+            scored.rows.extend(self._failed(one, method))
+        return scored
 
-    def _wrong(self, case: Case, logits: torch.Tensor) -> str | None:
+    def _wrong(self, case: Case, logits: torch.Tensor) -> Failure | None:
         """Why a sample and the model do not go together, if they do not."""
         if not logits.isfinite().all():
-            return f"ValueError: {NO_ANSWER}"
+            return Failure("ValueError", NO_ANSWER, "sample")
         if self._labelled and case.label is not None and case.label >= len(logits):
-            return f"ValueError: label {case.label} is none of the model's classes, 0 to {len(logits) - 1}"
+            classes = f"0 to {len(logits) - 1}"
+            return Failure("ValueError", f"label {case.label} is none of the model's classes, {classes}", "sample")
         return None
 
     def _scored(self, cases: Sequence[Case], batch: Batch) -> Scored:
-        rows = list(self._model_rows(cases, batch))
+        rows = self._of_model(cases, batch)
         jobs, failures = self._explaining(batch, [case.number for case in cases], self._roles)
-        figures, wrong = self._measured(jobs, batch)
+        measured = measure(jobs, batch, self._metrics, self._perturber)
         done = set()
-        for figure in figures:
+        for figure in measured.figures:
             job = jobs[figure.job]
-            case = cases[job.image]
             done.add((job.method, job.image, figure.metric, figure.explained))
-            rows.append(
-                Row(
-                    case.number,
-                    case.name,
-                    self._label,
-                    job.method,
-                    figure.metric,
-                    figure.explained,
-                    figure.value,
-                    figure.curve,
-                )
-            )
+            rows.append(self._row(cases[job.image], job.method, figure))
+        wrong = {(jobs[n].method, jobs[n].image, metric): why for (n, metric), why in measured.failures.items()}
         for method, (i, case) in product(self._methods, enumerate(cases)):
-            for metric, role in self._expected(case.label, self._of_map):
-                if (method, i, metric, role) not in done:
-                    why = failures.get((method, i, role)) or wrong.get((method, i)) or _lacking(metric, case)
-                    why = why or f"NotImplementedError: captum_astro/evaluation/run/measures.py does not compute {metric}"
-                    rows.append(Row(case.number, case.name, self._label, method, metric, role, error=why))
+            for metric, role in self._expected(case.label, of_model=False):
+                if (method, i, metric.name, role) not in done:
+                    why = failures.get((method, i, role)) or wrong.get((method, i, metric.name))
+                    rows.append(self._without(case, method, metric, role, why or _lacking(metric, batch, i)))
         return Scored(rows, self._kept(cases, jobs))
 
-    def _measured(self, jobs: Sequence[Job], batch: Batch) -> tuple[list[Figure], dict[tuple[str, int], str]]:
-        """All figures; where measuring all together fails, map by map."""
-        try:
-            return list(measure(jobs, batch, self._of_map, self._perturber)), {}
-        except Exception as error:
-            described(error)
-        figures: list[Figure] = []
-        wrong: dict[tuple[str, int], str] = {}
-        for number, job in enumerate(jobs):
-            alone = self._alone(job, batch)
-            if isinstance(alone, str):
-                wrong[job.method, job.image] = alone
-            else:
-                figures += [figure._replace(job=number) for figure in alone]
-        return figures, wrong
-
-    def _alone(self, job: Job, batch: Batch) -> list[Figure] | str:
-        try:
-            return list(measure([job], batch, self._of_map, self._perturber))
-        except Exception as error:
-            return described(error)
-
-    def _model_rows(self, cases: Sequence[Case], batch: Batch) -> Iterator[Row]:
+    def _of_model(self, cases: Sequence[Case], batch: Batch) -> list[Row]:
         """Rows that belong to the model or to the data."""
-        for case, predicted in zip(cases, batch.predicted, strict=True):
-            row = Row(case.number, case.name, self._label, "-", "accuracy", "-")
-            if "accuracy" in self._metrics:
-                right = None if case.label is None else float(predicted == case.label)
-                yield row._replace(value=right, error=_lacking("accuracy", case))
-            if "object share" in self._metrics:
-                share = None if case.mask is None else object_share(case.mask[None]).item()
-                yield row._replace(metric="object share", value=share, error=_lacking("object share", case))
+        measured = measure_model(batch, self._metrics, self._perturber)
+        rows = [self._row(cases[figure.job], "-", figure) for figure in measured.figures]
+        done = {(figure.job, figure.metric) for figure in measured.figures}
+        for i, case in enumerate(cases):
+            for metric, role in self._expected(case.label, of_model=True):
+                if (i, metric.name) not in done:
+                    why = measured.failures.get((i, metric.name)) or _lacking(metric, batch, i)
+                    rows.append(self._without(case, "-", metric, role, why))
+        return rows
 
-    def _errors(self, case: Failed, method: str, error: str, metrics: Sequence[str]) -> Iterator[Row]:
-        for metric, role in self._expected(case.label, metrics, known=False):
-            yield Row(case.number, case.name, self._label, method, metric, role, error=error)
+    def _failed(self, failed: Failed, method: str) -> Iterator[Row]:
+        for metric, role in self._expected(failed.label, of_model=method == "-", known=False):
+            yield self._without(failed, method, metric, role, failed.failure)
 
-    def _expected(self, label: int | None, metrics: Sequence[str], known: bool = True) -> Iterator[tuple[str, str]]:
+    def _row(self, case: Case, method: str, figure: Figure) -> Row:
+        return Row(
+            case.number, case.name, self._label, method, figure.metric, figure.explained, figure.value, figure.curve
+        )
+
+    def _without(self, case: Case | Failed, method: str, metric: Metric, role: str, why: Failure | None) -> Row:
+        return Row(case.number, case.name, self._label, method, metric.name, role, failure=why)
+
+    def _expected(self, label: int | None, *, of_model: bool, known: bool = True) -> Iterator[tuple[Metric, str]]:
         """The metrics and classes of which a sample has rows."""
-        for name in metrics:
-            info = METRICS[name]
-            if info.of_model:
-                yield name, "-"
+        for metric in self._metrics:
+            if metric.of_model != of_model:
+                continue
+            if of_model:
+                yield metric, "-"
                 continue
             for role in self._roles:
                 unlabelled = known and label is None and role == "true"
-                if not unlabelled and (role == "predicted" or not info.predicted_only):
-                    yield name, role
+                if not unlabelled and (role == "predicted" or not metric.predicted_only):
+                    yield metric, role
 
     def _kept(self, cases: Sequence[Case], jobs: Sequence[Job]) -> list[MapRow]:
         """The images and maps of the first samples."""
@@ -199,13 +165,16 @@ def _batch(cases: Sequence[Case], pixels: torch.Tensor, logits: torch.Tensor) ->
     return Batch(
         pixels,
         logits,
+        [int(index) for index in logits.argmax(-1)],
         [case.label for case in cases],
         [case.mask for case in cases],
         [case.human for case in cases],
     )
 
 
-def _lacking(metric: str, case: Case) -> str | None:
-    need = METRICS[metric].needs
-    given = {"label": case.label, "mask": case.mask, "human": case.human}
-    return f"ValueError: {LACKING[need]}" if need is not None and given[need] is None else None
+def _lacking(metric: Metric, batch: Batch, image: int) -> Failure | None:
+    """What a sample lacks for a metric; None where it has all."""
+    for need in metric.needs:
+        if need in OF_THE_DATA and batch.known(need)[image] is None:
+            return Failure("ValueError", f"this sample has no {OF_THE_DATA[need]}", "data")
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from captum_astro.evaluation.specification.methods import Method
-from captum_astro.evaluation.specification.metrics import METRICS
+from captum_astro.metrics.registry import all_metrics
 
 Explained = Literal["predicted", "true", "both"]
 Amp = Literal["none", "bfloat16", "float16"]
@@ -63,7 +63,7 @@ class BenchConfig:
     models: tuple[ModelChoice, ...]
     methods: tuple[Method, ...]
     data: str
-    metrics: tuple[str, ...] = tuple(METRICS)
+    metrics: tuple[str, ...] = field(default_factory=lambda: tuple(all_metrics()))
     limit: int | None = None
     explained: Explained = "both"
     steps: int = 20

@@ -11,8 +11,10 @@ import torch
 from captum_astro.data.human import HumanSample
 from captum_astro.data.samples import sample_digest
 from captum_astro.evaluation.run import human as people
+from captum_astro.metrics.declaration import Given
+from captum_astro.metrics.registry import all_metrics
 
-METRICS = {name.lower(): name for name in people.HUMAN}
+METRICS = {metric.name.lower(): metric for metric in all_metrics().values() if metric.needs == ("human_maps",)}
 
 
 def check_names(what: str, given: Sequence[str], known: Iterable[str]) -> None:
@@ -66,8 +68,8 @@ def score_table(
     wanted, output, target = human.cpu().repeat(many, 1, 1), output.cpu(), target.cpu()
     columns = []
     for method, found in maps.items():
-        values = found.cpu()  # metrics are in float64, which not every device has
-        columns += [(method, name, people.agreement(METRICS[name], values, wanted)) for name in metrics]
+        given = Given(maps=found.cpu(), human_maps=wanted)  # in float64, which not every device has
+        columns += [(method, name, METRICS[name].scores(given, len(wanted)).values) for name in metrics]
     chosen = output.argmax(-1)
     columns.append(("-", "same class", (chosen == target.repeat(many)).double()))
     labels = [-1 if sample.label is None else sample.label for sample in batch]

@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from captum_astro.evaluation.analysis import comparisons, failures, ranking, summary
-from captum_astro.evaluation.specification.metrics import METRICS
 from captum_astro.metrics import bootstrap_interval, holm
+from captum_astro.metrics.registry import all_metrics
 from tests.evaluation import synthetic
 
 FEW = 200
@@ -94,7 +94,7 @@ def test_holms_correction_is_over_a_models_table_or_over_a_column_against_the_be
     for (_, metric, _), own in table.groupby(["model", "metric", "explained"]):
         np.testing.assert_allclose(own["p_holm"], holm(own["p"].to_numpy()))
         assert own["against"].nunique() == 1
-        assert (own["difference"] * METRICS[metric].direction <= 0).all()
+        assert (own["difference"] * all_metrics()[metric].direction <= 0).all()
 
 
 def test_pooled_differences_are_of_pooled_values() -> None:
@@ -118,7 +118,7 @@ def test_a_comparison_without_common_samples_has_no_figures() -> None:
 def test_ranking() -> None:
     rows = synthetic.rows(20, failing=("LRP", 3))
     table = ranking(rows, bootstrap=FEW)
-    assert set(table["metric"]) == {name for name, info in METRICS.items() if not info.of_model}
+    assert set(table["metric"]) == {name for name, info in all_metrics().items() if not info.of_model}
     assert (table["n"] == 19).all()
     assert (table["left_out"] == 1).all()
     for (metric, _), own in table.groupby(["metric", "explained"]):

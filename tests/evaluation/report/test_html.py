@@ -19,7 +19,7 @@ from captum_astro.evaluation.report.curves import styles
 from captum_astro.evaluation.report.html import PICTURES, breakable, render
 from captum_astro.evaluation.report.pictures import examples
 from captum_astro.evaluation.run.rows import MapRow, map_table
-from captum_astro.evaluation.specification.metrics import METRICS
+from captum_astro.metrics.registry import all_metrics
 from tests.commands import run_command
 from tests.evaluation import synthetic
 
@@ -89,7 +89,7 @@ def test_the_page_holds_everything_and_needs_nothing(page: str) -> None:
     ):  # fmt: skip
         assert words in text
     assert "not finished" not in text
-    assert all(name in text for name, info in METRICS.items() if not info.of_model)
+    assert all(name in text for name, info in all_metrics().items() if not info.of_model)
     assert "http:" not in page
     assert "https:" not in page
     assert "url(" not in page
@@ -102,7 +102,7 @@ def test_the_figures_are_the_summarys(page: str) -> None:
     table = summary(synthetic.rows(12, failing=("LRP", 3)), bootstrap=100)
     text = _text(page)
     for row in table[(table["method"] != "-") & (table["metric"] != "pointing game")].to_dict("records"):
-        scale, digits = (100, 1) if METRICS[row["metric"]].percent else (1, 3)
+        scale, digits = (100, 1) if all_metrics()[row["metric"]].percent else (1, 3)
         shown = [f"{scale * row[name]:.{digits}f}".replace("-", "\N{MINUS SIGN}") for name in ("mean", "low", "high")]
         assert "{}[{}, {}]".format(*shown) in text
     accuracy = table[table["metric"] == "accuracy"].iloc[0]

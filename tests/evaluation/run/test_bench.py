@@ -15,7 +15,7 @@ from captum_astro.evaluation.run.bench import run_bench
 from captum_astro.evaluation.run.results import read_run
 from captum_astro.evaluation.run.rows import ORDER
 from captum_astro.evaluation.run.shards import Shard
-from captum_astro.evaluation.specification.metrics import METRICS
+from captum_astro.metrics.registry import all_metrics
 from captum_astro.storage import read_record
 from tests.evaluation.making import Listed, config, contents, started
 
@@ -40,7 +40,7 @@ def test_rows(tmp_path: Path) -> None:
     key = list(ORDER)
     assert not rows.duplicated(key).any()
     assert rows[key].equals(rows[key].sort_values(key).reset_index(drop=True))
-    per_method = [(m, e) for m, info in METRICS.items() if not info.of_model for e in ("predicted", "true")]
+    per_method = [(m, e) for m, info in all_metrics().items() if not info.of_model for e in ("predicted", "true")]
     per_method.remove(("SaCo", "true"))
     for (_, method), own in rows.groupby(["sample", "method"]):
         pairs = set(zip(own["metric"], own["explained"], strict=True))

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import errno
-
 import pytest
 import timm
 import torch
 
-from captum_astro.data.images import ImageError
 from captum_astro.data.samples import Sample
 from captum_astro.data.transforms import ModelTransform
-from captum_astro.evaluation.run.cases import described, is_of_the_machine, load_cases, numbers_of, probe
+from captum_astro.evaluation.run.cases import load_cases, numbers_of, probe
 from tests.evaluation.making import Listed
 
 IMAGE = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(3, 8, 8)
@@ -32,7 +29,7 @@ def test_samples_that_cannot_be_used_are_set_apart(transform) -> None:
     assert cases[0].mask.shape == (32, 32)
     assert cases[0].human is not None
     assert cases[0].human.shape == (32, 32)
-    assert [(one.number, one.name, one.error.split(":")[0]) for one in failed] == [
+    assert [(one.number, one.name, one.failure.type) for one in failed] == [
         (1, "grey", "ValueError"), (2, "sample 2", "OSError"), (3, "blank", "ValueError"),
     ]  # fmt: skip
     assert [case.number for case in load_cases(dataset, range(4), transform, human=False)[0]] == [0, 3]
@@ -42,52 +39,22 @@ def test_a_name_that_is_no_utf_8_can_be_written(transform) -> None:
     dataset = Listed([GOOD._replace(name="caf\udce9.png"), OSError("no caf\udce9.png")])
     [case], [failed] = load_cases(dataset, range(2), transform)
     assert case.name == "caf\\udce9.png"
-    assert failed.error == "OSError: no caf\\udce9.png"
+    assert str(failed.failure) == "OSError: no caf\\udce9.png"
     assert probe(dataset).count == 2
 
 
 def test_a_probe_sees_the_ends() -> None:
     bare = GOOD._replace(mask=None, human=None)
     found = probe(Listed([bare] * 40 + [GOOD]))
-    assert (found.count, found.has) == (41, {"label", "mask", "human"})
-    assert probe(Listed([bare, bare])).has == {"label"}
+    assert (found.count, found.has) == (41, {"labels", "masks", "human_maps"})
+    assert probe(Listed([bare, bare])).has == {"labels"}
     changed = probe(Listed([bare] * 40 + [GOOD._replace(label=4)]))
     assert changed.digest != found.digest
-    assert probe(Listed([ValueError("no"), bare])).has == {"label"}
+    assert probe(Listed([ValueError("no"), bare])).has == {"labels"}
     with pytest.raises(ValueError, match="No sample of the data can be read: ValueError: no"):
         probe(Listed([ValueError("no")] * 2))
     with pytest.raises(ValueError, match="holds no sample"):
         probe(Listed([]))
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("no"),
-        MemoryError(),
-        OSError(errno.ENOSPC, "full"),
-        OSError(errno.ESTALE, "the folder is gone"),
-        RuntimeError("CUDA error: an illegal memory access was encountered"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
-        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"),
-    ],
-)
-def test_the_machine_s_errors_are_raised_also_from_under_others(error: Exception) -> None:
-    for raised in (error, _from(ImageError("a.png: the image is damaged"), error)):
-        assert is_of_the_machine(raised)
-        with pytest.raises(type(raised)):
-            described(raised)
-
-
-def _from(error: Exception, cause: Exception) -> Exception:
-    error.__cause__ = cause
-    return error
-
-
-def test_a_sample_s_errors_are_a_line() -> None:
-    assert described(_from(ImageError("a.png:\n  cut"), OSError(errno.ENOENT, "none"))) == "ImageError: a.png: cut"
-    assert described(KeyError()) == "KeyError"
-    assert len(described(ValueError("x" * 900))) == 500
 
 
 def test_chunks_are_all_samples_once() -> None:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.run.batches import Batch
 from captum_astro.evaluation.run.explaining import NOT_FINITE, Explaining
+from captum_astro.evaluation.run.failures import Failure
 from captum_astro.evaluation.run.maps import Maps
-from captum_astro.evaluation.run.measures import Batch
 from captum_astro.evaluation.specification.methods import methods_of
 from captum_astro.models.loading import load_model
 from tests.evaluation import making
@@ -30,7 +31,7 @@ def _batch(predicted: list[int], labels: list[int | None]) -> Batch:
     generator = torch.Generator().manual_seed(1)
     pixels = torch.rand(len(labels), 3, 32, 32, generator=generator)
     logits = torch.nn.functional.one_hot(torch.tensor(predicted), 10).float()
-    return Batch(pixels, logits, labels, [None] * len(labels), [None] * len(labels))
+    return Batch(pixels, logits, predicted, labels, [None] * len(labels), [None] * len(labels))
 
 
 def test_a_map_for_each_class_that_differs(model) -> None:
@@ -65,8 +66,8 @@ def test_a_failure_is_its_own_image_s_and_class_s(model, monkeypatch) -> None:
     assert [(job.image, job.classes) for job in jobs] == [(0, {"predicted": 1, "true": 1}), (2, {"predicted": 3})]
     assert failures == {
         ("VTranM", 1, "predicted"): NOT_FINITE,
-        ("VTranM", 1, "true"): "RuntimeError: no class 5",
-        ("VTranM", 2, "true"): "RuntimeError: no class 5",
+        ("VTranM", 1, "true"): Failure("RuntimeError", "no class 5", "method"),
+        ("VTranM", 2, "true"): Failure("RuntimeError", "no class 5", "method"),
     }
 
 
@@ -80,4 +81,4 @@ def test_what_cannot_be_built_fails_for_all(model, monkeypatch) -> None:
     jobs, failures = explaining(_batch([1, 2], [1, None]), [0, 1], BOTH)
     assert jobs == []
     expected = [("VTranM", 0, "predicted"), ("VTranM", 0, "true"), ("VTranM", 1, "predicted")]
-    assert failures == dict.fromkeys(expected, "TypeError: not with this model")
+    assert failures == dict.fromkeys(expected, Failure("TypeError", "not with this model", "method"))

@@ -11,7 +11,12 @@ from sklearn.metrics import average_precision_score
 from captum_astro import VTranM
 from captum_astro.data.specs import samples
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.run.batches import Batch, Job
+from captum_astro.evaluation.run.failures import Failure
+from captum_astro.evaluation.run.measures import measure
 from captum_astro.evaluation.run.scoring import Scorer
+from captum_astro.metrics.declaration import Given, Metric
+from captum_astro.metrics.registry import metric_named
 from captum_astro.models.loading import load_model
 from tests.evaluation.making import config
 
@@ -22,7 +27,7 @@ def test_a_sample_by_hand() -> None:
     model.float()
     made = config("VTranM", crop="none", steps=4)
     dataset = samples("scenes", 2)
-    rows = Scorer("nano", model, made, made.metrics, ("predicted", "true")).score(dataset, range(2)).rows
+    rows = Scorer("nano", model, made, ("predicted", "true")).score(dataset, range(2)).rows
     found = {(row.metric, row.explained): row for row in rows if row.sample == 1}
     transform = ModelTransform(model, "none")
     sample = dataset[1]
@@ -70,19 +75,45 @@ def test_a_sample_by_hand() -> None:
 
 
 def test_a_constant_map_agrees_with_nobody() -> None:
-    from captum_astro.evaluation.run.measures import Batch, Job, measure
+    batch = Batch(torch.rand(1, 3, 8, 8), torch.zeros(1, 3), [0], [None], [None], [torch.rand(8, 8)])
+    found = measure([Job("a", 0, torch.ones(8, 8), {"predicted": 0})], batch, [metric_named("Spearman")], None)
+    assert [figure.value for figure in found.figures] == [0.0]
+    assert found.failures == {}
 
-    batch = Batch(torch.rand(1, 3, 8, 8), torch.zeros(1, 3), [None], [None], [torch.rand(8, 8)])
-    figures = measure([Job("a", 0, torch.ones(8, 8), {"predicted": 0})], batch, ("Spearman",), None)
-    assert [figure.value for figure in figures] == [0.0]
+
+def test_a_metric_that_fails_on_one_map_fails_there_alone() -> None:
+    """All other values are there, of this metric and of the others."""
+
+    def sums(given: Given) -> torch.Tensor:
+        if (given.maps == 2).any():
+            raise RuntimeError("no twos")
+        return given.maps.sum((1, 2))
+
+    metrics = [Metric("sum", sums), Metric("first", lambda given: given.maps[:, 0, 0])]
+    batch = Batch(torch.rand(2, 3, 4, 4), torch.zeros(2, 3), [0, 0], [None] * 2, [None] * 2, [None] * 2)
+    jobs = [Job("a", i % 2, torch.full((4, 4), float(i)), {"predicted": 0}) for i in range(4)]
+    found = measure(jobs, batch, metrics, None)
+    assert {(f.job, f.metric): f.value for f in found.figures} == {
+        **{(i, "sum"): 16.0 * i for i in (0, 1, 3)}, **{(i, "first"): float(i) for i in range(4)},
+    }  # fmt: skip
+    assert found.failures == {(2, "sum"): Failure("RuntimeError", "no twos", "metric")}
 
 
-def test_every_metric_of_two_maps_has_its_function() -> None:
-    from captum_astro.evaluation.run.human import HUMAN
-    from captum_astro.evaluation.run.measures import COUNTED, MASKED
-    from captum_astro.evaluation.specification.metrics import METRICS
+def test_a_metric_of_classes_is_computed_for_each() -> None:
+    seen: list[list[int]] = []
 
-    kinds = {name: info.kind for name, info in METRICS.items() if not info.of_model}
-    assert {*COUNTED, *MASKED} == {name for name, kind in kinds.items() if kind in ("segmentation", "localisation")}
-    assert set(COUNTED) == {name for name, info in METRICS.items() if info.pooled is not None}
-    assert set(HUMAN) == {name for name, kind in kinds.items() if kind == "human"}
+    def classes(given: Given) -> torch.Tensor:
+        seen.append(given.classes.tolist())
+        return given.classes.double()
+
+    metrics = [Metric("class", classes, needs=("classes",)), Metric("any", lambda given: given.maps[:, 0, 0])]
+    batch = Batch(torch.rand(3, 3, 4, 4), torch.zeros(3, 9), [5, 5, 6], [7, 5, None], [None] * 3, [None] * 3)
+    jobs = [Job("a", 0, torch.zeros(4, 4), {"predicted": 5, "true": 7}),
+            Job("a", 1, torch.zeros(4, 4), {"predicted": 5, "true": 5}),
+            Job("a", 2, torch.zeros(4, 4), {"predicted": 6})]  # fmt: skip
+    found = measure(jobs, batch, metrics, None)
+    assert seen == [[5, 7, 5], [6]]
+    assert [(f.job, f.explained, f.value) for f in found.figures if f.metric == "class"] == [
+        (0, "predicted", 5.0), (0, "true", 7.0), (1, "predicted", 5.0), (1, "true", 5.0), (2, "predicted", 6.0),
+    ]  # fmt: skip
+    assert len([f for f in found.figures if f.metric == "any"]) == 5

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from captum_astro.evaluation.run.failures import Failure
 from captum_astro.evaluation.run.rows import MAPS, ORDER, SCHEMA, MapRow, Row, map_table, table
 
 ROW = Row(0, "image 0", "vit", "LRP", "SaCo", "predicted", 0.5)
@@ -11,6 +12,11 @@ def test_values_that_are_none_or_not_finite() -> None:
     found = table([ROW._replace(value=value) for value in (float("nan"), float("inf"), None, 1.0)])
     assert found["value"].to_pylist() == [None, None, None, 1.0]
     assert table([]).schema.equals(SCHEMA)
+
+
+def test_a_failure_is_a_line_of_text() -> None:
+    row = ROW._replace(value=None, failure=Failure("OSError", "cut short", "sample"))
+    assert table([row, ROW])["error"].to_pylist() == ["OSError: cut short", None]
 
 
 def test_sorted_and_as_given() -> None:

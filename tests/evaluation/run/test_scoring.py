@@ -10,10 +10,10 @@ from captum_astro import VTranM
 from captum_astro.attr.attention_rollout import AttentionRollout
 from captum_astro.data.samples import Sample
 from captum_astro.data.specs import samples
-from captum_astro.evaluation.run.measures import MASKED
 from captum_astro.evaluation.run.scoring import Scorer
-from captum_astro.evaluation.specification.metrics import METRICS, MetricInfo
-from captum_astro.metrics import energy_inside
+from captum_astro.metrics import energy_inside, registry
+from captum_astro.metrics.declaration import Metric
+from captum_astro.metrics.registry import all_metrics
 from captum_astro.models.loading import load_model
 from tests.evaluation.making import Listed, config
 
@@ -28,7 +28,11 @@ def model() -> torch.nn.Module:
 
 def _scored(model: torch.nn.Module, dataset: Any, numbers: range, methods: str = "VTranM,Random", metrics: str = "all"):
     made = config(methods, metrics, crop="none")
-    return Scorer("nano", model, made, made.metrics, BOTH).score(dataset, numbers)
+    return Scorer("nano", model, made, BOTH).score(dataset, numbers)
+
+
+def _said(row) -> str | None:
+    return None if row.failure is None else str(row.failure)
 
 
 def _by_key(rows) -> dict[tuple[int, str, str, str], Any]:
@@ -44,18 +48,18 @@ def test_every_failure_has_its_rows_and_touches_nothing_else(model) -> None:
     assert len(found) == len(rows)
     per_sample = 2 + 2 * (2 * 13 + 1)  # two of the model, and for two methods 13 metrics twice and SaCo
     assert sum(key[0] == 0 for key in found) == sum(key[0] == 1 for key in found) == per_sample
-    assert {row.error for row in rows if row.sample == 1} == {"OSError: truncated file"}
+    assert {_said(row) for row in rows if row.sample == 1} == {"OSError: truncated file"}
     assert {row.name for row in rows if row.sample == 1} == {"sample 1"}
     for key, row in whole.items():
         if key[0] == 0:
             assert found[key] == row
-    unlabelled = {key[2:]: row.error for key, row in found.items() if key[:2] == (2, "VTranM")}
+    unlabelled = {key[2:]: _said(row) for key, row in found.items() if key[:2] == (2, "VTranM")}
     assert {explained for _, explained in unlabelled} == {"predicted"}
     assert {metric for (metric, _), error in unlabelled.items() if error} == {"positive AUC", "negative AUC"}
     assert unlabelled["positive AUC", "predicted"] == "ValueError: this sample has no label"
-    bare = {key[2] for key, row in found.items() if key[0] == 3 and row.error}
-    assert bare == {name for name, info in METRICS.items() if info.needs in ("mask", "human")}
-    assert found[3, "-", "object share", "-"].error == "ValueError: this sample has no mask"
+    bare = {key[2] for key, row in found.items() if key[0] == 3 and _said(row)}
+    assert bare == {name for name, info in all_metrics().items() if {"masks", "human_maps"} & set(info.needs)}
+    assert _said(found[3, "-", "object share", "-"]) == "ValueError: this sample has no mask"
 
 
 @pytest.mark.parametrize("kind", ["raises", "nan"])
@@ -76,7 +80,7 @@ def test_a_method_that_fails_on_one_sample(model, monkeypatch, kind: str) -> Non
         return found
 
     made = config("VTranM", crop="none")
-    second = Scorer("nano", model, made, made.metrics, BOTH)._transform
+    second = Scorer("nano", model, made, BOTH)._transform
     pixels, _ = second(dataset[1].image)
     second = second.normalise(pixels)
     monkeypatch.setattr(VTranM, "attribute", fails)
@@ -85,9 +89,9 @@ def test_a_method_that_fails_on_one_sample(model, monkeypatch, kind: str) -> Non
     error = "RuntimeError: no good" if kind == "raises" else "ValueError: the map holds NaN or infinite values"
     for key, row in found.items():
         if key[:2] == (1, "VTranM"):
-            assert (row.value, row.error) == (None, error)
+            assert (row.value, _said(row)) == (None, error)
         else:
-            assert row.error is None
+            assert _said(row) is None
             # explained alone, a map differs by rounding, and so may the order of its pixels
             assert row.value == pytest.approx(expected[key].value, abs=0.05 if row.method == "VTranM" else 0)
     assert asked[0] == 3
@@ -100,7 +104,7 @@ def test_a_method_that_the_model_does_not_suit(model, monkeypatch) -> None:
 
     monkeypatch.setattr(VTranM, "__init__", refuses)
     rows = _scored(model, samples("scenes", 2), range(2), metrics="saco,auc").rows
-    assert {(row.method, row.error) for row in rows} == {
+    assert {(row.method, _said(row)) for row in rows} == {
         ("VTranM", "TypeError: not with this model"),
         ("Random", None),
     }
@@ -119,15 +123,15 @@ def test_the_machine_s_errors_end_the_run(model, monkeypatch) -> None:
 
 
 def test_a_model_without_an_answer_for_one_image(model, monkeypatch) -> None:
-    scorer = Scorer("nano", model, made := config("Random", "saco,accuracy", crop="none"), made.metrics, BOTH)
+    scorer = Scorer("nano", model, config("Random", "saco,accuracy", crop="none"), BOTH)
     untouched = scorer._perturber.untouched
     monkeypatch.setattr(
         scorer._perturber, "untouched", lambda p: torch.cat([untouched(p)[:-1], torch.full((1, 10), torch.nan)])
         if len(p) == 2 else untouched(p),
     )  # fmt: skip
     rows = scorer.score(samples("scenes", 2), range(2)).rows
-    assert {row.error for row in rows if row.sample == 0} == {None}
-    assert {row.error for row in rows if row.sample == 1} == {
+    assert {_said(row) for row in rows if row.sample == 0} == {None}
+    assert {_said(row) for row in rows if row.sample == 1} == {
         "ValueError: the model's output holds NaN or infinite values"
     }
     assert len(rows) == 2 * 2
@@ -146,7 +150,7 @@ def test_one_map_serves_both_classes(model, monkeypatch) -> None:
         monkeypatch.setattr(method, "attribute", counted)
     found = [samples("scenes", 4)[i] for i in range(4)]
     with torch.no_grad():
-        scorer = Scorer("nano", model, made := config("Random", crop="none"), made.metrics, BOTH)
+        scorer = Scorer("nano", model, config("Random", crop="none"), BOTH)
         pixels = torch.stack([scorer._transform(sample.image)[0] for sample in found])
         predicted = model(scorer._transform.normalise(pixels)).argmax(-1).tolist()
     labels = [predicted[0], (predicted[1] + 1) % 10, predicted[2], (predicted[3] + 3) % 10]
@@ -163,7 +167,7 @@ def test_one_map_serves_both_classes(model, monkeypatch) -> None:
     assert sum(seen) == 4 + 1 + (6 + 4) * 2 * 3  # untouched, blank, and for each map two directions of three levels
     for key, row in rows.items():
         sample, method, metric, explained = key
-        assert row.error is None
+        assert _said(row) is None
         other = rows[sample, method, metric, "true" if explained == "predicted" else "predicted"]
         if sample in (0, 2) or (method == "AttentionRollout" and "AUC" in metric):
             assert (row.value, row.curve) == (other.value, other.curve)
@@ -175,13 +179,13 @@ def test_a_label_that_the_model_does_not_have(model) -> None:
     good = [samples("scenes", 2)[i] for i in range(2)]
     dataset = Listed([good[0]._replace(label=10), good[1]])
     rows = _scored(model, dataset, range(2), "VTranM,Random", "accuracy,auc,energy inside").rows
-    assert {row.error for row in rows if row.sample == 0} == {
+    assert {_said(row) for row in rows if row.sample == 0} == {
         "ValueError: label 10 is none of the model's classes, 0 to 9"
     }
-    assert {row.error for row in rows if row.sample == 1} == {None}
+    assert {_said(row) for row in rows if row.sample == 1} == {None}
     made = config("Random", "energy inside", crop="none")
-    rows = Scorer("nano", model, made, made.metrics, ("predicted",)).score(dataset, range(2)).rows
-    assert {row.error for row in rows} == {None}  # no label is needed
+    rows = Scorer("nano", model, made, ("predicted",)).score(dataset, range(2)).rows
+    assert {_said(row) for row in rows} == {None}  # no label is needed
 
 
 @pytest.mark.parametrize("metrics", ["auc", "aopc", "saco"])
@@ -201,20 +205,31 @@ def test_a_model_without_an_answer_for_a_perturbed_image(model, metrics: str) ->
         rows = _scored(model, dataset, range(1), "RawAttention", metrics).rows
     finally:
         model.__class__ = kept
-    assert {(row.value, row.error) for row in rows} == {
+    assert {(row.value, _said(row)) for row in rows} == {
         (None, "ValueError: the model's output holds NaN or infinite values for perturbed images")
     }
 
 
-def test_a_new_metric_by_mask(model, monkeypatch) -> None:
-    new = MetricInfo("inverse", -1, "localisation", "mask")
-    monkeypatch.setitem(METRICS, "inverse", new)
-    rows = _scored(model, samples("scenes", 1), range(1), "VTranM", "inverse").rows
-    assert {row.error for row in rows} == {
-        "NotImplementedError: captum_astro/evaluation/run/measures.py does not compute inverse"
-    }
-    monkeypatch.setitem(MASKED, "inverse", lambda maps, masks: 1 - energy_inside(maps, masks))
+def test_a_metric_of_one_s_own(model, monkeypatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    registry.register(
+        Metric("inverse", lambda given: 1 - energy_inside(given.maps, given.masks), needs=("masks",), direction=-1)
+    )
     rows = _scored(model, samples("scenes", 1), range(1), "VTranM", "inverse, energy inside").rows
     values = {(row.metric, row.explained): row.value for row in rows}
+    assert len(values) == len(rows) == 4
     for explained in BOTH:
         assert values["inverse", explained] == 1 - values["energy inside", explained]
+
+
+def test_a_metric_that_fails_has_its_rows_and_leaves_the_others(model, monkeypatch) -> None:
+    def fails(given: object) -> torch.Tensor:
+        raise RuntimeError("no good")
+
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    registry.register(Metric("broken", fails))
+    rows = _scored(model, samples("scenes", 2), range(2), "VTranM", "broken, SaCo, AOPC").rows
+    assert {(row.metric, _said(row)) for row in rows} == {
+        ("broken", "RuntimeError: no good"), ("SaCo", None), ("AOPC", None),
+    }  # fmt: skip
+    assert {row.failure.where for row in rows if row.metric == "broken"} == {"metric"}

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import timm
 
-from captum_astro.data.specs import DATA
+from captum_astro.data.registry import sources
 from captum_astro.evaluation.specification.methods import methods_of
-from captum_astro.evaluation.specification.metrics import METRICS
 from captum_astro.evaluation.specification.presets import PRESETS, preset
+from captum_astro.metrics.registry import all_metrics
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -17,8 +17,8 @@ def test_a_preset_is_made_of_what_there_is(tmp_path: Path, name: str) -> None:
     assert set(table.models) <= set(timm.list_models())
     assert methods_of(table.methods)
     for part in table.parts:
-        assert set(part.metrics) <= set(METRICS)
-        assert f"{part.word}:" in DATA
+        assert set(part.metrics) <= set(all_metrics())
+        assert part.word in sources()
         with pytest.raises(ValueError, match=f"{part.name} needs .*{part.path}: it is not there"):
             part.spec(tmp_path)
         (tmp_path / part.path).mkdir()

@@ -8,8 +8,8 @@ import torch
 
 from captum_astro.data.human import prepare_heatmap
 from captum_astro.data.samples import sample_digest
-from captum_astro.evaluation.run.human import HUMAN
 from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, prepared, score_table
+from captum_astro.metrics.declaration import Given
 from tests.evaluation.vita.making import make_samples
 
 
@@ -38,7 +38,9 @@ def test_one_row_for_each() -> None:
                 assert rows["name"].tolist() == [sample.name for sample in batch]
                 assert rows["digest"].tolist() == [sample_digest(sample) for sample in batch]
                 for i in range(3):
-                    one = HUMAN[METRICS[name]](given["maps"][method][3 * s + i][None], given["human"][i][None])
+                    one = METRICS[name].compute(
+                        Given(maps=given["maps"][method][3 * s + i][None], human_maps=given["human"][i][None])
+                    )
                     assert rows["value"].iloc[i] == pytest.approx(float(one), abs=1e-12)
     assert len(table) == 2 * 3 * (2 * 2 + 2)
 
