@@ -265,8 +265,7 @@ def _pooled(score: Callable[[SegmentationCounts], torch.Tensor]) -> Pooling:
     """The same score from summed counts."""
 
     def value(sums: NDArray[Any]) -> NDArray[Any]:
-        found = score(SegmentationCounts.from_table(torch.as_tensor(np.asarray(sums, np.float64))))
-        pooled: NDArray[Any] = found.numpy()
+        pooled: NDArray[Any] = score(SegmentationCounts.from_table(torch.as_tensor(sums, dtype=torch.float64))).numpy()
         return pooled
 
     return Pooling(value, parts=6, weight=1)  # a sample weighs as much as it has labelled pixels
