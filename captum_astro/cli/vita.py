@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from captum_astro.cli._astrocytes import parsed
+from captum_astro.cli._astrocytes import vita_options
 from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped, listed
 
 if TYPE_CHECKING:
@@ -51,14 +51,15 @@ def search(
     from captum_astro.evaluation.vita.search import search as run
     from captum_astro.evaluation.vita.settings import grid
     from captum_astro.models.loading import load_model
+    from captum_astro.options import kind_of, listed_values
 
     settings = grid(
         layer=(None,) if layer is None else layer,
-        k=_numbers("k", k, int),
-        tau=_numbers("tau", tau, int),
-        phi=_numbers("phi", phi, float),
-        alpha=_numbers("alpha", alpha, float),
-        beta=_numbers("beta", beta, float),
+        k=listed_values("--k", k, kind_of(int)),
+        tau=listed_values("--tau", tau, kind_of(int)),
+        phi=listed_values("--phi", phi, kind_of(float)),
+        alpha=listed_values("--alpha", alpha, kind_of(float)),
+        beta=listed_values("--beta", beta, kind_of(float)),
     )
     samples = human_samples(data, limit)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
@@ -93,11 +94,12 @@ def evaluate(
     """Compare the plain and the modulated model with human maps, method by method, and the accuracy of both."""
     from captum_astro.data.specs import human_samples
     from captum_astro.evaluation.vita.evaluate import evaluate as run
+    from captum_astro.evaluation.vita.settings import Setting
     from captum_astro.models.loading import load_model
 
     if explained not in ("predicted", "label"):
         raise ValueError(f"--explained is predicted or label, not {explained!r}.")
-    setting = parsed(vita)
+    setting = Setting.of(vita_options(vita))
     samples = human_samples(data, limit)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     with _progress("ViT and ViTA") as done:
@@ -116,13 +118,6 @@ def evaluate(
     compared.to_csv(out / "compared.csv", index=False)
     _print(compared, [setting])
     console.print(escaped(f"{len(found.scores['sample'].unique())} samples: {out}/compared.csv"))
-
-
-def _numbers(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f"--{name} {text!r}: numbers with commas between them.") from error
 
 
 @contextlib.contextmanager

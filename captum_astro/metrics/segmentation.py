@@ -276,7 +276,8 @@ def _of_a_coin(share: NDArray[Any]) -> NDArray[Any]:
 
     The IoU of the object is ``s / (1 + s)`` and that of the background ``(1 - s) / (2 - s)``.
     """
-    return (share / (1 + share) + (1 - share) / (2 - share)) / 2
+    found: NDArray[Any] = (share / (1 + share) + (1 - share) / (2 - share)) / 2
+    return found
 
 
 for _name, _score, _chance in (

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from captum_astro.astro.vita import ViTA
 from captum_astro.attr.explainers import Explainer, explainers, explainers_named
+from captum_astro.attr.vita_grad_cam import ViTAGradCAM
+from captum_astro.options import named_values, options_of
 
 RANDOM = "Random"
-_OURS = ("self", "inputs", "target", "additional_forward_args", "internal_batch_size", "attribute_to", "forward_func")
+_OURS = ("inputs", "target", "additional_forward_args", "internal_batch_size", "attribute_to", "forward_func")
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,10 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
 
     Args:
         words: With commas, or a list: ``all`` (with `Random`), a name, or a name with options after colons, as
-            ``VTranM:output=logit:components=length+direction``. Of values, ``a+b`` is a tuple of two, nothing is an
-            empty one.
+            ``VTranM:output=logit:components=length+direction``; the grammar is that of `captum_astro.options`.
 
     Raises:
-        ValueError: If there is no such method or option, or a name is given twice.
+        ValueError: If there is no such method or option, a value is not accepted, or a name is given twice.
 
     Example:
         >>> [method.name for method in methods_of("lrp, vtranm:components=:output=logit")]
@@ -70,50 +70,18 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
 
 
 def _method(word: str) -> Method:
-    name, *options = (part.strip() for part in word.split(":"))
+    name, *parts = (part.strip() for part in word.split(":"))
     if name.lower() in ("all", RANDOM.lower()):
         raise ValueError(f"{name} takes no options: {word!r}.")
     explainer = next(iter(explainers_named([name]).values()))
-    calls = _options(explainer.method.attribute)
-    builds = _options(explainer.method.__init__)
-    building: dict[str, Any] = {}
-    calling: dict[str, Any] = {}
-    for option in options:
-        key, equals, text = (part.strip() for part in option.partition("="))
-        if not equals or (key not in calls and key not in builds):
-            raise ValueError(f"{explainer.name} has no option {option!r}. Options: {', '.join({**calls, **builds})}.")
-        if key in calls:
-            calling[key] = _value(text, calls[key])
-        else:
-            building[key] = _value(text, builds[key])
-    return Method(":".join([explainer.name, *options]), explainer, building, calling)
-
-
-def _options(function: Any) -> dict[str, str]:
-    """The options of a function, with their annotations."""
-    from captum_astro.functional.astrocyte import Modulation
-
-    found: dict[str, str] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:  # of ViTA
-            found |= dict.fromkeys([*inspect.signature(Modulation).parameters, "token"], "")
-        elif name not in _OURS:
-            found[name] = str(parameter.annotation)
-    return found
-
-
-def _value(text: str, annotation: str) -> Any:
-    if text.lower() != "none" and (annotation.startswith(("Collection", "Iterable")) or "+" in text):
-        return tuple(_single(part) for part in text.split("+") if part)
-    return _single(text)
-
-
-def _single(text: str) -> Any:
-    known: dict[str, Any] = {"true": True, "false": False, "none": None}
-    if text.lower() in known:
-        return known[text.lower()]
-    with contextlib.suppress(ValueError):
-        return int(text)
-    with contextlib.suppress(ValueError):
-        return float(text)
-    return text
+    calls = options_of(explainer.method.attribute, without=_OURS)
+    builds = options_of(explainer.method.__init__, without=_OURS)
+    if issubclass(explainer.method, ViTAGradCAM):
+        builds |= options_of(ViTA.__init__, without=("model", "layer"))
+    given = named_values(explainer.name, parts, {**builds, **calls})
+    return Method(
+        ":".join([explainer.name, *parts]),
+        explainer,
+        building={key: value for key, value in given.items() if key not in calls},
+        calling={key: value for key, value in given.items() if key in calls},
+    )

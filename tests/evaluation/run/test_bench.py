@@ -202,9 +202,9 @@ def test_the_first_failure_of_each_kind_is_told(tmp_path: Path, monkeypatch) -> 
     dataset = Listed([*good[:3], ValueError("cut"), *good[4:]])
     monkeypatch.setattr(module, "samples", lambda data, limit: dataset)
     said: list[str] = []
-    run_bench(config("VTranM:output=bogus,Random", "accuracy,saco", crop="none"), tmp_path, say=said.append)
+    run_bench(config("VTranM:layers=9,Random", "accuracy,saco", crop="none"), tmp_path, say=said.append)
     assert len(said) == 2
-    assert said[0].startswith("Failed: bench_vit_nano, VTranM:output=bogus, scene 0: ValueError: ")
+    assert said[0].startswith("Failed: bench_vit_nano, VTranM:layers=9, scene 0: ValueError: ")
     assert said[1].startswith("Failed: bench_vit_nano, -, sample 3: ValueError: cut. More of the kind")
 
 

@@ -15,7 +15,9 @@ def test_all_are_all_and_chance() -> None:
     [
         ("VTranM,Nothing", "no method 'Nothing'"),
         ("VTranM:gamma=1", "VTranM has no option 'gamma=1'. Options: output"),
-        ("VTranM:output", "no option 'output'"),
+        ("VTranM:output", "no option 'output'. It is NAME=VALUE"),
+        ("VTranM:output=bogus", "VTranM: output is probability or logit, not 'bogus'"),
+        ("ViTAGradCAM:k=six", "ViTAGradCAM: k is a whole number, not 'six'"),
         ("VTranM:target=1", "no option 'target=1'"),
         ("VTranM,vtranm", "VTranM is given twice"),
         ("all:output=logit", "all takes no options"),
