@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from captum_astro.cli._common import Device, Pretrained, console, escaped, listed
 
 if TYPE_CHECKING:
-    from captum_astro.evaluation.specification.config import BenchConfig, ModelChoice
+    from captum_astro.evaluation.specification.config import BenchConfig
+    from captum_astro.evaluation.specification.models import ModelChoice
     from captum_astro.evaluation.specification.presets import Part
 
 EVERY = 60.0  # seconds between two lines where there is no terminal
@@ -22,7 +23,9 @@ EVERY = 60.0  # seconds between two lines where there is no terminal
 
 def bench(
     out: Annotated[Path, typer.Option(help="The folder of the results; a benchmark found there goes on.")],
-    models: Annotated[str | None, typer.Option(help="timm names, with commas.")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="timm names, with commas; vita:NAME:k=6:... is a model under astrocytes.")
+    ] = None,
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="A file of weights for each model, in their order.")
     ] = None,
@@ -131,11 +134,11 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
 
 
 def _choices(names: list[str], files: list[Path], classes: int | None) -> tuple[ModelChoice, ...]:
-    from captum_astro.evaluation.specification.config import ModelChoice
+    from captum_astro.evaluation.specification.models import model_of
 
     if files and len(files) != len(names):
         raise ValueError(f"{len(files)} checkpoints for {len(names)} models: give one for each, or none.")
-    return tuple(ModelChoice(name, files[i] if files else None, classes) for i, name in enumerate(names))
+    return tuple(model_of(name, files[i] if files else None, classes) for i, name in enumerate(names))
 
 
 @contextlib.contextmanager

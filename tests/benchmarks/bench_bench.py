@@ -18,7 +18,7 @@ import torch
 from captum_astro.evaluation.run import scoring
 from captum_astro.evaluation.run.bench import run_bench
 from captum_astro.evaluation.run.explaining import Explaining
-from captum_astro.evaluation.specification.config import BenchConfig, ModelChoice
+from captum_astro.evaluation.specification import BenchConfig, ModelChoice
 from captum_astro.evaluation.specification.methods import methods_of
 from captum_astro.models import bundled
 from captum_astro.models.loading import load_model

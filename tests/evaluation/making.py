@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from captum_astro.data.samples import Sample
 from captum_astro.evaluation.run.bench import run_bench
-from captum_astro.evaluation.specification.config import BenchConfig, ModelChoice
+from captum_astro.evaluation.specification import BenchConfig, ModelChoice
 from captum_astro.evaluation.specification.methods import methods_of
 from captum_astro.evaluation.specification.metrics import metrics_of
 

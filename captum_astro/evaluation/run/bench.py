@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from captum_astro.astro.vita import ViTA
 from captum_astro.data.specs import samples
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.run.cases import Probe, numbers_of, probe
@@ -18,8 +19,9 @@ from captum_astro.evaluation.run.rows import Row
 from captum_astro.evaluation.run.scoring import Scorer
 from captum_astro.evaluation.run.shards import Shard, wait
 from captum_astro.evaluation.run.store import BenchStore
-from captum_astro.evaluation.specification.config import BenchConfig, ModelChoice, versions
+from captum_astro.evaluation.specification.config import BenchConfig, versions
 from captum_astro.evaluation.specification.metrics import lacking
+from captum_astro.evaluation.specification.models import ModelChoice
 from captum_astro.metrics.declaration import OF_THE_DATA
 from captum_astro.metrics.registry import all_metrics
 from captum_astro.models.loading import load_model
@@ -76,6 +78,7 @@ def run_bench(
     dataset = samples(config.data, config.limit)
     found = probe(dataset)
     config, roles = _fitting(config, found, say, strict)
+    _tell_astrocytes(config, say)
     models = [_model(model, config) for model in config.models]
     store = BenchStore(folder)
     _begin(store, _described(config, found, models), shard, patience)
@@ -99,7 +102,7 @@ def run_bench(
         own = sorted(chunk for model, chunk in todo if model == number)
         if own:
             model = _placed(models[number], shard.device(config.device))
-            scorer = Scorer(label, model, config, roles)
+            scorer = Scorer(label, model, _for_model(config, number), roles)
         for chunk in own:
             numbers = numbers_of(chunk, size, found.count)
             scored = scorer.score(dataset, numbers)
@@ -138,11 +141,33 @@ def _fitting(
     return replace(config, crop=crop, metrics=tuple(name for name in config.metrics if name not in why)), roles
 
 
+def _for_model(config: BenchConfig, number: int) -> BenchConfig:
+    """The benchmark with the methods of one model."""
+    if config.models[number].vita is None:
+        return config
+    return replace(config, methods=tuple(method for method in config.methods if not method.has_astrocytes))
+
+
+def _tell_astrocytes(config: BenchConfig, say: Callable[[str], None]) -> None:
+    """What is left out for models under astrocytes.
+
+    Raises:
+        ValueError: If it is every method.
+    """
+    names = [method.name for method in config.methods if method.has_astrocytes]
+    labels = [label for label, model in zip(config.labels, config.models, strict=True) if model.vita is not None]
+    if names and labels:
+        if len(names) == len(config.methods):
+            raise ValueError(f"{', '.join(names)}: no method is left for {labels[0]}, which has astrocytes already.")
+        say(f"Left out for {', '.join(labels)}, which has astrocytes already: {', '.join(names)}.")
+
+
 def _model(choice: ModelChoice, config: BenchConfig) -> nn.Module:
     torch.manual_seed(config.seed)  # random weights are the same each time
-    return load_model(
+    model = load_model(
         choice.name, pretrained=config.pretrained, checkpoint=choice.checkpoint, num_classes=choice.classes
     )
+    return model if choice.vita is None else ViTA(model, **choice.vita)
 
 
 def _placed(model: nn.Module, device: str) -> nn.Module:
@@ -153,10 +178,11 @@ def _placed(model: nn.Module, device: str) -> nn.Module:
 
 
 def _described(config: BenchConfig, found: Probe, models: list[nn.Module]) -> dict[str, Any]:
-    weights = {
-        label: {"weights": digest(model), "input": ModelTransform(model, config.geometry).described}
-        for label, model in zip(config.labels, models, strict=True)
-    }
+    weights: dict[str, Any] = {}
+    for label, model in zip(config.labels, models, strict=True):
+        weights[label] = {"weights": digest(model), "input": ModelTransform(model, config.geometry).described}
+        if isinstance(model, ViTA):
+            weights[label]["vita"] = {"layer": model.layer, "token": model.token, **asdict(model.modulation)}
     return {
         "configuration": config.described(),
         "versions": versions(),

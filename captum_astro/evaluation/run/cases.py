@@ -61,7 +61,7 @@ class Probe:
 
 
 def load_cases(
-    dataset: Samples, numbers: Iterable[int], transform: ModelTransform, human: bool = True
+    dataset: Samples, numbers: Iterable[int], transform: ModelTransform, human: int | None = None
 ) -> tuple[list[Case], list[Failed]]:
     """Read some samples and bring them to the model's size.
 
@@ -69,7 +69,7 @@ def load_cases(
         dataset: The samples.
         numbers: Which of them.
         transform: Of the model.
-        human: Whether the maps of where people looked are wanted.
+        human: The side of the human maps in pixels; None where they are not wanted.
 
     Returns:
         The samples, and those that cannot be read or brought to size, each with its error.
@@ -85,8 +85,8 @@ def load_cases(
             name, label = plain_text(sample.name), sample.label
             pixels, mask = transform(sample.image, sample.mask)
             looked = None
-            if human and sample.human is not None:
-                looked = prepared(sample.human, transform.size, name)
+            if human is not None and sample.human is not None:
+                looked = prepared(sample.human, human, name)
         except Exception as error:
             failed.append(Failed(number, name, label, Failure.of(error, "sample")))
         else:

@@ -35,6 +35,7 @@ class Explaining:
         self, model: nn.Module, methods: Sequence[Method], transform: ModelTransform, batch_size: int, seed: int
     ) -> None:
         self._transform, self._batch_size = transform, batch_size
+        self._type = next(model.parameters()).dtype
         self._methods = [(method, _built(method, model, seed)) for method in methods]
 
     def __call__(self, batch: Batch, numbers: Sequence[int], roles: Sequence[str]) -> tuple[list[Job], Failures]:
@@ -80,7 +81,7 @@ class Explaining:
         if not images:
             return []
         try:
-            inputs = self._transform.normalise(batch.pixels[list(images)])
+            inputs = self._transform.normalise(batch.pixels[list(images)]).to(self._type)
             found = maps(inputs, classes, [numbers[i] for i in images], self._batch_size)
         except Exception as error:
             why = Failure.of(error, "method")

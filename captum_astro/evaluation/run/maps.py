@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from captum.attr import IntegratedGradients
 from torch import nn
 
-from captum_astro.evaluation.specification.methods import RANDOM, Method
+from captum_astro.evaluation.specification.methods import INTEGRATED, RANDOM, Method
 
+_STEPS, _PATH_POINTS = 32, 64  # of IntegratedGradients: points on the path, and how many run at once
 _CELLS = 14  # of a random map, each way: as many as the patches of most Vision Transformers
 
 
@@ -26,7 +28,7 @@ class Maps:
     """
 
     def __init__(self, method: Method, model: nn.Module, seed: int) -> None:
-        self._method, self._seed = method, seed
+        self._method, self._seed, self._model = method, seed, model
         self._attribution = None
         if method.explainer is not None:
             self._attribution = method.explainer.method(model, **method.building)
@@ -43,6 +45,8 @@ class Maps:
         Returns:
             ``(B, H, W)`` float32.
         """
+        if self._method.name == INTEGRATED:
+            return self._integrated(inputs, target)
         if self._attribution is None:
             return torch.stack([self._random(number, inputs) for number in numbers])
         devices = [inputs.device] if inputs.is_cuda else []
@@ -57,6 +61,13 @@ class Maps:
                 **self._method.calling,
             )
         return found[:, 0].detach().float()
+
+    def _integrated(self, inputs: torch.Tensor, target: Sequence[int]) -> torch.Tensor:
+        classes = torch.tensor(target, device=inputs.device)
+        found: torch.Tensor = IntegratedGradients(self._model).attribute(
+            inputs, target=classes, n_steps=_STEPS, internal_batch_size=_PATH_POINTS
+        )
+        return found.detach().abs().sum(1).float()
 
     def _random(self, number: int, inputs: torch.Tensor) -> torch.Tensor:
         generator = torch.Generator().manual_seed(_number(self._seed, RANDOM, number))

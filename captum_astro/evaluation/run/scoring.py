@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from captum_astro.astro.vita import ViTA
 from captum_astro.data.samples import Samples
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.run.batches import Batch, Job
@@ -38,7 +39,7 @@ class Scorer:
 
     Args:
         label: The model's name in the rows.
-        model: In eval mode, on its device.
+        model: In eval mode, on its device; under astrocytes, the predicted class is that of the model without them.
         config: The benchmark, with the metrics that the data can give.
         roles: ``predicted``, ``true``, or both: the classes explained.
     """
@@ -47,19 +48,24 @@ class Scorer:
         self._label, self._config, self._roles = label, config, tuple(roles)
         known = all_metrics()
         self._metrics = [known[name] for name in config.metrics]
-        self._device = next(model.parameters()).device
+        self._like = next(model.parameters())
         self._transform = ModelTransform(model, config.geometry)
-        self._perturber = Perturber(
-            model,
-            self._transform.normalise,
-            steps=config.steps,
-            batch_size=config.batch_size,
-            autocast=config.autocast,
-        )
-        self._human = any("human_maps" in metric.needs for metric in self._metrics)
+        self._perturber = self._perturbing(model)
+        # astrocytes are there to explain: the predicted class is that of the model without them
+        self._chooser = self._perturbing(model.model) if isinstance(model, ViTA) else None
+        self._human = self._transform.size if any("human_maps" in metric.needs for metric in self._metrics) else None
         self._labelled = "true" in self._roles or any("labels" in metric.needs for metric in self._metrics)
         self._methods = [method.name for method in config.methods]
         self._explaining = Explaining(model, config.methods, self._transform, config.batch_size, config.seed)
+
+    def _perturbing(self, model: nn.Module) -> Perturber:
+        return Perturber(
+            model,
+            lambda pixels: self._transform.normalise(pixels).to(self._like.dtype),
+            steps=self._config.steps,
+            batch_size=self._config.batch_size,
+            autocast=self._config.autocast,
+        )
 
     def score(self, dataset: Samples, numbers: Sequence[int]) -> Scored:
         """The rows of some consecutive samples.
@@ -71,9 +77,11 @@ class Scorer:
         cases, failed = load_cases(dataset, numbers, self._transform, self._human)
         scored = Scored([], [])
         if cases:
-            pixels = torch.stack([case.pixels for case in cases]).to(self._device)
+            pixels = torch.stack([case.pixels for case in cases]).to(self._like.device)
             logits = self._perturber.untouched(pixels)
-            wrong = [self._wrong(case, own) for case, own in zip(cases, logits, strict=True)]
+            seen = logits if self._chooser is None else self._chooser.untouched(pixels)
+            finite = (logits.isfinite() & seen.isfinite()).all(1).tolist()
+            wrong = [self._wrong(case, good, logits.shape[1]) for case, good in zip(cases, finite, strict=True)]
             failed += [
                 Failed(case.number, case.name, case.label, failure)
                 for case, failure in zip(cases, wrong, strict=True)
@@ -82,18 +90,19 @@ class Scorer:
             good = [i for i, failure in enumerate(wrong) if failure is None]
             cases = [cases[i] for i in good]
             if cases:
-                scored = self._scored(cases, _batch(cases, pixels[good], logits[good]))
+                predicted = [int(index) for index in seen[good].argmax(-1)]
+                scored = self._scored(cases, _batch(cases, pixels[good], logits[good], predicted))
         for one, method in product(failed, ["-", *self._methods]):
             scored.rows.extend(self._failed(one, method))
         return scored
 
-    def _wrong(self, case: Case, logits: torch.Tensor) -> Failure | None:
+    def _wrong(self, case: Case, finite: bool, classes: int) -> Failure | None:
         """Why a sample and the model do not go together, if they do not."""
-        if not logits.isfinite().all():
+        if not finite:
             return Failure("ValueError", NO_ANSWER, "sample")
-        if self._labelled and case.label is not None and case.label >= len(logits):
-            classes = f"0 to {len(logits) - 1}"
-            return Failure("ValueError", f"label {case.label} is none of the model's classes, {classes}", "sample")
+        if self._labelled and case.label is not None and case.label >= classes:
+            known = f"0 to {classes - 1}"
+            return Failure("ValueError", f"label {case.label} is none of the model's classes, {known}", "sample")
         return None
 
     def _scored(self, cases: Sequence[Case], batch: Batch) -> Scored:
@@ -161,11 +170,11 @@ class Scorer:
         return kept
 
 
-def _batch(cases: Sequence[Case], pixels: torch.Tensor, logits: torch.Tensor) -> Batch:
+def _batch(cases: Sequence[Case], pixels: torch.Tensor, logits: torch.Tensor, predicted: list[int]) -> Batch:
     return Batch(
         pixels,
         logits,
-        [int(index) for index in logits.argmax(-1)],
+        predicted,
         [case.label for case in cases],
         [case.mask for case in cases],
         [case.human for case in cases],

@@ -6,32 +6,17 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from captum_astro.evaluation.specification.methods import Method
+from captum_astro.evaluation.specification.models import ModelChoice
 from captum_astro.metrics.registry import all_metrics
 
 Explained = Literal["predicted", "true", "both"]
 Amp = Literal["none", "bfloat16", "float16"]
 LIBRARIES = ("captum_astro", "torch", "torchvision", "timm", "captum", "numpy", "pillow")
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """A model of a benchmark.
-
-    Attributes:
-        name: As timm knows it.
-        checkpoint: A file of weights, if they are not the published ones.
-        classes: How many it has, if not as many as published.
-    """
-
-    name: str
-    checkpoint: Path | None = None
-    classes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,10 +87,10 @@ class BenchConfig:
     @property
     def labels(self) -> list[str]:
         """The models' names in the rows: the file's name is added where one model comes with several."""
-        names = [model.name for model in self.models]
+        titles = [model.title for model in self.models]
         return [
-            model.name if names.count(model.name) == 1 or model.checkpoint is None
-            else f"{model.name}@{model.checkpoint.stem}"
+            model.title if titles.count(model.title) == 1 or model.checkpoint is None
+            else f"{model.title}@{model.checkpoint.stem}"
             for model in self.models
         ]  # fmt: skip
 

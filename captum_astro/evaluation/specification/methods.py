@@ -12,6 +12,8 @@ from captum_astro.attr.vita_grad_cam import ViTAGradCAM
 from captum_astro.options import named_values, options_of
 
 RANDOM = "Random"
+INTEGRATED = "IntegratedGradients"
+_OTHERS = {name.lower(): name for name in (RANDOM, INTEGRATED)}
 _OURS = ("inputs", "target", "additional_forward_args", "internal_batch_size", "attribute_to", "forward_func")
 
 
@@ -21,7 +23,7 @@ class Method:
 
     Attributes:
         name: As in the rows: the method's, followed by its options.
-        explainer: The method; None for random maps.
+        explainer: The method; None for random maps and for Captum's IntegratedGradients.
         building: What its constructor is given.
         calling: What ``attribute`` is given.
     """
@@ -34,7 +36,12 @@ class Method:
     @property
     def of_class(self) -> bool:
         """Whether maps for two classes differ."""
-        return self.explainer is not None and self.explainer.needs_gradient
+        return self.name != RANDOM if self.explainer is None else self.explainer.needs_gradient
+
+    @property
+    def has_astrocytes(self) -> bool:
+        """Whether it brings astrocytes of its own, and so is none for a model that has them already."""
+        return self.explainer is not None and issubclass(self.explainer.method, ViTAGradCAM)
 
 
 def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
@@ -43,6 +50,7 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
     Args:
         words: With commas, or a list: ``all`` (with `Random`), a name, or a name with options after colons, as
             ``VTranM:output=logit:components=length+direction``; the grammar is that of `captum_astro.options`.
+            ``IntegratedGradients``, Captum's, is no part of ``all``.
 
     Raises:
         ValueError: If there is no such method or option, a value is not accepted, or a name is given twice.
@@ -58,8 +66,8 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
     for word in given:
         if word.lower() == "all":
             chosen += [Method(explainer.name, explainer) for explainer in explainers()] + [Method(RANDOM, None)]
-        elif word.lower() == RANDOM.lower():
-            chosen.append(Method(RANDOM, None))
+        elif word.lower() in _OTHERS:
+            chosen.append(Method(_OTHERS[word.lower()], None))
         else:
             chosen.append(_method(word))
     names = [method.name for method in chosen]
@@ -71,7 +79,7 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
 
 def _method(word: str) -> Method:
     name, *parts = (part.strip() for part in word.split(":"))
-    if name.lower() in ("all", RANDOM.lower()):
+    if name.lower() in ("all", *_OTHERS):
         raise ValueError(f"{name} takes no options: {word!r}.")
     explainer = next(iter(explainers_named([name]).values()))
     calls = options_of(explainer.method.attribute, without=_OURS)

@@ -22,7 +22,7 @@ from captum_astro.data.human import HumanSample
 from captum_astro.data.samples import sample_digest
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.vita.results import PLAIN, Results, Store
-from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, prepared, score_table
+from captum_astro.evaluation.vita.scoring import METRICS, Seen, batched, check_names, prepared, score_table
 from captum_astro.evaluation.vita.settings import Setting
 from captum_astro.evaluation.vita.suffix import Cut, Suffix
 from captum_astro.functional.astrocyte import Modulation
@@ -158,7 +158,7 @@ class _Scorer:
         for method in self._methods:
             cam = CAMS[method](seen.activation, seen.gradient)
             maps[method] = seen.shaped(cam, cam.new_zeros(1, 1, self.size, self.size), "pixels")[:, 0]
-        return score_table(batch, first, numbers, maps, human, self._metrics, seen.output, target)
+        return score_table(Seen(batch, first, numbers, maps, human, seen.output, target), self._metrics)
 
     def _suffix(self, key: Key, images: torch.Tensor) -> Suffix:
         """The deepest cut that leaves the result as it is, tried on two images under no modulation."""

@@ -50,7 +50,7 @@ def test_rows(tmp_path: Path) -> None:
 
 
 def test_two_models_of_one_name_two_files(tmp_path: Path) -> None:
-    from captum_astro.evaluation.specification.config import ModelChoice
+    from captum_astro.evaluation.specification import ModelChoice
     from captum_astro.models.loading import load_model
 
     files = []

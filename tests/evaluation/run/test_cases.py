@@ -22,7 +22,7 @@ def test_samples_that_cannot_be_used_are_set_apart(transform) -> None:
     grey = GOOD._replace(image=IMAGE[:1], name="grey")
     blank = GOOD._replace(human=torch.full((8, 8), torch.nan), name="blank")
     dataset = Listed([GOOD, grey, OSError("cut short"), blank, GOOD._replace(mask=None, label=None, name="bare")])
-    cases, failed = load_cases(dataset, range(5), transform)
+    cases, failed = load_cases(dataset, range(5), transform, human=32)
     assert [(case.number, case.name, case.label) for case in cases] == [(0, "good", 3), (4, "bare", None)]
     assert cases[0].pixels.shape == (3, 32, 32)
     assert cases[0].mask is not None
@@ -32,7 +32,7 @@ def test_samples_that_cannot_be_used_are_set_apart(transform) -> None:
     assert [(one.number, one.name, one.failure.type) for one in failed] == [
         (1, "grey", "ValueError"), (2, "sample 2", "OSError"), (3, "blank", "ValueError"),
     ]  # fmt: skip
-    assert [case.number for case in load_cases(dataset, range(4), transform, human=False)[0]] == [0, 3]
+    assert [case.number for case in load_cases(dataset, range(4), transform)[0]] == [0, 3]
 
 
 def test_a_name_that_is_no_utf_8_can_be_written(transform) -> None:

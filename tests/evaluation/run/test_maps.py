@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import torch
+from captum.attr import IntegratedGradients
 
 from captum_astro import VTranM
 from captum_astro.evaluation.run.maps import Maps
@@ -45,3 +46,14 @@ def test_what_a_method_draws_is_its_own(monkeypatch) -> None:
     assert torch.equal(torch.rand(1), after)
     assert torch.equal(maps(x, [0], [3], 1), first)
     assert not torch.equal(maps(x, [0], [4], 1), first)
+
+
+def test_integrated_gradients_of_captum() -> None:
+    torch.manual_seed(0)
+    model, x = load_model(making.NAME, pretrained=False), torch.randn(2, 3, 32, 32)
+    [method] = methods_of("integratedgradients")
+    assert method.of_class
+    found = Maps(method, model, 0)(x, [1, 2], [0, 1], 8)
+    expected = IntegratedGradients(model).attribute(x, target=torch.tensor([1, 2]), n_steps=32).abs().sum(1)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-7)
+    assert method.name not in [each.name for each in methods_of("all")]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from captum_astro.evaluation.specification.config import ModelChoice, versions
+from captum_astro.evaluation.specification import ModelChoice
+from captum_astro.evaluation.specification.config import versions
 from tests.evaluation.making import config
 
 

@@ -8,7 +8,7 @@ import torch
 
 from captum_astro.data.human import prepare_heatmap
 from captum_astro.data.samples import sample_digest
-from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, prepared, score_table
+from captum_astro.evaluation.vita.scoring import METRICS, Seen, batched, check_names, prepared, score_table
 from captum_astro.metrics.declaration import Given
 from tests.evaluation.vita.making import make_samples
 
@@ -24,7 +24,8 @@ def _table(labels: list[int | None], **changed: Any) -> Any:
     }
     given |= changed
     output = torch.eye(3)[[0, 1, 2, 1, 1, 2]]
-    table = score_table(batch, 10, [-1, 7], output=output, target=torch.tensor([0, 1, 2]), **given)
+    metrics = given.pop("metrics")
+    table = score_table(Seen(batch, 10, [-1, 7], output=output, target=torch.tensor([0, 1, 2]), **given), metrics)
     return batch, given, table
 
 
