@@ -48,6 +48,7 @@ def search(
 ) -> None:
     """Choose settings on half of the samples by each metric, and report them on the other half."""
     from captum_astro.data.specs import human_samples
+    from captum_astro.evaluation.vita.config import SearchConfig
     from captum_astro.evaluation.vita.search import search as run
     from captum_astro.evaluation.vita.settings import grid
     from captum_astro.models.loading import load_model
@@ -64,9 +65,8 @@ def search(
     samples = human_samples(data, limit)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     with _progress(f"{len(settings)} settings") as done:
-        found = run(
-            network, samples, settings, metrics=listed(metrics), batch_size=batch_size, rows=rows, out=out, done=done
-        )
+        config = SearchConfig(metrics=tuple(listed(metrics)), batch_size=batch_size, rows=rows)
+        found = run(network, samples, settings, config, out=out, done=done)
     found.table("search").to_csv(out / "search.csv", index=False)
     best = found.best()
     best.to_csv(out / "best.csv", index=False)
@@ -93,6 +93,7 @@ def evaluate(
 ) -> None:
     """Compare the plain and the modulated model with human maps, method by method, and the accuracy of both."""
     from captum_astro.data.specs import human_samples
+    from captum_astro.evaluation.vita.config import EvaluationConfig
     from captum_astro.evaluation.vita.evaluate import evaluate as run
     from captum_astro.evaluation.vita.settings import Setting
     from captum_astro.models.loading import load_model
@@ -100,20 +101,16 @@ def evaluate(
     if explained not in ("predicted", "label"):
         raise ValueError(f"--explained is predicted or label, not {explained!r}.")
     setting = Setting.of(vita_options(vita))
+    config = EvaluationConfig(
+        methods=tuple(listed(methods)),
+        metrics=tuple(listed(metrics)),
+        explained="label" if explained == "label" else "predicted",
+        batch_size=batch_size,
+    )
     samples = human_samples(data, limit)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     with _progress("ViT and ViTA") as done:
-        found = run(
-            network,
-            samples,
-            setting,
-            methods=listed(methods),
-            metrics=listed(metrics),
-            explained="label" if explained == "label" else "predicted",
-            batch_size=batch_size,
-            out=out,
-            done=done,
-        )
+        found = run(network, samples, setting, config, out=out, done=done)
     compared = found.compare()
     compared.to_csv(out / "compared.csv", index=False)
     _print(compared, [setting])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,16 @@ from captum_astro.astro.vita import ViTA
 from captum_astro.data.specs import samples
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.run.cases import Probe, numbers_of, probe
+from captum_astro.evaluation.run.fitting import fitting, for_model, tell_astrocytes
 from captum_astro.evaluation.run.rows import Row
 from captum_astro.evaluation.run.scoring import Scorer
 from captum_astro.evaluation.run.shards import Shard, wait
 from captum_astro.evaluation.run.store import BenchStore
 from captum_astro.evaluation.specification.config import BenchConfig, versions
-from captum_astro.evaluation.specification.metrics import lacking
 from captum_astro.evaluation.specification.models import ModelChoice
-from captum_astro.metrics.declaration import OF_THE_DATA
-from captum_astro.metrics.registry import all_metrics
 from captum_astro.models.loading import load_model
 from captum_astro.storage import weights_digest as digest
 
-PATIENCE = 1800.0  # seconds without a new chunk after which the others are taken for dead
 Progress = Callable[[int, int], None]
 
 
@@ -54,7 +51,6 @@ def run_bench(
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = lambda done, total: None,
     strict: bool = False,
-    patience: float = PATIENCE,
 ) -> Outcome:
     """Run a benchmark, or go on with one.
 
@@ -65,7 +61,6 @@ def run_bench(
         say: Told, in a line, what is left out and what happened.
         progress: Told how many of this process's samples are done, and how many there are, over all models.
         strict: Refuse metrics that the data cannot give, instead of leaving them out.
-        patience: Seconds to wait for other processes without seeing a new chunk.
 
     Returns:
         How it ended.
@@ -77,11 +72,11 @@ def run_bench(
     shard = shard or Shard()
     dataset = samples(config.data, config.limit)
     found = probe(dataset)
-    config, roles = _fitting(config, found, say, strict)
-    _tell_astrocytes(config, say)
+    config, roles = fitting(config, found, say, strict)
+    tell_astrocytes(config, say)
     models = [_model(model, config) for model in config.models]
     store = BenchStore(folder)
-    _begin(store, _described(config, found, models), shard, patience)
+    _begin(store, _described(config, found, models), shard)
     if store.results.exists():
         if shard.first:
             store.tidy()
@@ -102,7 +97,7 @@ def run_bench(
         own = sorted(chunk for model, chunk in todo if model == number)
         if own:
             model = _placed(models[number], shard.device(config.device))
-            scorer = Scorer(label, model, _for_model(config, number), roles)
+            scorer = Scorer(label, model, for_model(config, number), roles)
         for chunk in own:
             numbers = numbers_of(chunk, size, found.count)
             scored = scorer.score(dataset, numbers)
@@ -111,55 +106,7 @@ def run_bench(
             done += len(numbers)
             progress(done, total)
         models[number] = nn.Identity()  # its memory is for the next
-    return Outcome(found.count, len(todo), _merged(store, config, everything, shard, patience, say))
-
-
-def _fitting(
-    config: BenchConfig, found: Probe, say: Callable[[str], None], strict: bool
-) -> tuple[BenchConfig, tuple[str, ...]]:
-    """The benchmark with what the data can give, and the classes that are explained."""
-    known = all_metrics()
-    why = {name: f"the data has no {OF_THE_DATA[need]}" for name, need in lacking(config.metrics, found.has).items()}
-    of_people = [name for name in config.metrics if "human_maps" in known[name].needs and name not in why]
-    crop = config.crop
-    if crop == "auto":
-        crop = "none" if of_people else "timm"
-    elif crop == "timm":
-        why |= dict.fromkeys(of_people, "human maps are of the whole image (--crop none)")
-    roles: tuple[str, ...] = ("predicted", "true") if config.explained == "both" else (config.explained,)
-    if "labels" not in found.has:
-        if config.explained == "true":
-            raise ValueError(f"--explained true: {config.data} has no labels.")
-        roles = ("predicted",)
-    if "predicted" not in roles:
-        of_predicted = [name for name in config.metrics if known[name].predicted_only and name not in why]
-        why |= dict.fromkeys(of_predicted, "it is of the predicted class")
-    if why and strict:
-        raise ValueError(f"{', '.join(why)}: {next(iter(why.values()))}. Leave the metric out, or give other data.")
-    for reason in dict.fromkeys(why.values()):
-        say(f"Left out, as {reason}: {', '.join(name for name in why if why[name] == reason)}.")
-    return replace(config, crop=crop, metrics=tuple(name for name in config.metrics if name not in why)), roles
-
-
-def _for_model(config: BenchConfig, number: int) -> BenchConfig:
-    """The benchmark with the methods of one model."""
-    if config.models[number].vita is None:
-        return config
-    return replace(config, methods=tuple(method for method in config.methods if not method.has_astrocytes))
-
-
-def _tell_astrocytes(config: BenchConfig, say: Callable[[str], None]) -> None:
-    """What is left out for models under astrocytes.
-
-    Raises:
-        ValueError: If it is every method.
-    """
-    names = [method.name for method in config.methods if method.has_astrocytes]
-    labels = [label for label, model in zip(config.labels, config.models, strict=True) if model.vita is not None]
-    if names and labels:
-        if len(names) == len(config.methods):
-            raise ValueError(f"{', '.join(names)}: no method is left for {labels[0]}, which has astrocytes already.")
-        say(f"Left out for {', '.join(labels)}, which has astrocytes already: {', '.join(names)}.")
+    return Outcome(found.count, len(todo), _merged(store, config, everything, shard, say))
 
 
 def _model(choice: ModelChoice, config: BenchConfig) -> nn.Module:
@@ -202,16 +149,15 @@ def _tell(rows: list[Row], told: set[str], say: Callable[[str], None]) -> None:
         say(f"Failed: {method}, {row.name}: {failure}. More of the kind are only counted, in the report.")
 
 
-def _begin(store: BenchStore, described: dict[str, Any], shard: Shard, patience: float) -> None:
+def _begin(store: BenchStore, described: dict[str, Any], shard: Shard) -> None:
     """The first process writes the record, the others wait for it; all check it."""
-    if not shard.first and wait(lambda: int(not store.record.exists()), patience):
+    if not shard.first and wait(lambda: int(not store.record.exists()), shard.patience):
         raise ValueError(f"{store.record} did not appear: the first process has not begun.")
     store.begin(described)
 
 
 def _merged(
-    store: BenchStore, config: BenchConfig, chunks: list[tuple[int, int]], shard: Shard, patience: float,
-    say: Callable[[str], None],
+    store: BenchStore, config: BenchConfig, chunks: list[tuple[int, int]], shard: Shard, say: Callable[[str], None],
 ) -> int:  # fmt: skip
     """Merge the rows when all are there; the first process waits for the others. Gives how many chunks are missing."""
     missing = store.missing(chunks)
@@ -225,7 +171,7 @@ def _merged(
             missing[:] = store.missing(missing)  # not at all chunks each time: there may be thousands
             return len(missing)
 
-        left = wait(looked, patience, pause=2.0)
+        left = wait(looked, shard.patience, pause=2.0)
     if left:
         say(f"{left} chunks are missing: their processes are gone. The same command goes on from here.")
     else:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 T = TypeVar("T")
+PATIENCE = 1800.0
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class Shard:
         rank: From 0.
         world_size: How many there are.
         local_rank: On this machine.
+        patience: Seconds without a new chunk after which the other processes are taken for dead.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    patience: float = field(default_factory=lambda: PATIENCE, repr=False)
 
     @property
     def first(self) -> bool:

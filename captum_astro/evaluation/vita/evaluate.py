@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,23 +18,18 @@ from captum_astro.evaluation.run.batches import Batch
 from captum_astro.evaluation.run.cases import Case, load_cases
 from captum_astro.evaluation.run.explaining import Explaining
 from captum_astro.evaluation.specification.methods import INTEGRATED, RANDOM, Method, methods_of
+from captum_astro.evaluation.vita.config import EVALUATION, EvaluationConfig
 from captum_astro.evaluation.vita.results import PLAIN, Results, Store
 from captum_astro.evaluation.vita.scoring import METRICS, Seen, batched, check_names, score_table
 from captum_astro.evaluation.vita.settings import Setting
-
-METHODS = ("TokenGradCAM", "TokenGradCAMPlusPlus", "VTranM", "AttentionRollout", "IntegratedGradients")
 
 
 def evaluate(
     model: nn.Module,
     samples: Iterable[HumanSample],
     setting: Setting,
+    config: EvaluationConfig = EVALUATION,
     *,
-    methods: Sequence[str] = METHODS,
-    metrics: Sequence[str] = ("spearman", "dice", "ssim"),
-    explained: Literal["predicted", "label"] = "predicted",
-    size: int | None = None,
-    batch_size: int = 8,
     out: Path | None = None,
     done: Callable[[int], None] | None = None,
 ) -> Results:
@@ -45,12 +39,7 @@ def evaluate(
         model: A timm model, or a wrapper of one.
         samples: Images with human maps, in an order that stays.
         setting: The astrocytes.
-        methods: Names of methods of this package, with options if wanted, or ``IntegratedGradients``, Captum's (32
-            steps, the sum of absolute values over the channels).
-        metrics: Some of ``spearman``, ``dice``, ``iou`` and ``ssim``.
-        explained: The plain model's first choice, or each sample's label.
-        size: Side in pixels at which maps are compared; by default the side of the model's input.
-        batch_size: Images at a time.
+        config: The methods, the metrics, the class explained, and how it is run.
         out: A folder for the results, written batch by batch. If it holds some of the same run, that goes on.
         done: Told how many samples are finished, after each batch.
 
@@ -61,19 +50,17 @@ def evaluate(
         ValueError: If there is no sample, a name is unknown, a label is missing, a method has no map of a sample, or
             the folder holds another run.
     """
-    chosen = _methods(methods)
-    check_names("metric", metrics, METRICS)
-    if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1, not {batch_size}.")
+    chosen = _methods(config.methods)
+    check_names("metric", config.metrics, METRICS)
     check_eval(model)
-    pair = _Pair(model, ViTA(model, **setting.keywords), chosen, size, batch_size)
-    run = {"methods": list(methods), "metrics": list(metrics), "batch_size": batch_size, "size": pair.size}
-    store = Store(out, model, [setting], {**run, "explained": explained, **pair.input})
-    role = "predicted" if explained == "predicted" else "true"
+    pair = _Pair(model, ViTA(model, **setting.keywords), chosen, config)
+    run = {"methods": list(config.methods), "metrics": list(config.metrics), "batch_size": config.batch_size}
+    store = Store(out, model, [setting], {**run, "size": pair.size, "explained": config.explained, **pair.input})
+    role = "predicted" if config.explained == "predicted" else "true"
     number = count = 0
-    for batch in batched(samples, batch_size):
+    for batch in batched(samples, config.batch_size):
         if not store.has(number, [sample_digest(sample) for sample in batch]):
-            store.add(number, score_table(pair.seen(batch, count, role), metrics))
+            store.add(number, score_table(pair.seen(batch, count, role), config.metrics))
         number, count = number + 1, count + len(batch)
         if done is not None:
             done(count)
@@ -85,17 +72,15 @@ def evaluate(
 class _Pair:
     """The plain and the modulated model, each with its maps by the engine of the benchmark."""
 
-    def __init__(
-        self, model: nn.Module, vita: ViTA, methods: Sequence[Method], size: int | None, batch_size: int
-    ) -> None:
+    def __init__(self, model: nn.Module, vita: ViTA, methods: Sequence[Method], config: EvaluationConfig) -> None:
         self._transform = ModelTransform(model, "none")
         self._like = next(model.parameters())
         self._methods = [method.name for method in methods]
         self._variants = {
-            number: (variant, Explaining(variant, methods, self._transform, batch_size, seed=0))
+            number: (variant, Explaining(variant, methods, self._transform, config.batch_size, seed=0))
             for number, variant in ((PLAIN, model), (0, vita))
         }
-        self.size = self._transform.size if size is None else size
+        self.size = self._transform.size if config.size is None else config.size
         self.input = self._transform.described
 
     def seen(self, batch: Sequence[HumanSample], first: int, role: str) -> Seen:

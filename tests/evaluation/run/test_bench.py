@@ -181,14 +181,14 @@ def test_human_maps_need_the_whole_image(tmp_path: Path) -> None:
 
 def test_others_that_died(tmp_path: Path) -> None:
     lines: list[str] = []
-    outcome = run_bench(config("Random", "saco"), tmp_path, shard=Shard(0, 2), say=lines.append, patience=0.1)
+    outcome = run_bench(config("Random", "saco"), tmp_path, shard=Shard(0, 2, patience=0.1), say=lines.append)
     assert (outcome.computed, outcome.missing) == (2, 1)
     assert lines[-1] == "1 chunks are missing: their processes are gone. The same command goes on from here."
     assert not read_run(tmp_path).finished
     assert run_bench(config("Random", "saco"), tmp_path).missing == 0
     assert pq.read_table(tmp_path / "results.parquet").num_rows == 6
     with pytest.raises(ValueError, match="did not appear"):
-        run_bench(config("Random", "saco"), tmp_path / "never", shard=Shard(1, 2), patience=0.1)
+        run_bench(config("Random", "saco"), tmp_path / "never", shard=Shard(1, 2, patience=0.1))
 
 
 def _remove(folder: Path) -> None:
@@ -220,6 +220,6 @@ def test_waiting_looks_at_missing_chunks_alone(tmp_path: Path, monkeypatch) -> N
         return missing(self, chunks)
 
     monkeypatch.setattr(module.BenchStore, "missing", counted)
-    outcome = run_bench(made, tmp_path, shard=Shard(0, 2), patience=60)
+    outcome = run_bench(made, tmp_path, shard=Shard(0, 2, patience=60))
     assert outcome.missing == 0
     assert looked[:4] == [2, 3, 1, 1]

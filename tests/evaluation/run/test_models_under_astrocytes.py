@@ -15,6 +15,7 @@ from captum_astro.evaluation.report import write_report
 from captum_astro.evaluation.run import read_run, run_bench
 from captum_astro.evaluation.run.human import prepared
 from captum_astro.evaluation.specification import model_of
+from captum_astro.evaluation.vita.config import EvaluationConfig
 from captum_astro.evaluation.vita.evaluate import evaluate
 from captum_astro.evaluation.vita.settings import Setting
 from captum_astro.metrics import spearman
@@ -65,7 +66,8 @@ def test_the_same_figures_as_the_evaluation_of_a_setting(tmp_path: Path) -> None
     rows = read_run(tmp_path).rows.sort_values(["model", "method", "metric", "sample"])
     setting = Setting.of({"layer": "blocks.1.mlp.fc1", "alpha": 2.0, "phi": 0.0})
     names = ["spearman", "dice", "iou", "ssim"]
-    found = evaluate(_plain(), human_samples("scenes", 6), setting, methods=["TokenGradCAM", "VTranM"], metrics=names)
+    how = EvaluationConfig(("TokenGradCAM", "VTranM"), metrics=tuple(names))
+    found = evaluate(_plain(), human_samples("scenes", 6), setting, how)
     scores = found.scores[found.scores["method"] != "-"].assign(model=lambda t: t["setting"].map({-1: NAME, 0: WORD}))
     scores["metric"] = scores["metric"].map({name.lower(): name for name in rows["metric"].unique()})
     scores = scores.sort_values(["model", "method", "metric", "sample"])
