@@ -71,19 +71,21 @@ def test_the_rooms_are_those_of_the_package() -> None:
         for room in re.findall(r"`([\w.]+/?)`", cell)
     }
     rooms = {p.name for p in (ROOT / "captum_astro").iterdir() if p.is_dir() and (p / "__init__.py").exists()}
-    assert named == rooms | {"viz.py", "storage.py"}
+    assert named == rooms | {"viz.py", "storage.py", "options.py", "demo.py", "extras.py"}
 
 
 IMPORTS = {
     "storage.py": set(),
+    "options.py": set(),
+    "extras.py": set(),
     "functional": set(),
     "models": {"functional"},
     "layouts": {"models"},
     "capture": {"functional", "layouts"},
     "astro": {"functional", "layouts"},
     "attr": {"astro", "capture", "functional", "layouts"},
-    "data": {"storage"},
-    "metrics": {"attr"},
+    "data": {"extras", "storage"},
+    "metrics": {"attr", "extras"},
     "training": {"data", "functional", "metrics", "models", "storage"},
 }
 
