@@ -18,24 +18,24 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
 _LOW_PRECISION_TOLERANCE = 0.25
 
 
-def rebuilt_attention(record: AttentionRecord, rows: slice) -> torch.Tensor:
-    """``sum_h A_h E~_h + bias`` for some queries, straight from the definition: ``(B, rows, d)``."""
-    attention = record.attention
-    start, stop, _ = rows.indices(attention.queries)
-    out = record.map_out
-    mixed = attention.rows(start, stop) @ widen(attention.value)
+def rebuilt_attention(record: AttentionRecord, places: list[int] | None = None) -> torch.Tensor:
+    """``sum_h A_h E~_h + bias`` for some queries, or all, straight from the definition: ``(B, places, d)``."""
+    attention, out = record.attention, record.map_out
+    chosen = slice(None) if places is None else places
+    rows = attention.rows(0, attention.queries) if places is None else attention.at(places)
+    mixed = rows @ widen(attention.value)
     if attention.constant is not None:
-        mixed = mixed + attention.constant[:, :, start:stop]
+        mixed = mixed + attention.constant[:, :, chosen]
     if out.query_scale is not None:
-        mixed = mixed * out.query_scale[:, :, start:stop, None]
+        mixed = mixed * out.query_scale[:, :, chosen, None]
     added = mixed.transpose(1, 2).flatten(2)
     added = added if out.matrix is None else added @ out.matrix
     if out.constant is None:
         return added
-    return added + (out.constant[:, start:stop] if out.constant.ndim == 3 else out.constant)
+    return added + (out.constant[:, chosen] if out.constant.ndim == 3 else out.constant)
 
 
-def identity_error(record: StageRecord, rows: slice = slice(None)) -> torch.Tensor:
+def identity_error(record: StageRecord, places: list[int] | None = None) -> torch.Tensor:
     """The largest ``|E_next - E - sum of the branches|``, relative to the largest entry of what is added.
 
     A difference within the rounding of ``E`` itself, beside which LayerScale may make a branch tiny, is
@@ -43,42 +43,46 @@ def identity_error(record: StageRecord, rows: slice = slice(None)) -> torch.Tens
 
     Args:
         record: The stage.
-        rows: The tokens to compare; with windows, those places of every window.
+        places: The tokens to compare, all by default; with windows, those places of every window.
 
     Returns:
         A scalar tensor.
     """
     following = widen(record.following if record.summed is None else record.summed)
-    dtype = record.stream.dtype
+    dtype, each, rows = record.stream.dtype, places is not None, slice(None) if places is None else places
     if record.merging is not None:
         expected = record.merging.rebuilt(rows)
-        return _relative(following[:, rows], expected, expected, dtype)
+        return _relative(following[:, rows], expected, expected, dtype, each)
     windows = next((head.outputs for head in record.attentions if head.outputs is not None), None)
     if windows is None:
         stream, following = widen(record.stream[:, rows]), following[:, rows]
         parts = [
-            rebuilt_attention(branch, rows) if isinstance(branch, AttentionRecord) else widen(branch.output[:, rows])
+            rebuilt_attention(branch, places) if isinstance(branch, AttentionRecord) else widen(branch.output[:, rows])
             for branch in record.branches
         ]
-        return _relative(following - stream, torch.stack(parts).sum(0), stream, dtype)
+        return _relative(following - stream, torch.stack(parts).sum(0), stream, dtype, each)
     if any(branch.outputs is not windows for branch in record.attentions) or len(record.attentions) < len(
         record.branches
     ):
         raise UnsupportedModelError(f"{record.attentions[0].branch.name} is one of several branches with windows.")
     chosen = replace(windows, index=windows.index[:, rows])
-    added = torch.stack([rebuilt_attention(branch, rows) for branch in record.attentions]).sum(0)
+    added = torch.stack([rebuilt_attention(branch, places) for branch in record.attentions]).sum(0)
     # what attention gives for padding is cut off
     added = added * chosen.present.repeat(len(following), 1)[..., None]
     stream = chosen.gather(widen(record.stream))
-    return _relative(chosen.gather(following) - stream, added, stream, dtype)
+    return _relative(chosen.gather(following) - stream, added, stream, dtype, each)
 
 
-def _relative(found: torch.Tensor, expected: torch.Tensor, stream: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    difference = (found - expected).abs().amax()
-    size = torch.maximum(stream.abs().amax(), expected.abs().amax())
-    rounding = 4 * torch.finfo(dtype).eps * size
-    error = difference / torch.where(difference <= rounding, size, expected.abs().amax())
-    return torch.where(difference == 0, 0.0, error)  # also where there is nothing to compare, as in padding
+def _relative(
+    found: torch.Tensor, expected: torch.Tensor, stream: torch.Tensor, dtype: torch.dtype, each: bool = False
+) -> torch.Tensor:
+    """The largest error of ``(B, places, d)``, relative to the largest entry of all places, or of each by itself."""
+    over = (0, 2) if each else tuple(range(found.ndim))
+    difference = (found - expected).abs().amax(over)
+    added = expected.abs().amax(over)
+    size = torch.maximum(stream.abs().amax(over), added)
+    error = difference / torch.where(difference <= 4 * torch.finfo(dtype).eps * size, size, added)
+    return torch.where(difference == 0, 0.0, error).amax()  # 0 also where there is nothing to compare, as in padding
 
 
 def value_error(record: AttentionRecord) -> torch.Tensor:
@@ -150,8 +154,8 @@ def _stage_errors(passed: Pass) -> Iterator[Error]:
         lowest = _lowest(dtype, *(head.attention.value.dtype for head in heads))
         places = spots(heads[0].attention.queries if heads else record.following.shape[1])
         # of many windows, two places in each are enough
-        for place in places[::2] if heads and heads[0].outputs is not None else places:
-            yield name, identity_error(record, slice(place, place + 1)), _tolerance(lowest)
+        windows = bool(heads) and heads[0].outputs is not None
+        yield name, identity_error(record, places[::2] if windows else places), _tolerance(lowest)
         for head in heads:
             yield f"The value projection of {head.branch.name}", value_error(head), _tolerance(lowest)
 
@@ -162,7 +166,7 @@ def _readout_errors(passed: Pass, seen: dict[str, torch.Tensor]) -> Iterator[Err
         lowest, name = _lowest(final.dtype, pooling.attention.value.dtype), pooling.branch.name
         yield f"The value projection of {name}", value_error(pooling), _tolerance(lowest)
         if "pooled" in seen:
-            added, found = rebuilt_attention(pooling, slice(None)), widen(seen["pooled"])
+            added, found = rebuilt_attention(pooling), widen(seen["pooled"])
             yield name, _relative(found, added, added, lowest), _tolerance(lowest)
     elif {"normalised", "pooled"} <= set(seen):
         normalised, found = widen(seen["normalised"]), widen(seen["pooled"])

@@ -147,6 +147,10 @@ class EffectiveAttention:
         reads = self._reads(start, stop).movedim(-1, 2)
         return self._seen(reads @ self.keys.transpose(-2, -1)[:, :, None], start).flatten(1, 2)
 
+    def at(self, places: list[int]) -> torch.Tensor:
+        """As `rows`, of single queries."""
+        return torch.cat([self.rows(place, place + 1) for place in places], 2)
+
     def contributions(self, start: int, stop: int) -> torch.Tensor:
         """What each token adds to the output of some queries: ``(B, H, stop - start, n, d_v)``."""
         if not self.per_channel:

@@ -29,6 +29,9 @@ class AttentionMap(Protocol):
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """The rows from ``start`` to ``stop``: ``(B, H, stop - start, n)``, yours to change."""
 
+    def at(self, places: list[int]) -> torch.Tensor:
+        """Single rows: ``(B, H, places, n)``."""
+
 
 @dataclass(frozen=True)
 class Softmax:
@@ -54,14 +57,21 @@ class Softmax:
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """The attention of the queries from ``start`` to ``stop``: ``(B, H, stop - start, n)``; rows sum to 1, or 0."""
-        query = widen(self.query[:, :, start:stop]) * self.scale
+        return self._rows(slice(start, stop), torch.arange(start, stop))
+
+    def at(self, places: list[int]) -> torch.Tensor:
+        """The attention of single queries: ``(B, H, places, n)``."""
+        return self._rows(places, torch.tensor(places))
+
+    def _rows(self, chosen: slice | list[int], places: torch.Tensor) -> torch.Tensor:
+        query = widen(self.query[:, :, chosen]) * self.scale
         scores = query @ widen(self.key).transpose(-2, -1)
         if self.bias is not None:
-            bias = self.bias if self.bias.shape[-2] == 1 else self.bias[..., start:stop, :]
+            bias = self.bias if self.bias.shape[-2] == 1 else self.bias[..., chosen, :]
             scores = scores.masked_fill_(~bias, -torch.inf) if bias.dtype == torch.bool else scores.add_(bias)
         if self.causal:
-            queries = torch.arange(start, stop, device=query.device)[:, None]
-            scores.masked_fill_(torch.arange(self.key.shape[2], device=query.device) > queries, -torch.inf)
+            later = torch.arange(self.key.shape[2], device=query.device) > places.to(query.device)[:, None]
+            scores.masked_fill_(later, -torch.inf)
         probabilities = scores.softmax(-1)
         # a query that may attend to nothing gets nothing, as in the fused kernels
         return probabilities if self.bias is None else probabilities.nan_to_num_(0.0)
@@ -137,6 +147,10 @@ class Given:
         """The rows from ``start`` to ``stop``: ``(B, H, stop - start, n)``."""
         return widen(self.attention[:, :, start:stop])
 
+    def at(self, places: list[int]) -> torch.Tensor:
+        """Single rows: ``(B, H, places, n)``."""
+        return widen(self.attention[:, :, places])
+
 
 @dataclass(frozen=True)
 class Attention:
@@ -161,11 +175,16 @@ class Attention:
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """The rows of the summed map: ``(B, H, stop - start, n)``."""
-        total = self.maps[0].rows(start, stop)
-        if self.weights[0] != 1:
-            total = total * self.weights[0]
-        for part, weight in zip(self.maps[1:], self.weights[1:], strict=True):
-            total = total + weight * part.rows(start, stop)
+        return self._summed([part.rows(start, stop) for part in self.maps])
+
+    def at(self, places: list[int]) -> torch.Tensor:
+        """Single rows of the summed map: ``(B, H, places, n)``."""
+        return self._summed([part.at(places) for part in self.maps])
+
+    def _summed(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        total = parts[0] if self.weights[0] == 1 else parts[0] * self.weights[0]
+        for part, weight in zip(parts[1:], self.weights[1:], strict=True):
+            total = total + weight * part
         return total
 
     def row_sums(self, present: torch.Tensor | None = None) -> torch.Tensor | float:

@@ -134,7 +134,7 @@ def attention_update(
         if query_scale is not None:
             update.mul_(query_scale[:, :, chunk, None])
         if single:
-            total += torch.einsum("bi,bhij->bhj", rows[:, chunk], update)
+            total += (rows[:, None, None, chunk] @ update)[:, :, 0]
         else:
             total += rows[:, :, chunk] @ (update * weights[:, :, None]).mean(1)
     return (total * weights).mean(1) if single else total
