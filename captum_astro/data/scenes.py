@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
 
 from captum_astro.data.human import HumanSample
+from captum_astro.extras import extra
 
 SIZE = 64
 _DRAW = 2  # strokes are drawn at twice the size, then reduced: that smooths their edges
@@ -116,8 +117,8 @@ class HumanScenes(Dataset[HumanSample]):
 
 @lru_cache(maxsize=1)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
+    with extra("train"):
+        from sklearn.datasets import load_digits
     digits = load_digits()
     return (digits.images * (255 / 16)).astype(np.uint8), digits.target
 

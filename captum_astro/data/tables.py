@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from captum_astro.extras import extra
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class DataError(ValueError):
@@ -69,6 +71,9 @@ def read_columns(files: list[Path], wanted: dict[str, tuple[str, ...]]) -> tuple
     Raises:
         DataError: If a file is damaged or lacks a column, or there is no row.
     """
+    with extra("train"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
     values: dict[str, list[Any]] = {name: [] for name in wanted}
     places: list[str] = []
     for file in files:

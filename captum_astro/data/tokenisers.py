@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from captum_astro.data.tables import DataError
 from captum_astro.data.texts import END_OF_LINE, UNKNOWN
+from captum_astro.extras import extra
 from captum_astro.storage import write_whole
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 PADDING = "<pad>"  # always the id 0
 TOKENISER = "tokeniser.json"
@@ -29,6 +33,8 @@ def learn_words(texts: Iterable[str], size: int = 20_000, least: int = 2) -> Tok
         >>> learn_words(["A fine film.<br />A fine film!"], size=10).encode("A fine day").tokens
         ['a', 'fine', '<unk>']
     """
+    with extra("train"):
+        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
     tokeniser = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokeniser.normalizer = normalizers.Sequence(
         [normalizers.Replace(Regex(r"<br\s*/?>"), " "), normalizers.NFKC(), normalizers.Lowercase()]
@@ -52,6 +58,8 @@ def learn_wikitext_words(text: str, size: int = 33_278) -> Tokenizer:
         >>> encode_stream(learn_wikitext_words(" a b \n a c \n"), " a d \n").tolist()
         [3, 1, 2]
     """
+    with extra("train"):
+        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     tokeniser = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokeniser.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordLevelTrainer(
@@ -77,6 +85,8 @@ def learn_bpe(text: str, size: int = 4096) -> Tokenizer:
     """
     if size < 259:
         raise ValueError(f"A vocabulary over bytes has at least 259 tokens, not {size}.")
+    with extra("train"):
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     tokeniser = Tokenizer(models.BPE())
     tokeniser.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokeniser.decoder = decoders.ByteLevel()
@@ -98,6 +108,8 @@ def load_tokeniser(file: Path) -> Tokenizer:
     """
     if not file.is_file():
         raise DataError(f"{file}: there is no such file.")
+    with extra("train"):
+        from tokenizers import Tokenizer
     try:
         tokeniser = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower

@@ -48,7 +48,7 @@ default_cfgs = generate_default_cfgs(
 def scenes_vit_tiny_patch4_64(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """A plain ViT for the bundled scenes: 257 tokens, width 96, 6 blocks, 10 digits, 0.7 million parameters.
 
-    The weights were trained by ``captum-astro train scenes`` on the training digits of
+    The weights were trained by ``captum-astro train scenes --bfloat16`` on the training digits of
     `captum_astro.data.scenes.Scenes`, and are stored in half precision inside the package.
 
     Example:
@@ -62,10 +62,11 @@ def scenes_vit_tiny_patch4_64(pretrained: bool = False, **kwargs: Any) -> Vision
 
 @register_model
 def scenes_swin_tiny_patch4_64(pretrained: bool = False, **kwargs: Any) -> SwinTransformer:
-    """A Swin for the bundled scenes: 16 x 16 tokens of width 48, then 8 x 8 of 96, windows of 4 x 4, 0.5 million parameters.
+    """A Swin for the bundled scenes: two stages, windows of 4 x 4 tokens, 0.5 million parameters.
 
-    Every other block shifts its windows. The weights were trained by ``captum-astro train scenes --model
-    scenes_swin_tiny_patch4_64 --no-bfloat16``, and are stored in half precision inside the package.
+    The first stage has 16 x 16 tokens of width 48 and 2 blocks, the second 8 x 8 of width 96 and 4 blocks; every other
+    block shifts its windows. The weights were trained by ``captum-astro train scenes --model
+    scenes_swin_tiny_patch4_64``, and are stored in half precision inside the package.
 
     Example:
         >>> import timm, captum_astro

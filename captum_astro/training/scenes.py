@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal, cast
 
 import timm
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
@@ -16,10 +15,10 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from captum_astro.data.scenes import Scenes, batch
 from captum_astro.models.bundled import ASTROMORPHIC, PLAIN, SWIN
 from captum_astro.training.batches import Batch, Source
-from captum_astro.training.config import Config, Task
+from captum_astro.training.patch_head import WithPatchHead, patch_loss
 from captum_astro.training.scores import accuracy
+from captum_astro.training.task import Config, Task
 
-BACKGROUND = 10  # the class of a patch that holds no part of a digit
 _EPOCH = 6400  # scenes; there is no end of them
 _EVALUATE = 250
 _AT_ONCE = 64
@@ -30,14 +29,14 @@ _OTHER_SCENES = 1_000_003  # seeds of scenes to validate on, of the training dig
 class ScenesTask(Config):
     """Options of the scenes. The sizes and attention of timm's classes are fixed; the length is given in steps.
 
-    A second head names each token of the last grid while training (the digit it shows, or background): with the classification loss
-    alone, the model does not start to learn for thousands of steps. That head is thrown away. The schedule is
-    PyTorch's one-cycle.
+    A second head names each token of the last grid while training (the digit it shows, or background): with the
+    classification loss alone, the model does not start to learn for thousands of steps. That head is thrown away. The
+    schedule is PyTorch's one-cycle.
 
     Attributes:
         model: The bundled Vision Transformer or Swin, whose attention is not ours to choose, or the astromorphic one.
         bfloat16: Whether forward passes are in bfloat16 on processors too, as the plain model's weights were made (the
-            others' were not): twice as fast with the instructions for it, twenty times as slow without them
+            others' were not): twice as fast with the instructions for it, ten to twenty times as slow without them
             (before Zen 4 and Cooper Lake).
         held_out: Scenes of held-out digits that are tested.
     """
@@ -53,7 +52,7 @@ class ScenesTask(Config):
     warm_up: float = 0.06
     keep: Literal["best", "last"] = "last"
     half: bool = True
-    bfloat16: bool = True
+    bfloat16: bool = False
     held_out: int = 2000
 
     def __post_init__(self) -> None:
@@ -86,12 +85,12 @@ class ScenesTask(Config):
         valid = SceneSource("train", self.seed + _OTHER_SCENES, 500, device)
         tests = SceneSource("test", 0, self.held_out, device)
         return Task(
-            model,
             trained,
             SceneSource("train", self.seed, _EPOCH, device),
             patch_loss,
             lambda inner: accuracy(cast(WithPatchHead, inner).model, valid, batch_size=_AT_ONCE),
             lambda tested: {"accuracy": accuracy(tested, tests, batch_size=_AT_ONCE)},
+            inner=model,
         )
 
     def optimiser(self, task: Task) -> Optimizer:
@@ -132,47 +131,3 @@ class SceneSource(Source):
         first, last = int(indices[0]), int(indices[-1])
         images, labels, masks = batch(Scenes(self._split, last + 1, self._seed), range(first, last + 1))
         return ((images - 0.5) / 0.5).to(self._device), labels.to(self._device), masks.to(self._device)
-
-
-class WithPatchHead(nn.Module):
-    """A transformer with a second head that names what each token of its last grid shows.
-
-    A Vision Transformer's grid is that of its patches; a Swin's is that of its last stage, whose tokens are patches
-    merged.
-
-    Args:
-        model: From timm, with 10 classes.
-        bfloat16: Whether its forward pass is in bfloat16.
-    """
-
-    def __init__(self, model: Any, *, bfloat16: bool) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.patch_head = nn.Linear(model.num_features, BACKGROUND + 1)
-        self.in_bfloat16 = bfloat16
-
-    def no_weight_decay(self) -> set[str]:
-        """The model's."""
-        return {f"model.{name}" for name in self.model.no_weight_decay()}
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits ``(B, 10)``, and of each place of the grid ``(B, h, w, 11)``."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            tokens = self.model.forward_features(images)
-            logits, patches = self.model.forward_head(tokens), self.patch_head(self._on_grid(tokens))
-        return logits.float(), patches.float()
-
-    def _on_grid(self, tokens: torch.Tensor) -> torch.Tensor:
-        if tokens.ndim == 4:  # a Swin keeps its grid, channels last
-            return tokens
-        return tokens[:, self.model.num_prefix_tokens :].unflatten(1, self.model.patch_embed.grid_size)
-
-
-def patch_loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of both heads, and the accuracy of the first."""
-    images, labels, masks = batch
-    logits, patches = model(images)
-    covered = F.adaptive_avg_pool2d(masks[:, None].float(), patches.shape[1:3])[:, 0] > 0.25
-    shown = torch.where(covered, labels[:, None, None], BACKGROUND)
-    loss = F.cross_entropy(logits, labels) + F.cross_entropy(patches.permute(0, 3, 1, 2), shown)
-    return loss, (logits.detach().argmax(1) == labels).float().mean()
