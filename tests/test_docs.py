@@ -71,20 +71,21 @@ def test_the_rooms_are_those_of_the_package() -> None:
         for room in re.findall(r"`([\w.]+/?)`", cell)
     }
     rooms = {p.name for p in (ROOT / "captum_astro").iterdir() if p.is_dir() and (p / "__init__.py").exists()}
-    assert named == rooms | {"viz.py", "storage.py"}
+    assert named == rooms | {"viz.py", "storage.py", "extras.py"}
 
 
 IMPORTS = {
     "storage.py": set(),
+    "extras.py": set(),
     "functional": set(),
     "models": {"functional"},
     "layouts": {"models"},
     "capture": {"functional", "layouts"},
     "astro": {"functional", "layouts"},
     "attr": {"astro", "capture", "functional", "layouts"},
-    "data": {"storage"},
+    "data": {"extras", "storage"},
     "metrics": {"attr"},
-    "training": {"data", "functional", "metrics", "models", "storage"},
+    "training": {"data", "extras", "functional", "metrics", "models", "storage"},
 }
 
 
