@@ -178,14 +178,14 @@ def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("search", "--data", "clickme"), "--data is scenes, clickme:PATH or boxes:FOLDER, not 'clickme'"),
+        (("search", "--data", "clickme"), "--data is scenes, boxes:FOLDER or clickme:PATH, not 'clickme'"),
         (("search", "--data", "clickme:nowhere"), "nowhere"),
         (("search", "--data", "boxes:nowhere"), "nowhere"),
-        (("search", "--data", "scenes", "--k", "4;6"), "--k '4;6': numbers with commas"),
+        (("search", "--data", "scenes", "--k", "4;6"), "--k is a whole number, not '4;6'"),
         (("search", "--data", "scenes", "--tau", "0"), "tau is a whole number, at least 1"),
         (("search", "--data", "scenes", "--layer", "blocks.9.mlp.fc1", "--limit", "1"), "no layer 'blocks.9.mlp.fc1'"),
-        (("evaluate", "--data", "scenes", "--vita", "kappa=3"), "--vita 'kappa=3': it is name=value, with a name of k"),
-        (("evaluate", "--data", "scenes", "--vita", "k=six"), "'six' is no value for k"),
+        (("evaluate", "--data", "scenes", "--vita", "kappa=3"), "--vita has no option 'kappa=3'. Options: k, tau"),
+        (("evaluate", "--data", "scenes", "--vita", "k=six"), "--vita: k is a whole number, not 'six'"),
         (("evaluate", "--data", "scenes", "--methods", "Magic"), "no method 'Magic'"),
         (("evaluate", "--data", "scenes", "--explained", "all"), "--explained is predicted or label"),
     ],

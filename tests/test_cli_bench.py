@@ -81,12 +81,12 @@ def test_wrong_words(monkeypatch, capsys, tmp_path: Path, words: str, message: s
 
 
 def test_chunks_that_others_did_not_bring_are_an_error(monkeypatch, capsys, tmp_path: Path) -> None:
-    from captum_astro.evaluation import run
+    from captum_astro.evaluation.run import shards
 
     words = ["--models", making.NAME, "--no-pretrained", "--methods", "Random", "--data", "scenes", "--limit", 2]
     words += ["--metrics", "saco", "--chunk-size", 1, "--out", tmp_path / "out"]
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(run_bench := run.run_bench, "__kwdefaults__", {**run_bench.__kwdefaults__, "patience": 0.0})
+    monkeypatch.setattr(shards, "PATIENCE", 0.0)
     code, out = _run(monkeypatch, capsys, *words)
     assert code == 1
     assert "1 chunks are missing: their processes are gone." in out
@@ -97,7 +97,7 @@ def test_chunks_that_others_did_not_bring_are_an_error(monkeypatch, capsys, tmp_
 
 
 def test_the_machine_s_errors_say_what_stays(monkeypatch, capsys, tmp_path: Path) -> None:
-    from captum_astro.evaluation.store import BenchStore
+    from captum_astro.evaluation.run.store import BenchStore
 
     words = ["--models", making.NAME, "--no-pretrained", "--methods", "Random", "--data", "scenes", "--limit", 1]
     words += ["--metrics", "saco", "--out", tmp_path / "out"]

@@ -51,9 +51,9 @@ def test_train_the_others(monkeypatch, capsys, tmp_path: Path) -> None:
         (("train", "imdb", "--data", "x", "--lr", "0"), "lr is above 0"),
         (("ablate", "mnist"), "There is no task 'mnist'"),
         (("ablate", "imdb", "--variants", "half"), "There is no variant 'half'"),
-        (("ablate", "imdb", "--set", "dim"), "--set 'dim': it is NAME=VALUE"),
+        (("ablate", "imdb", "--set", "dim"), "--set has no option 'dim'. It is NAME=VALUE."),
         (("ablate", "imdb", "--set", "size=3"), "imdb has no option 'size'"),
-        (("ablate", "imdb", "--alphas", "a"), "--alphas 'a': numbers with commas"),
+        (("ablate", "imdb", "--alphas", "a"), "--alphas is a number, not 'a'"),
     ],
 )
 def test_mistakes(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import pickle
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import captum_astro
+from captum_astro.extras import EXTRAS
 
 PACKAGE = Path(captum_astro.__file__).parent
 HEAVY = {"captum", "matplotlib", "numpy", "pandas", "pyarrow", "quantus", "scipy", "sklearn", "timm", "torch"}
@@ -43,6 +45,31 @@ for path in commands(get_command(app)):
 """
     )
     assert {"explain", "check", "train", "train cifar10", "vita search"} <= set(out.splitlines())
+
+
+@pytest.mark.parametrize("name", ["VTranM", "ViTA", "explainers", "viz", "check"])
+def test_the_core_imports_nothing_of_an_extra(name: str) -> None:
+    _python(
+        f"""
+import sys
+from captum_astro import {name}
+import captum_astro.cli, captum_astro.data.specs, captum_astro.metrics, captum_astro.training.run, captum_astro.demo
+captum_astro.data.specs.samples("scenes", 1)
+found = {{*{tuple(EXTRAS)}, "sklearn"}} & {{module.split(".")[0] for module in sys.modules}}
+assert not found, found
+"""
+    )
+
+
+def test_the_core_works_without_the_libraries_of_the_extras() -> None:
+    """What ``.ci/run core`` runs in an environment without them, here with the libraries hidden."""
+    script = PACKAGE.parent / ".ci" / "core.py"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, script, "--hide"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("the core works without any extra\n")
 
 
 @pytest.mark.parametrize("order", ["import captum_astro, timm", "import timm, captum_astro"])

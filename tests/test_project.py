@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from captum_astro.extras import EXTRAS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -14,10 +16,32 @@ def _requirements(keys: str) -> list[tuple[str, str]]:
     return re.findall(r'"([\w.-]+)(?:\[\w+\])?>=([\d.]+)', "".join(lists))
 
 
+def _extras() -> dict[str, str]:
+    """Each extra's list, as it is written."""
+    section = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1].split("\n[")[0]
+    return dict(re.findall(r"^(\w+) = \[(.*)\]$", section, re.MULTILINE))
+
+
+def test_messages_name_the_extra_that_brings_a_library() -> None:
+    extras = _extras()
+    for library, named in EXTRAS.items():
+        package = library.replace("_", "-")
+        assert {name for name, text in extras.items() if f'"{package}>' in text} == set(named), library
+
+
+def test_the_core_holds_nothing_of_an_extra() -> None:
+    core = {name for name, _ in _requirements("dependencies")}
+    assert {"captum", "torch", "timm", "numpy"} <= core
+    assert not core & {library.replace("_", "-") for library in EXTRAS}
+    extras = _extras()
+    assert extras["all"] == '"captum-astro[bench,train,clickme,segmentation]"'
+    assert extras["test"].startswith('"captum-astro[all]"')  # the README's one command
+
+
 def test_ci_installs_the_lowest_versions() -> None:
     lines = (ROOT / ".ci" / "oldest.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    lowest = dict(_requirements("dependencies|test"))
+    lowest = dict(_requirements("dependencies|bench|train|clickme|segmentation|test"))
     assert len(lowest) > 20
     assert pins.keys() == lowest.keys()
     for name, pin in pins.items():
@@ -28,6 +52,6 @@ def test_ci_installs_the_lowest_versions() -> None:
 def test_every_dependency_has_its_licence_listed() -> None:
     page = (ROOT / "docs" / "licences.md").read_text()
     named = set(re.findall(r"[\w-]+", page))
-    wanted = {name for name, _ in _requirements("dependencies|test|clickme|segmentation|peers|lint|docs|notebooks")}
+    wanted = {name for name, _ in _requirements("|".join(["dependencies", *_extras()]))}
     assert {"torch", "lxt", "mkdocs-material", "h5py", "nbclient"} <= wanted
     assert wanted <= named, wanted - named

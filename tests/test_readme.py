@@ -50,6 +50,11 @@ def _alone() -> list[tuple[Path, int, str]]:
 
 
 FOLLOWED = [page for page in PAGES if any(t.startswith("captum_astro/") for t, _ in _blocks(page, "python"))]
+# what a page has one write, and whether that is a new file; for a metric the second may be left out
+FILES = {
+    "metric.md": {"captum_astro/metrics/centre.py": True, "captum_astro/metrics/quantus/centre.py": True},
+    "dataset.md": {"captum_astro/data/pairs.py": True},
+}
 COMMANDS = [(page, line) for page in PAGES for _, code in _blocks(page, "console") for line in code.splitlines()]
 
 
@@ -63,16 +68,22 @@ def test_code_runs(page: Path, code: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("page", FOLLOWED, ids=lambda p: p.name)
 def test_what_is_to_be_written_can_be_followed(page: Path, tmp_path: Path) -> None:
-    """The files of the page are put into a copy of the package, the rest runs one block after the other."""
+    """The files of the page are put into a copy of the package, the rest runs one block after the other.
+
+    The pages on a metric and on a dataset end in a run of the benchmark with them.
+    """
     shutil.copytree(ROOT / "captum_astro", tmp_path / "captum_astro", ignore=shutil.ignore_patterns("__pycache__"))
-    steps = []
+    steps: list[str] = []
+    written: dict[str, bool] = {}
     for title, code in _blocks(page, "python"):
         if title:
+            written.setdefault(title, not (tmp_path / title).exists())
             with (tmp_path / title).open("a") as file:  # a line more in a file that is there, or a new file
                 file.write(code)
         else:
             steps.append(_offline(code))
     assert steps
+    assert page.name not in FILES or written == FILES[page.name]
     found = subprocess.run(
         [sys.executable, "-c", "\n".join(steps)], cwd=tmp_path, capture_output=True, text=True, check=False
     )

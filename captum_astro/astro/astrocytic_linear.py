@@ -77,10 +77,19 @@ def watched_token(tokens: torch.Tensor, token: str) -> torch.Tensor:
 
 
 def measured(
-    x: torch.Tensor, linear: nn.Linear, modulation: Modulation, token: str
+    x: torch.Tensor, linear: nn.Linear, modulation: Modulation, token: str, images: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """What astrocytes did to a layer: its factors ``(B, d)``, and each token's scale and shift ``(B, n)``."""
-    factors = modulation_factors(watched_token(x, token), modulation)
+    """What astrocytes did to a layer: its factors ``(R, d)``, and each token's scale and shift ``(R, n)``.
+
+    Args:
+        x: Its input, ``(R, n, d)``: the R rows are the images' windows, image by image.
+        linear: The layer.
+        modulation: The rule.
+        token: ``"cls"`` or ``"mean"``.
+        images: How many there are.
+    """
+    watched = watched_token(x.reshape(images, -1, x.shape[-1]), token)
+    factors = modulation_factors(watched, modulation).repeat_interleave(len(x) // images, 0)
     if modulation.is_identity or modulation.rescale == "none":
         factors = torch.ones_like(factors) if modulation.is_identity else factors
         return factors, x.new_ones(x.shape[:2]), None

@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 
-from captum_astro.astro.astrocytic_linear import measured
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import (
@@ -21,13 +19,10 @@ from captum_astro.layouts.structure import (
     Step,
 )
 
-if TYPE_CHECKING:
-    from captum_astro.astro.vita import ViTA
-
 _VALUE_PROJECTIONS = ("qkv", "v_proj", "in_proj", "kv", "v")
 
 
-def with_modulated(layout: Layout, vita: ViTA) -> Layout:
+def with_modulated(layout: Layout, step: Modulated) -> Layout:
     """The same layout, with the modulated layer among the steps, or as the value projection, of its attention.
 
     A layer anywhere else changes what is captured and nothing about what it means. One that serves attention and
@@ -35,14 +30,8 @@ def with_modulated(layout: Layout, vita: ViTA) -> Layout:
 
     Args:
         layout: Of the plain model, or of one with another modulated layer.
-        vita: Says which layer, and how.
+        step: The modulated layer, and what it does.
     """
-    linear = vita.linear
-
-    def measure(x: torch.Tensor) -> Measured:
-        return Measured(*measured(x, linear, vita.modulation, vita.token))
-
-    step = Modulated(linear, measure)
     result = copy.copy(layout)
     result.stages = [
         replace(stage, branches=tuple(_branch(branch, step) for branch in stage.branches)) for stage in layout.stages

@@ -9,19 +9,34 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
-from captum_astro.astro.astrocytic_linear import Token, modulate
+from captum_astro.astro.astrocytic_linear import Token, measured, modulate
 from captum_astro.astro.layers import find_layer, linear_at, watched
 from captum_astro.astro.layout import with_modulated
 from captum_astro.functional.astrocyte import Counter, Modulation, Rescale
-from captum_astro.layouts.base import Layout, layout_for, register_layout
+from captum_astro.layouts.base import Layout, add_adapter, layout_for, register_layout, remove_adapter
 from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import Measured, Modulated
 from captum_astro.layouts.unwrap import unwrapped
 
 _LOCK = threading.Lock()
-_HOOKS: dict[ViTA, list[RemovableHandle]] = {}  # not on the module, which may be copied while it is open
-_SUSPENDED: set[int] = set()  # threads in which no astrocyte acts
+
+
+class _Suspended(threading.local):
+    """Whether no astrocyte acts in this thread."""
+
+    on: bool = False
+
+
+class _Running(threading.local):
+    """What one thread knows of a ViTA: how often it is open there, how many images run, whether the layer did."""
+
+    opened: int = 0
+    images: int | None = None
+    layer_ran: bool = False
+
+
+_SUSPENDED = _Suspended()
 
 
 class ViTA(nn.Module):
@@ -96,11 +111,11 @@ class ViTA(nn.Module):
             if isinstance(other, ViTA) and other.linear is self.linear:
                 raise ValueError(f"{self.layer} is modulated already. Choose another layer for the second ViTA.")
         self.training = self.model.training
-        # by thread, as hooks are seen by all of them: how often it is open, how many images run, whether the layer did
-        self._open: dict[int, int] = {}
-        self._images: dict[int, int] = {}
-        self._ran: set[int] = set()
+        self._explained = _explained_path(self.model)
+        self._running = _Running()
+        self._threads = 0  # in which it is open
         self._everywhere = False
+        self._hooks = contextlib.ExitStack()
 
     @property
     def linear(self) -> nn.Linear:
@@ -117,69 +132,87 @@ class ViTA(nn.Module):
             return self.model(*args, **kwargs)
 
     def __enter__(self) -> ViTA:
-        thread, linear = threading.get_ident(), self.linear
+        linear = self.linear
         for hook in linear._forward_hooks.values():
             other = getattr(hook, "__self__", None)
             if isinstance(other, ViTA) and other is not self and other._acts():
                 raise ValueError(f"{self.layer} is modulated already, by another ViTA that is open.")
         with _LOCK:
-            if not self._open:
-                _HOOKS[self] = self._hook(linear)
-            self._open[thread] = self._open.get(thread, 0) + 1
+            if not self._threads:
+                self._install(linear)
+            self._threads += not self._running.opened
+        self._running.opened += 1
         return self
 
     def __exit__(self, *error: object) -> None:
-        thread = threading.get_ident()
+        if not self._running.opened:
+            raise RuntimeError("This ViTA was opened in another thread, and must be closed there.")
+        self._running.opened -= 1
+        if self._running.opened:
+            return
         with _LOCK:
-            if thread not in self._open:
-                raise RuntimeError("This ViTA was opened in another thread, and must be closed there.")
-            self._open[thread] -= 1
-            if self._open[thread]:
-                return
-            del self._open[thread]
-            if not self._open:
-                for handle in _HOOKS.pop(self, []):
-                    handle.remove()
+            self._threads -= 1
+            if not self._threads:
+                self._hooks.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of an open one is a copy of the modulated model: open for good, in every thread."""
+        own = ("_running", "_threads", "_hooks")
+        state = {name: value for name, value in self.__dict__.items() if name not in own}
+        return state | {"_everywhere": self._everywhere or self._threads > 0}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy of an open one is a copy of the modulated model: open for good, in every thread."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._everywhere = self._everywhere or bool(self._open)
+        self._running, self._threads, self._hooks = _Running(), 0, contextlib.ExitStack()
 
     def _replicate_for_data_parallel(self) -> ViTA:
         replica: ViTA = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
-        replica._open, replica._images, replica._ran = {}, {}, set()
+        replica._running, replica._threads, replica._hooks = _Running(), 0, contextlib.ExitStack()
         return replica
+
+    @property
+    def step(self) -> Modulated:
+        """The modulated layer as a step of a layout."""
+        return Modulated(self.linear, self._measure)
 
     def adapt_layout(self, layout: Layout) -> Layout:
         """What the modulated model's layers are, in a thread where it is open."""
-        return with_modulated(layout, self) if self._acts() else layout
-
-    def _acts(self) -> bool:
-        thread = threading.get_ident()
-        return (self._everywhere or thread in self._open) and thread not in _SUSPENDED
-
-    def _hook(self, linear: nn.Linear) -> list[RemovableHandle]:
-        entries = {id(module): module for module in (self.model, *_stems(self.model))}
-        return [
-            *(module.register_forward_pre_hook(self._count, with_kwargs=True) for module in entries.values()),
-            self.model.register_forward_hook(self._demand),
-            self.model.register_forward_hook(self._forget, always_call=True),
-            # first, so that others see what it gives
-            linear.register_forward_hook(self._modulate, prepend=True),
-        ]
+        return with_modulated(layout, self.step) if self._acts() else layout
 
     def extra_repr(self) -> str:
         """The layer and the rule."""
         return f"layer={self.layer!r}, token={self.token!r}, {self.modulation}"
 
+    def _acts(self) -> bool:
+        return (self._everywhere or self._running.opened > 0) and not _SUSPENDED.on
+
+    def _install(self, linear: nn.Linear) -> None:
+        model, hooks = self.model, self._hooks
+        for module in {id(module): module for module in (model, *_stems(model))}.values():
+            hooks.callback(module.register_forward_pre_hook(self._count, with_kwargs=True).remove)
+        hooks.callback(model.register_forward_hook(self._demand).remove)
+        hooks.callback(model.register_forward_hook(self._forget, always_call=True).remove)
+        # first, so that others see what it gives
+        hooks.callback(linear.register_forward_hook(self._modulate, prepend=True).remove)
+        if self._explained is not None:
+            explained = model.get_submodule(self._explained)
+            add_adapter(explained, self.adapt_layout)
+            hooks.callback(remove_adapter, explained, self.adapt_layout)
+
+    def _measure(self, x: torch.Tensor) -> Measured:
+        return Measured(*measured(x, self.linear, self.modulation, self.token, self._images(x)))
+
+    def _images(self, x: torch.Tensor) -> int:
+        """Of how many images these rows are."""
+        return self._running.images or len(x)
+
     def _count(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         first = next((x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)), None)
         if self._acts() and first is not None and first.ndim:
-            self._images[threading.get_ident()] = len(first)
+            self._running.images = len(first)
 
     def _demand(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._acts() and threading.get_ident() not in self._ran:
+        if self._acts() and not self._running.layer_ran:
             raise UnsupportedModelError(
                 f"{self.layer} was not called: {type(self.model).__name__} reads its weight without running the layer, "
                 f"or was compiled before, so it cannot be modulated. Choose another layer, or the model as it was "
@@ -187,14 +220,13 @@ class ViTA(nn.Module):
             )
 
     def _forget(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._images.pop(threading.get_ident(), None)
-        self._ran.discard(threading.get_ident())
+        self._running.images, self._running.layer_ran = None, False
 
     def _modulate(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor | None:
         if not self._acts():
             return None
-        self._ran.add(threading.get_ident())
-        x, images = args[0], self._images.get(threading.get_ident(), len(args[0]))
+        self._running.layer_ran = True
+        x, images = args[0], self._images(args[0])
         if len(x) % images or (self.token == "cls" and len(x) != images):
             raise UnsupportedModelError(
                 f"{self.layer} is given {len(x)} rows for {images} images, which are not their "
@@ -207,15 +239,11 @@ class ViTA(nn.Module):
 @contextlib.contextmanager
 def unmodulated() -> Iterator[None]:
     """While open, in this thread, no astrocyte acts."""
-    thread = threading.get_ident()
-    if thread in _SUSPENDED:
-        yield
-        return
-    _SUSPENDED.add(thread)
+    before, _SUSPENDED.on = _SUSPENDED.on, True
     try:
         yield
     finally:
-        _SUSPENDED.discard(thread)
+        _SUSPENDED.on = before
 
 
 def _stems(model: nn.Module) -> list[nn.Module]:
@@ -224,6 +252,16 @@ def _stems(model: nn.Module) -> list[nn.Module]:
     return [stem for stem in stems if isinstance(stem, nn.Module)][:1]
 
 
+def _explained_path(model: nn.Module) -> str | None:
+    """Where the model with a layout stands; None if there is none."""
+    try:
+        explained = layout_for(model).model
+    except UnsupportedModelError:
+        return None
+    names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
+    return names[explained]
+
+
 @register_layout(ViTA)
 def _modulated_layout(vita: Any) -> Layout:
-    return with_modulated(layout_for(vita.model), vita)
+    return with_modulated(layout_for(vita.model), vita.step)

@@ -1,27 +1,28 @@
-"""The contract that all methods share: Captum's `attribute`, image in and image out."""
+"""The bases of all methods: Captum's contract, image in and image out."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from captum.attr import GradientAttribution
 from torch import nn
 
-from captum_astro.attr._inputs import block_numbers, check_inputs, part_size, parts, run_model
-from captum_astro.attr._target import Output, chosen_scores, explained_positions, output_seed
-from captum_astro.attr._text import text_parts
-from captum_astro.capture.walk import Passed, Seed, Walker, walk
+from captum_astro.attr._batch import Batch
+from captum_astro.attr._contract import AttributeTo, Layered, TensorOrTuple
+from captum_astro.attr._inputs import block_numbers
+from captum_astro.caller import warn
+from captum_astro.capture.call import Call
+from captum_astro.capture.capture import capture
+from captum_astro.capture.carry import Update, carry
+from captum_astro.capture.collected import Wanted
+from captum_astro.capture.records import Pass
+from captum_astro.capture.target import Output, Target
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.unwrap import unwrapped
-
-AttributeTo = Literal["input", "pixels", "grid", "tokens"]
-TensorOrTuple = TypeVar("TensorOrTuple", torch.Tensor, tuple[torch.Tensor, ...])
 
 
 class Explanation(GradientAttribution):
@@ -50,61 +51,11 @@ class Explanation(GradientAttribution):
         """The class name: Captum's default puts a space before every capital."""
         return cls.__name__
 
-    def _in_parts(
-        self,
-        inputs: TensorOrTuple,
-        target: Any,
-        additional_forward_args: Any,
-        internal_batch_size: int | None,
-        attribute_to: AttributeTo,
-        model: nn.Module,
-        layout: Layout | None,
-        explain: Callable[[torch.Tensor, Any, list[Any]], torch.Tensor],
-    ) -> TensorOrTuple:
-        """Explain a batch: some images at a time, or texts of one length at a time.
-
-        Args:
-            inputs: What the user gave, as are the four that follow.
-            target: Of each sample.
-            additional_forward_args: What the model takes besides.
-            internal_batch_size: How many at a time.
-            attribute_to: The form asked for.
-            model: The module that is run.
-            layout: Of the model that is explained, if it has one.
-            explain: Gives the attributions of some inputs, for their target and what follows them.
-        """
-        if attribute_to not in ("input", "pixels", "grid", "tokens"):
-            raise ValueError(f"attribute_to is 'input', 'pixels', 'grid' or 'tokens', not {attribute_to!r}.")
-        given: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
-        check_inputs(given, model, layout, attribute_to)
-        if layout is not None and layout.reads_text:
-            step = part_size(internal_batch_size, len(given))
-            dtype, longest = next(model.parameters()).dtype, given.shape[1]
-            rows: dict[int, torch.Tensor] = {}
-            for samples, texts, wanted, arguments in text_parts(layout, given, target, additional_forward_args, step):
-                missing = longest - texts.shape[1]
-                found = explain(texts, wanted, arguments).to(dtype)
-                rows |= zip(samples, F.pad(found, (0, missing) * (found.ndim - 1)), strict=True)
-            attributions = torch.stack([rows[sample] for sample in range(len(given))])
-        else:
-            images = parts(given, target, additional_forward_args, internal_batch_size)
-            attributions = torch.cat([explain(*part) for part in images])
-        return (attributions,) if isinstance(inputs, tuple) else attributions
-
-
-class TokenWalker(Walker):
-    """A walker that ends with a relevance for each token."""
-
-    tokens: torch.Tensor
-
-
-SecondPass = Callable[
-    [TokenWalker, nn.Module, Layout, Callable[[], torch.Tensor], Callable[[torch.Tensor], Seed]], None
-]
-
 
 class TokenAttribution(Explanation):
-    """Base of the methods that walk from the last layer to the first.
+    """Base of the methods that carry a row back from the last layer to the first.
+
+    A method states its options in ``attribute``, and what it makes of a layer in an `Update`.
 
     Args:
         forward_func: A timm model, a wrapper of one, or an instance of a class with a registered layout.
@@ -112,6 +63,9 @@ class TokenAttribution(Explanation):
     Raises:
         UnsupportedModelError: If the model has no layout.
     """
+
+    needs_stream_gradients: bool = False  # at the output of every block
+    reads_last: bool = False  # the last attention layer alone, or a pooling head if no layers are chosen
 
     def __init__(self, forward_func: nn.Module) -> None:
         super().__init__(forward_func)
@@ -121,63 +75,59 @@ class TokenAttribution(Explanation):
         self,
         inputs: TensorOrTuple,
         target: Any,
-        additional_forward_args: Any,
-        internal_batch_size: int | None,
-        attribute_to: AttributeTo,
-        walker: Callable[[Layout], TokenWalker],
-        *,
+        update: Update,
+        common: Layered,
         output: Output = "logit",
-        layers: Iterable[int] | slice | None = None,
-        stream_gradients: bool = False,
-        then: SecondPass | None = None,
+        start_layer: int = 0,
     ) -> TensorOrTuple:
-        """Run the method on a batch, in parts if asked, and bring its tokens into the form asked for."""
+        """Run the method on a batch, in parts if asked."""
         model = unwrapped(self.forward_func)
         layout = layout_for(model)
-        blocks = block_numbers(layers, layout.stages[-1].block + 1)
-
-        def explain(part: torch.Tensor, wanted: Any, arguments: list[Any]) -> torch.Tensor:
-            chosen = walker(layout)
-            seed = partial(output_seed, target=wanted, kind=output)
-            passed = walk(
-                layout,
-                model,
-                partial(run_model, model, part, arguments),
-                chosen,
-                seed=seed if self.needs_gradient else None,
-                blocks=blocks,
-                stream_gradients=stream_gradients,
-                explained=partial(explained_positions, target=wanted),
-            )
-            if then is not None:
-                then(chosen, model, layout, partial(run_model, model, part, arguments, widened=True), seed)
-            if not self.needs_gradient and wanted is not None:
-                chosen_scores(passed.output, wanted)  # the class does not matter, a mistake in it does
-            drawn = chosen.tokens[:, 0 if layout.reads_text else layout.num_prefix_tokens :]
-            if not drawn.flatten(1).any(1).all():
-                warnings.warn(
-                    f"{self.get_name()} gives a map that is zero everywhere: no layer has a positive term, or the "
-                    f"gradient is zero, as that of the probability of a class that is certain.",
-                    stacklevel=6,
-                )
-            if layout.reads_text:
-                return chosen.tokens
-            return _shaped(chosen.tokens, layout, passed, part, attribute_to)
-
-        attributions = self._in_parts(
-            inputs, target, additional_forward_args, internal_batch_size, attribute_to, model, layout, explain
-        )
+        wanted = Wanted(self.needs_gradient, self._blocks(layout, common, start_layer), self.needs_stream_gradients)
+        batch = Batch(model, layout, inputs, Target(target, output), common)
+        found = [(part, self._one(part.call, wanted, update, batch.attribute_to)) for part in batch.parts()]
         if self.needs_gradient and output == "probability" and getattr(layout.model, "num_classes", None) == 0:
-            warnings.warn(
+            warn(
                 f"{type(layout.model).__name__} has no classifier (num_classes=0): the softmax of its features is "
-                f"not a probability. Pass output='logit' to explain one feature.",
-                stacklevel=4,
+                f"not a probability. Pass output='logit' to explain one feature."
             )
+        attributions: TensorOrTuple = batch.joined(found)
         return attributions
 
+    def _one(self, call: Call, wanted: Wanted, update: Update, attribute_to: AttributeTo) -> torch.Tensor:
+        """Run the method on one part, and bring its tokens into the form asked for."""
+        assert call.layout is not None
+        layout, passed = call.layout, capture(call, wanted)
+        tokens = self._row(call, wanted, passed, update)
+        if not self.needs_gradient and call.target.classes is not None:
+            call.target.scores(passed.output)  # the class does not matter, a mistake in it does
+        patches = tokens if layout.reads_text else tokens[:, layout.num_prefix_tokens :]
+        if not patches.flatten(1).any(1).all():
+            warn(
+                f"{self.get_name()} gives a map that is zero everywhere: no layer has a positive term, or the "
+                f"gradient is zero, as that of the probability of a class that is certain."
+            )
+        if layout.reads_text:
+            return tokens
+        return shaped(tokens, layout, passed, call.inputs, attribute_to)
 
-def _shaped(
-    tokens: torch.Tensor, layout: Layout, passed: Passed, images: torch.Tensor, attribute_to: AttributeTo
+    def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
+        """The relevance of every token, ``(B, n)``: the row that is carried back through all layers."""
+        return carry(passed, update)
+
+    def _blocks(self, layout: Layout, common: Layered, start_layer: int) -> set[int] | None:
+        layers: Iterable[int] | slice | None = common.get("layers")
+        if self.reads_last and layers is None:
+            layers = [-1]
+        if start_layer:
+            if layers is not None:
+                raise ValueError("The blocks are chosen by layers= or by start_layer=, not by both.")
+            layers = slice(start_layer, None)
+        return block_numbers(layers, layout.stages[-1].block + 1)
+
+
+def shaped(
+    tokens: torch.Tensor, layout: Layout, passed: Pass, images: torch.Tensor, attribute_to: AttributeTo
 ) -> torch.Tensor:
     """Tokens ``(B, n)`` as tokens, or as the grid, or as an image; a map ``C`` ``(B, n, n)`` stays as it is."""
     if attribute_to == "tokens":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,10 +11,10 @@ import torch.nn.functional as F
 from timm.layers import RmsNorm
 from torch import nn
 
-from captum_astro.attr._base import AttributeTo, enlarged
-from captum_astro.attr._inputs import run_model
+from captum_astro.attr._base import enlarged
+from captum_astro.attr._contract import AttributeTo
 from captum_astro.capture.activation import activation_and_gradient
-from captum_astro.capture.walk import Seed
+from captum_astro.capture.call import Call
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, Tap
@@ -57,42 +55,27 @@ class ChannelMaps:
         return enlarged(cam.reshape(-1, 1, *self.grid), self.image_size, self.extent, images, attribute_to)
 
 
-def channel_maps(
-    model: nn.Module,
-    layout: Layout | None,
-    tap: Tap,
-    images: torch.Tensor,
-    arguments: list[Any],
-    seed: Callable[[torch.Tensor], Seed],
-) -> ChannelMaps:
+def channel_maps(call: Call, tap: Tap) -> ChannelMaps:
     """Run a model once, forward and back to one layer.
 
     Args:
-        model: The module that is run.
-        layout: Of the model inside, if it has one.
+        call: The model with what it is given.
         tap: The layer.
-        images: ``(B, C, H, W)``.
-        arguments: What the model takes after them.
-        seed: Where the backward pass starts.
 
     Raises:
         UnsupportedModelError: If the layer has no tokens and no feature map.
         ValueError: If no gradient arrives at its patches.
     """
-    activation, gradient, scores, seen = activation_and_gradient(
-        model,
-        layout.model if layout is not None else model,
-        tap,
-        partial(run_model, model, images, arguments),
-        seed,
-    )
-    image_size = seen or (1 if images.ndim == 2 else images.shape[-2], images.shape[-1])
-    grid, prefix = _positions(activation, tap.module, layout, model, image_size)
-    flat, slopes = (_flat(x, tap.module, model)[:, prefix:] for x in (activation, gradient))
+    model, layout, shape = call.model, call.layout, call.inputs.shape
+    seen = activation_and_gradient(call, tap)
+    image_size = seen.image_size or (1 if len(shape) == 2 else shape[-2], shape[-1])
+    grid, prefix = _positions(seen.value, tap.module, layout, model, image_size)
+    flat, slopes = (_flat(x, tap.module, model)[:, prefix:] for x in (seen.value, seen.gradient))
     if (slopes == 0).flatten(1).all(1).any():
         raise ValueError(_no_gradient(model))
     extent = layout.extent(*image_size) if layout is not None else image_size
-    return ChannelMaps(flat, slopes, scores, grid, prefix if activation.ndim == 3 else None, image_size, extent)
+    prefixed = prefix if seen.value.ndim == 3 else None
+    return ChannelMaps(flat, slopes, seen.output, grid, prefixed, image_size, extent)
 
 
 def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | None, Tap]:

@@ -1,44 +1,18 @@
-"""What users hand over: models, images and arguments."""
+"""What users hand over: images, token ids and the blocks that count."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
 import torch
-from captum._utils.common import _format_additional_forward_args
 from torch import nn
 
 from captum_astro.astro.vita import ViTA
+from captum_astro.caller import warn
 from captum_astro.capture.modes import draws
-from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout
-
-
-def run_model(model: nn.Module, images: torch.Tensor, arguments: list[Any], widened: bool = False) -> torch.Tensor:
-    """The model's output for some images and the arguments that follow them.
-
-    Args:
-        model: The model.
-        images: ``(B, C, H, W)``.
-        arguments: What follows them.
-        widened: Run a half-precision model in float32, for methods whose divisions need it.
-    """
-    if images.is_inference():
-        images = images.clone()  # an inference tensor cannot be saved for a backward pass
-    if not widened:
-        return _tensor(model(images, *arguments))
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    wide = {name: widen(tensor.detach()) for name, tensor in tensors.items()}
-    return _tensor(torch.func.functional_call(model, wide, (widen(images), *arguments)))
-
-
-def _tensor(output: Any) -> torch.Tensor:
-    if not isinstance(output, torch.Tensor):
-        raise TypeError(f"The model must return a tensor of logits, not a {type(output).__name__}. Wrap it.")
-    return output
 
 
 def channels_of(model: nn.Module, layout: Layout | None) -> int | None:
@@ -62,7 +36,7 @@ def check_inputs(inputs: Any, model: nn.Module, layout: Layout | None, attribute
     else:
         _check_images(inputs, model, channels_of(model, layout))
     if draws(model):
-        warnings.warn("The model is in train mode, so its output is random. Call model.eval() first.", stacklevel=6)
+        warn("The model is in train mode, so its output is random. Call model.eval() first.")
 
 
 def _check_text(inputs: Any, attribute_to: str) -> None:
@@ -112,47 +86,3 @@ def block_numbers(layers: Iterable[int] | slice | None, blocks: int) -> set[int]
             raise ValueError(f"layers contains {layer}, but the blocks are numbered 0 to {blocks - 1}.")
         numbers.add(int(layer) % blocks)
     return numbers
-
-
-def parts(
-    images: torch.Tensor, target: Any, additional_forward_args: Any, internal_batch_size: int | None
-) -> Iterator[tuple[torch.Tensor, Any, list[Any]]]:
-    """The batch in parts: images, their target, and what follows them.
-
-    Raises:
-        ValueError: If the parts would be empty.
-    """
-    batch = images.shape[0]
-    step = part_size(internal_batch_size, batch)
-    extra = _format_additional_forward_args(additional_forward_args) or ()
-    for start in range(0, batch, step):
-        samples = slice(start, min(start + step, batch))
-        arguments = [select_samples(value, samples, batch) for value in extra]
-        yield images[samples].detach(), select_samples(target, samples, batch), arguments
-
-
-def part_size(internal_batch_size: int | None, batch: int) -> int:
-    """How many samples at a time.
-
-    Raises:
-        ValueError: If the parts would be empty.
-    """
-    step = batch if internal_batch_size is None else internal_batch_size
-    if not isinstance(step, int) or step < 1:
-        raise ValueError(f"internal_batch_size is a whole number, at least 1, not {internal_batch_size}.")
-    return step
-
-
-def select_samples(value: Any, samples: slice | list[int], batch: int) -> Any:
-    """The part of a target or of an additional forward argument that belongs to some samples.
-
-    Args:
-        value: Lists and tensors with one entry a sample are cut; anything else is given to all.
-        samples: Which samples.
-        batch: How many there are in all.
-    """
-    if isinstance(value, list) and len(value) == batch:
-        return value[samples] if isinstance(samples, slice) else [value[sample] for sample in samples]
-    if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == batch and batch > 1:
-        return value[samples]
-    return value

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from captum.log import log_usage
 
-from captum_astro.attr._base import AttributeTo, TensorOrTuple, TokenAttribution, TokenWalker
-from captum_astro.attr._target import Output
-from captum_astro.capture.records import AttentionRecord, StageRecord
+from captum_astro.attr._base import TokenAttribution
+from captum_astro.attr._contract import Layered, TensorOrTuple, contract
+from captum_astro.capture.call import Call
+from captum_astro.capture.carry import Update, carry
+from captum_astro.capture.collected import Wanted
+from captum_astro.capture.records import AttentionRecord, Pass
+from captum_astro.capture.target import Output
 from captum_astro.functional.attcat import class_activation, received_attention
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class ATTCAT(TokenAttribution):
@@ -34,8 +40,9 @@ class ATTCAT(TokenAttribution):
 
     family = "attention"
     source = "Qiang et al., NeurIPS 2022"
+    needs_stream_gradients = True
 
-    @log_usage(part_of_slo=True)
+    @contract
     def attribute(
         self,
         inputs: TensorOrTuple,
@@ -43,68 +50,49 @@ class ATTCAT(TokenAttribution):
         *,
         output: Output = "logit",
         readout_row: bool = False,
-        start_layer: int = 0,
-        additional_forward_args: Any = None,
-        internal_batch_size: int | None = None,
-        attribute_to: AttributeTo = "input",
+        **common: Unpack[Layered],
     ) -> TensorOrTuple:
         """Explain each image's target.
 
         Args:
-            inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor.
-            target: The class to explain, in any form that Captum takes.
             output: ``y``, the target's ``"logit"``, as published, or its softmax ``"probability"``.
             readout_row: Take the attention that the classified token pays, instead of the mean over all queries. A
                 model with a pooling head classifies none of its blocks' rows: there it is the mean all the same.
-            start_layer: The first block that counts.
-            additional_forward_args: Passed to the model after the images.
-            internal_batch_size: Explain so many images at a time.
-            attribute_to: ``"input"`` gives the inputs' shape, the pixel map shared equally among the channels;
-                ``"pixels"`` gives ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.
-
-        Returns:
-            Attributions of the inputs' dtype and device, not normalised; a tuple for a tuple.
-
-        Raises:
-            AssertionError: If the target is of no form that Captum takes.
-            IndexError: If the target is out of range.
-            ValueError: If an argument is not one of its values, or the images cannot be explained.
-            UnsupportedModelError: If what was captured does not rebuild what the model computed.
+            layers: The blocks to add up, counted from 0 (negative: from the end).
         """
-        return self._explain(
-            inputs,
-            target,
-            additional_forward_args,
-            internal_batch_size,
-            attribute_to,
-            lambda layout: _ATTCATWalker(readout_row),
-            output=output,
-            layers=slice(start_layer, None),
-            stream_gradients=True,
-        )
+        return self._explain(inputs, target, _ATTCATUpdate(readout_row), common, output)
+
+    def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
+        assert isinstance(update, _ATTCATUpdate)
+        return carry(passed, update, update.start(passed))
 
 
-class _ATTCATWalker(TokenWalker):
+class _ATTCATUpdate(Update):
+    """Of two rows, one holds the weights of the queries, which go back unchanged, the other the sum so far."""
+
     def __init__(self, readout_row: bool) -> None:
         self._readout_row = readout_row
-        self._row: torch.Tensor | None = None
-        self._block = -1
-        self._activation = self._total = torch.empty(0)
+        self._activations: dict[int, torch.Tensor] = {}
 
-    def begin(self, readout: torch.Tensor, pooling: AttentionRecord | None) -> None:
-        if self._readout_row and pooling is None:
-            self._row = readout
+    def start(self, passed: Pass) -> torch.Tensor:
+        """Both rows at the final tokens, ``(B, 2, n)``."""
+        self._activations = {
+            stage.stage.block: class_activation(stage.following, stage.following_gradient)
+            for stage in passed.stages
+            if stage.following_gradient is not None  # known where a block ends
+        }
+        final = passed.stages[-1].following
+        queries = passed.readout
+        if not self._readout_row or passed.pooling is not None:
+            queries = passed.readout.new_full(final.shape[:2], 1 / final.shape[1])
+        return torch.stack([queries, torch.zeros_like(queries)], 1)
 
-    def step(self, record: StageRecord) -> None:
-        if record.stage.block != self._block:  # the last stage of a block: what follows is the block's output
-            self._block = record.stage.block
-            assert record.following_gradient is not None
-            self._activation = class_activation(record.following, record.following_gradient)
-            if self._total.numel() == 0:
-                self._total = torch.zeros_like(self._activation)
-        for branch in record.branches:
-            if isinstance(branch, AttentionRecord):
-                self._total = self._total + received_attention(branch.attention, self._row) * self._activation
+    def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
+        activation = self._activations[record.block]
+        if record.sources is not None:
+            activation = record.sources.gather(activation)
+        added = received_attention(record.attention, row[:, 0]) * activation
+        return torch.stack([torch.zeros_like(added), added], 1)
 
-    def end(self, stream: torch.Tensor) -> None:
-        self.tokens = self._total
+    def finish(self, row: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
+        return row[:, 1]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from captum.log import log_usage
 
-from captum_astro.attr._base import AttributeTo, TensorOrTuple, TokenAttribution
-from captum_astro.attr._target import Output
-from captum_astro.attr._walker import LastLayerWalker
-from captum_astro.capture.records import AttentionRecord
+from captum_astro.attr._base import TokenAttribution
+from captum_astro.attr._contract import Layered, TensorOrTuple, contract
+from captum_astro.capture.call import Call
+from captum_astro.capture.carry import Update, carry_last
+from captum_astro.capture.collected import Wanted
+from captum_astro.capture.records import AttentionRecord, Pass
+from captum_astro.capture.target import Output
 from captum_astro.functional.attention_grad_cam import attention_grad_cam
+from captum_astro.layouts.base import layout_for
+from captum_astro.layouts.unwrap import unwrapped
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class AttentionGradCAM(TokenAttribution):
@@ -32,8 +39,9 @@ class AttentionGradCAM(TokenAttribution):
 
     family = "attention"
     source = "the Grad-CAM baseline of Chefer et al., CVPR 2021, arXiv 2012.09838"
+    reads_last = True
 
-    @log_usage(part_of_slo=True)
+    @contract
     def attribute(
         self,
         inputs: TensorOrTuple,
@@ -41,50 +49,29 @@ class AttentionGradCAM(TokenAttribution):
         *,
         output: Output = "logit",
         relu_attributions: bool = True,
-        additional_forward_args: Any = None,
-        internal_batch_size: int | None = None,
-        attribute_to: AttributeTo = "input",
+        **common: Unpack[Layered],
     ) -> TensorOrTuple:
         """Explain each image's target.
 
         Args:
-            inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor.
-            target: The class to explain, in any form that Captum takes.
             output: ``y``, the target's ``"logit"``, as published, or its softmax ``"probability"``.
             relu_attributions: Set negative values to 0, as published. A map may then be zero everywhere, which warns.
-            additional_forward_args: Passed to the model after the images.
-            internal_batch_size: Explain so many images at a time.
-            attribute_to: ``"input"`` gives the inputs' shape, the pixel map shared equally among the channels;
-                ``"pixels"`` gives ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.
-
-        Returns:
-            Attributions of the inputs' dtype and device, not normalised; a tuple for a tuple.
-
-        Raises:
-            AssertionError: If the target is of no form that Captum takes.
-            IndexError: If the target is out of range.
-            ValueError: If an argument is not one of its values, or the images cannot be explained.
-            UnsupportedModelError: If what was captured does not rebuild what the model computed.
+            layers: The blocks of which the last is read, counted from 0 (negative: from the end); by default all, and
+                then a pooling head is the last layer.
         """
-        return self._explain(
-            inputs,
-            target,
-            additional_forward_args,
-            internal_batch_size,
-            attribute_to,
-            lambda layout: _AttentionGradCAMWalker(layout.num_prefix_tokens, relu_attributions),
-            output=output,
-            layers=[-1],
-        )
+        prefix = layout_for(unwrapped(self.forward_func)).num_prefix_tokens
+        update = _AttentionGradCAMUpdate(common.get("layers") is None, prefix, relu_attributions)
+        return self._explain(inputs, target, update, common, output)
+
+    def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
+        return carry_last(passed, update)
 
 
-class _AttentionGradCAMWalker(LastLayerWalker):
-    def __init__(self, prefix: int, relu: bool) -> None:
-        super().__init__()
-        self._prefix, self._relu = prefix, relu
+class _AttentionGradCAMUpdate(Update):
+    def __init__(self, reads_pooling: bool, prefix: int, relu: bool) -> None:
+        self.reads_pooling, self._prefix, self._relu = reads_pooling, prefix, relu
 
-    def update(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
-        assert record.gradient is not None
-        return attention_grad_cam(
-            row, record.attention, record.gradient, max(0, self._prefix - record.first_key), self._relu
-        )
+    def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
+        images = len(record.residual)
+        patches = record.patches(self._prefix)
+        return attention_grad_cam(row, record.attention, record.gradient, patches, images, self._relu)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from captum.log import log_usage
 
-from captum_astro.attr._base import AttributeTo, TensorOrTuple, TokenAttribution
-from captum_astro.attr._walker import RowWalker
+from captum_astro.attr._base import TokenAttribution
+from captum_astro.attr._contract import Layered, TensorOrTuple, contract
+from captum_astro.capture.carry import Update
 from captum_astro.capture.records import AttentionRecord, StageRecord
-from captum_astro.functional.rollout import mixed_row, rollout_step
+from captum_astro.functional.rollout import mixed_row
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class AttentionRollout(TokenAttribution):
@@ -33,53 +36,34 @@ class AttentionRollout(TokenAttribution):
     source = "Abnar and Zuidema, ACL 2020, arXiv 2005.00928"
     needs_gradient = False
 
-    @log_usage(part_of_slo=True)
+    @contract
     def attribute(
-        self,
-        inputs: TensorOrTuple,
-        target: Any = None,
-        *,
-        start_layer: int = 0,
-        additional_forward_args: Any = None,
-        internal_batch_size: int | None = None,
-        attribute_to: AttributeTo = "input",
+        self, inputs: TensorOrTuple, target: Any = None, *, start_layer: int = 0, **common: Unpack[Layered]
     ) -> TensorOrTuple:
         """Roll the attention out.
 
         Args:
-            inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor.
             target: Checked, if given, but without effect.
             start_layer: The first block that counts; papers use 0 and 1.
-            additional_forward_args: Passed to the model after the images.
-            internal_batch_size: Explain so many images at a time.
-            attribute_to: ``"input"`` gives the inputs' shape, the pixel map shared equally among the channels;
-                ``"pixels"`` gives ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.
-
-        Returns:
-            Attributions of the inputs' dtype and device, not normalised; a tuple for a tuple.
-
-        Raises:
-            AssertionError: If the target is of no form that Captum takes.
-            IndexError: If the target is out of range.
-            ValueError: If an argument is not one of its values, or the images cannot be explained.
-            UnsupportedModelError: If what was captured does not rebuild what the model computed.
         """
-        return self._explain(
-            inputs,
-            target,
-            additional_forward_args,
-            internal_batch_size,
-            attribute_to,
-            lambda layout: _RolloutWalker(),
-            layers=slice(start_layer, None),
-        )
+        return self._explain(inputs, target, _RolloutUpdate(), common, start_layer=start_layer)
 
 
-class _RolloutWalker(RowWalker):
-    def step(self, record: StageRecord) -> None:
-        attentions = [branch.attention for branch in record.branches if isinstance(branch, AttentionRecord)]
-        if attentions:
-            self.row = rollout_step(self.row, attentions)
-
-    def update(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
+class _RolloutUpdate(Update):
+    def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         return mixed_row(row, record.attention)
+
+    def entering(self, row: torch.Tensor, record: StageRecord) -> torch.Tensor:
+        """Each row of ``I + E_h[A]`` is divided by its sum."""
+        if not record.attentions:
+            return row
+        return row / (1 + sum(_row_sums(attention) for attention in record.attentions))
+
+
+def _row_sums(record: AttentionRecord) -> torch.Tensor | float:
+    """The sum of each token's row of the mean map: a number, or ``(B, n)``; 0 for a token that is no query."""
+    sums = record.attention.row_sums(record.present)
+    if record.outputs is None:
+        return sums
+    size = len(record.attention.value), record.attention.queries
+    return record.outputs.scatter(torch.as_tensor(sums, device=record.residual.device).expand(size))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from captum.log import log_usage
 from torch import nn
 
-from captum_astro.attr._base import AttributeTo, TensorOrTuple
+from captum_astro.attr._contract import Common, TensorOrTuple, contract
 from captum_astro.attr._propagation import PropagationAttribution
 from captum_astro.capture.relevance_rules import Relevance
 from captum_astro.layouts.base import layout_for
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class LRP(PropagationAttribution):
@@ -39,44 +41,18 @@ class LRP(PropagationAttribution):
     source = "Chefer et al., CVPR 2021, arXiv 2012.09838; Montavon et al., 2017"
 
     def _mode(self, model: nn.Module) -> Relevance:
-        return Relevance(model, lambda: None, from_pixels=not layout_for(model).reads_text)
+        return Relevance(model, from_pixels=not layout_for(model).reads_text)
 
-    @log_usage(part_of_slo=True)
-    def attribute(
-        self,
-        inputs: TensorOrTuple,
-        target: Any = None,
-        *,
-        additional_forward_args: Any = None,
-        internal_batch_size: int | None = None,
-        attribute_to: AttributeTo = "input",
-    ) -> TensorOrTuple:
+    @contract
+    def attribute(self, inputs: TensorOrTuple, target: Any = None, **common: Unpack[Common]) -> TensorOrTuple:
         """Explain each image's target.
 
         Args:
-            inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor.
-            target: The class to explain, in any form that Captum takes.
-            additional_forward_args: Passed to the model after the images.
-            internal_batch_size: Explain so many images at a time.
             attribute_to: ``"input"`` gives the relevance of every pixel and channel, ``"pixels"`` their sum over the
                 channels, ``(B, 1, H, W)``; ``"grid"`` the patch tokens' relevance, ``(B, 1, rows, columns)``, and
                 ``"tokens"`` that of all tokens that enter the first block, ``(B, n)``.
 
         Returns:
             Signed attributions of the inputs' dtype and device, not normalised; a tuple for a tuple.
-
-        Raises:
-            AssertionError: If the target is of no form that Captum takes, or is needed and not given.
-            IndexError: If the target is out of range.
-            ValueError: If an argument is not one of its values, or the images cannot be explained.
-            UnsupportedModelError: If an operation of the model has no rule.
         """
-        return self._relevance(
-            inputs,
-            target,
-            additional_forward_args,
-            internal_batch_size,
-            attribute_to,
-            output="logit",
-            times_input=False,
-        )
+        return self._relevance(inputs, target, common, "logit", times_input=False)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
-from captum.log import log_usage
 from torch import nn
 
-from captum_astro.attr._base import AttributeTo, Explanation, TensorOrTuple
+from captum_astro.attr._base import Explanation
+from captum_astro.attr._batch import Batch
 from captum_astro.attr._channels import channel_maps, find_tap
-from captum_astro.attr._target import Output, output_seed
+from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, contract
+from captum_astro.capture.call import Call
+from captum_astro.capture.target import Output, Target
 from captum_astro.functional.grad_cam import grad_cam
+from captum_astro.layouts.structure import Tap
 from captum_astro.layouts.unwrap import unwrapped
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class TokenGradCAM(Explanation):
@@ -50,7 +56,7 @@ class TokenGradCAM(Explanation):
         self.layer = layer
         find_tap(unwrapped(forward_func), layer)
 
-    @log_usage(part_of_slo=True)
+    @contract
     def attribute(
         self,
         inputs: TensorOrTuple,
@@ -58,25 +64,16 @@ class TokenGradCAM(Explanation):
         *,
         output: Output = "logit",
         relu_attributions: bool = True,
-        additional_forward_args: Any = None,
-        internal_batch_size: int | None = None,
-        attribute_to: AttributeTo = "input",
+        **common: Unpack[Common],
     ) -> TensorOrTuple:
         """Explain each image's target.
 
         Args:
-            inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor.
-            target: The class to explain, in any form that Captum takes.
             output: ``y``, the target's ``"logit"``, as published, or its softmax ``"probability"``.
             relu_attributions: Set negative values to 0, as published.
-            additional_forward_args: Passed to the model after the images.
-            internal_batch_size: Explain so many images at a time.
             attribute_to: ``"input"`` gives the inputs' shape, the pixel map shared equally among the channels;
                 ``"pixels"`` gives ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)``; ``"tokens"`` ``(B, n)``,
                 0 for the prefix tokens.
-
-        Returns:
-            Attributions of the inputs' dtype and device, not normalised; a tuple for a tuple.
 
         Raises:
             AssertionError: If the target is of no form that Captum takes, or is needed and not given.
@@ -86,22 +83,22 @@ class TokenGradCAM(Explanation):
         """
         model = self._explained()
         layout, tap = find_tap(model, self.layer)
+        batch = Batch(model, layout, inputs, Target(target, output), common)
+        found = [(part, self._one(part.call, tap, relu_attributions, batch.attribute_to)) for part in batch.parts()]
+        attributions: TensorOrTuple = batch.joined(found)
+        return attributions
 
-        def explain(part: torch.Tensor, given: Any, arguments: list[Any]) -> torch.Tensor:
-            wanted = self._wanted(part, given, arguments)
-            seen = channel_maps(model, layout, tap, part, arguments, partial(output_seed, target=wanted, kind=output))
-            cam = self._cam(seen.activation, seen.gradient, relu_attributions)
-            text = layout is not None and layout.reads_text
-            return cam if text else seen.shaped(cam, part, attribute_to)
-
-        return self._in_parts(
-            inputs, target, additional_forward_args, internal_batch_size, attribute_to, model, layout, explain
-        )
+    def _one(self, call: Call, tap: Tap, relu: bool, attribute_to: AttributeTo) -> torch.Tensor:
+        """Run the method on one part."""
+        seen = channel_maps(replace(call, target=self._target(call)), tap)
+        cam = self._cam(seen.activation, seen.gradient, relu)
+        text = call.layout is not None and call.layout.reads_text
+        return cam if text else seen.shaped(cam, call.inputs, attribute_to)
 
     def _explained(self) -> nn.Module:
         """The module that is run."""
         return unwrapped(self.forward_func)
 
-    def _wanted(self, images: torch.Tensor, target: Any, arguments: list[Any]) -> Any:
-        """The target of some images."""
-        return target
+    def _target(self, call: Call) -> Target:
+        """What of some images is explained."""
+        return call.target

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from captum.log import log_usage
 
-from captum_astro.attr._base import AttributeTo, TensorOrTuple, TokenAttribution
-from captum_astro.attr._target import Output
-from captum_astro.attr._walker import RowWalker
+from captum_astro.attr._base import TokenAttribution
+from captum_astro.attr._contract import Layered, TensorOrTuple, contract
+from captum_astro.capture.carry import Update
 from captum_astro.capture.records import AttentionRecord
+from captum_astro.capture.target import Output
 from captum_astro.functional.transformer_mm import transformer_mm_update
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class TransformerMM(TokenAttribution):
@@ -33,52 +36,18 @@ class TransformerMM(TokenAttribution):
     family = "attention"
     source = "Chefer et al., ICCV 2021, arXiv 2103.15679"
 
-    @log_usage(part_of_slo=True)
+    @contract
     def attribute(
-        self,
-        inputs: TensorOrTuple,
-        target: Any = None,
-        *,
-        output: Output = "logit",
-        start_layer: int = 0,
-        additional_forward_args: Any = None,
-        internal_batch_size: int | None = None,
-        attribute_to: AttributeTo = "input",
+        self, inputs: TensorOrTuple, target: Any = None, *, output: Output = "logit", **common: Unpack[Layered]
     ) -> TensorOrTuple:
         """Explain each image's target.
 
         Args:
-            inputs: Images ``(B, C, H, W)``, or a tuple with that one tensor.
-            target: The class to explain, in any form that Captum takes.
             output: ``y``, the target's ``"logit"``, as published, or its softmax ``"probability"``.
-            start_layer: The first block that counts.
-            additional_forward_args: Passed to the model after the images.
-            internal_batch_size: Explain so many images at a time.
-            attribute_to: ``"input"`` gives the inputs' shape, the pixel map shared equally among the channels;
-                ``"pixels"`` gives ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.
-
-        Returns:
-            Attributions of the inputs' dtype and device, not normalised; a tuple for a tuple.
-
-        Raises:
-            AssertionError: If the target is of no form that Captum takes.
-            IndexError: If the target is out of range.
-            ValueError: If an argument is not one of its values, or the images cannot be explained.
-            UnsupportedModelError: If what was captured does not rebuild what the model computed.
         """
-        return self._explain(
-            inputs,
-            target,
-            additional_forward_args,
-            internal_batch_size,
-            attribute_to,
-            lambda layout: _TransformerMMWalker(),
-            output=output,
-            layers=slice(start_layer, None),
-        )
+        return self._explain(inputs, target, _TransformerMMUpdate(), common, output)
 
 
-class _TransformerMMWalker(RowWalker):
-    def update(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
-        assert record.gradient is not None
+class _TransformerMMUpdate(Update):
+    def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         return transformer_mm_update(row, record.attention, record.gradient)

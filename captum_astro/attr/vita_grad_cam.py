@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from captum_astro.astro.vita import ViTA, unmodulated
-from captum_astro.attr._inputs import run_model
 from captum_astro.attr.token_grad_cam import TokenGradCAM
+from captum_astro.capture.call import Call
 from captum_astro.capture.guard import undisturbed
+from captum_astro.capture.target import Target
 from captum_astro.layouts.unwrap import unwrapped
 
 
@@ -61,9 +63,9 @@ class ViTAGradCAM(TokenGradCAM):
     def _explained(self) -> nn.Module:
         return unwrapped(self.vita)
 
-    def _wanted(self, images: torch.Tensor, target: Any, arguments: list[Any]) -> Any:
-        if target is not None:
-            return target
-        model = self.vita.model
-        with unmodulated(), undisturbed(model), torch.no_grad():
-            return run_model(model, images, arguments).argmax(-1)
+    def _target(self, call: Call) -> Target:
+        if call.target.classes is not None:
+            return call.target
+        plain = replace(call, model=self.vita.model)
+        with unmodulated(), undisturbed(plain.model), torch.no_grad():
+            return replace(call.target, classes=plain.run().argmax(-1))

@@ -2,80 +2,88 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from captum_astro.capture.call import Call
 from captum_astro.capture.guard import undisturbed
-from captum_astro.capture.walk import Seed
+from captum_astro.capture.hooks import Hooks
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import Tap
 
 
-def activation_and_gradient(
-    model: nn.Module,
-    explained: nn.Module,
-    tap: Tap,
-    forward: Callable[[], torch.Tensor],
-    seed: Callable[[torch.Tensor], Seed],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, int] | None]:
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """One tensor of a pass.
+
+    Attributes:
+        value: The tensor.
+        gradient: The explained output's gradient there, of the same shape.
+        output: The model's output.
+        image_size: Height and width of the image that the explained model was given; None if it was given none.
+    """
+
+    value: torch.Tensor
+    gradient: torch.Tensor
+    output: torch.Tensor
+    image_size: tuple[int, int] | None
+
+
+def activation_and_gradient(call: Call, tap: Tap) -> Activation:
     """Run a model once, forward and back to one tensor.
 
     Args:
-        model: The module that ``forward`` runs.
-        explained: The model inside it, whose image's size is noted.
+        call: The model with what it is given.
         tap: Which tensor.
-        forward: Runs the model.
-        seed: Gives the gradient at the output.
-
-    Returns:
-        The activation and its gradient, of the same shape, the model's output, and the image's height and width.
 
     Raises:
         UnsupportedModelError: If the tensor is not there, or the output does not depend on it.
     """
-    thread = threading.get_ident()
-    seen: list[torch.Tensor] = []
-    sizes: list[tuple[int, int]] = []
-
-    def note(module: nn.Module, arguments: Any) -> None:
-        if threading.get_ident() == thread and arguments and getattr(arguments[0], "ndim", 0) == 4:
-            sizes.append((arguments[0].shape[-2], arguments[0].shape[-1]))
-
-    def look(x: Any) -> torch.Tensor | None:
-        if threading.get_ident() != thread:
-            return None
-        if not isinstance(x, torch.Tensor):
-            raise UnsupportedModelError(f"{type(tap.module).__name__} gives a {type(x).__name__}, not a tensor.")
-        if not x.requires_grad:
-            x.requires_grad_(True)
-        seen.append(x)
-        return x.clone()  # what follows may change its input in place
-
-    with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
-        if tap.at == "input":
-            handle = tap.module.register_forward_pre_hook(lambda m, a: _replaced(look(a[0]), a))
-        else:
-            handle = tap.module.register_forward_hook(lambda m, a, o: look(o))
-        size = explained.register_forward_pre_hook(note)
-        try:
-            output = forward()
-        finally:
-            handle.remove()
-            size.remove()
-        if len(seen) != 1:
-            raise UnsupportedModelError(f"{type(tap.module).__name__} ran {len(seen)} times in one pass, not once.")
-        start = seed(output.detach())
+    look, inside = _Look(tap), type(tap.module).__name__
+    with undisturbed(call.model), torch.inference_mode(False), torch.enable_grad():
+        with Hooks() as hooks:
+            hooks.before(call.explained, look.note_size)
+            look.install(hooks)
+            output = call.run()
+        if len(look.seen) != 1:
+            raise UnsupportedModelError(f"{inside} ran {len(look.seen)} times in one pass, not once.")
+        start = call.target.seed(output.detach())
         gradient = None
         if output.requires_grad:
-            (gradient,) = torch.autograd.grad(output, seen[0], start.gradient.to(output), allow_unused=True)
+            (gradient,) = torch.autograd.grad(output, look.seen[0], start.gradient.to(output), allow_unused=True)
         if gradient is None:
-            raise UnsupportedModelError(f"The output does not depend on what {type(tap.module).__name__} gives.")
-        return seen[0].detach(), start.scaled(gradient), output.detach(), sizes[0] if sizes else None
+            raise UnsupportedModelError(f"The output does not depend on what {inside} gives.")
+        return Activation(look.seen[0].detach(), start.scaled(gradient), output.detach(), look.image_size)
 
 
-def _replaced(first: torch.Tensor | None, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    return None if first is None else (first, *arguments[1:])
+class _Look:
+    """Keeps one tensor of a pass, with its graph."""
+
+    def __init__(self, tap: Tap) -> None:
+        self._tap = tap
+        self.seen: list[torch.Tensor] = []
+        self.image_size: tuple[int, int] | None = None
+
+    def install(self, hooks: Hooks) -> None:
+        """Look at the tap."""
+        hooks.tap(self._tap, self._note)
+        if self._tap.at == "output":
+            hooks.callback(self._tap.module.register_forward_hook(self._demand_tensor).remove)
+
+    def note_size(self, x: torch.Tensor) -> None:
+        """The size of the images that the explained model is given."""
+        if x.ndim == 4:
+            self.image_size = (x.shape[-2], x.shape[-1])
+
+    def _note(self, x: torch.Tensor) -> torch.Tensor:
+        if not x.requires_grad:
+            x.requires_grad_(True)
+        self.seen.append(x)
+        return x.clone()  # what follows may change its input in place
+
+    def _demand_tensor(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not isinstance(output, torch.Tensor):
+            raise UnsupportedModelError(f"{type(module).__name__} gives a {type(output).__name__}, not a tensor.")

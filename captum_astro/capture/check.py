@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from captum_astro.capture.identity import identity_error
+from captum_astro.capture.call import Call
+from captum_astro.capture.capture import capture
+from captum_astro.capture.collected import Wanted
+from captum_astro.capture.identity import identity_error, stage_name
 from captum_astro.capture.records import AttentionRecord, StageRecord
-from captum_astro.capture.walk import Seed, walk
+from captum_astro.capture.target import LargestOutput
 from captum_astro.functional.astromorphic_effective import EffectiveAttention
 from captum_astro.functional.attention import Given, Softmax
 from captum_astro.layouts.base import layout_for
@@ -105,57 +108,30 @@ def check(model: nn.Module, inputs: torch.Tensor) -> Report:
     """
     model = unwrapped(model)
     layout = layout_for(model)
-    walker = _Checker()
-    passed = walk(
-        layout, model, lambda: model(inputs.detach()), walker, seed=_largest_output, explained=_position, verify=False
-    )
-    walker.found.reverse()
+    passed = capture(Call(model, inputs.detach(), LargestOutput(), layout=layout), Wanted(verify=False))
+    read, dtype = int((passed.readout[0] != 0).sum()), passed.stages[0].stream.dtype
     if layout.pooling is not None:
-        readout = f"{type(layout.pooling.branch.module).__name__} over {walker.read} queries"
+        readout = f"{type(layout.pooling.branch.module).__name__} over {read} queries"
     else:
-        readout = f"mean of {walker.read} tokens" if walker.read > 1 else "token 0"
+        readout = f"mean of {read} tokens" if read > 1 else "token 0"
     return Report(
         type(layout.model).__name__,
-        walker.tokens,
+        passed.stages[0].stream.shape[1],
         layout.num_prefix_tokens,
         passed.grid,
         readout,
-        tuple(walker.found),
-        _TOLERANCE.get(walker.dtype, _LOW_PRECISION_TOLERANCE),
+        tuple(_checked(record) for record in passed.stages),
+        _TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE),
         passed.problem,
     )
 
 
-def _largest_output(output: torch.Tensor) -> Seed:
-    flat = output.flatten(1)
-    gradient = torch.zeros_like(flat).scatter_(1, flat.argmax(1, keepdim=True), 1)
-    return Seed(gradient.reshape(output.shape), flat.new_ones(len(flat)))
-
-
-def _position(output: torch.Tensor) -> torch.Tensor:
-    return (_largest_output(output).gradient != 0).any(-1).to(output)
-
-
-class _Checker:
-    """Rebuilds every stage in full."""
-
-    def __init__(self) -> None:
-        self.found: list[CheckedStage] = []
-        self.tokens = self.read = 0
-        self.dtype = torch.float32
-
-    def begin(self, readout: torch.Tensor, pooling: AttentionRecord | None) -> None:
-        self.read = int((readout[0] != 0).sum())
-
-    def step(self, record: StageRecord) -> None:
-        names = " + ".join(branch.branch.name for branch in record.branches)
-        captured = " + ".join(
-            _describe(branch) if isinstance(branch, AttentionRecord) else "feed-forward" for branch in record.branches
-        )
-        self.found.append(CheckedStage(names, captured, float(identity_error(record))))
-
-    def end(self, stream: torch.Tensor) -> None:
-        self.tokens, self.dtype = stream.shape[1], stream.dtype
+def _checked(record: StageRecord) -> CheckedStage:
+    """A stage, rebuilt in full."""
+    parts = [_describe(part) if isinstance(part, AttentionRecord) else "feed-forward" for part in record.branches]
+    if record.merging is not None:
+        parts.append(f"{record.merging.tokens.index.shape[2]} tokens merged into one")
+    return CheckedStage(stage_name(record), " + ".join(parts), float(identity_error(record)))
 
 
 def _describe(record: AttentionRecord) -> str:
@@ -168,6 +144,8 @@ def _describe(record: AttentionRecord) -> str:
         parts = [f"effective attention of {heads} {'channels' if first.per_channel else 'heads'}"]
     elif isinstance(first, Softmax) and first.bias is not None:
         parts.append("bias")
+    if record.outputs is not None:
+        parts.append(f"{len(record.outputs.index)} windows of {record.outputs.index.shape[1]}")
     if len(record.attention.maps) > 1:
         parts.append(f"{len(record.attention.maps)} softmaxes")
     if any(isinstance(step, Norm) for step in record.branch.steps):

@@ -28,10 +28,7 @@ from captum_astro.capture.operations import (
 )
 from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import gradient_rules as rules
-from captum_astro.functional.astrocyte import rescaled, scale_and_shift
-from captum_astro.functional.astromorphic import astromorphic_attention
-from captum_astro.functional.astromorphic_effective import effective_attention
-from captum_astro.functional.astromorphic_rules import ConstantAttention, shared_gradients
+from captum_astro.functional.operations import ATTENTION, RULED, AttentionOperation
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -50,17 +47,14 @@ class _GradientRules(Rules):
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The rule of each operation."""
-        if func is F.scaled_dot_product_attention:
-            return self.attention(*args, **kwargs)
-        if func is astromorphic_attention:
-            return self.astromorphic(*args, **kwargs)
+        if func in ATTENTION:
+            return self.attention(ATTENTION[func], *args, **kwargs)
         if func in SOFTMAX:
             return self.softmax(func(*args, **kwargs))
         if func in NORM:
             return _frozen(func, *args, **kwargs)
-        if func is rescaled:
-            scale, shift = scale_and_shift(args[0].detach(), args[1].detach(), args[2])
-            return args[0] * scale[..., None] + (0 if shift is None else shift[..., None])
+        if func in RULED:
+            return RULED[func].gradient(*args, **kwargs)
         if func in ACTIVATION:
             return self.activation(args[0], func(args[0].clone(), *args[1:], **kwargs))  # some work in place
         if func in SATURATING:
@@ -74,12 +68,8 @@ class _GradientRules(Rules):
             raise UnsupportedModelError(no_rule(func))
         return func(*args, **kwargs)
 
-    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Fused attention."""
-        raise NotImplementedError
-
-    def astromorphic(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Astromorphic attention."""
+    def attention(self, operation: AttentionOperation, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A function that computes attention."""
         raise NotImplementedError
 
     def softmax(self, output: torch.Tensor) -> torch.Tensor:
@@ -98,16 +88,9 @@ class _GradientRules(Rules):
 class ConstantWeights(_GradientRules):
     """Conservative LRP: attention weights and the norms' deviations are constants; a gate shares in halves."""
 
-    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def attention(self, operation: AttentionOperation, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The AH rule."""
-        return rules.attention_with_constant_weights(*args, **kwargs)
-
-    def astromorphic(self, *args: Any, chunk: int | None = None, **kwargs: Any) -> torch.Tensor:
-        """The AH rule."""
-        given = [x.detach() if isinstance(x, torch.Tensor) else x for x in args]
-        attention, output = effective_attention(*given, **kwargs), astromorphic_attention(*given, **kwargs)
-        result: torch.Tensor = ConstantAttention.apply(args[2], output, attention)
-        return result
+        return operation.constant_weights(*args, **kwargs)
 
     def softmax(self, output: torch.Tensor) -> torch.Tensor:
         """The AH rule."""
@@ -117,14 +100,9 @@ class ConstantWeights(_GradientRules):
 class SharedGradients(_GradientRules):
     """AttnLRP: products share in halves, norms by the LN rule, activations by the identity rule."""
 
-    def attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The uniform rule twice, and the softmax as it is."""
-        return rules.attention_with_shared_gradients(*args, **kwargs)
-
-    def astromorphic(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The uniform rule twice; sigma and the features as they are."""
-        result: torch.Tensor = shared_gradients(*args, **kwargs)
-        return result
+    def attention(self, operation: AttentionOperation, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The uniform rule twice, and the softmax, or what stands in its place, as it is."""
+        return operation.shared_gradients(*args, **kwargs)
 
     def activation(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """The identity rule."""
@@ -136,7 +114,9 @@ class SharedGradients(_GradientRules):
 
 
 def _frozen(func: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """A norm, as a function, with its deviation held constant."""
+    """A norm, as a function, with its deviation held constant; a division by a vector's length likewise."""
+    if func is F.normalize:
+        return x * _inverse_length(x.detach(), *args, **kwargs)
     names = ("num_groups",) if func is F.group_norm else ("normalized_shape",)
     given = (
         dict(zip((*names, "weight", *(() if func is F.rms_norm else ("bias",)), "eps"), args, strict=False)) | kwargs
@@ -153,3 +133,11 @@ def _frozen(func: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tens
     shape = (1, -1, *[1] * (x.ndim - 2))
     y = y if weight is None else y * weight.reshape(shape)
     return y if bias is None else y + bias.reshape(shape)
+
+
+def _inverse_length(
+    x: torch.Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
+) -> torch.Tensor:
+    """``1 / length``, from what ``F.normalize`` takes."""
+    length: torch.Tensor = x.norm(p, dim, keepdim=True)
+    return 1 / length.clamp_min(eps)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import torch
 
 from captum_astro.capture.modes import draws
-from captum_astro.capture.records import AttentionRecord, StageRecord, spots
+from captum_astro.capture.records import AttentionRecord, Pass, StageRecord, spots
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout
+from captum_astro.layouts.errors import UnsupportedModelError
 
 # how far a rebuilt row may be off, relative to what the stage adds, before the layout is said to be wrong
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
@@ -18,7 +22,7 @@ def rebuilt_attention(record: AttentionRecord, rows: slice) -> torch.Tensor:
     """``sum_h A_h E~_h + bias`` for some queries, straight from the definition: ``(B, rows, d)``."""
     attention = record.attention
     start, stop, _ = rows.indices(attention.queries)
-    out = record.map_out()
+    out = record.map_out
     mixed = attention.rows(start, stop) @ widen(attention.value)
     if attention.constant is not None:
         mixed = mixed + attention.constant[:, :, start:stop]
@@ -31,38 +35,50 @@ def rebuilt_attention(record: AttentionRecord, rows: slice) -> torch.Tensor:
     return added + (out.constant[:, start:stop] if out.constant.ndim == 3 else out.constant)
 
 
-def rebuilt(record: StageRecord, rows: slice) -> torch.Tensor:
-    """What the captured branches of a stage add to some tokens: ``(B, rows, d)``."""
-    parts = [
-        rebuilt_attention(branch, rows) if isinstance(branch, AttentionRecord) else widen(branch.output[:, rows])
-        for branch in record.branches
-    ]
-    return torch.stack(parts).sum(0)
-
-
 def identity_error(record: StageRecord, rows: slice = slice(None)) -> torch.Tensor:
     """The largest ``|E_next - E - sum of the branches|``, relative to the largest entry of what is added.
 
     A difference within the rounding of ``E`` itself, beside which LayerScale may make a branch tiny, is
-    given relative to ``E``: nothing more can be told from ``E_next - E``.
+    given relative to ``E``: nothing more can be told from ``E_next - E``. A change of resolution has no ``E``.
 
     Args:
         record: The stage.
-        rows: The tokens to compare.
+        rows: The tokens to compare; with windows, those places of every window.
 
     Returns:
         A scalar tensor.
     """
-    following = record.following if record.summed is None else record.summed
-    stream, following = widen(record.stream[:, rows]), widen(following[:, rows])
-    return _relative(following - stream, rebuilt(record, rows), stream, record.stream.dtype)
+    following = widen(record.following if record.summed is None else record.summed)
+    dtype = record.stream.dtype
+    if record.merging is not None:
+        expected = record.merging.rebuilt(rows)
+        return _relative(following[:, rows], expected, expected, dtype)
+    windows = next((head.outputs for head in record.attentions if head.outputs is not None), None)
+    if windows is None:
+        stream, following = widen(record.stream[:, rows]), following[:, rows]
+        parts = [
+            rebuilt_attention(branch, rows) if isinstance(branch, AttentionRecord) else widen(branch.output[:, rows])
+            for branch in record.branches
+        ]
+        return _relative(following - stream, torch.stack(parts).sum(0), stream, dtype)
+    if any(branch.outputs is not windows for branch in record.attentions) or len(record.attentions) < len(
+        record.branches
+    ):
+        raise UnsupportedModelError(f"{record.attentions[0].branch.name} is one of several branches with windows.")
+    chosen = replace(windows, index=windows.index[:, rows])
+    added = torch.stack([rebuilt_attention(branch, rows) for branch in record.attentions]).sum(0)
+    # what attention gives for padding is cut off
+    added = added * chosen.present.repeat(len(following), 1)[..., None]
+    stream = chosen.gather(widen(record.stream))
+    return _relative(chosen.gather(following) - stream, added, stream, dtype)
 
 
 def _relative(found: torch.Tensor, expected: torch.Tensor, stream: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     difference = (found - expected).abs().amax()
     size = torch.maximum(stream.abs().amax(), expected.abs().amax())
     rounding = 4 * torch.finfo(dtype).eps * size
-    return difference / torch.where(difference <= rounding, size, expected.abs().amax())
+    error = difference / torch.where(difference <= rounding, size, expected.abs().amax())
+    return torch.where(difference == 0, 0.0, error)  # also where there is nothing to compare, as in padding
 
 
 def value_error(record: AttentionRecord) -> torch.Tensor:
@@ -89,93 +105,90 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
     return torch.where(alike, 0.0, error)
 
 
-class SpotCheck:
-    """A few rows of every stage are rebuilt in every pass, so that a wrong layout never gives a map in silence.
+def problem_of(passed: Pass, layout: Layout, seen: dict[str, torch.Tensor], reached: torch.Tensor | None) -> str | None:
+    """What of a pass does not agree with the layout, naming the layer; None if all does.
 
-    Attention is rebuilt for three tokens, feed-forward layers for all; the values are compared with their weight, and
-    the pooled vector with the read-out. Costs O(n d) a layer. Nothing is compared while dropout is active.
+    A few rows of every recorded stage are rebuilt in every pass, so that a wrong layout never gives a map in silence:
+    attention for three tokens (of every window), feed-forward layers for all. The values are compared with their
+    weight, and the pooled vector with the read-out. Costs O(n d) a layer. Nothing is compared while dropout is active.
 
     Args:
+        passed: The pass.
         layout: Of the model that is explained.
+        seen: The final tokens after the last norm, and the pooled vector, where the layout has taps for them.
+        reached: Which final tokens the output depends on, ``(B, n)``, in a pass with gradients.
     """
+    model = type(layout.model).__name__
+    compared = [] if draws(layout.model) else [*_stage_errors(passed), *_readout_errors(passed, seen)]
+    for name, error, tolerance in compared:
+        if not error <= tolerance:
+            return (
+                f"{name} is something other than the layout says (relative error {float(error):.1e}). The layout "
+                f"of {model} does not hold for this model; captum_astro.check compares every layer."
+            )
+    if reached is not None:
+        unread = (reached & ~_read(passed)).any(0).nonzero().flatten().tolist()
+        if unread:
+            return (
+                f"The output depends on final tokens {unread[:5]}, which the layout of {model} does not read. "
+                f"Override its readout."
+            )
+    return None
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._random = draws(layout.model)
-        self._errors: list[tuple[str, torch.Tensor, float]] = []
-        self._read: torch.Tensor | None = None
-        self._reached: torch.Tensor | None = None
 
-    def stage(self, record: StageRecord) -> None:
-        """Compare some tokens of a stage."""
-        heads = [branch for branch in record.branches if isinstance(branch, AttentionRecord)]
-        name = " + ".join(branch.branch.name for branch in record.branches)
-        if not heads:
-            self._note(name, identity_error(record), record.stream.dtype)
-            return
-        lowest = _lowest(record.stream.dtype, *(head.attention.value.dtype for head in heads))
-        for token in spots(record.stream.shape[1]):
-            self._note(name, identity_error(record, slice(token, token + 1)), lowest)
+Error = tuple[str, torch.Tensor, float]
+
+
+def _stage_errors(passed: Pass) -> Iterator[Error]:
+    for record in passed.stages:
+        if not record.branches and record.merging is None:
+            continue
+        name, heads, dtype = stage_name(record), record.attentions, record.stream.dtype
+        if not heads and record.merging is None:
+            yield name, identity_error(record), _tolerance(dtype)
+            continue
+        lowest = _lowest(dtype, *(head.attention.value.dtype for head in heads))
+        places = spots(heads[0].attention.queries if heads else record.following.shape[1])
+        # of many windows, two places in each are enough
+        for place in places[::2] if heads and heads[0].outputs is not None else places:
+            yield name, identity_error(record, slice(place, place + 1)), _tolerance(lowest)
         for head in heads:
-            self._note(f"The value projection of {head.branch.name}", value_error(head), lowest)
+            yield f"The value projection of {head.branch.name}", value_error(head), _tolerance(lowest)
 
-    def readout(
-        self,
-        weights: torch.Tensor,
-        final: torch.Tensor,
-        pooling: AttentionRecord | None,
-        seen: dict[str, torch.Tensor],
-    ) -> None:
-        """Compare the pooled vector with what the layout says it is, and note which final tokens are read.
 
-        Args:
-            weights: The read-out over the final tokens, or over the queries of a pooling head, ``(B, n)``.
-            final: The final stream, ``(B, n, d)``.
-            pooling: What was captured of a pooling head.
-            seen: The final tokens after the last norm, and the pooled vector, where the layout has taps for them.
-        """
-        if pooling is not None:
-            assert self._layout.pooling is not None
-            first = self._layout.pooling.first_token
-            self._read = (torch.arange(final.shape[1], device=final.device) >= first).expand(len(final), -1)
-            lowest, name = _lowest(final.dtype, pooling.attention.value.dtype), pooling.branch.name
-            self._note(f"The value projection of {name}", value_error(pooling), lowest)
-            if "pooled" in seen:
-                added, found = rebuilt_attention(pooling, slice(None)), widen(seen["pooled"])
-                self._note(name, _relative(found, added, added, lowest), lowest)
-            return
-        self._read = weights != 0
-        if {"normalised", "pooled"} <= set(seen):
-            normalised, found = widen(seen["normalised"]), widen(seen["pooled"])
-            expected = torch.einsum("bn,bnd->bd", weights.to(normalised), normalised)
-            if found.shape == expected.shape:
-                self._note("The pooled vector", _relative(found, expected, expected, final.dtype), final.dtype)
+def _readout_errors(passed: Pass, seen: dict[str, torch.Tensor]) -> Iterator[Error]:
+    final, pooling = passed.stages[-1].following, passed.pooling
+    if pooling is not None:
+        lowest, name = _lowest(final.dtype, pooling.attention.value.dtype), pooling.branch.name
+        yield f"The value projection of {name}", value_error(pooling), _tolerance(lowest)
+        if "pooled" in seen:
+            added, found = rebuilt_attention(pooling, slice(None)), widen(seen["pooled"])
+            yield name, _relative(found, added, added, lowest), _tolerance(lowest)
+    elif {"normalised", "pooled"} <= set(seen):
+        normalised, found = widen(seen["normalised"]), widen(seen["pooled"])
+        expected = torch.einsum("bn,bnd->bd", passed.readout.to(normalised), normalised)
+        if found.shape == expected.shape:
+            yield "The pooled vector", _relative(found, expected, expected, final.dtype), _tolerance(final.dtype)
 
-    def readout_gradient(self, gradient: torch.Tensor) -> None:
-        """Note which final tokens the output really depends on."""
-        self._reached = (gradient != 0).any(-1)
 
-    def problem(self) -> str | None:
-        """What was off, naming the layer; None if all agreed."""
-        model = type(self._layout.model).__name__
-        for name, error, tolerance in self._errors:
-            if not error <= tolerance:
-                return (
-                    f"{name} is something other than the layout says (relative error {float(error):.1e}). The layout "
-                    f"of {model} does not hold for this model; captum_astro.check compares every layer."
-                )
-        if self._read is not None and self._reached is not None:
-            unread = (self._reached & ~self._read).any(0).nonzero().flatten().tolist()
-            if unread:
-                return (
-                    f"The output depends on final tokens {unread[:5]}, which the layout of {model} does not read. "
-                    f"Override its readout."
-                )
-        return None
+def _read(passed: Pass) -> torch.Tensor:
+    """Which final tokens the layout says are read, ``(B, n)``."""
+    if passed.pooling is None:
+        return passed.readout != 0
+    everything = torch.ones_like(passed.stages[-1].following[..., 0])
+    sources = passed.pooling.sources
+    return (everything if sources is None else sources.scatter(sources.gather(everything))) > 0
 
-    def _note(self, name: str, error: torch.Tensor, dtype: torch.dtype) -> None:
-        if not self._random:
-            self._errors.append((name, error, _TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE)))
+
+def stage_name(record: StageRecord) -> str:
+    """The paths of what a stage is made of."""
+    if record.stage.merging is not None:
+        return record.stage.merging.name
+    return " + ".join(branch.name for branch in record.stage.branches)
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return _TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE)
 
 
 def _lowest(*dtypes: torch.dtype) -> torch.dtype:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
+from captum_astro.capture.call import Call
 from captum_astro.capture.guard import undisturbed
-from captum_astro.capture.walk import Seed
+from captum_astro.capture.hooks import Hooks
 from captum_astro.functional.attention import widen
-from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -33,61 +30,36 @@ class Arrived:
     image_size: tuple[int, int]
 
 
-def propagate(
-    model: nn.Module,
-    layout: Layout,
-    mode: AbstractContextManager[Any],
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    inputs: torch.Tensor,
-    seed: Callable[[torch.Tensor], Seed],
-    times_input: bool,
-) -> Arrived:
+def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) -> Arrived:
     """Run a model under a mode, and bring the relevance of its output back.
 
     Args:
-        model: The module that ``forward`` runs.
-        layout: Of the model that is explained.
+        call: The model with what it is given.
         mode: Puts the rules in place for the forward pass.
-        forward: Runs the model on inputs.
-        inputs: Images ``(B, C, H, W)``, or token ids ``(B, n)``.
-        seed: Where the backward pass starts.
-        times_input: The backward pass carries gradients, which are to be multiplied by what they belong to.
+        times_input: The backward pass carries gradients, which are to be multiplied by what they belong to; otherwise
+            it carries relevance, and a half-precision model is run in float32.
 
     Raises:
         UnsupportedModelError: If the output does not depend on the input.
     """
-    thread = threading.get_ident()
-    tokens: list[torch.Tensor] = []
-    sizes: list[torch.Size] = []
-
-    def look(module: nn.Module, arguments: Any) -> None:
-        if threading.get_ident() == thread:
-            if not arguments[0].requires_grad:
-                arguments[0].requires_grad_(True)  # text: there is no gradient before the embedding
-            tokens.append(arguments[0])
-
-    def measure(module: nn.Module, arguments: Any) -> None:
-        if threading.get_ident() == thread:
-            sizes.append(arguments[0].shape[-2:])
-
+    assert call.layout is not None
+    layout = call.layout
+    entering = _Entering()
     tap = layout.stages[0].stream
-    assert tap.at == "input"
     with (
-        undisturbed(model),
+        undisturbed(call.model),
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.autocast(inputs.device.type, enabled=False),  # divisions need the precision that the model has
+        torch.autocast(call.inputs.device.type, enabled=False),  # divisions need the precision that the model has
     ):
-        handles = [tap.module.register_forward_pre_hook(look), layout.model.register_forward_pre_hook(measure)]
-        try:
-            given = inputs.clone().requires_grad_(not layout.reads_text)
+        with Hooks() as hooks:
+            hooks.tap(tap, entering.note_tokens)
+            hooks.before(layout.model, entering.note_size)
+            given = call.inputs.clone().requires_grad_(not layout.reads_text)
             with mode:
-                output = forward(given)
-        finally:
-            for handle in handles:
-                handle.remove()
-        start = seed(output.detach())
-        wanted = tokens[:1] if layout.reads_text else [given, *tokens[:1]]
+                output = call.run(given, widened=not times_input)
+        start = call.target.seed(output.detach())
+        wanted = entering.tokens[:1] if layout.reads_text else [given, *entering.tokens[:1]]
         if not output.requires_grad:
             raise UnsupportedModelError("The output does not depend on the input by a gradient.")
         arrived = torch.autograd.grad(output, wanted, start.gradient.to(output), allow_unused=True)
@@ -96,5 +68,23 @@ def propagate(
         if gradient is None:
             raise UnsupportedModelError("The output does not depend on the input by a gradient.")
         found.append(start.scaled(gradient) * (widen(tensor.detach()) if times_input else 1))
-    size = sizes[0]
-    return Arrived(None if layout.reads_text else found[0], found[-1].sum(-1), (size[0], size[1]))
+    tokens = tap.tokens(found[-1]).sum(-1)
+    return Arrived(None if layout.reads_text else found[0], tokens, entering.image_sizes[0])
+
+
+class _Entering:
+    """What enters the model and its first block."""
+
+    def __init__(self) -> None:
+        self.tokens: list[torch.Tensor] = []
+        self.image_sizes: list[tuple[int, int]] = []
+
+    def note_tokens(self, x: torch.Tensor) -> None:
+        """The tokens, with their graph."""
+        if not x.requires_grad:
+            x.requires_grad_(True)  # text: there is no gradient before the embedding
+        self.tokens.append(x)
+
+    def note_size(self, x: torch.Tensor) -> None:
+        """The size of the images."""
+        self.image_sizes.append((x.shape[-2], x.shape[-1]))

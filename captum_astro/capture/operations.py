@@ -24,7 +24,7 @@ NEG = (torch.neg, _T.neg, _T.__neg__)
 SOFTMAX = (torch.softmax, F.softmax, _T.softmax)
 LINEAR = (F.linear, F.conv2d, torch.conv2d)
 DROPOUT = (F.dropout, torch.dropout, F.dropout2d)
-NORM = (F.layer_norm, F.rms_norm, F.group_norm)
+NORM = (F.layer_norm, F.rms_norm, F.group_norm, F.normalize)
 BATCH_NORM = (F.batch_norm, torch.batch_norm)
 ACTIVATION = {
     F.gelu, F.silu, F.relu, torch.relu, _T.relu, torch.relu_, F.relu6, F.hardswish, F.mish, F.leaky_relu, F.elu,

@@ -1,72 +1,70 @@
-"""What one pass captured of each stage, in the form that the methods' maths takes."""
+"""What one pass recorded of each stage, in the form that the methods' maths takes. Nothing here changes once made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
-from timm.layers import RmsNorm
-from timm.layers.norm import RmsNormFp32
-from torch import nn
 
-from captum_astro.functional import gradient_rules
+from captum_astro.capture.affine import AffineMap, Statistics, compose
 from captum_astro.functional.attention import Attention, widen
-from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Linear,
-    Measured,
-    Modulated,
-    Norm,
-    Scale,
-    Stage,
-    Step,
-)
+from captum_astro.functional.token_map import Grid, TokenMap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Measured, Norm, Stage
 
 
-@dataclass
-class AffineMap:
-    """What the steps after a tensor amount to, their norms' statistics taken as given.
-
-    ``y_i = query_scale_i * (x_i matrix) + constant_i``
-
-    Attributes:
-        matrix: ``(d_in, d)``, or ``(B, d_in, d)`` where it depends on the sample, or None for the identity.
-        query_scale: ``(B, 1 or H, n)``, or None for 1.
-        constant: Broadcasts to ``(B, n, d)``, or None for 0.
-    """
-
-    matrix: torch.Tensor | None = None
-    query_scale: torch.Tensor | None = None
-    constant: torch.Tensor | None = None
-
-
-@dataclass
+@dataclass(frozen=True, eq=False)
 class AttentionRecord:
-    """One attention layer of one pass.
+    """One attention layer of one pass. ``B`` are samples: with windows, every window of every image is one.
 
     Attributes:
         branch: Its description.
-        stream: ``E``, the residual stream that it reads, ``(B, n, d)``.
+        block: The index of its block; -1 for a pooling head.
+        residual: The residual stream that it reads, ``(images, tokens, d)``.
         attention: Its maps and values.
-        gradient: The explained output's gradient at the heads' outputs, ``(B, H, q, d_v)``; None in a pass without.
+        map_outputs: What each map gave, ``(B, H, q, d_v)``.
+        map_gradients: The explained output's gradient there, of each map that was asked for; none in a pass without.
         statistics: Of the branch's steps that have some, in order: ``1 / sigma`` of a norm, what a modulated layer did.
         read: A few of the tokens that the value projection read, ``(B, 3, d)``, those of `spots`.
         values: What a modulated value projection did.
-        first_key: Which token of the final stream is the first key; not 0 where a pooling head skips the prefix.
+        outputs: Which tokens its queries are; None for all tokens in order.
+        sources: Which tokens its keys are; None for all tokens in order.
     """
 
     branch: AttentionBranch
-    stream: torch.Tensor
+    block: int
+    residual: torch.Tensor
     attention: Attention
-    gradient: torch.Tensor | None = None
-    statistics: list[torch.Tensor | Measured] = field(default_factory=list)
-    first_key: int = 0
+    map_outputs: tuple[torch.Tensor, ...]
+    map_gradients: tuple[torch.Tensor, ...]
+    statistics: Statistics = ()
     read: torch.Tensor | None = None
     values: Measured | None = None
+    outputs: TokenMap | None = None
+    sources: TokenMap | None = None
 
+    @property
+    def gradient(self) -> torch.Tensor:
+        """The explained output's gradient at the heads' outputs, ``(B, H, q, d_v)``, in a pass with gradients."""
+        return self.map_gradients[0]
+
+    @property
+    def stream(self) -> torch.Tensor:
+        """``E`` of its keys, ``(B, n, d)``; 0 for padding."""
+        return self.residual if self.sources is None else self.sources.gather(self.residual)
+
+    @property
+    def present(self) -> torch.Tensor | None:
+        """Which keys are tokens, not padding: ``(groups, n)`` bool; None if all are."""
+        return None if self.sources is None or not self.sources.padded else self.sources.present
+
+    def patches(self, prefix: int) -> torch.Tensor:
+        """Which keys are patch tokens, ``(groups, n)`` bool, where so many prefix tokens stand before those."""
+        if self.sources is not None:
+            return self.sources.index[..., 0] >= prefix
+        return (torch.arange(self.residual.shape[1], device=self.residual.device) >= prefix)[None]
+
+    @cached_property
     def map_out(self) -> AffineMap:
         """From the concatenated heads' outputs to what is added to the residual stream."""
         return compose(self.branch.steps, self.statistics, self.attention.value)
@@ -75,14 +73,8 @@ class AttentionRecord:
         """A matrix ``(heads * d_v, d)`` as ``(heads, d_v, d)``, with a batch before it or without."""
         heads, width = self.attention.value.shape[1], self.attention.value.shape[3]
         if matrix is None:
-            matrix = torch.eye(heads * width, device=self.stream.device, dtype=widen(self.stream).dtype)
+            matrix = torch.eye(heads * width, device=self.residual.device, dtype=widen(self.residual).dtype)
         return matrix.reshape(*matrix.shape[:-2], heads, width, -1)
-
-    def as_heads(self, output: torch.Tensor) -> torch.Tensor:
-        """The heads' outputs ``(B, H, q, d_v)``, cut further where the maps belong to single channels."""
-        if output.shape[1] == self.attention.value.shape[1]:
-            return output
-        return output.transpose(-2, -1).flatten(1, 2)[..., None]
 
     def value_weight(self) -> torch.Tensor:
         """The value projection's weight, one part for each head of the maps, ``(H, d_v, d)``."""
@@ -100,7 +92,7 @@ class AttentionRecord:
             or None.
         """
         if include_norm:
-            out = self.map_out()
+            out = self.map_out
             return self.attention.value, self.per_head(out.matrix), out.query_scale
         steps = tuple(step for step in self.branch.steps if not isinstance(step, Norm))
         stream = widen(self.stream)
@@ -108,11 +100,11 @@ class AttentionRecord:
             stream = stream * self.values.factors[:, None]
         weight = self.value_weight().to(stream)
         value = torch.einsum("bnd,hvd->bhnv", stream, weight)
-        modulations = [found for found in self.statistics if isinstance(found, Measured)]
+        modulations = tuple(found for found in self.statistics if isinstance(found, Measured))
         return value, self.per_head(compose(steps, modulations, value).matrix), None
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class FeedForwardRecord:
     """One feed-forward layer of one pass: it reads ``stream`` and adds ``output``, both ``(B, n, d)``."""
 
@@ -121,126 +113,102 @@ class FeedForwardRecord:
     output: torch.Tensor
 
 
-@dataclass
-class StageRecord:
-    """One residual add of one pass: ``summed = stream + sum of the branches``, all ``(B, n, d)``.
+@dataclass(frozen=True, eq=False)
+class MergingRecord:
+    """One change of resolution of one pass: each new token is a sum of its sources' contributions and a constant.
 
-    ``following`` is the next stage's stream: the sum, or a norm of it. ``following_gradient`` is the explained output's
-    gradient there, in a pass that asks for it.
+    Attributes:
+        tokens: Which old tokens each new one is made of.
+        residual: The residual stream before it, ``(B, n, d)``.
+        map_out: From the concatenated sources of a new token to that token.
+    """
+
+    tokens: TokenMap
+    residual: torch.Tensor
+    map_out: AffineMap
+
+    def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
+        """What each source adds to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
+        chosen = replace(self.tokens, index=self.tokens.index[:, targets])
+        sources = widen(chosen.gather_each(self.residual))
+        k, width = sources.shape[2:]
+        assert self.map_out.matrix is not None
+        found = torch.einsum("btkc,kcd->btkd", sources, self.map_out.matrix.reshape(k, width, -1))
+        scale = self.map_out.query_scale
+        return found if scale is None else found * scale[:, 0, targets, None, None]
+
+    def rebuilt(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
+        """Some of the new tokens, straight from the definition: ``(B, targets, d)``."""
+        total = self.contributions(targets).sum(2)
+        constant = self.map_out.constant
+        if constant is None:
+            return total
+        return total + (constant[:, targets] if constant.ndim == 3 else constant)
+
+    def by_length(self) -> TokenMap:
+        """Each source's share by the length of its contribution."""
+        lengths = self.contributions().norm(dim=-1)
+        total = lengths.sum(-1, keepdim=True)
+        share = torch.where(total > 0, lengths / total, torch.zeros_like(lengths))
+        return self.tokens.with_share(share[:, None])
+
+
+@dataclass(frozen=True, eq=False)
+class StageRecord:
+    """One stage of one pass: ``summed = stream + sum of the branches``, all ``(B, n, d)``; or a change of resolution.
+
+    Attributes:
+        stage: Its description.
+        grid: Rows and columns of the patch tokens of ``following``.
+        stream: ``E``.
+        following: The next stage's stream: the sum, or a norm of it.
+        branches: None of a block that is not asked for.
+        summed: The sum, if ``following`` is a norm of it.
+        merging: How the resolution changes; None where it does not.
+        following_gradient: The explained output's gradient at ``following``, in a pass that asks for it.
     """
 
     stage: Stage
+    grid: Grid
     stream: torch.Tensor
     following: torch.Tensor
-    branches: list[AttentionRecord | FeedForwardRecord]
-    following_gradient: torch.Tensor | None = None
+    branches: tuple[AttentionRecord | FeedForwardRecord, ...] = ()
     summed: torch.Tensor | None = None
+    merging: MergingRecord | None = None
+    following_gradient: torch.Tensor | None = None
+
+    @property
+    def attentions(self) -> tuple[AttentionRecord, ...]:
+        """The attention layers among the branches."""
+        return tuple(branch for branch in self.branches if isinstance(branch, AttentionRecord))
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What is known after one pass of a model.
+
+    Attributes:
+        output: The model's output.
+        stages: What was recorded of each stage, in the order in which they are computed.
+        readout: How the final tokens are averaged into the classified vector, ``(B, n)``; with a pooling head, how its
+            queries are.
+        pooling: What was recorded of a pooling head.
+        image_size: Height and width of the image that the model was given.
+        grid: Rows and columns of the patch tokens that enter the first stage.
+        extent: Height and width in pixels that the grid covers.
+        problem: What does not agree with the layout; None if all does.
+    """
+
+    output: torch.Tensor
+    stages: tuple[StageRecord, ...]
+    readout: torch.Tensor
+    pooling: AttentionRecord | None
+    image_size: tuple[int, int]
+    grid: Grid
+    extent: tuple[int, int]
+    problem: str | None = None
 
 
 def spots(tokens: int) -> list[int]:
     """The tokens that are compared in every pass: the first, one in the middle and the last."""
     return [0, tokens // 2, tokens - 1]
-
-
-def compose(steps: tuple[Step, ...], statistics: Sequence[torch.Tensor | Measured], like: torch.Tensor) -> AffineMap:
-    """Multiply a branch's steps out.
-
-    Args:
-        steps: The steps in order.
-        statistics: Of those that have some: ``1 / sigma`` of a norm, ``(B, n)``, or ``(B, H, n)`` for a norm of each
-            head; what a modulated layer did.
-        like: The values ``(B, H, n, d_v)`` that go in; gives heads, width, device and dtype.
-    """
-    out = AffineMap()
-    heads, width = like.shape[1], like.shape[3]
-    size = heads * width
-    remaining = iter(statistics)
-    for step in steps:
-        if isinstance(step, Scale):
-            factor = step.factor if isinstance(step.factor, float | int) else widen(step.factor.detach())
-            out.matrix = _identity(out, size, like) * factor
-            out.constant = None if out.constant is None else out.constant * factor
-        elif isinstance(step, Linear):
-            _compose_linear(out, step.weight, step.bias)
-        else:
-            found = next(remaining)
-            if isinstance(step, Modulated):
-                assert isinstance(found, Measured)
-                _compose_modulated(out, step, found, _identity(out, size, like))
-            else:
-                assert isinstance(found, torch.Tensor)
-                _compose_norm(out, step, found, _identity(out, size, like), heads)
-    return out
-
-
-def _compose_linear(out: AffineMap, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    weight = widen(weight.detach())
-    out.matrix = weight.T if out.matrix is None else out.matrix @ weight.T
-    out.constant = None if out.constant is None else out.constant @ weight.T
-    if bias is not None:
-        bias = widen(bias.detach())
-        out.constant = bias if out.constant is None else out.constant + bias
-
-
-def _compose_modulated(out: AffineMap, step: Modulated, found: Measured, matrix: torch.Tensor) -> None:
-    out.matrix = matrix * found.factors[:, None]
-    out.constant = None if out.constant is None else out.constant * found.factors[:, None]
-    _compose_linear(out, step.module.weight, step.module.bias)
-    if out.constant is not None:
-        out.constant = out.constant * found.scale[..., None]
-    if found.shift is not None:
-        shift = found.shift[..., None].expand(-1, -1, out.matrix.shape[-1])
-        out.constant = shift if out.constant is None else out.constant + shift
-    scale = found.scale[:, None]
-    out.query_scale = scale if out.query_scale is None else out.query_scale * scale
-
-
-def _compose_norm(out: AffineMap, step: Norm, scale: torch.Tensor, matrix: torch.Tensor, heads: int) -> None:
-    weight, bias = getattr(step.module, "weight", None), getattr(step.module, "bias", None)
-    if step.per_head and out.constant is not None:
-        raise UnsupportedModelError("A norm of each head after a step with a bias is not supported.")
-    if centres(step.module):
-        shape = matrix.shape
-        parts = matrix.reshape(shape[0], heads, -1) if step.per_head else matrix
-        matrix = (parts - parts.mean(-1, keepdim=True)).reshape(shape)
-        if out.constant is not None:
-            out.constant = out.constant - out.constant.mean(-1, keepdim=True)
-    if weight is not None:
-        factor = widen(weight.detach())
-        factor = factor.repeat(heads) if step.per_head else factor
-        matrix = matrix * factor
-        out.constant = None if out.constant is None else out.constant * factor
-    per_query = scale if step.per_head else scale[:, None]
-    if out.constant is not None:
-        out.constant = out.constant * scale[..., None]
-    if bias is not None:
-        shift = widen(bias.detach())
-        shift = shift.repeat(heads) if step.per_head else shift
-        out.constant = shift if out.constant is None else out.constant + shift
-    out.matrix = matrix
-    out.query_scale = per_query if out.query_scale is None else out.query_scale * per_query
-
-
-def _identity(out: AffineMap, size: int, like: torch.Tensor) -> torch.Tensor:
-    return torch.eye(size, device=like.device, dtype=widen(like).dtype) if out.matrix is None else out.matrix
-
-
-def centres(norm: nn.Module) -> bool:
-    """Whether a norm subtracts the mean.
-
-    Raises:
-        UnsupportedModelError: If it is neither a layer norm nor an RMS norm over the last dimension.
-    """
-    if isinstance(norm, nn.LayerNorm) and len(norm.normalized_shape) == 1:
-        return True
-    if isinstance(norm, nn.RMSNorm | RmsNorm | RmsNormFp32):
-        return False
-    raise UnsupportedModelError(
-        f"{type(norm).__name__} stands between the heads' outputs and the residual stream, where only LayerNorm and "
-        f"RMSNorm over the channels are supported."
-    )
-
-
-def inverse_deviation(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """``1 / sigma``, which a norm multiplies each token of its input by: the input's shape without the last."""
-    return gradient_rules.inverse_deviation(x, centres(norm), getattr(norm, "eps", None))

@@ -32,11 +32,7 @@ from captum_astro.capture.operations import (
 )
 from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import relevance_rules as rules
-from captum_astro.functional.astrocyte import rescaled
-from captum_astro.functional.astromorphic import astromorphic_attention
-from captum_astro.functional.astromorphic_effective import effective_attention
-from captum_astro.functional.astromorphic_rules import AstromorphicZ
-from captum_astro.functional.attention import FusedCall
+from captum_astro.functional.operations import ATTENTION, RULED
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -45,19 +41,11 @@ class Relevance(Rules):
 
     Args:
         model: The module that is run.
-        seen: Told of each attention map's relevance: ``seen(slice of queries, R_A)``, with the module that is running
-            found by the caller. None if nobody asks.
         from_pixels: Whether the first layer reads pixels, and has their rule.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        seen: Callable[[], Callable[[slice, torch.Tensor], None] | None],
-        from_pixels: bool = True,
-    ) -> None:
+    def __init__(self, model: nn.Module, from_pixels: bool = True) -> None:
         super().__init__(model)
-        self._seen = seen
         self._pixels = from_pixels
 
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -76,14 +64,12 @@ class Relevance(Rules):
         raise UnsupportedModelError(no_rule(func))
 
     def _rule(self, func: Any, args: Any, kwargs: Any) -> Callable[[], Any] | None:
-        if func is F.scaled_dot_product_attention:
-            return lambda: self._attention(*args, **kwargs)
-        if func is astromorphic_attention:
-            return lambda: self._astromorphic(*args, **kwargs)
+        if func in ATTENTION:
+            return lambda: _attention(func, *args, **kwargs)
         if func in LINEAR:
             return lambda: self._linear(func, args, kwargs)
-        if func is rescaled:
-            return lambda: _apply(rules.Unchanged, args[0], func(*(x.detach() for x in args[:2]), *args[2:]))
+        if func in RULED:
+            return lambda: RULED[func].relevance(*args, **kwargs)
         if func in (*NORM, *BATCH_NORM, *DROPOUT) or func in ACTIVATION:
             return lambda: rules.Unchanged.apply(args[0], func(args[0].detach().clone(), *args[1:], **kwargs))
         if func in (*ADD, *SUB, *MUL, *DIV) and kwargs:
@@ -113,7 +99,7 @@ class Relevance(Rules):
                 rules.LinearZPlus, args[0], args[1].detach(), None, torch.matmul, lambda r, w: r @ w.transpose(-2, -1)
             )
         if func in SOFTMAX:
-            return lambda: _apply(_WatchedSoftmax, args[0], func(args[0].detach(), *args[1:], **kwargs), self._seen())
+            return lambda: _apply(rules.Unchanged, args[0], func(args[0].detach(), *args[1:], **kwargs))
         if func in POOL:
             return lambda: _apply(rules.Pooled, args[0], lambda x: func(x, *args[1:], **kwargs))
         return None
@@ -138,45 +124,12 @@ class Relevance(Rules):
             lambda r, w: conv2d_input(x.shape, w, r, **given),
         )
 
-    def _attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        call = FusedCall.of(*args, **kwargs)
-        if call.dropout:
-            raise UnsupportedModelError("Attention dropout is active, and cannot be drawn again. Call model.eval().")
-        query, key, value = (x.detach() for x in (call.query, call.key, call.value))
-        output = F.scaled_dot_product_attention(query, key, value, call.bias, is_causal=call.causal, scale=call.scale)
-        result = _apply(rules.FusedAttention, call.query, call.key, call.value, output, call.map.rows, self._seen())
-        assert isinstance(result, torch.Tensor)
-        return result
 
-    def _astromorphic(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        position: torch.Tensor | None = None,
-        chunk: int | None = None,
-        **options: Any,
-    ) -> torch.Tensor:
-        given: Any = [None if x is None else x.detach() for x in (query, key, value, position)]
-        attention, output = effective_attention(*given, **options), astromorphic_attention(*given, **options)
-        result = _apply(AstromorphicZ, query, key, value, output, attention, self._seen())
-        assert isinstance(result, torch.Tensor)
-        return result
-
-
-class _WatchedSoftmax(rules.Unchanged):
-    """The rule of a softmax that the model writes out, whose relevance somebody may want."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, output: torch.Tensor, seen: Any = None) -> torch.Tensor:
-        ctx.seen = seen
-        return output.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *relevance: Any) -> Any:
-        if ctx.seen is not None and relevance[0].ndim == 4:
-            ctx.seen(slice(0, relevance[0].shape[2]), relevance[0])
-        return relevance[0], None, None
+def _attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    try:
+        return ATTENTION[func].relevance(*args, **kwargs)
+    except ValueError as error:
+        raise UnsupportedModelError(str(error)) from error
 
 
 def _constant(func: Any, x: torch.Tensor, factor: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,6 +18,7 @@ from captum_astro.cli.explain import explain
 from captum_astro.cli.report import report
 from captum_astro.cli.train import app as train_app
 from captum_astro.cli.vita import app as vita_app
+from captum_astro.extras import MissingExtraError, explained
 
 app = typer.Typer(
     help="Explain Vision Transformers from timm.",
@@ -34,14 +35,15 @@ app.add_typer(train_app, name="train")
 
 
 def main() -> None:
-    """Run the command; an expected error is one line, without a traceback."""
+    """Run the command; an expected error is one line, without a traceback. A missing extra ends it with status 2."""
     try:
         app()
     except (ValueError, TypeError, NotImplementedError, OSError, IndexError, ImportError) as error:
         if os.environ.get("CAPTUM_ASTRO_TRACEBACK"):
             raise
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escaped(error)}")
-        sys.exit(1)
+        shown = explained(error) if isinstance(error, ImportError) else error
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escaped(shown)}")
+        sys.exit(2 if isinstance(shown, MissingExtraError) else 1)
 
 
 @app.command()
@@ -81,6 +83,6 @@ def demo(
     scenes: Annotated[int, typer.Option(help="How many scenes to explain.", min=1)] = 100,
 ) -> None:
     """Explain scenes of known objects with the models in the package; no network, no file."""
-    from captum_astro.evaluation.demo import run_demo
+    from captum_astro.demo import run_demo
 
     console.print(escaped(run_demo(out, scenes)))

@@ -28,21 +28,14 @@ def ablate(
     device: Device = "cpu",
 ) -> None:
     """Train variants of the attention with several seeds: epochs to a value, final value, 95 % intervals."""
+    from captum_astro.options import kind_of, listed_values, named_texts
     from captum_astro.training.ablation import run_ablation, variants_of
     from captum_astro.training.config import configured
 
-    given: dict[str, str] = {}
-    for text in options or []:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--set {text!r}: it is NAME=VALUE.")
-        given[name.strip().replace("-", "_")] = value.strip()
+    given = {name.replace("-", "_"): value for name, value in named_texts("--set", options or []).items()}
     if data is not None:
         given["data"] = str(data)
-    try:
-        exponents = [float(part) for part in listed(alphas)]
-    except ValueError as error:
-        raise ValueError(f"--alphas {alphas!r}: numbers with commas between them.") from error
+    exponents = listed_values("--alphas", alphas, kind_of(float))
     chosen = variants_of(listed(variants), exponents)
     table = run_ablation(
         configured(task, dict(given)), chosen, out, seeds=range(seeds), reach=reach, device=device, console=console

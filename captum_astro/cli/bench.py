@@ -14,15 +14,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from captum_astro.cli._common import Device, Pretrained, console, escaped, listed
 
 if TYPE_CHECKING:
-    from captum_astro.evaluation.config import BenchConfig, ModelChoice
-    from captum_astro.evaluation.presets import Part
+    from captum_astro.evaluation.specification.config import BenchConfig
+    from captum_astro.evaluation.specification.models import ModelChoice
+    from captum_astro.evaluation.specification.presets import Part
 
 EVERY = 60.0  # seconds between two lines where there is no terminal
 
 
 def bench(
     out: Annotated[Path, typer.Option(help="The folder of the results; a benchmark found there goes on.")],
-    models: Annotated[str | None, typer.Option(help="timm names, with commas.")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="timm names, with commas; vita:NAME:k=6:... is a model under astrocytes.")
+    ] = None,
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="A file of weights for each model, in their order.")
     ] = None,
@@ -33,10 +36,7 @@ def bench(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="scenes, boxes:, folder:, imagenet:, imagenet-segmentation:, cifar10:, cifar100:, masks:, "
-            "clickme:, each with a path."
-        ),
+        typer.Option(help="A dataset: scenes, or a word and a path, as imagenet:/data/val or folder:photos."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many samples.", min=1)] = None,
     metrics: Annotated[str | None, typer.Option(help="With commas, or all; auc, segmentation, human, ...")] = None,
@@ -56,10 +56,10 @@ def bench(
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
 ) -> None:
     """Compare methods by all metrics, image by image; resumable, and under torchrun on many machines."""
-    from captum_astro.evaluation.config import BenchConfig
-    from captum_astro.evaluation.methods import methods_of
-    from captum_astro.evaluation.metrics import metrics_of
-    from captum_astro.evaluation.presets import preset as preset_of
+    from captum_astro.evaluation.specification.config import BenchConfig
+    from captum_astro.evaluation.specification.methods import methods_of
+    from captum_astro.evaluation.specification.metrics import metrics_of
+    from captum_astro.evaluation.specification.presets import preset as preset_of
 
     table = None if preset is None else preset_of(preset)
     if table is None and (models is None or data is None):
@@ -104,10 +104,10 @@ def bench(
 
 
 def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
-    from captum_astro.evaluation.cases import is_of_the_machine
-    from captum_astro.evaluation.run import run_bench
-    from captum_astro.evaluation.shards import shard_of
-    from captum_astro.evaluation.store import BenchStore
+    from captum_astro.evaluation.run.bench import run_bench
+    from captum_astro.evaluation.run.failures import is_of_the_machine
+    from captum_astro.evaluation.run.shards import shard_of
+    from captum_astro.evaluation.run.store import BenchStore
 
     shard, store = shard_of(), BenchStore(folder)
     with _progress(folder.name, shown=shard.first) as progress:
@@ -134,11 +134,11 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
 
 
 def _choices(names: list[str], files: list[Path], classes: int | None) -> tuple[ModelChoice, ...]:
-    from captum_astro.evaluation.config import ModelChoice
+    from captum_astro.evaluation.specification.models import model_of
 
     if files and len(files) != len(names):
         raise ValueError(f"{len(files)} checkpoints for {len(names)} models: give one for each, or none.")
-    return tuple(ModelChoice(name, files[i] if files else None, classes) for i, name in enumerate(names))
+    return tuple(model_of(name, files[i] if files else None, classes) for i, name in enumerate(names))
 
 
 @contextlib.contextmanager

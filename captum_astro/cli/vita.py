@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from captum_astro.cli._astrocytes import parsed
+from captum_astro.cli._astrocytes import vita_options
 from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped, listed
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Artificial astrocytes: search for a setting, evaluate one.", no_args_is_help=True)
 
-Data = Annotated[str, typer.Option(help="scenes, clickme:PATH, or boxes:FOLDER with a boxes.csv.")]
+Data = Annotated[str, typer.Option(help="A dataset with human maps: scenes, clickme:PATH, boxes:FOLDER, ...")]
 Metrics = Annotated[str, typer.Option(help="Of spearman, dice, iou, ssim, with commas.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many samples.", min=1)]
 BatchSize = Annotated[int, typer.Option(help="Images at a time.", min=1)]
@@ -48,24 +48,25 @@ def search(
 ) -> None:
     """Choose settings on half of the samples by each metric, and report them on the other half."""
     from captum_astro.data.specs import human_samples
+    from captum_astro.evaluation.vita.config import SearchConfig
     from captum_astro.evaluation.vita.search import search as run
     from captum_astro.evaluation.vita.settings import grid
     from captum_astro.models.loading import load_model
+    from captum_astro.options import kind_of, listed_values
 
     settings = grid(
         layer=(None,) if layer is None else layer,
-        k=_numbers("k", k, int),
-        tau=_numbers("tau", tau, int),
-        phi=_numbers("phi", phi, float),
-        alpha=_numbers("alpha", alpha, float),
-        beta=_numbers("beta", beta, float),
+        k=listed_values("--k", k, kind_of(int)),
+        tau=listed_values("--tau", tau, kind_of(int)),
+        phi=listed_values("--phi", phi, kind_of(float)),
+        alpha=listed_values("--alpha", alpha, kind_of(float)),
+        beta=listed_values("--beta", beta, kind_of(float)),
     )
     samples = human_samples(data, limit)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     with _progress(f"{len(settings)} settings") as done:
-        found = run(
-            network, samples, settings, metrics=listed(metrics), batch_size=batch_size, rows=rows, out=out, done=done
-        )
+        config = SearchConfig(metrics=tuple(listed(metrics)), batch_size=batch_size, rows=rows)
+        found = run(network, samples, settings, config, out=out, done=done)
     found.table("search").to_csv(out / "search.csv", index=False)
     best = found.best()
     best.to_csv(out / "best.csv", index=False)
@@ -92,37 +93,28 @@ def evaluate(
 ) -> None:
     """Compare the plain and the modulated model with human maps, method by method, and the accuracy of both."""
     from captum_astro.data.specs import human_samples
+    from captum_astro.evaluation.vita.config import EvaluationConfig
     from captum_astro.evaluation.vita.evaluate import evaluate as run
+    from captum_astro.evaluation.vita.settings import Setting
     from captum_astro.models.loading import load_model
 
     if explained not in ("predicted", "label"):
         raise ValueError(f"--explained is predicted or label, not {explained!r}.")
-    setting = parsed(vita)
+    setting = Setting.of(vita_options(vita))
+    config = EvaluationConfig(
+        methods=tuple(listed(methods)),
+        metrics=tuple(listed(metrics)),
+        explained="label" if explained == "label" else "predicted",
+        batch_size=batch_size,
+    )
     samples = human_samples(data, limit)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     with _progress("ViT and ViTA") as done:
-        found = run(
-            network,
-            samples,
-            setting,
-            methods=listed(methods),
-            metrics=listed(metrics),
-            explained="label" if explained == "label" else "predicted",
-            batch_size=batch_size,
-            out=out,
-            done=done,
-        )
+        found = run(network, samples, setting, config, out=out, done=done)
     compared = found.compare()
     compared.to_csv(out / "compared.csv", index=False)
     _print(compared, [setting])
     console.print(escaped(f"{len(found.scores['sample'].unique())} samples: {out}/compared.csv"))
-
-
-def _numbers(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f"--{name} {text!r}: numbers with commas between them.") from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ from torch.utils.data import Dataset
 
 from captum_astro.data.human import HumanSample
 from captum_astro.data.image_table import ImageTable
+from captum_astro.data.registry import register_data
+from captum_astro.data.samples import HumanSamples
 
 
 class Boxes(Dataset[HumanSample]):
@@ -51,3 +54,12 @@ class Boxes(Dataset[HumanSample]):
         image, inside, label, name = self._table[index]
         human = torch.zeros(image.shape[1:]) if inside is None else inside.float()
         return HumanSample(image, human, label, name)
+
+
+@register_data("boxes", human=lambda path, limit: _in_order(Boxes(path)))
+def _boxes(folder: Path) -> HumanSamples:
+    return HumanSamples(Boxes(folder))
+
+
+def _in_order(boxes: Boxes) -> Iterator[HumanSample]:
+    return (boxes[index] for index in range(len(boxes)))

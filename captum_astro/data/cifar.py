@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked
 from captum_astro.data.tables import DataError, labels, parquet_files, read_columns
 
@@ -87,6 +88,16 @@ class CifarSamples(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image = self._images.images[checked(index, len(self))]
         return Sample(image, int(self._images.labels[index]), None, None, f"test {index}")
+
+
+@register_data("cifar10", place="PATH")
+def _cifar10(path: Path) -> CifarSamples:
+    return CifarSamples(path, 10)
+
+
+@register_data("cifar100", place="PATH")
+def _cifar100(path: Path) -> CifarSamples:
+    return CifarSamples(path, 100)
 
 
 def _from_parquet(files: list[Path], classes: int) -> LabelledImages:

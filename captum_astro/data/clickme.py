@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
+from captum_astro.caller import warn
 from captum_astro.data._clickme_forms import SHARDS, SINGLE, Entry
 from captum_astro.data.arrays import as_human, as_image
 from captum_astro.data.human import HumanSample
@@ -103,7 +103,7 @@ class ClickMe(IterableDataset[HumanSample]):
             if not self._skip:
                 raise CorruptRecordError(f"{self._files[0].parent / entry.name}: {reason}.") from error
         self.skipped.append((entry.name, reason))
-        warnings.warn(f"Skipped {entry.name}: {reason}.", stacklevel=3)
+        warn(f"Skipped {entry.name}: {reason}.")
         return None
 
     def _entries(self) -> Iterator[Entry]:

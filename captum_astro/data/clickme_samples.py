@@ -12,9 +12,11 @@ from torch.utils.data import Dataset
 
 from captum_astro.data._clickme_forms import Entry
 from captum_astro.data.clickme import ClickMe
+from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked
 
 
+@register_data("clickme", place="PATH", limited=True, human=lambda path, limit: ClickMe(path))
 class ClickMeSamples(Dataset[Sample]):
     """The samples of `ClickMe`, in its order, each to be had by its number.
 

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from captum_astro.data.imagenet_classes import WNID, imagenet_class
 from captum_astro.data.imagenet_lists import listed_classes
 from captum_astro.data.images import SUFFIXES, read_pixels
+from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked
 from captum_astro.data.tables import DataError
 
@@ -16,6 +17,7 @@ _INSIDE = ("", "val", "validation", "ILSVRC/Data/CLS-LOC/val")
 _LISTS = ("", "data", "devkit/data", "ILSVRC2012_devkit_t12/data")
 
 
+@register_data("imagenet")
 class ImageNetValidation(Dataset[Sample]):
     """ImageNet's validation set as it lies on disks.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from captum_astro.data.imagenet_classes import WNID, imagenet_class, imagenet_classes
 from captum_astro.data.tables import DataError
+from captum_astro.extras import needed
 
 META = "meta.mat"
 _STEM = "ILSVRC2012_val_{:08d}"
@@ -101,8 +102,7 @@ def _devkit(file: Path, places: Sequence[Path]) -> dict[str, int]:
 
 
 def _devkit_wnids(meta: Path) -> dict[int, str]:
-    from scipy.io import loadmat
-
+    loadmat = needed(META, "scipy.io").loadmat
     try:
         synsets = loadmat(meta, squeeze_me=True)["synsets"]
         pairs = zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)

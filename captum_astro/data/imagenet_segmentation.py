@@ -13,10 +13,13 @@ from torch.utils.data import Dataset
 
 from captum_astro.data.arrays import as_image
 from captum_astro.data.imagenet_classes import imagenet_classes
+from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked
 from captum_astro.data.tables import DataError
+from captum_astro.extras import needed
 
 
+@register_data("imagenet-segmentation", place="FILE")
 class ImageNetSegmentation(Dataset[Sample]):
     """The images and masks of ``gtsegs_ijcv.mat``, which is a file of HDF5.
 
@@ -30,7 +33,7 @@ class ImageNetSegmentation(Dataset[Sample]):
 
     Raises:
         DataError: If there is no such file, or it is not of this form; at a sample, if that is damaged.
-        ImportError: If h5py is not installed.
+        MissingExtraError: If h5py is not installed.
 
     Source:
         Guillaumin, Kuettel and Ferrari, "ImageNet auto-annotation with segmentation propagation", IJCV 2014.
@@ -68,12 +71,7 @@ class ImageNetSegmentation(Dataset[Sample]):
 
     @contextmanager
     def _opened(self, place: str = "") -> Iterator[Any]:
-        try:
-            import h5py
-        except ImportError as error:
-            raise ImportError(
-                'gtsegs_ijcv.mat is read by h5py, which is not installed: pip install "captum-astro[segmentation]"'
-            ) from error
+        h5py = needed("gtsegs_ijcv.mat", "h5py")
         where = f"{self._path}: {place}: " if place else f"{self._path}: "
         try:
             with h5py.File(self._path, "r") as file:

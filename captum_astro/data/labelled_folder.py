@@ -8,9 +8,11 @@ import torch
 from torch.utils.data import Dataset
 
 from captum_astro.data.image_table import ImageTable
+from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample
 
 
+@register_data("folder")
 class LabelledFolder(Dataset[Sample]):
     r"""Images with classes, and boxes where the object is if the table has them.
 

@@ -13,6 +13,7 @@ from captum_astro.data.imagenet import files_of_classes, image_names
 from captum_astro.data.imagenet_classes import imagenet_class
 from captum_astro.data.images import read_pixels
 from captum_astro.data.masks import imagenet_s_mask, plain_mask, voc_mask
+from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked
 from captum_astro.data.tables import DataError
 
@@ -26,6 +27,7 @@ class _Entry(NamedTuple):
     label: int | None
 
 
+@register_data("masks")
 class MaskFolder(Dataset[Sample]):
     """Images with masks, in the form that the folder's sub-folders tell.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +13,11 @@ from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
 
 from captum_astro.data.human import HumanSample
-from captum_astro.extras import extra
+from captum_astro.data.registry import register_data
+from captum_astro.data.samples import HumanSamples
 
 SIZE = 64
+_SCENES = 500
 _DRAW = 2  # strokes are drawn at twice the size, then reduced: that smooths their edges
 
 
@@ -28,9 +32,9 @@ class Scene(NamedTuple):
 class Scenes(Dataset[Scene]):
     """Handwritten digits on 64 x 64 textured backgrounds, with the digit's own pixels as the mask.
 
-    The digits are those that scikit-learn ships (8 x 8, from the UCI repository). Every fifth one is held
-    out: ``split="train"`` never shows it, ``split="test"`` shows nothing else. A scene depends on the
-    split, the seed and its index alone, so any subset can be made again anywhere.
+    The digits are 8 x 8, the test part of UCI's *Optical Recognition of Handwritten Digits*. Every fifth one is held
+    out: ``split="train"`` never shows it, ``split="test"`` shows nothing else. A scene depends on the split, the seed
+    and its index alone, so any subset can be made again anywhere.
 
     Args:
         split: ``"train"`` or ``"test"``.
@@ -117,10 +121,19 @@ class HumanScenes(Dataset[HumanSample]):
 
 @lru_cache(maxsize=1)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    with extra("train"):
-        from sklearn.datasets import load_digits
-    digits = load_digits()
-    return (digits.images * (255 / 16)).astype(np.uint8), digits.target
+    """Images from 0 to 255 and their classes; see docs/licences.md for where they come from."""
+    with np.load(Path(__file__).with_name("digits.npz")) as digits:
+        return (digits["images"] * (255 / 16)).astype(np.uint8), digits["labels"].astype(np.int64)
+
+
+@register_data("scenes", place="", limited=True, human=lambda path, limit: _in_order(limit))
+def _scenes(path: Path, limit: int | None) -> HumanSamples:
+    return HumanSamples(HumanScenes(Scenes("test", limit or _SCENES)))
+
+
+def _in_order(limit: int | None) -> Iterator[HumanSample]:
+    scenes = HumanScenes(Scenes("test", _SCENES if limit is None else limit))
+    return (scenes[index] for index in range(len(scenes)))
 
 
 def _background(random: np.random.Generator) -> np.ndarray:

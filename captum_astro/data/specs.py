@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
 from torch.utils.data import Dataset, Subset
 
-from captum_astro.data.boxes import Boxes
-from captum_astro.data.cifar import CifarSamples
-from captum_astro.data.clickme import ClickMe
-from captum_astro.data.clickme_samples import ClickMeSamples
 from captum_astro.data.human import HumanSample
-from captum_astro.data.imagenet import ImageNetValidation
-from captum_astro.data.imagenet_segmentation import ImageNetSegmentation
-from captum_astro.data.labelled_folder import LabelledFolder
-from captum_astro.data.mask_folders import MaskFolder
-from captum_astro.data.samples import HumanSamples, Sample, Samples
-from captum_astro.data.scenes import HumanScenes, Scenes
-
-HUMAN = "scenes, clickme:PATH or boxes:FOLDER"
-DATA = (
-    "scenes, boxes:FOLDER, folder:FOLDER, imagenet:FOLDER, imagenet-segmentation:FILE, cifar10:PATH, cifar100:PATH, "
-    "masks:FOLDER or clickme:PATH"
-)
-_SCENES = 500
-_READERS: dict[str, Callable[[Path], Samples]] = {
-    "boxes": lambda path: HumanSamples(Boxes(path)),
-    "folder": LabelledFolder,
-    "imagenet": ImageNetValidation,
-    "imagenet-segmentation": ImageNetSegmentation,
-    "cifar10": lambda path: CifarSamples(path, 10),
-    "cifar100": lambda path: CifarSamples(path, 100),
-    "masks": MaskFolder,
-}
+from captum_astro.data.registry import Source, sources
+from captum_astro.data.samples import Sample, Samples
 
 
 def samples(spec: str, limit: int | None = None) -> Samples:
@@ -44,8 +20,8 @@ def samples(spec: str, limit: int | None = None) -> Samples:
     Each form is described on the page of datasets. Reading is lazy; the order is always the same.
 
     Args:
-        spec: ``scenes``, or a word and a path, as in ``imagenet:/data/val``. The words are ``boxes``, ``folder``,
-            ``imagenet``, ``imagenet-segmentation``, ``cifar10``, ``cifar100``, ``masks`` and ``clickme``.
+        spec: ``scenes``, or a word and a path, as in ``imagenet:/data/val``. The words are those of
+            `captum_astro.data.registry.sources`.
         limit: At most so many samples; for scenes 500 if it is not given. The first ones; but where classes follow
             each other (ImageNet and ImageNet-S in folders of classes), evenly spread over all.
 
@@ -60,14 +36,10 @@ def samples(spec: str, limit: int | None = None) -> Samples:
     """
     if limit is not None and limit < 1:
         raise ValueError(f"At least 1 sample, not {limit}.")
-    word, _, path = spec.partition(":")
-    if word == "scenes" and not path:
-        return HumanSamples(HumanScenes(Scenes("test", limit or _SCENES)))
-    if word == "clickme" and path:
-        return ClickMeSamples(Path(path), limit)
-    if word not in _READERS or not path:
-        raise ValueError(f"--data is {DATA}, not {spec!r}.")
-    dataset = _READERS[word](Path(path))
+    source, path = _found(spec, list(sources().values()))
+    if source.limited:
+        return cast(Samples, source.read(path, limit))
+    dataset: Samples = source.read(path)
     count = len(dataset)
     if limit is None or limit >= count:
         return dataset
@@ -90,13 +62,16 @@ def human_samples(spec: str, limit: int | None = None) -> Iterable[HumanSample]:
         >>> len(list(human_samples("scenes", limit=3)))
         3
     """
+    source, path = _found(spec, [source for source in sources().values() if source.human is not None])
+    assert source.human is not None
+    return islice(source.human(path, limit), limit)
+
+
+def _found(spec: str, known: list[Source]) -> tuple[Source, Path]:
+    """The source that a spec names, and its path."""
     word, _, path = spec.partition(":")
-    if word == "scenes" and not path:
-        scenes = HumanScenes(Scenes("test", _SCENES if limit is None else limit))
-        return (scenes[index] for index in range(len(scenes)))
-    if word == "clickme" and path:
-        return islice(ClickMe(Path(path)), limit)
-    if word == "boxes" and path:
-        boxes = Boxes(Path(path))
-        return (boxes[index] for index in range(len(boxes) if limit is None else min(limit, len(boxes))))
-    raise ValueError(f"--data is {HUMAN}, not {spec!r}.")
+    source = next((source for source in known if source.word == word), None)
+    if source is None or bool(path) != bool(source.place):
+        *forms, last = (source.form for source in known)
+        raise ValueError(f"--data is {', '.join(forms)} or {last}, not {spec!r}.")
+    return source, Path(path)

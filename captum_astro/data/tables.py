@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_astro.extras import extra
+from captum_astro.extras import needed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,20 +70,19 @@ def read_columns(files: list[Path], wanted: dict[str, tuple[str, ...]]) -> tuple
 
     Raises:
         DataError: If a file is damaged or lacks a column, or there is no row.
+        MissingExtraError: If pyarrow is not installed.
     """
-    with extra("train"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    arrow, parquet = needed("A parquet file", "pyarrow"), needed("A parquet file", "pyarrow.parquet")
     values: dict[str, list[Any]] = {name: [] for name in wanted}
     places: list[str] = []
     for file in files:
         try:
-            table = pq.ParquetFile(file)
+            table = parquet.ParquetFile(file)
             columns = {name: _column(file, table.schema_arrow, names) for name, names in wanted.items()}
             read = table.read(columns=list(columns.values()))
             for name, column in columns.items():
                 values[name] += read[column].to_pylist()
-        except (pa.ArrowException, OSError) as error:
+        except (arrow.ArrowException, OSError) as error:
             raise DataError(f"{file}: not a parquet file, or damaged ({str(error)[:150]}).") from error
         places += [f"{file}, row {row}" for row in range(read.num_rows)]
     if not places:

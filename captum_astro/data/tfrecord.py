@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from captum_astro.extras import needed
+
 _HEADER, _FOOTER = 12, 4
 
 
@@ -37,7 +39,7 @@ def frames(path: Path | str, check: bool = True, first: int = 0, step: int = 1) 
         step: From one that is wanted to the next.
 
     Raises:
-        ImportError: If checksums are wanted and google-crc32c is not installed.
+        MissingExtraError: If checksums are wanted and google-crc32c is not installed.
         OSError: If the file cannot be opened.
 
     Source:
@@ -77,13 +79,7 @@ def frames(path: Path | str, check: bool = True, first: int = 0, step: int = 1) 
 
 
 def _masked_crc32c() -> Callable[[bytes], int]:
-    try:
-        import google_crc32c
-    except ImportError as error:
-        raise ImportError(
-            "TFRecord files carry CRC-32C checksums, and google-crc32c is not installed: "
-            'pip install "captum-astro[clickme]"'
-        ) from error
+    google_crc32c = needed("The checksums of a TFRecord file", "google_crc32c")
 
     def masked(data: bytes) -> int:
         crc = int(google_crc32c.value(data))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from captum_astro.data.tables import DataError
 from captum_astro.data.texts import END_OF_LINE, UNKNOWN
-from captum_astro.extras import extra
+from captum_astro.extras import needed
 from captum_astro.storage import write_whole
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ def learn_words(texts: Iterable[str], size: int = 20_000, least: int = 2) -> Tok
         >>> learn_words(["A fine film.<br />A fine film!"], size=10).encode("A fine day").tokens
         ['a', 'fine', '<unk>']
     """
-    with extra("train"):
-        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-    tokeniser = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-    tokeniser.normalizer = normalizers.Sequence(
-        [normalizers.Replace(Regex(r"<br\s*/?>"), " "), normalizers.NFKC(), normalizers.Lowercase()]
+    library = _library()
+    tokeniser: Tokenizer = library.Tokenizer(library.models.WordLevel(unk_token=UNKNOWN))
+    normalise = library.normalizers
+    tokeniser.normalizer = normalise.Sequence(
+        [normalise.Replace(library.Regex(r"<br\s*/?>"), " "), normalise.NFKC(), normalise.Lowercase()]
     )
-    tokeniser.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.WordLevelTrainer(
+    tokeniser.pre_tokenizer = library.pre_tokenizers.Whitespace()
+    trainer = library.trainers.WordLevelTrainer(
         vocab_size=size, min_frequency=least, special_tokens=[PADDING, UNKNOWN], show_progress=False
     )
     tokeniser.train_from_iterator(texts, trainer)
@@ -58,11 +58,10 @@ def learn_wikitext_words(text: str, size: int = 33_278) -> Tokenizer:
         >>> encode_stream(learn_wikitext_words(" a b \n a c \n"), " a d \n").tolist()
         [3, 1, 2]
     """
-    with extra("train"):
-        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    tokeniser = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-    tokeniser.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordLevelTrainer(
+    library = _library()
+    tokeniser: Tokenizer = library.Tokenizer(library.models.WordLevel(unk_token=UNKNOWN))
+    tokeniser.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    trainer = library.trainers.WordLevelTrainer(
         vocab_size=size, special_tokens=[PADDING, UNKNOWN, END_OF_LINE], show_progress=False
     )
     tokeniser.train_from_iterator(_lines(text.replace(UNKNOWN, " "), end=""), trainer)
@@ -85,15 +84,14 @@ def learn_bpe(text: str, size: int = 4096) -> Tokenizer:
     """
     if size < 259:
         raise ValueError(f"A vocabulary over bytes has at least 259 tokens, not {size}.")
-    with extra("train"):
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    tokeniser = Tokenizer(models.BPE())
-    tokeniser.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokeniser.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
+    library = _library()
+    tokeniser: Tokenizer = library.Tokenizer(library.models.BPE())
+    tokeniser.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokeniser.decoder = library.decoders.ByteLevel()
+    trainer = library.trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=[PADDING, UNKNOWN, END_OF_LINE],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokeniser.train_from_iterator(_lines(text.replace(UNKNOWN, " "), end=""), trainer)
@@ -108,10 +106,9 @@ def load_tokeniser(file: Path) -> Tokenizer:
     """
     if not file.is_file():
         raise DataError(f"{file}: there is no such file.")
-    with extra("train"):
-        from tokenizers import Tokenizer
+    library = _library()
     try:
-        tokeniser = Tokenizer.from_file(str(file))
+        tokeniser: Tokenizer = library.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
         raise DataError(f"{file}: not a tokeniser of the tokenizers library ({str(error)[:150]}).") from error
     if tokeniser.token_to_id(PADDING) != 0:
@@ -147,6 +144,10 @@ def encode(tokeniser: Tokenizer, texts: list[str], length: int) -> list[torch.Te
 def encode_stream(tokeniser: Tokenizer, text: str) -> torch.Tensor:
     """The token ids of a long text, long ``(n,)``; the end of a line is ``<eos>``."""
     return torch.tensor([token for line in tokeniser.encode_batch(_lines(text)) for token in line.ids])
+
+
+def _library() -> Any:
+    return needed("A tokeniser", "tokenizers")
 
 
 def _lines(text: str, end: str = f" {END_OF_LINE}") -> list[str]:

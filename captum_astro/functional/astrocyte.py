@@ -25,6 +25,8 @@ import torch
 from torch.overrides import handle_torch_function, has_torch_function
 
 from captum_astro.functional.attention import widen
+from captum_astro.functional.operations import register_rules
+from captum_astro.functional.relevance_rules import Unchanged
 
 _LARGEST = 30  # as a power of ten: float32 holds it
 Counter = Literal["saturating", "resetting"]
@@ -194,3 +196,18 @@ def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
     there = lengths[1] > 0
     quotient = lengths[0] / torch.where(there, lengths[1], 1.0) * (safe[0] / safe[1])[..., 0]
     return torch.where(there, quotient, 0.0)
+
+
+@register_rules(rescaled)
+class RescaledRules:
+    """The rescaling is a constant factor, as a norm's deviation is."""
+
+    def relevance(self, modulated: torch.Tensor, plain: torch.Tensor, rescale: Rescale) -> torch.Tensor:
+        """Relevance passes as it is."""
+        result: torch.Tensor = Unchanged.apply(modulated, rescaled(modulated.detach(), plain.detach(), rescale))
+        return result
+
+    def gradient(self, modulated: torch.Tensor, plain: torch.Tensor, rescale: Rescale) -> torch.Tensor:
+        """The LN rule."""
+        scale, shift = scale_and_shift(modulated.detach(), plain.detach(), rescale)
+        return modulated * scale[..., None] + (0 if shift is None else shift[..., None])

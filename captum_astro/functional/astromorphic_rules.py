@@ -7,15 +7,15 @@ formed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from captum_astro.functional.astromorphic import astromorphic_attention, feature_map
-from captum_astro.functional.astromorphic_effective import EffectiveAttention, memory_read
-from captum_astro.functional.attention import CHUNK_ELEMENTS, widen
+from captum_astro.functional.astromorphic_effective import EffectiveAttention, effective_attention, memory_read
+from captum_astro.functional.attention import widen
 from captum_astro.functional.gradient_rules import ScaledGradient
+from captum_astro.functional.operations import Recorded, register_attention
 from captum_astro.functional.relevance_rules import divided
 
 
@@ -60,11 +60,10 @@ class AstromorphicZ(torch.autograd.Function):
         value: torch.Tensor,
         output: torch.Tensor,
         attention: EffectiveAttention,
-        seen: Callable[[slice, torch.Tensor], None] | None,
     ) -> torch.Tensor:
-        """``output`` is the operation's own; ``seen(slice, R_A)`` is told the maps' relevance."""
+        """``output`` is the operation's own."""
         ctx.save_for_backward(key, value, output)
-        ctx.attention, ctx.seen = attention, seen
+        ctx.attention = attention
         return output.clone()
 
     @staticmethod
@@ -80,17 +79,39 @@ class AstromorphicZ(torch.autograd.Function):
             of_value[:, :, part] = value[:, :, part] * memory_read(across, attention.keys[:, :, part]) / 2
             of_query[:, :, part] = attention.read[:, :, part] * memory_read(written, share[:, :, part]) / 4
             of_key[:, :, part] = own[:, :, part] * memory_read(gathered, value[:, :, part]) / 4
-        if ctx.seen is not None:
-            _tell(ctx.seen, attention, share)
-        return *(x.to(relevance[0].dtype) for x in (of_query, of_key, of_value)), None, None, None
+        return *(x.to(relevance[0].dtype) for x in (of_query, of_key, of_value)), None, None
 
 
-def _tell(seen: Callable[[slice, torch.Tensor], None], attention: EffectiveAttention, share: torch.Tensor) -> None:
-    """``R_A = A (R / O) V^T / 2``, some rows at a time."""
-    values = attention.values
-    share = share.transpose(-2, -1).flatten(1, 2)[..., None] if attention.per_channel else share
-    step = max(1, CHUNK_ELEMENTS // (values.shape[0] * values.shape[1] * values.shape[2]))
-    for start in range(0, attention.queries, step):
-        part = slice(start, min(start + step, attention.queries))
-        of_map = share[:, :, part] @ values.transpose(-2, -1)
-        seen(part, of_map.mul_(attention.rows(part.start, part.stop)) / 2)
+@register_attention(astromorphic_attention)
+class AstromorphicOperation:
+    """Astromorphic attention by its effective attention."""
+
+    def recorded(self, *args: Any, chunk: int | None = None, **kwargs: Any) -> Recorded:
+        """With a sigma, one map for each value channel, and a constant."""
+        attention = effective_attention(*_detached(args), **kwargs)
+        channels = attention.value.shape[3]
+        constant = attention.constant.repeat_interleave(channels, 1) if attention.per_channel else None
+        return Recorded(attention, attention.values, constant)
+
+    def relevance(self, *args: Any, chunk: int | None = None, **kwargs: Any) -> torch.Tensor:
+        """Half to the values, a quarter each to queries and keys."""
+        given = _detached(args)
+        attention, output = effective_attention(*given, **kwargs), astromorphic_attention(*given, **kwargs)
+        result: torch.Tensor = AstromorphicZ.apply(*args[:3], output, attention)
+        return result
+
+    def constant_weights(self, *args: Any, chunk: int | None = None, **kwargs: Any) -> torch.Tensor:
+        """The effective attention is constant."""
+        given = _detached(args)
+        attention, output = effective_attention(*given, **kwargs), astromorphic_attention(*given, **kwargs)
+        result: torch.Tensor = ConstantAttention.apply(args[2], output, attention)
+        return result
+
+    def shared_gradients(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The uniform rule twice; sigma and the features as they are."""
+        result: torch.Tensor = shared_gradients(*args, **kwargs)
+        return result
+
+
+def _detached(args: tuple[Any, ...]) -> list[Any]:
+    return [x.detach() if isinstance(x, torch.Tensor) else x for x in args]

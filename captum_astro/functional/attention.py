@@ -58,15 +58,13 @@ class Softmax:
         scores = query @ widen(self.key).transpose(-2, -1)
         if self.bias is not None:
             bias = self.bias if self.bias.shape[-2] == 1 else self.bias[..., start:stop, :]
-            scores = scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias
+            scores = scores.masked_fill_(~bias, -torch.inf) if bias.dtype == torch.bool else scores.add_(bias)
         if self.causal:
             queries = torch.arange(start, stop, device=query.device)[:, None]
-            scores = scores.masked_fill(torch.arange(self.key.shape[2], device=query.device) > queries, -torch.inf)
+            scores.masked_fill_(torch.arange(self.key.shape[2], device=query.device) > queries, -torch.inf)
         probabilities = scores.softmax(-1)
-        if self.bias is None:
-            return probabilities
         # a query that may attend to nothing gets nothing, as in the fused kernels
-        return probabilities.masked_fill((scores == -torch.inf).all(-1, keepdim=True), 0)
+        return probabilities if self.bias is None else probabilities.nan_to_num_(0.0)
 
     @property
     def queries(self) -> int:
@@ -170,11 +168,20 @@ class Attention:
             total = total + weight * part.rows(start, stop)
         return total
 
-    def row_sums(self) -> torch.Tensor | float:
-        """The sum of each row of the mean map, ``(B, m)``, or one number for all."""
-        if all(part.sums_to_one for part in self.maps):
+    def row_sums(self, present: torch.Tensor | None = None) -> torch.Tensor | float:
+        """The sum of each row of the mean map, ``(B, m)``, or one number for all.
+
+        Args:
+            present: Which keys count, ``(groups, n)`` bool with ``B = images * groups``; all by default.
+        """
+        if present is None and all(part.sums_to_one for part in self.maps):
             return sum(self.weights)
-        return torch.cat([rows.sum(-1).mean(1) for _, rows in self.chunks()], 1)
+        sums = []
+        for _, rows in self.chunks():
+            if present is not None:
+                rows.mul_(present.repeat(len(rows) // len(present), 1)[:, None, None])
+            sums.append(rows.sum(-1).mean(1))
+        return torch.cat(sums, 1)
 
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """All rows in order, a chunk at a time: the slice of queries, and its ``(B, H, rows, n)``, yours to change."""

@@ -15,15 +15,21 @@ from captum_astro.functional.attention import Attention, attention_gradient, wid
 
 
 def attention_grad_cam(
-    row: torch.Tensor, attention: Attention, gradient: torch.Tensor, first_patch: int, relu: bool = True
+    row: torch.Tensor,
+    attention: Attention,
+    gradient: torch.Tensor,
+    patches: torch.Tensor,
+    images: int,
+    relu: bool = True,
 ) -> torch.Tensor:
     """The map of one layer.
 
     Args:
-        row: The read-out over the queries, ``(B, q)``.
+        row: The read-out over the queries, ``(B, q)``; ``B = images * groups``, as with windows, image by image.
         attention: The layer.
         gradient: ``dy/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
-        first_patch: The keys before it are prefix tokens, whose gradient does not weigh.
+        patches: Which keys are patch tokens, ``(groups, n)`` bool: the gradient of others does not weigh.
+        images: How many there are. A head has one weight an image, over all of its windows.
         relu: Whether negative values are set to 0, as published.
 
     Returns:
@@ -37,6 +43,7 @@ def attention_grad_cam(
     # dA is linear in dO, so the rows are averaged before the product
     averaged = torch.einsum("bi,bhiv->bhv", row, widen(gradient))
     slopes = attention_gradient(averaged[:, :, None], value)[:, :, 0]
-    weights = slopes[:, :, first_patch:].mean(-1, keepdim=True)
-    cam = (weights * read).mean(1)
+    groups = slopes.reshape(images, -1, heads, keys) * patches[:, None]
+    weights = groups.sum((1, 3)) / patches.sum()
+    cam = (weights.repeat_interleave(batch // images, 0)[..., None] * read).mean(1)
     return cam.clamp(min=0) if relu else cam

@@ -191,10 +191,10 @@ class FusedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, output: Tensor, rows: Any, seen: Any) -> Tensor:
-        """``rows(start, stop)`` gives the map, ``seen(slice, R_A)`` is told its relevance."""
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, output: Tensor, rows: Any) -> Tensor:
+        """``output`` is the operation's own, ``rows(start, stop)`` gives the map."""
         ctx.save_for_backward(query, key, value, output)
-        ctx.rows, ctx.seen = rows, seen
+        ctx.rows = rows
         return output.clone()
 
     @staticmethod
@@ -208,11 +208,9 @@ class FusedAttention(torch.autograd.Function):
             part = slice(start, min(start + step, query.shape[2]))
             probabilities = ctx.rows(part.start, part.stop)
             of_map = (share[:, :, part] @ value.transpose(-2, -1)).mul_(probabilities)
-            if ctx.seen is not None:
-                ctx.seen(part, of_map)
             out_v += probabilities.transpose(-2, -1) @ share[:, :, part]
             scores = query[:, :, part] @ key.transpose(-2, -1)
             of_scores = divided(of_map, scores) / factors(ctx.needs_input_grad[:2])
             out_q[:, :, part] = query[:, :, part] * (of_scores @ key)
             out_k += of_scores.transpose(-2, -1) @ query[:, :, part]
-        return out_q, out_k * key, out_v * value, None, None, None
+        return out_q, out_k * key, out_v * value, None, None

@@ -8,18 +8,57 @@ Eq. 13 and 14, without normalising the rows, as its public code has it::
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from captum_astro.functional.attention import Attention, attention_gradient, widen
+from captum_astro.functional.relevance_rules import divided
 
-def transformer_attribution_update(row: torch.Tensor, relevance: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """Some entries of a row times some rows of a layer's map without its identity.
+
+def transformer_attribution_update(
+    row: torch.Tensor,
+    attention: Attention,
+    gradient: torch.Tensor,
+    ruled: Attention,
+    outputs: Sequence[torch.Tensor],
+    relevance: Sequence[torch.Tensor],
+) -> torch.Tensor:
+    """A row times a layer's map without its identity, ``r E_h[(dy/dA * R_A)^+]``, added over the layer's maps.
 
     Args:
-        row: The entries for these queries, ``(B, rows)``.
-        relevance: ``R_A`` of these rows, ``(B, H, rows, n)``.
-        gradient: ``dy/dA`` of these rows, the same shape.
+        row: ``(B, q)``.
+        attention: The layer.
+        gradient: ``dy/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
+        ruled: The layer in the pass that carries relevance.
+        outputs: ``O`` of each map in that pass, ``(B, H, q, d_v)``.
+        relevance: ``R`` that arrives there, of each map.
 
     Returns:
-        ``(B, n)``, to be summed over the chunks.
+        ``(B, n)``.
     """
-    return torch.einsum("bi,bhij->bj", row, (relevance * gradient).clamp_(min=0)) / relevance.shape[1]
+    total = row.new_zeros(row.shape[0], attention.value.shape[2])
+    value = widen(ruled.value).contiguous()
+    for part, weight, output, arrived in zip(ruled.maps, attention.weights, outputs, relevance, strict=True):
+        for chunk, probabilities in Attention((part,), (1.0,), value).chunks():
+            of_map = attention_relevance(probabilities, value, output[:, :, chunk], arrived[:, :, chunk])
+            slopes = attention_gradient(gradient[:, :, chunk], attention.value) * weight
+            total += torch.einsum("bi,bhij->bj", row[:, chunk], of_map.mul_(slopes).clamp_(min=0))
+    return total / value.shape[1]
+
+
+def attention_relevance(
+    rows: torch.Tensor, value: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor
+) -> torch.Tensor:
+    """``R_A = A (R / O) V^T / 2``: a map's half of the relevance that its product with the values has.
+
+    Args:
+        rows: ``A``, some rows of a map, ``(B, H, rows, n)``; changed.
+        value: ``V``, ``(B, H, n, d_v)``.
+        output: ``O`` of these rows, ``(B, H, rows, d_v)``.
+        relevance: ``R`` that arrives there.
+
+    Returns:
+        ``(B, H, rows, n)``.
+    """
+    return rows.mul_(attention_gradient(divided(relevance, output) / 2, value))

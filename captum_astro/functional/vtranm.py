@@ -44,6 +44,7 @@ def head_weights(
     value: torch.Tensor,
     output_map: torch.Tensor,
     components: Collection[str] = COMPONENTS,
+    present: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The diagonal of ``W_h`` for every head, with ``E~_h = value_h output_map_h`` never formed.
 
@@ -55,6 +56,8 @@ def head_weights(
         output_map: ``M``, from each head's output to the residual stream, ``(H, d_v, d)``; ``(B, H, d_v, d)`` if it
             depends on the sample.
         components: Some of `COMPONENTS`.
+        present: Which keys are tokens and not padding, ``(groups, n)`` bool, for ``B = images * groups``; NECC is a
+            softmax over those.
 
     Returns:
         ``(B, H, n)``; ones without a component.
@@ -72,8 +75,11 @@ def head_weights(
     if "direction" in components:
         seen = stream @ output_map.flatten(-3, -2).transpose(-2, -1)
         dot = (seen.reshape(batch, tokens, heads, width).transpose(1, 2) * value).sum(-1)
-        weights = weights * _ratio(dot, length * own).clamp(-1, 1).softmax(-1)
-    return weights
+        cosine = _ratio(dot, length * own).clamp(-1, 1)
+        if present is not None:
+            cosine = cosine.masked_fill(~present.repeat(batch // len(present), 1)[:, None], -torch.inf)
+        weights = weights * cosine.softmax(-1)
+    return weights if present is None else weights.nan_to_num(0.0)
 
 
 def feed_forward_weights(
@@ -109,29 +115,29 @@ def attention_update(
     """Rows times an attention layer's map without its identity: ``R mean_h [relu(dp/dA_h) * A_h W_h]`` (Eq. 14).
 
     Args:
-        rows: ``R``, some rows of the product so far, ``(B, m, q)`` with q the number of queries.
+        rows: ``R``, some rows of the product so far, ``(B, m, q)`` with q the number of queries; or one, ``(B, q)``.
         attention: The layer.
         gradient: ``dp/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
         weights: From `head_weights`, ``(B, H, n)``.
         query_scale: What a norm after the heads multiplies each query's output by, ``(B, 1 or H, q)``.
 
     Returns:
-        ``(B, m, n)``. Add it to ``R`` for the map with its identity.
+        ``(B, m, n)``, or ``(B, n)`` for one row. Add it to ``R`` for the map with its identity.
     """
     batch, heads, keys = weights.shape
-    total = weights.new_zeros(batch, heads, rows.shape[1], keys)
-    folded = weights.new_zeros(batch, rows.shape[1], keys)
-    single = rows.shape[1] == 1
+    single = rows.ndim == 2
+    # one row is summed head by head, and weighted once at the end
+    total = weights.new_zeros((batch, heads, keys) if single else (batch, rows.shape[1], keys))
     value = widen(attention.value).contiguous()
     for chunk, probabilities in attention.chunks():
         update = attention_gradient(gradient[:, :, chunk], value).clamp_(min=0).mul_(probabilities)
         if query_scale is not None:
             update.mul_(query_scale[:, :, chunk, None])
         if single:
-            total += torch.einsum("bqi,bhij->bhqj", rows[:, :, chunk], update)
+            total += torch.einsum("bi,bhij->bhj", rows[:, chunk], update)
         else:
-            folded += rows[:, :, chunk] @ (update * weights[:, :, None]).mean(1)
-    return (total * weights[:, :, None]).mean(1) if single else folded
+            total += rows[:, :, chunk] @ (update * weights[:, :, None]).mean(1)
+    return (total * weights).mean(1) if single else total
 
 
 def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """What a model's tokens mean. One file a family; importing this package registers them all."""
 
-from captum_astro.layouts import astromorphic, eva, naflexvit, relative_position, text, vision_transformer
+from captum_astro.layouts import astromorphic, eva, naflexvit, relative_position, swin, text, vision_transformer
 from captum_astro.layouts.base import Layout, layout_for, register_layout
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -13,6 +13,7 @@ __all__ = [
     "naflexvit",
     "register_layout",
     "relative_position",
+    "swin",
     "text",
     "vision_transformer",
 ]

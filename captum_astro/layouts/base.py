@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import Pooling, Stage, Tap
 from captum_astro.layouts.unwrap import unwrapped
@@ -47,8 +48,16 @@ class Layout(ABC):
         self.model = model
 
     @abstractmethod
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patch tokens for an image of this size in pixels."""
+    def grid(self, height: int, width: int) -> Grid:
+        """Rows and columns of the patch tokens that enter the first stage, for an image of this size in pixels."""
+
+    def grids(self, height: int, width: int) -> list[Grid]:
+        """The grid of patch tokens before each stage and after the last, for an image of this size in pixels."""
+        grids = [self.grid(height, width)]
+        for stage in self.stages:
+            merged = None if stage.merging is None else stage.merging.tokens(grids[-1]).grid
+            grids.append(merged or grids[-1])
+        return grids
 
     @abstractmethod
     def readout(self, tokens: int) -> torch.Tensor:
@@ -68,6 +77,8 @@ class Layout(ABC):
 
 
 LayoutType = TypeVar("LayoutType", bound=Callable[..., Layout])
+Adapter = Callable[[Layout], Layout]
+_ADAPTERS = "_layout_adapters"
 _REGISTRY: dict[type[nn.Module], Callable[..., Layout]] = {}
 
 
@@ -114,7 +125,7 @@ def layout_for(model: nn.Module) -> Layout:
         if layout is not None and not inside:
             found.append((name, module, layout))
     if len(found) == 1:
-        return _as_changed(found[0][2](found[0][1]))
+        return _adapted(found[0][2](found[0][1]))
     if found:
         names = ", ".join(f"{name} ({type(module).__name__})" for name, module, _ in found)
         raise UnsupportedModelError(
@@ -128,14 +139,27 @@ def layout_for(model: nn.Module) -> Layout:
     )
 
 
-def _as_changed(layout: Layout) -> Layout:
-    """The layout of a model that hooks change for now: their owners say what becomes of it, by ``adapt_layout``."""
-    owners = {
-        id(owner): owner
-        for module in layout.model.modules()
-        for hook in module._forward_hooks.values()
-        if (owner := getattr(hook, "__self__", None)) is not None and hasattr(owner, "adapt_layout")
-    }
-    for owner in owners.values():
-        layout = owner.adapt_layout(layout)
+def add_adapter(model: nn.Module, adapter: Adapter) -> None:
+    """Have a model's layout changed for as long as something changes what one of its layers computes.
+
+    Copies of the model keep it, as they keep the hooks that change the layer.
+
+    Args:
+        model: The model that the layout describes.
+        adapter: Gives the changed layout; asked each time.
+    """
+    model.__dict__.setdefault(_ADAPTERS, []).append(adapter)
+
+
+def remove_adapter(model: nn.Module, adapter: Adapter) -> None:
+    """Undo `add_adapter`."""
+    adapters = model.__dict__[_ADAPTERS]
+    adapters.remove(adapter)
+    if not adapters:
+        del model.__dict__[_ADAPTERS]
+
+
+def _adapted(layout: Layout) -> Layout:
+    for adapter in layout.model.__dict__.get(_ADAPTERS, ()):
+        layout = adapter(layout)
     return layout

@@ -29,13 +29,14 @@ from captum_astro.layouts.structure import (
 Describe = Callable[[Any, int, str], list[Stage]]
 
 
-def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks") -> list[Stage]:
+def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks", first: int = 0) -> list[Stage]:
     """The stages of a sequence of blocks.
 
     Args:
         blocks: Instances of timm's ``Block``, ``ResPostBlock``, ``ParallelScalingBlock``, ``ParallelThingsBlock``,
             ``EvaBlock``, BEiT's and the relative-position blocks, or of classes derived from them.
         name: The dotted path of the sequence in the model.
+        first: The number of its first block.
 
     Raises:
         UnsupportedModelError: If a block, or the attention inside it, is of another class.
@@ -49,7 +50,7 @@ def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks") -> list[S
                 f"{path} is a {type(block).__name__}, whose residual adds are not known. Known blocks: "
                 f"{', '.join(sorted({c.__name__ for c in _BLOCKS}))}."
             )
-        stages += describe(block, index, path)
+        stages += describe(block, first + index, path)
     return stages
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from captum_astro.functional.token_map import tail_map
 from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.blocks import describe_blocks
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -67,7 +69,7 @@ class VisionTransformerLayout(Layout):
     def _describe_pooling(self) -> Pooling | None:
         pool = getattr(self._model, "attn_pool", None)
         if pool is not None:
-            return attention_pooling(pool, "attn_pool", 0 if self._pools_prefix else self.num_prefix_tokens)
+            return attention_pooling(pool, "attn_pool", self.num_prefix_tokens, self._pools_prefix)
         if self._model.global_pool not in ("token", "avg"):
             raise UnsupportedModelError(
                 f"{type(self.model).__name__} pools by {self._model.global_pool!r}, which no weights over the tokens "
@@ -90,13 +92,14 @@ class DistilledLayout(VisionTransformerLayout):
         return weights
 
 
-def attention_pooling(pool: nn.Module, name: str, first_token: int) -> Pooling:
+def attention_pooling(pool: nn.Module, name: str, prefix: int, pools_prefix: bool) -> Pooling:
     """Describe one of timm's attention pooling heads.
 
     Args:
         pool: An ``AttentionPoolLatent`` or ``AttentionPoolPrr``.
         name: Its dotted path.
-        first_token: The first token that it pools.
+        prefix: How many prefix tokens stand before the patch tokens.
+        pools_prefix: Whether it pools them too.
 
     Raises:
         UnsupportedModelError: If it is of another class, or adds position embeddings of its own.
@@ -130,4 +133,6 @@ def attention_pooling(pool: nn.Module, name: str, first_token: int) -> Pooling:
         raise UnsupportedModelError(
             f"{name} is a {type(pool).__name__}. Known pooling heads: AttentionPoolLatent, AttentionPoolPrr."
         )
-    return Pooling(branch, first_token, rows, pooled)
+    if prefix and not pools_prefix:
+        branch = replace(branch, sources=lambda grid: tail_map(grid[0] * grid[1] + prefix, prefix))
+    return Pooling(branch, rows, pooled)

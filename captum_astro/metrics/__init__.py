@@ -1,5 +1,6 @@
 """Measures of maps as pure functions, and the statistics that compare them; ``metrics.quantus`` holds the classes."""
 
+from captum_astro.metrics.accuracy import accuracy as accuracy
 from captum_astro.metrics.alignment import HUMAN_CEILING as HUMAN_CEILING
 from captum_astro.metrics.alignment import alignment_score as alignment_score
 from captum_astro.metrics.alignment import dice as dice
@@ -13,25 +14,25 @@ from captum_astro.metrics.perturbation import aopc as aopc
 from captum_astro.metrics.perturbation import area_under_curve as area_under_curve
 from captum_astro.metrics.perturbation import class_probability as class_probability
 from captum_astro.metrics.perturbation import log_odds as log_odds
-from captum_astro.metrics.perturbation import ranks as ranks
-from captum_astro.metrics.perturbation import removal_levels as removal_levels
-from captum_astro.metrics.perturbation import removal_masks as removal_masks
-from captum_astro.metrics.perturbation import removed_counts as removed_counts
 from captum_astro.metrics.perturbation import top_choice_is as top_choice_is
 from captum_astro.metrics.perturber import Curves as Curves
 from captum_astro.metrics.perturber import Perturber as Perturber
 from captum_astro.metrics.ranking import RankStability as RankStability
 from captum_astro.metrics.ranking import rank_stability as rank_stability
+from captum_astro.metrics.removal import ranks as ranks
+from captum_astro.metrics.removal import removal_levels as removal_levels
+from captum_astro.metrics.removal import removal_masks as removal_masks
+from captum_astro.metrics.removal import removed_counts as removed_counts
 from captum_astro.metrics.saco import saco as saco
 from captum_astro.metrics.saco import saco_score as saco_score
 from captum_astro.metrics.segmentation import SegmentationCounts as SegmentationCounts
-from captum_astro.metrics.segmentation import average_precision as average_precision
 from captum_astro.metrics.segmentation import counts as counts
 from captum_astro.metrics.segmentation import foreground as foreground
 from captum_astro.metrics.segmentation import mean_iou as mean_iou
 from captum_astro.metrics.segmentation import pixel_accuracy as pixel_accuracy
 from captum_astro.metrics.segmentation import pooled_mean_iou as pooled_mean_iou
 from captum_astro.metrics.segmentation import pooled_pixel_accuracy as pooled_pixel_accuracy
+from captum_astro.metrics.segmentation_ap import average_precision as average_precision
 from captum_astro.metrics.statistics import PairedComparison as PairedComparison
 from captum_astro.metrics.statistics import bootstrap_interval as bootstrap_interval
 from captum_astro.metrics.statistics import compare_many as compare_many

@@ -10,10 +10,14 @@ Sources: Fel et al., "Harmonizing the object recognition strategies of deep neur
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
 from captum_astro.metrics._maps import finite_planes, unit_range
+from captum_astro.metrics.declaration import Given, Metric
+from captum_astro.metrics.registry import register
 
 HUMAN_CEILING = 0.65753  # Spearman between people's ClickMe maps of one image, of the published code
 _C1, _C2 = 0.01**2, 0.03**2  # of SSIM, for values from 0 to 1
@@ -189,3 +193,40 @@ def _above(values: torch.Tensor, percentile: float) -> torch.Tensor:
     lower, upper = ordered[:, low, None], ordered[:, min(low + 1, values.shape[1] - 1), None]
     step = upper - lower
     return values > (lower + step * weight if weight < 0.5 else upper - step * (1 - weight))
+
+
+def _scored(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[[Given], torch.Tensor]:
+    """A metric's values in the benchmark, where a map that is the same everywhere scores 0 if it has no value.
+
+    A constant map orders nothing, as a random one. If it were left out, what makes maps die would win. SSIM has a value
+    for it, and a high one where the human map is mostly empty. NaN stays where the human map is constant.
+    """
+
+    def compute(given: Given) -> torch.Tensor:
+        value = function(given.maps, given.human_maps)
+        return torch.where(value.isnan() & _constant(given.maps) & ~_constant(given.human_maps), 0.0, value)
+
+    return compute
+
+
+def _constant(maps: torch.Tensor) -> torch.Tensor:
+    return maps.amax((1, 2)) == maps.amin((1, 2))
+
+
+_TENTH = 0.1  # of the pixels is above the 90th percentile
+for _name, _function, _chance in (
+    ("Spearman", spearman, 0.0),
+    ("Dice", dice, _TENTH),
+    ("IoU", iou, _TENTH / (2 - _TENTH)),
+    ("SSIM", ssim, None),
+):
+    register(
+        Metric(
+            _name,
+            _scored(_function),
+            needs=("human_maps",),
+            kind="human",
+            heading="Agreement with human attention",
+            chance=_chance,
+        )
+    )

@@ -8,9 +8,13 @@ image without object, have NaN for a score.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from captum_astro.metrics._maps import maps_and_masks, planes
+from captum_astro.metrics.declaration import ChanceFrom, Given, Metric
+from captum_astro.metrics.registry import register
 
 
 def pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -88,3 +92,30 @@ def object_share(masks: torch.Tensor) -> torch.Tensor:
     """
     given = maps_and_masks(torch.zeros_like(planes("masks", masks), dtype=torch.float64), masks)
     return given.object.flatten(1).sum(1).double() / given.labelled.flatten(1).sum(1)
+
+
+def _on_masks(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[[Given], torch.Tensor]:
+    return lambda given: function(given.maps, given.masks)
+
+
+for _name, _function in (("pointing game", pointing_game), ("energy inside", energy_inside)):
+    register(
+        Metric(
+            _name,
+            _on_masks(_function),
+            needs=("masks",),
+            kind="localisation",
+            percent=True,
+            chance=ChanceFrom("object share"),
+        )
+    )
+register(
+    Metric(
+        "object share",
+        lambda given: object_share(given.masks),
+        needs=("masks",),
+        kind="localisation",
+        percent=True,
+        of_model=True,
+    )
+)

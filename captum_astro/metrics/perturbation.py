@@ -1,7 +1,8 @@
-"""What a model's answers do while pixels are removed in the order of a map: orders, masks and the scores of the curves.
+"""What a model's answers do while pixels are removed in the order of a map: the scores of the curves.
 
 A map's *negative* curve removes its least important pixels first, its *positive* curve the most important first, from
-0 % to 100 % in equal steps. Nothing here runs a model: `captum_astro.metrics.perturber` does.
+0 % to 100 % in equal steps. Which pixels these are is in `captum_astro.metrics.removal`; the model is run
+by `captum_astro.metrics.perturber`.
 
 Sources: VTranM's perturbation tests and Eq. 21, 22 (AOPC, LOdds), which follow Chefer et al., CVPR 2021; Samek et al.,
 IEEE TNNLS 28(11), 2017, for AOPC; Shrikumar et al., ICML 2017, for log-odds.
@@ -11,107 +12,8 @@ from __future__ import annotations
 
 import torch
 
-from captum_astro.metrics._maps import finite_planes
-
-
-def removed_counts(pixels: int, steps: int = 20) -> torch.Tensor:
-    """How many pixels are gone at each level: ``k / steps * pixels``, rounded to the nearest, halves up.
-
-    Args:
-        pixels: Pixels of an image, ``H * W``.
-        steps: Equal steps from nothing to everything.
-
-    Returns:
-        ``(steps + 1,)`` whole numbers from 0 to ``pixels``, in integer arithmetic, so exact.
-
-    Raises:
-        ValueError: If one of the two is below 1, or there are more than 32767 steps.
-
-    Example:
-        >>> removed_counts(10, steps=4)
-        tensor([ 0,  3,  5,  8, 10])
-    """
-    if pixels < 1 or not 1 <= steps <= 32767:
-        raise ValueError(f"removed_counts: pixels from 1 and steps from 1 to 32767, not {pixels!r} and {steps!r}.")
-    return (2 * torch.arange(steps + 1) * pixels + steps) // (2 * steps)
-
-
-def ranks(maps: torch.Tensor) -> torch.Tensor:
-    """The place of every pixel in the order from least to most important.
-
-    One order serves both curves, the positive one from its end. It is stable: of equal values, the pixel that comes
-    first row by row ranks lower, so it goes first in the negative curve and last in the positive one. A constant map is
-    removed from the top left in the one and from the bottom right in the other.
-
-    Args:
-        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-
-    Returns:
-        ``(B, H * W)`` int64, each row a permutation of 0 .. H * W - 1.
-
-    Raises:
-        ValueError: If that is no batch of maps, or a value is NaN or infinite.
-
-    Example:
-        >>> ranks(torch.tensor([[[0.5, 0.1], [0.5, 0.9]]]))
-        tensor([[1, 0, 2, 3]])
-    """
-    values = finite_planes("maps", maps).flatten(1) + 0  # -0 becomes 0, which not every sort takes for its equal
-    order = values.argsort(dim=1, stable=True)
-    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places)
-
-
-def removal_levels(maps: torch.Tensor, steps: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first level at which each pixel is gone: a mask for level k is ``levels <= k``.
-
-    Args:
-        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        steps: Equal steps from nothing to everything.
-
-    Returns:
-        For the positive and for the negative curve, ``(B, H, W)`` int16, from 1 to ``steps``.
-
-    Raises:
-        ValueError: As for `ranks` and `removed_counts`.
-
-    Example:
-        >>> positive, negative = removal_levels(torch.tensor([[[0.5, 0.1], [0.6, 0.9]]]), steps=2)
-        >>> positive.tolist(), negative.tolist()
-        ([[[2, 2], [1, 1]]], [[[1, 1], [2, 2]]])
-    """
-    shape = (maps.shape[0], *maps.shape[-2:])
-    order = ranks(maps)
-    pixels = order.shape[1]
-    first = torch.searchsorted(removed_counts(pixels, steps), torch.arange(pixels), right=True)
-    first = first.to(order.device, torch.int16)
-    return first.flip(0)[order].reshape(shape), first[order].reshape(shape)
-
-
-def removal_masks(maps: torch.Tensor, steps: int = 20, *, most_important_first: bool) -> torch.Tensor:
-    """Which pixels are gone at each level.
-
-    Args:
-        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        steps: Equal steps from nothing to everything.
-        most_important_first: True for the positive curve, False for the negative one.
-
-    Returns:
-        ``(B, steps + 1, H, W)`` bool; level k has ``removed_counts(H * W, steps)[k]`` pixels.
-
-    Raises:
-        ValueError: As for `ranks` and `removed_counts`.
-
-    Example:
-        >>> removal_masks(torch.tensor([[[1.0, 3.0, 2.0]]]), steps=3, most_important_first=True)[0, :, 0].int()
-        tensor([[0, 0, 0],
-                [0, 1, 0],
-                [0, 1, 1],
-                [1, 1, 1]], dtype=torch.int32)
-    """
-    positive, negative = removal_levels(maps, steps)
-    chosen = positive if most_important_first else negative
-    return chosen[:, None] <= torch.arange(steps + 1, device=chosen.device)[:, None, None]
+from captum_astro.metrics.declaration import RANDOM_MAPS, CurvePlot, Given, Metric, Scores
+from captum_astro.metrics.registry import register
 
 
 def top_choice_is(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -238,3 +140,74 @@ def _curves(name: str, values: torch.Tensor) -> torch.Tensor:
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(f"{name}: (B, L) with 2 levels at least is needed, not {tuple(values.shape)}.")
     return values.double()
+
+
+def _positive_auc(given: Given) -> Scores:
+    return _auc(given.positive_logits, given.labels)
+
+
+def _negative_auc(given: Given) -> Scores:
+    return _auc(given.negative_logits, given.labels)
+
+
+def _auc(logits: torch.Tensor, labels: torch.Tensor) -> Scores:
+    right = top_choice_is(logits, labels).double()
+    return Scores(area_under_curve(right), right)
+
+
+def _probability(given: Given) -> torch.Tensor:
+    return class_probability(given.positive_logits, given.classes)
+
+
+def _aopc(given: Given) -> Scores:
+    probability = given.shared(_probability)
+    return Scores(aopc(probability), probability)
+
+
+def _log_odds(given: Given) -> torch.Tensor:
+    return log_odds(given.shared(_probability))
+
+
+register(
+    Metric(
+        "positive AUC",
+        _positive_auc,
+        needs=("labels", "positive_logits"),
+        direction=-1,
+        kind="perturbation",
+        percent=True,
+        plot=CurvePlot("Most important pixels first; maps of the {explained} class", "top-1 accuracy, %", whole=True),
+        chance=RANDOM_MAPS,
+    )
+)
+register(
+    Metric(
+        "negative AUC",
+        _negative_auc,
+        needs=("labels", "negative_logits"),
+        kind="perturbation",
+        percent=True,
+        plot=CurvePlot("Least important pixels first; maps of the {explained} class", "top-1 accuracy, %", whole=True),
+        chance=RANDOM_MAPS,
+    )
+)
+register(
+    Metric(
+        "AOPC",
+        _aopc,
+        needs=("classes", "positive_logits"),
+        kind="perturbation",
+        plot=CurvePlot("Most important pixels first; probability of the {explained} class", "probability, %"),
+        chance=RANDOM_MAPS,
+    )
+)
+register(
+    Metric(
+        "LOdds",
+        _log_odds,
+        needs=("classes", "positive_logits"),
+        direction=-1,
+        kind="perturbation",
+        chance=RANDOM_MAPS,
+    )
+)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from captum_astro.metrics.perturbation import removal_levels
+from captum_astro.metrics.removal import removal_levels
 
 
 class Curves(NamedTuple):
@@ -21,7 +21,7 @@ class Curves(NamedTuple):
 class Perturber:
     """Logits of a model while pixels are set to 0 in [0, 1] space, before normalisation.
 
-    For ``steps`` equal steps there are ``L = steps + 1`` levels, rounded as in `perturbation.removed_counts`. A map
+    For ``steps`` equal steps there are ``L = steps + 1`` levels, rounded as in `removal.removed_counts`. A map
     costs ``steps - 1`` forwards a direction and nothing else: the untouched image is the caller's, and the image
     without any pixel is the same for all, so it is run once a size and kept. Ranks are taken once for both directions.
     The image is normalised once: as normalisation treats every pixel by itself, a perturbed image is the normalised

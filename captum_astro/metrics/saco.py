@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 
 from captum_astro.metrics._maps import finite_maps
+from captum_astro.metrics.declaration import Metric
+from captum_astro.metrics.registry import register
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -115,3 +117,16 @@ def _asked(images: torch.Tensor, group: torch.Tensor, predict: Predict, groups: 
             "choose the explained class of each by its owner."
         )
     return probability.reshape(len(images), groups)
+
+
+register(
+    Metric(
+        "SaCo",
+        lambda given: saco(given.maps, given.pixels, given.probability),
+        needs=("classes", "pixels", "probability"),
+        kind="saco",
+        heading="Perturbation",
+        chance=0.0,
+        predicted_only=True,
+    )
+)

@@ -1,4 +1,4 @@
-"""A map as a segmentation of the object: pixel accuracy, mean IoU, mean average precision.
+"""A map as a segmentation of the object: pixel accuracy and mean IoU; average precision is in `segmentation_ap`.
 
 The protocol of Chefer et al., "Transformer interpretability beyond attention visualization", CVPR 2021 (arXiv
 2012.09838, section 4.2) and its published code, which VTranM (CVPR 2024, arXiv 2403.14552) follows: the object is where
@@ -11,12 +11,15 @@ A map with NaN or infinite values has NaN for a score. A constant map, which poi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from captum_astro.metrics._maps import MapsAndMasks, finite_maps, maps_and_masks, unit_range
+from captum_astro.metrics._maps import MapsAndMasks, finite_maps, maps_and_masks
+from captum_astro.metrics.declaration import ChanceFrom, Given, Metric, Pooling, Scores
+from captum_astro.metrics.registry import register
 
 
 class SegmentationCounts(NamedTuple):
@@ -183,61 +186,55 @@ def pooled_mean_iou(counts: SegmentationCounts) -> float:
     return SegmentationCounts.from_table(counts.table().sum(0)).mean_iou().item()
 
 
-def average_precision(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Average precision of both classes at once, whose mean over images is the papers' mAP.
-
-    With m the map brought to 0 .. 1 by its own minimum and maximum, the scores of a pixel are 1 - m for background and
-    m for object, and the truth is its class one-hot: ``average_precision_score(one_hot, [1 - m, m])``, flattened, with
-    equal scores counted as scikit-learn does, as one threshold.
-
-    Args:
-        maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        masks: The same, of 1, 0 and -1. The minimum and maximum of a map are taken over its unknown pixels, too.
-
-    Returns:
-        ``(B,)``, from 0 to 1; 1/2, what chance gives, for a constant map; NaN where no pixel is known or the map is not
-        finite.
-
-    Raises:
-        ValueError: As for `counts`.
-
-    Example:
-        >>> average_precision(torch.tensor([[[0.0, 1.0], [2.0, 5.0]]]), torch.tensor([[[-1, 0], [1, 1]]]))
-        tensor([0.9167], dtype=torch.float64)
-    """
-    given = maps_and_masks(maps, masks)
-    constant = (given.maps == given.maps[:, :1, :1]).flatten(1).all(1)
-    unit = torch.where(constant[:, None, None], 0.5, unit_range(given.maps))
-    own = torch.where(given.object, unit, 1 - unit)  # the score of a pixel's true class, and of the other
-    other = torch.where(given.object, 1 - unit, unit)
-    positive, negative = (_ascending(torch.where(given.labelled, x, -1.0).flatten(1)) for x in (own, other))
-    hits = _from_own_value(positive)
-    misses = positive.shape[1] - _below(negative, positive).double()
-    precision = torch.where(positive >= 0, hits / (hits + misses), 0.0)
-    labelled = _count(given, given.labelled)
-    return given.undefined_to_nan(precision.sum(1) / labelled)
-
-
 def _count(given: MapsAndMasks, pixels: torch.Tensor) -> torch.Tensor:
     return given.undefined_to_nan(pixels.flatten(1).sum(1).double())
 
 
-def _ascending(values: torch.Tensor) -> torch.Tensor:
-    """``(B, N)``, each row sorted; by NumPy where it can, which takes a tenth of the time on a CPU."""
-    return torch.from_numpy(np.sort(values.numpy(), 1)) if values.device.type == "cpu" else values.sort(1).values
+def _counted(given: Given) -> SegmentationCounts:
+    return counts(given.maps, given.masks)
 
 
-def _from_own_value(ordered: torch.Tensor) -> torch.Tensor:
-    """``(B, N)``: how many of a sorted row are at least each of its own values."""
-    place = torch.arange(ordered.shape[1], dtype=torch.float64, device=ordered.device).expand_as(ordered)
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return ordered.shape[1] - torch.where(first, place, 0.0).cummax(1).values
+def _from_counts(score: Callable[[SegmentationCounts], torch.Tensor]) -> Callable[[Given], Scores]:
+    """Each image's own score, with the counts from which a set's is pooled."""
+
+    def compute(given: Given) -> Scores:
+        found = given.shared(_counted)
+        return Scores(score(found), found.table())
+
+    return compute
 
 
-def _below(ordered: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """``(B, N)``: how many of a sorted row are less than each of the values."""
-    if ordered.device.type != "cpu":
-        return torch.searchsorted(ordered, values)
-    rows = [np.searchsorted(*pair) for pair in zip(ordered.numpy(), values.numpy(), strict=True)]
-    return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(ordered.shape, dtype=torch.long)
+def _pooled(score: Callable[[SegmentationCounts], torch.Tensor]) -> Pooling:
+    """The same score from summed counts."""
+
+    def value(sums: NDArray[Any]) -> NDArray[Any]:
+        pooled: NDArray[Any] = score(SegmentationCounts.from_table(torch.as_tensor(sums, dtype=torch.float64))).numpy()
+        return pooled
+
+    return Pooling(value, parts=6, weight=1)  # a sample weighs as much as it has labelled pixels
+
+
+def _of_a_coin(share: NDArray[Any]) -> NDArray[Any]:
+    """The mean IoU of a coin's mask, where the object has a share s of the pixels.
+
+    The IoU of the object is ``s / (1 + s)`` and that of the background ``(1 - s) / (2 - s)``.
+    """
+    found: NDArray[Any] = (share / (1 + share) + (1 - share) / (2 - share)) / 2
+    return found
+
+
+for _name, _score, _chance in (
+    ("pixel accuracy", SegmentationCounts.pixel_accuracy, 0.5),
+    ("mIoU", SegmentationCounts.mean_iou, ChanceFrom("object share", _of_a_coin)),
+):
+    register(
+        Metric(
+            _name,
+            _from_counts(_score),
+            needs=("masks",),
+            kind="segmentation",
+            percent=True,
+            chance=_chance,
+            pooling=_pooled(_score),
+        )
+    )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_astro.extras import needed
+
 _FEW = 13  # up to here scipy goes through all signs where ranks tie: seconds a test, for what is counted in no time
 
 
@@ -25,13 +27,13 @@ def signed_rank_p(differences: NDArray[np.float64]) -> float:
         >>> signed_rank_p(np.array([1.0, 1.0, 1.0, -1.0]))
         0.625
     """
-    from scipy.stats import rankdata, wilcoxon
+    stats = needed("Wilcoxon's test", "scipy.stats")
 
     if not len(differences):
         return 1.0
     if len(differences) > _FEW:
-        return float(wilcoxon(differences).pvalue)
-    ranks = (2 * rankdata(np.abs(differences))).round().astype(np.int64)  # tied ranks are halves
+        return float(stats.wilcoxon(differences).pvalue)
+    ranks = (2 * stats.rankdata(np.abs(differences))).round().astype(np.int64)  # tied ranks are halves
     ways = np.zeros(ranks.sum() + 1)  # over all signs, how often the positive ranks have a sum
     ways[0] = 1
     for rank in ranks:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from captum_astro.extras import needed
 from captum_astro.metrics.signed_rank import signed_rank_p
 
 Values = ArrayLike | torch.Tensor
@@ -107,7 +108,7 @@ def bootstrap_interval(
         >>> 0.2 < low < 0.4 < high < 0.6
         True
     """
-    from scipy.stats import bootstrap
+    stats = needed("A bootstrap interval", "scipy.stats")
 
     sample = _vector("values", values)
     if len(sample) == 0 or not np.isfinite(sample).all():
@@ -119,7 +120,7 @@ def bootstrap_interval(
     if (sample == sample[0]).all():
         value = float(statistic(sample))
         return value, value
-    interval = bootstrap(
+    interval = stats.bootstrap(
         (sample,),
         statistic,
         n_resamples=resamples,
@@ -154,7 +155,7 @@ def compare_paired(a: Values, b: Values, seed: int = 0, resamples: int = 9999) -
         >>> found.n, round(found.difference, 3), found.p_value, found.effect_size
         (4, 0.15, 0.375, 0.6)
     """
-    from scipy.stats import rankdata
+    stats = needed("A paired comparison", "scipy.stats")
 
     first, second = _vector("a", a), _vector("b", b)
     if len(first) != len(second):
@@ -171,7 +172,7 @@ def compare_paired(a: Values, b: Values, seed: int = 0, resamples: int = 9999) -
     changed = difference[difference != 0]
     p_value, effect = 1.0, 0.0
     if len(changed):
-        ranks = rankdata(np.abs(changed))
+        ranks = stats.rankdata(np.abs(changed))
         effect = float((np.sign(changed) * ranks).sum() / ranks.sum())
         p_value = signed_rank_p(changed)
     return PairedComparison(

@@ -10,6 +10,7 @@ from timm.layers import DropPath, Mlp
 from timm.layers.attention import Attention
 from torch import nn
 
+from captum_astro.functional import astromorphic_rules  # noqa: F401  (registers what is known of the attention)
 from captum_astro.functional.astromorphic import (
     Nonlinearity,
     astromorphic_attention,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import textwrap
 from typing import Any
 
-from griffe import Extension, Object
+from griffe import Extension, Function, Object, Parameter, ParameterKind, Parameters
 
 _ROLE = re.compile(r":math:`(.+?)`", re.DOTALL)
 _BLOCK = re.compile(r"^\.\. math::\n\n((?: {4}.*\n?|\n)+)", re.MULTILINE)
@@ -14,7 +16,29 @@ _LITERAL = re.compile(r"^(.*[^:\s])::\n\n((?: {4}.*(?:\n|$)|\n)+)", re.MULTILINE
 
 
 class Docstrings(Extension):
-    """``Example:`` is a section of its own; roles and directives of reStructuredText become Markdown."""
+    """``Example:`` is a section of its own; roles and directives of reStructuredText become Markdown.
+
+    The arguments that all methods share come from the running code, where `contract` adds them.
+    """
+
+    def on_function(self, *, func: Function, **_: Any) -> None:
+        """The signature and docstring of a method, with what all methods share."""
+        if not any("contract" in str(decorator.value) for decorator in func.decorators):
+            return
+        method = getattr(importlib.import_module(func.module.path), func.parent.name)
+        described = getattr(method, func.name)
+        if func.docstring is not None:
+            func.docstring.value = inspect.getdoc(described) or ""
+        kept = [parameter for parameter in func.parameters if parameter.name != "common"]
+        names = {parameter.name for parameter in kept}
+        kept += [
+            Parameter(
+                name, kind=ParameterKind.keyword_only, annotation=str(found.annotation), default=repr(found.default)
+            )
+            for name, found in inspect.signature(described).parameters.items()
+            if name not in names
+        ]
+        func.parameters = Parameters(*kept)
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
         """Rewrite one docstring."""

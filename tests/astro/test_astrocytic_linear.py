@@ -109,12 +109,12 @@ def test_which_token_is_watched() -> None:
 def test_what_is_measured_rebuilds_the_output(rescale: Any) -> None:
     linear, x = _layer_and_tokens()
     rule = replace(RULE, rescale=rescale)
-    factors, scale, shift = measured(x, linear, rule, "cls")
+    factors, scale, shift = measured(x, linear, rule, "cls", len(x))
     assert (factors.shape, scale.shape) == ((2, 4), (2, 5))
     assert (shift is None) == (rescale != "moments")
     rebuilt = linear(x * factors[:, None]) * scale[..., None] + (0 if shift is None else shift[..., None])
     torch.testing.assert_close(rebuilt, AstrocyticLinear(linear, rule)(x), rtol=1e-12, atol=1e-13)
-    factors, scale, shift = measured(x, linear, Modulation(k=0, rescale=rescale), "cls")
+    factors, scale, shift = measured(x, linear, Modulation(k=0, rescale=rescale), "cls", len(x))
     assert (factors == 1).all()
     assert (scale == 1).all()
     assert shift is None

@@ -105,7 +105,7 @@ def _attention(layout: Layout, stage: int) -> AttentionBranch:
 def test_only_the_layer_is_replaced() -> None:
     model = build("cls")
     plain = layout_for(model)
-    found = with_modulated(plain, ViTA(model, layer="blocks.1.attn.proj"))
+    found = with_modulated(plain, ViTA(model, layer="blocks.1.attn.proj").step)
     (step,) = _attention(found, 2).steps
     assert isinstance(step, Modulated)
     assert step.module is model.blocks[1].attn.proj
@@ -119,7 +119,7 @@ def test_only_the_layer_is_replaced() -> None:
 
 def test_a_value_projection() -> None:
     model = build("cls")
-    branch = _attention(with_modulated(layout_for(model), ViTA(model, layer="blocks.1.attn.qkv")), 2)
+    branch = _attention(with_modulated(layout_for(model), ViTA(model, layer="blocks.1.attn.qkv").step), 2)
     assert branch.modulated_values is not None
     assert branch.modulated_values.module is model.blocks[1].attn.qkv
     assert not any(isinstance(step, Modulated) for step in branch.steps)
@@ -127,7 +127,7 @@ def test_a_value_projection() -> None:
 
 def test_a_feed_forward_layer_changes_no_meaning() -> None:
     model = build("cls")
-    found = with_modulated(layout_for(model), ViTA(model, layer="blocks.1.mlp.fc1"))
+    found = with_modulated(layout_for(model), ViTA(model, layer="blocks.1.mlp.fc1").step)
     branches = [_attention(found, stage) for stage in (0, 2, 4)]
     assert all(branch.modulated_values is None for branch in branches)
     assert not any(isinstance(step, Modulated) for branch in branches for step in branch.steps)
@@ -137,7 +137,7 @@ def test_a_feed_forward_layer_changes_no_meaning() -> None:
 def test_a_pooling_head(layer: str, values: bool) -> None:
     model = build("map_pooling")
     vita = ViTA(model, **MILD, layer=layer)
-    found = with_modulated(layout_for(model), vita)
+    found = with_modulated(layout_for(model), vita.step)
     assert found.pooling is not None
     assert (found.pooling.branch.modulated_values is not None) == values
     assert any(isinstance(step, Modulated) for step in found.pooling.branch.steps) != values
@@ -148,7 +148,7 @@ def test_a_pooling_head(layer: str, values: bool) -> None:
 def test_what_a_step_measures_rebuilds_the_layer(rescale: Any) -> None:
     model, x = build("cls"), torch.randn(2, 5, 24, dtype=torch.float64)
     vita = ViTA(model, **MILD, rescale=rescale)
-    (step,) = _attention(with_modulated(layout_for(model), vita), 0).steps
+    (step,) = _attention(with_modulated(layout_for(model), vita.step), 0).steps
     assert isinstance(step, Modulated)
     found, proj = step.measure(x), model.blocks[0].attn.proj
     rebuilt = proj(x * found.factors[:, None]) * found.scale[..., None]

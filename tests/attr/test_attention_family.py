@@ -58,7 +58,7 @@ def test_raw_attention(name: str) -> None:
     expected = sum(rows @ twins.mean_map(part) for part in parts)
     _close(_tokens(RawAttention, name)[first:], expected)
     if taken.pool is None:
-        _close(_tokens(RawAttention, name, layer=-1), expected)
+        _close(_tokens(RawAttention, name, layers=[-1]), expected)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

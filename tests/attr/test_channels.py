@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import timm
 import torch
@@ -10,7 +8,8 @@ from torch import nn
 
 from captum_astro import TokenGradCAM, TokenGradCAMPlusPlus, UnsupportedModelError
 from captum_astro.attr._channels import ChannelMaps, channel_maps, find_tap
-from captum_astro.attr._target import output_seed
+from captum_astro.capture.call import Call
+from captum_astro.capture.target import Target
 from tests.families import FAMILIES, build, images
 
 
@@ -80,7 +79,7 @@ def test_the_default_layer(name: str, path: str, at: str) -> None:
 
 def _maps(model: nn.Module, x: torch.Tensor, layer: str | None = None) -> ChannelMaps:
     layout, tap = find_tap(model, layer)
-    return channel_maps(model, layout, tap, x, [], partial(output_seed, target=1, kind="logit"))
+    return channel_maps(Call(model, x, Target(1), layout=layout), tap)
 
 
 @pytest.mark.parametrize("name", ["cls", "registers", "rectangular"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import Any
 
@@ -12,15 +11,9 @@ import torch
 from torch import nn
 
 from captum_astro import UnsupportedModelError, ViTA, explainers
-from captum_astro.attr._inputs import (
-    block_numbers,
-    channels_of,
-    check_inputs,
-    part_size,
-    parts,
-    run_model,
-    select_samples,
-)
+from captum_astro.attr._batch import Batch
+from captum_astro.attr._inputs import block_numbers, channels_of, check_inputs
+from captum_astro.capture.target import Target
 from captum_astro.layouts.base import layout_for
 from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
 from tests.families import build, images
@@ -71,27 +64,6 @@ class Shifted(nn.Module):
 
     def forward(self, image: torch.Tensor, shift: Any = 0.0) -> torch.Tensor:
         return self.inner(image + shift)
-
-
-def test_a_model_is_run_with_its_arguments() -> None:
-    model, x = Shifted(), images("cls")
-    torch.testing.assert_close(run_model(model, x, [0.5]), model.inner(x + 0.5))
-    with torch.inference_mode():
-        given = x.clone()
-    with torch.enable_grad():
-        assert run_model(model, given, [0.0]).requires_grad  # an inference tensor is copied first
-    with pytest.raises(TypeError, match=r"must return a tensor of logits, not a tuple\. Wrap it"):
-        run_model(nn.LSTM(2, 2), torch.rand(1, 1, 2), [])
-
-
-def test_a_half_precision_model_is_widened() -> None:
-    half, x = build("cls", torch.bfloat16), images("cls", dtype=torch.bfloat16)
-    wide = copy.deepcopy(half).float()
-    found = run_model(half, x, [], widened=True)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, wide(x.float()))
-    assert run_model(half, x, []).dtype == torch.bfloat16
-    assert all(parameter.dtype == torch.bfloat16 for parameter in half.parameters())
 
 
 def test_channels_are_known_where_nothing_changes_them() -> None:
@@ -163,36 +135,42 @@ def test_block_numbers() -> None:
         block_numbers("1", 4)
 
 
+def _batch(x: torch.Tensor, target: Any, **common: Any) -> Batch:
+    return Batch(nn.Linear(1, 1), None, x, Target(target), common)
+
+
 def test_parts() -> None:
     x, tensor = torch.rand(5, 3, 2, 2, requires_grad=True), torch.arange(5)
-    found = list(parts(x, [0, 1, 2, 3, 4], (tensor, "same", torch.ones(2)), 2))
-    assert [len(images) for images, _, _ in found] == [2, 2, 1]
-    assert torch.equal(torch.cat([images for images, _, _ in found]), x)
-    assert not any(images.requires_grad for images, _, _ in found)
-    assert [target for _, target, _ in found] == [[0, 1], [2, 3], [4]]
-    assert [arguments[0].tolist() for *_, arguments in found] == [[0, 1], [2, 3], [4]]
-    assert all(arguments[1] == "same" and len(arguments[2]) == 2 for *_, arguments in found)
-    ((whole, target, arguments),) = parts(x, 7, None, None)
-    assert (len(whole), target, arguments) == (5, 7, [])
+    given = {"additional_forward_args": (tensor, "same", torch.ones(2)), "internal_batch_size": 2}
+    batch = _batch(x, [0, 1, 2, 3, 4], **given)
+    found = list(batch.parts())
+    assert [part.samples for part in found] == [[0, 1], [2, 3], [4]]
+    assert torch.equal(torch.cat([part.call.inputs for part in found]), x)
+    assert not any(part.call.inputs.requires_grad for part in found)
+    assert [part.call.target.classes for part in found] == [[0, 1], [2, 3], [4]]
+    assert [part.call.arguments[0].tolist() for part in found] == [[0, 1], [2, 3], [4]]
+    assert all(part.call.arguments[1] == "same" and len(part.call.arguments[2]) == 2 for part in found)
+    assert torch.equal(batch.joined([(part, part.call.inputs) for part in found]), x)
+    (whole,) = _batch(x, 7).parts()
+    assert (len(whole.call.inputs), whole.call.target.classes, whole.call.arguments) == (5, 7, ())
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "2"])
 def test_bad_part_sizes(wrong: Any) -> None:
-    assert part_size(None, 5) == 5
-    assert part_size(9, 5) == 9
+    assert len(list(_batch(torch.rand(5, 3, 2, 2), 0, internal_batch_size=9).parts())) == 1
     with pytest.raises(ValueError, match=f"at least 1, not {wrong}"):
-        part_size(wrong, 5)
+        _batch(torch.rand(5, 3, 2, 2), 0, internal_batch_size=wrong)
 
 
 def test_what_belongs_to_some_samples() -> None:
-    tensor = torch.arange(6).reshape(3, 2)
-    for samples in (slice(1, 3), [1, 2]):
-        assert select_samples(["a", "b", "c"], samples, 3) == ["b", "c"]
-        assert torch.equal(select_samples(tensor, samples, 3), tensor[1:])
-        for shared in (4, None, (1, 2, 3), ["a", "b"], "abc"):
-            assert select_samples(shared, samples, 3) == shared
-        assert select_samples(tensor, samples, 4) is tensor
+    x, tensor = torch.rand(3, 3, 2, 2), torch.arange(6).reshape(3, 2)
+    shared = (4, None, (1, 2, 3), ["a", "b"], "abc", torch.arange(8).reshape(4, 2), torch.tensor(3))
+    batch = _batch(x, tensor, additional_forward_args=(["a", "b", "c"], *shared), internal_batch_size=2)
+    first, last = batch.parts()
+    assert torch.equal(first.call.target.classes, tensor[:2])
+    assert torch.equal(last.call.target.classes, tensor[2:])
+    assert last.call.arguments[0] == ["c"]
+    assert all(found is given for found, given in zip(last.call.arguments[1:], shared, strict=True))
     one = torch.tensor([3])
-    assert select_samples(one, [0], 1) is one
-    scalar = torch.tensor(3)
-    assert select_samples(scalar, [0], 1) is scalar
+    (only,) = _batch(x[:1], one).parts()
+    assert only.call.target.classes is one

@@ -24,7 +24,7 @@ class Gradient(Plain):
     """What arrives, not multiplied by the input."""
 
     def attribute(self, inputs: Any, target: Any = None, **given: Any) -> Any:
-        return self._relevance(inputs, target, None, None, "tokens", output="logit", times_input=False)
+        return self._relevance(inputs, target, {"attribute_to": "tokens"}, "logit", times_input=False)
 
 
 def _entering(model: nn.Module, inputs: torch.Tensor, score: Any) -> torch.Tensor:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_astro.evaluation import scoring
-from captum_astro.evaluation.config import BenchConfig, ModelChoice
-from captum_astro.evaluation.explaining import Explaining
-from captum_astro.evaluation.methods import methods_of
-from captum_astro.evaluation.run import run_bench
+from captum_astro.evaluation.run import scoring
+from captum_astro.evaluation.run.bench import run_bench
+from captum_astro.evaluation.run.explaining import Explaining
+from captum_astro.evaluation.specification import BenchConfig, ModelChoice
+from captum_astro.evaluation.specification.methods import methods_of
 from captum_astro.models import bundled
 from captum_astro.models.loading import load_model
 

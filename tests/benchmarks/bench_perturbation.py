@@ -21,8 +21,9 @@ from torch import nn
 
 from captum_astro.data.scenes import Scenes, batch
 from captum_astro.data.transforms import ModelTransform
-from captum_astro.metrics.perturbation import area_under_curve, class_probability, removal_masks
+from captum_astro.metrics.perturbation import area_under_curve, class_probability
 from captum_astro.metrics.perturber import Perturber
+from captum_astro.metrics.removal import removal_masks
 from captum_astro.models import bundled
 
 Seconds = list[tuple[float, float]]  # wall clock and processor, of each round

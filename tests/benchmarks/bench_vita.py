@@ -15,6 +15,7 @@ import torch
 from captum_astro import TokenGradCAM, ViTAGradCAM
 from captum_astro.data.human import HumanSample, prepare_heatmap
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.vita.config import SearchConfig
 from captum_astro.evaluation.vita.search import search
 from captum_astro.evaluation.vita.settings import grid
 from captum_astro.metrics.alignment import dice
@@ -85,7 +86,7 @@ def searched(layer: str, batch: int, given: bool) -> None:
     times = timed(
         {
             "search": lambda: search(
-                model, samples, settings, methods=["TokenGradCAM"], metrics=["dice"], batch_size=batch
+                model, samples, settings, SearchConfig(("TokenGradCAM",), ("dice",), batch_size=batch)
             ),
             "apart": apart,
         },

@@ -80,7 +80,7 @@ def test_limits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["", "nothing", "scenes:here", "folder", "imagenet:", "cifar:x"])
 def test_unknown_words(spec: str) -> None:
-    with pytest.raises(ValueError, match="--data is scenes, boxes:FOLDER, folder:FOLDER"):
+    with pytest.raises(ValueError, match="--data is scenes, boxes:FOLDER, cifar10:PATH"):
         samples(spec)
 
 

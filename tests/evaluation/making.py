@@ -12,10 +12,10 @@ from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 
 from captum_astro.data.samples import Sample
-from captum_astro.evaluation.config import BenchConfig, ModelChoice
-from captum_astro.evaluation.methods import methods_of
-from captum_astro.evaluation.metrics import metrics_of
-from captum_astro.evaluation.run import run_bench
+from captum_astro.evaluation.run.bench import run_bench
+from captum_astro.evaluation.specification import BenchConfig, ModelChoice
+from captum_astro.evaluation.specification.methods import methods_of
+from captum_astro.evaluation.specification.metrics import metrics_of
 
 NAME = "bench_vit_nano"  # for timm, from here on
 

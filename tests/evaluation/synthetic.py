@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from captum_astro.evaluation.metrics import METRICS
-from captum_astro.evaluation.rows import MAPS, SCHEMA, MapRow, Row, map_table, table
+from captum_astro.evaluation.run.failures import Failure
+from captum_astro.evaluation.run.rows import MAPS, SCHEMA, MapRow, Row, map_table, table
+from captum_astro.metrics.registry import all_metrics
 
+NO_MAP = Failure("ValueError", "no map", "method")
 METHODS = ("AttentionRollout", "LRP", "Random", "VTranM")
 
 
@@ -23,7 +25,7 @@ def rows(
     samples: int = 12,
     methods: tuple[str, ...] = METHODS,
     models: tuple[str, ...] = ("vit",),
-    metrics: tuple[str, ...] = tuple(METRICS),
+    metrics: tuple[str, ...] = tuple(all_metrics()),
     levels: int = 21,
     failing: tuple[str, int] | None = None,
     seed: int = 0,
@@ -83,7 +85,7 @@ def _of_sample(
     rng: np.random.Generator, model: str, sample: int, metric: str, methods: tuple[str, ...], levels: int,
     failing: tuple[str, int] | None,
 ) -> list[Row]:  # fmt: skip
-    info, name = METRICS[metric], f"image-{sample}.png"
+    info, name = all_metrics()[metric], f"image-{sample}.png"
     if info.of_model:
         value = float(rng.random() < 0.8) if metric == "accuracy" else 0.1 + 0.2 * float(rng.random())
         return [Row(sample, name, model, "-", metric, "-", value)]
@@ -91,7 +93,7 @@ def _of_sample(
     for explained in ("predicted",) if info.predicted_only else ("predicted", "true"):
         for place, method in enumerate(methods):
             if failing == (method, sample):
-                found.append(Row(sample, name, model, method, metric, explained, error="ValueError: no map"))
+                found.append(Row(sample, name, model, method, metric, explained, failure=NO_MAP))
                 continue
             quality = (place + 1) / len(methods) + 0.2 * rng.normal()
             value, curve = _value(rng, metric, quality, levels)

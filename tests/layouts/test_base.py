@@ -12,8 +12,8 @@ from tests.families import _vit, build, images
 
 
 def test_what_has_no_layout_says_so() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"SwinTransformer has no layout.*register_layout"):
-        layout_for(timm.create_model("swin_tiny_patch4_window7_224"))
+    with pytest.raises(UnsupportedModelError, match=r"ConvNeXt has no layout.*register_layout"):
+        layout_for(timm.create_model("convnext_atto"))
     with pytest.raises(UnsupportedModelError, match="several models"):
         layout_for(nn.ModuleList([build("cls"), build("beit")]))
 

@@ -9,17 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_astro.metrics.perturbation import (
-    aopc,
-    area_under_curve,
-    class_probability,
-    log_odds,
-    ranks,
-    removal_levels,
-    removal_masks,
-    removed_counts,
-    top_choice_is,
-)
+from captum_astro.metrics.perturbation import aopc, area_under_curve, class_probability, log_odds, top_choice_is
+from captum_astro.metrics.removal import ranks, removal_levels, removal_masks, removed_counts
 
 
 def masks_by_loops(values: list[float], steps: int, *, most_important_first: bool) -> list[list[bool]]:

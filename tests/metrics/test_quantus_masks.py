@@ -12,7 +12,7 @@ import torch
 from quantus.helpers.enums import EvaluationCategory, ScoreDirection
 
 from captum_astro import VTranM
-from captum_astro.metrics import localisation, segmentation
+from captum_astro.metrics import localisation, segmentation, segmentation_ap
 from captum_astro.metrics.quantus import (
     ROAD,
     AveragePrecision,
@@ -28,7 +28,7 @@ from tests.families import build, images
 FUNCTIONS: dict[type[MaskMetric], Callable[..., torch.Tensor]] = {
     PixelAccuracy: segmentation.pixel_accuracy,
     MeanIoU: segmentation.mean_iou,
-    AveragePrecision: segmentation.average_precision,
+    AveragePrecision: segmentation_ap.average_precision,
     ExpectedPointingGame: localisation.pointing_game,
     EnergyInside: localisation.energy_inside,
 }

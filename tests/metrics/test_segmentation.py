@@ -11,7 +11,6 @@ from sklearn.metrics import accuracy_score, average_precision_score, jaccard_sco
 
 from captum_astro.metrics.segmentation import (
     SegmentationCounts,
-    average_precision,
     counts,
     foreground,
     mean_iou,
@@ -19,6 +18,7 @@ from captum_astro.metrics.segmentation import (
     pooled_mean_iou,
     pooled_pixel_accuracy,
 )
+from captum_astro.metrics.segmentation_ap import average_precision
 
 SCORES = [pixel_accuracy, mean_iou, average_precision]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from captum_astro.evaluation.tables import REFERENCE
+from captum_astro.evaluation.analysis.paired import REFERENCE
 
 
 def reference(rows: pd.DataFrame, against: str | None = None) -> str:
     """The method asked for, or VTranM, or the first one where that was not run.
 
     Args:
-        rows: As `captum_astro.evaluation.rows.Row`, one model's.
+        rows: As `captum_astro.evaluation.run.rows.Row`, one model's.
         against: The method asked for.
 
     Raises:

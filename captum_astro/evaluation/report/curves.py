@@ -7,24 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from captum_astro.metrics.declaration import CurvePlot
+from captum_astro.metrics.registry import all_metrics
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "currentColor")
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
 MARKERS = ("M-4,0A4,4 0 1 0 4,0A4,4 0 1 0 -4,0Z", "M-3.5,-3.5H3.5V3.5H-3.5Z", "M0,-4.5L4.5,3.5H-4.5Z")
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 46, 444, 10, 258
-_TITLES = {
-    ("positive AUC", "predicted"): "Most important pixels first; maps of the predicted class",
-    ("negative AUC", "predicted"): "Least important pixels first; maps of the predicted class",
-    ("positive AUC", "true"): "Most important pixels first; maps of the true class",
-    ("negative AUC", "true"): "Least important pixels first; maps of the true class",
-    ("AOPC", "predicted"): "Most important pixels first; probability of the predicted class",
-    ("AOPC", "true"): "Most important pixels first; probability of the true class",
-}
 
 
 @dataclass(frozen=True)
@@ -79,29 +75,38 @@ def panels(rows: pd.DataFrame, methods: Sequence[str]) -> list[Panel]:
     """The mean curves of one model's methods.
 
     Args:
-        rows: As `captum_astro.evaluation.rows.Row`, one model's.
+        rows: As `captum_astro.evaluation.run.rows.Row`, one model's.
         methods: In the order of their styles.
 
     Returns:
         A panel for each order of removal and class explained for which there are curves.
     """
     found = []
-    for (metric, explained), title in _TITLES.items():
-        own = rows[(rows["metric"] == metric) & (rows["explained"] == explained) & rows["curve"].notna()]
-        means = {str(name): mean_curve(list(table["curve"])) for name, table in own.groupby("method", sort=False)}
-        if not means:
-            continue
-        top = 1.0 if metric != "AOPC" else _ceiling(max(float(curve.max()) for curve in means.values()))
-        found.append(
-            Panel(
-                title=title,
-                side="top-1 accuracy, %" if metric != "AOPC" else "probability, %",
-                lines=[_line(i, means[name] / top, len(methods)) for i, name in enumerate(methods) if name in means],
-                across=[(_x(share), f"{100 * share:g}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)],
-                up=[(_y(share), f"{100 * share * top:g}") for share in (0, 0.25, 0.5, 0.75, 1)],
-            )
-        )
+    drawn = [(metric.name, metric.plot) for metric in all_metrics().values() if metric.plot is not None]
+    axes = dict.fromkeys(plot.axis for _, plot in drawn)
+    for axis, explained in product(axes, ("predicted", "true")):  # what is compared side by side follows each other
+        for metric, plot in drawn:
+            if plot.axis == axis:
+                own = rows[(rows["metric"] == metric) & (rows["explained"] == explained) & rows["curve"].notna()]
+                found += _panel(own, methods, plot, explained)
     return found
+
+
+def _panel(rows: pd.DataFrame, methods: Sequence[str], plot: CurvePlot, explained: str) -> list[Panel]:
+    """The panel of some rows, if there are any."""
+    means = {str(name): mean_curve(list(table["curve"])) for name, table in rows.groupby("method", sort=False)}
+    if not means:
+        return []
+    top = 1.0 if plot.whole else _ceiling(max(float(curve.max()) for curve in means.values()))
+    return [
+        Panel(
+            title=plot.title.format(explained=explained),
+            side=plot.axis,
+            lines=[_line(i, means[name] / top, len(methods)) for i, name in enumerate(methods) if name in means],
+            across=[(_x(share), f"{100 * share:g}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)],
+            up=[(_y(share), f"{100 * share * top:g}") for share in (0, 0.25, 0.5, 0.75, 1)],
+        )
+    ]
 
 
 def mean_curve(curves: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from captum_astro.evaluation import tables
+from captum_astro.evaluation import analysis
 from captum_astro.evaluation.report import grid
 from captum_astro.evaluation.report.choice import reference
 from captum_astro.storage import write_whole
@@ -44,19 +44,19 @@ def write_tables(folder: str | Path, out: str | Path, against: str | None = None
         ValueError: If there are no results in the folder, or a model was run without the method.
         OSError: If a file cannot be read or written.
     """
-    from captum_astro.evaluation.results import read_run
+    from captum_astro.evaluation.run.results import read_run
 
     rows, out = read_run(Path(folder)).rows, Path(out)
     out.mkdir(parents=True, exist_ok=True)
     models = [rows[rows["model"] == model] for model in pd.unique(rows["model"])]
-    summary = tables.summary(rows, bootstrap)
+    summary = analysis.summary(rows, bootstrap)
     found = {
         "summary": summary,
-        "comparisons": pd.concat([tables.comparisons(own, reference(own, against), bootstrap) for own in models]),
-        "ranking": tables.ranking(rows, bootstrap),
-        "failures": tables.failures(rows),
+        "comparisons": pd.concat([analysis.comparisons(own, reference(own, against), bootstrap) for own in models]),
+        "ranking": analysis.ranking(rows, bootstrap),
+        "failures": analysis.failures(rows),
     }
-    top = tables.comparisons(rows, None, bootstrap)
+    top = analysis.comparisons(rows, None, bootstrap)
     grids = {
         str(model): grid.scores(own, top[top["model"] == model]) for model, own in summary.groupby("model", sort=False)
     }

@@ -9,25 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from captum_astro.evaluation.metrics import MetricInfo, info_of
+from captum_astro.metrics.declaration import Metric
+from captum_astro.metrics.registry import all_metrics, metric_named
 
 LEVEL = 0.05
 MINUS = "\N{MINUS SIGN}"
 MISSING = "\N{EN DASH}"
-FAMILIES = {
-    "Perturbation": ("perturbation", "saco"),
-    "Segmentation": ("segmentation",),
-    "Localisation": ("localisation",),
-    "Agreement with people": ("human",),
-    "Other metrics": ("model",),
-}
 
 
 @dataclass(frozen=True)
 class Column:
     """A metric for one class explained."""
 
-    info: MetricInfo
+    info: Metric
     explained: str
 
     @property
@@ -84,11 +78,11 @@ class Grid:
 NOTHING = Cell(MISSING)
 
 
-def number(value: float, info: MetricInfo, sign: bool = False) -> str:
+def number(value: float, info: Metric, sign: bool = False) -> str:
     """A value as it is printed: percentages with one digit, others with three.
 
     Example:
-        >>> number(0.7134, info_of("mIoU")), number(0.5, info_of("SaCo"), sign=True)
+        >>> number(0.7134, metric_named("mIoU")), number(0.5, metric_named("SaCo"), sign=True)
         ('71.3', '+0.500')
     """
     if math.isnan(value):
@@ -102,8 +96,8 @@ def scores(summary: pd.DataFrame, against_best: pd.DataFrame) -> list[Grid]:
     """The scores of one model with intervals and chance levels, the best ones marked.
 
     Args:
-        summary: Of `captum_astro.evaluation.tables.summary`, one model's rows.
-        against_best: Of `captum_astro.evaluation.tables.comparisons` against None, the same model's rows.
+        summary: Of `captum_astro.evaluation.analysis.summary`, one model's rows.
+        against_best: Of `captum_astro.evaluation.analysis.comparisons` against None, the same model's rows.
     """
     tests = {(row["metric"], row["explained"], row["method"]): row for row in against_best.to_dict("records")}
     tops = {(row["metric"], row["explained"]): row["against"] for row in against_best.to_dict("records")}
@@ -187,13 +181,14 @@ def p_value(value: float) -> str:
 
 
 def _grids(table: pd.DataFrame, cell: Any) -> Iterator[tuple[Grid, pd.DataFrame]]:
-    """A grid for each family of metrics, and the rows of the table that stand in it."""
+    """A grid for each heading of metrics, and the rows of the table that stand in it."""
     table = table[table["method"] != "-"]
     methods = list(pd.unique(table["method"]))
     pairs = list(dict.fromkeys(zip(table["metric"], table["explained"], strict=True)))
-    columns = [Column(info_of(name), kind) for name, kind in pairs]
-    for title, kinds in FAMILIES.items():
-        own = [column for column in columns if column.info.kind in kinds]
+    columns = [Column(metric_named(name), kind) for name, kind in pairs]
+    titles = [metric.title for metric in all_metrics().values()] + [column.info.title for column in columns]
+    for title in dict.fromkeys(titles):
+        own = [column for column in columns if column.info.title == title]
         if not own:
             continue
         inside = table[table["metric"].isin([column.info.name for column in own])]

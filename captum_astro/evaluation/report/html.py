@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from captum_astro.evaluation import tables
+from captum_astro.evaluation import analysis
 from captum_astro.evaluation.report import curves, grid, pictures
 from captum_astro.evaluation.report.choice import reference
 from captum_astro.storage import write_whole
@@ -55,7 +55,7 @@ def write_report(folder: str | Path, out: str | Path, against: str | None = None
         ValueError: If there are no results in the folder, or a model was run without the method.
         OSError: If a file cannot be read or written.
     """
-    from captum_astro.evaluation.results import read_run
+    from captum_astro.evaluation.run.results import read_run
 
     run = read_run(Path(folder))
     page = render(run.rows, run.maps, run.config, finished=run.finished, against=against)
@@ -76,9 +76,9 @@ def render(
     """The page.
 
     Args:
-        rows: As `captum_astro.evaluation.rows.Row`.
-        maps: As `captum_astro.evaluation.rows.MapRow`; may be empty.
-        config: What was run, as `captum_astro.evaluation.results.BenchResults` has it; the whole is folded in the page.
+        rows: As `captum_astro.evaluation.run.rows.Row`.
+        maps: As `captum_astro.evaluation.run.rows.MapRow`; may be empty.
+        config: What was run, as `captum_astro.evaluation.run.results.BenchResults` has it; all of it is on the page.
         finished: Whether the run has ended.
         against: As in `write_report`.
         bootstrap: How many bootstrap samples are drawn.
@@ -140,10 +140,10 @@ def breakable(name: str) -> Markup:
 
 
 def _part(rows: pd.DataFrame, maps: pd.DataFrame, against: str | None, bootstrap: int, drawn: int) -> ModelSection:
-    summary = tables.summary(rows, bootstrap)
+    summary = analysis.summary(rows, bootstrap)
     methods = [str(name) for name in pd.unique(rows["method"]) if name != "-"]
     chosen = reference(rows, against)
-    top = tables.comparisons(rows, None, bootstrap)
+    top = analysis.comparisons(rows, None, bootstrap)
     return ModelSection(
         name=str(rows["model"].iloc[0]),
         accuracy=_accuracy(summary),
@@ -152,10 +152,10 @@ def _part(rows: pd.DataFrame, maps: pd.DataFrame, against: str | None, bootstrap
         scores=grid.scores(summary, top),
         panels=curves.panels(rows, methods) if "curve" in rows else [],
         styles=curves.styles(methods),
-        compared=grid.compared(tables.comparisons(rows, chosen, bootstrap)) if len(methods) > 1 else [],
-        places=grid.places(tables.ranking(rows, bootstrap)) if len(methods) > 1 else [],
+        compared=grid.compared(analysis.comparisons(rows, chosen, bootstrap)) if len(methods) > 1 else [],
+        places=grid.places(analysis.ranking(rows, bootstrap)) if len(methods) > 1 else [],
         examples=pictures.examples(maps, rows, chosen, drawn) if len(maps) else None,
-        failures=tables.failures(rows).to_dict("records"),
+        failures=analysis.failures(rows).to_dict("records"),
     )
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captum_astro import viz
-from captum_astro.evaluation.metrics import METRICS
 from captum_astro.evaluation.report.grid import number
+from captum_astro.metrics.registry import metric_named
 
 LARGE, SMALL = 144, 96  # pixels on the longer side
 CASES = 3
@@ -57,8 +57,8 @@ def examples(maps: pd.DataFrame, rows: pd.DataFrame, method: str, pictures: int)
     """The kept samples of one model: best and worst by a method's score, then others.
 
     Args:
-        maps: As `captum_astro.evaluation.rows.MapRow`, one model's.
-        rows: As `captum_astro.evaluation.rows.Row`, the same model's.
+        maps: As `captum_astro.evaluation.run.rows.MapRow`, one model's.
+        rows: As `captum_astro.evaluation.run.rows.Row`, the same model's.
         method: Whose scores choose.
         pictures: About how many are drawn besides the best and the worst cases.
 
@@ -117,7 +117,7 @@ def _order(rows: pd.DataFrame, method: str, explained: str) -> tuple[str, list[A
     for metric in _CHOSEN_BY:
         table = own[own["metric"] == metric]
         if len(table) > 1:
-            signed = table["value"].to_numpy(np.float64) * METRICS[metric].direction
+            signed = table["value"].to_numpy(np.float64) * metric_named(metric).direction
             return metric, list(table["sample"].to_numpy()[np.argsort(-signed, kind="stable")])
     return "", []
 
@@ -127,7 +127,8 @@ def _note(row: Any, metric: str) -> str:
         return ""
     if math.isnan(row.value):
         return "failed" if isinstance(row.error, str) else "not defined"
-    return number(row.value, METRICS[metric]) + (" %" if METRICS[metric].percent else "")
+    info = metric_named(metric)
+    return number(row.value, info) + (" %" if info.percent else "")
 
 
 def _image(row: pd.Series[Any]) -> Image.Image | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,25 +12,24 @@ from torch import nn
 from captum_astro.astro.vita import ViTA
 from captum_astro.capture.modes import check_eval
 from captum_astro.data.human import HumanSample
-from captum_astro.data.samples import sample_digest
+from captum_astro.data.samples import Sample, sample_digest
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.run.batches import Batch
+from captum_astro.evaluation.run.cases import Case, load_cases
+from captum_astro.evaluation.run.explaining import Explaining
+from captum_astro.evaluation.specification.methods import INTEGRATED, RANDOM, Method, methods_of
+from captum_astro.evaluation.vita.config import EVALUATION, EvaluationConfig
 from captum_astro.evaluation.vita.results import PLAIN, Results, Store
-from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, prepared, score_table
+from captum_astro.evaluation.vita.scoring import METRICS, Seen, batched, check_names, score_table
 from captum_astro.evaluation.vita.settings import Setting
-
-METHODS = ("TokenGradCAM", "TokenGradCAMPlusPlus", "VTranM", "AttentionRollout", "IntegratedGradients")
 
 
 def evaluate(
     model: nn.Module,
     samples: Iterable[HumanSample],
     setting: Setting,
+    config: EvaluationConfig = EVALUATION,
     *,
-    methods: Sequence[str] = METHODS,
-    metrics: Sequence[str] = ("spearman", "dice", "ssim"),
-    explained: Literal["predicted", "label"] = "predicted",
-    size: int | None = None,
-    batch_size: int = 8,
     out: Path | None = None,
     done: Callable[[int], None] | None = None,
 ) -> Results:
@@ -41,12 +39,7 @@ def evaluate(
         model: A timm model, or a wrapper of one.
         samples: Images with human maps, in an order that stays.
         setting: The astrocytes.
-        methods: Names of methods of this package, or ``IntegratedGradients``, Captum's (32 steps, the sum of absolute
-            values over the channels).
-        metrics: Some of ``spearman``, ``dice``, ``iou`` and ``ssim``.
-        explained: The plain model's first choice, or each sample's label.
-        size: Side in pixels at which maps are compared; by default the side of the model's input.
-        batch_size: Images at a time.
+        config: The methods, the metrics, the class explained, and how it is run.
         out: A folder for the results, written batch by batch. If it holds some of the same run, that goes on.
         done: Told how many samples are finished, after each batch.
 
@@ -54,36 +47,20 @@ def evaluate(
         Scores with the setting as number 0 and the plain model as -1; ``compare()`` gives the table.
 
     Raises:
-        ValueError: If there is no sample, a name is unknown, a label is missing, or the folder holds another run.
-        UnsupportedModelError: If a method cannot explain the model.
+        ValueError: If there is no sample, a name is unknown, a label is missing, a method has no map of a sample, or
+            the folder holds another run.
     """
-    known = _methods()
-    check_names("method", methods, known)
-    check_names("metric", metrics, METRICS)
-    if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1, not {batch_size}.")
-    transform = ModelTransform(model, "none")
-    size = transform.size if size is None else size
-    run = {"methods": list(methods), "metrics": list(metrics), "batch_size": batch_size, "size": size}
+    chosen = _methods(config.methods)
+    check_names("metric", config.metrics, METRICS)
     check_eval(model)
-    store = Store(out, model, [setting], {**run, "explained": explained, **transform.described})
-    like = next(model.parameters())
-    variants: list[tuple[int, nn.Module]] = [(PLAIN, model), (0, ViTA(model, **setting.keywords))]
+    pair = _Pair(model, ViTA(model, **setting.keywords), chosen, config)
+    run = {"methods": list(config.methods), "metrics": list(config.metrics), "batch_size": config.batch_size}
+    store = Store(out, model, [setting], {**run, "size": pair.size, "explained": config.explained, **pair.input})
+    role = "predicted" if config.explained == "predicted" else "true"
     number = count = 0
-    for batch in batched(samples, batch_size):
+    for batch in batched(samples, config.batch_size):
         if not store.has(number, [sample_digest(sample) for sample in batch]):
-            x = transform.normalise(torch.stack([transform(sample.image)[0] for sample in batch])).to(like)
-            human = prepared(batch, size)
-            with torch.no_grad():
-                outputs = torch.cat([variant(x) for _, variant in variants])
-            top = outputs[: len(batch)].argmax(-1)
-            target = top if explained == "predicted" else _labels(batch, top)
-            maps = {
-                name: torch.cat([_sized(known[name](variant, x, target), size) for _, variant in variants])
-                for name in methods
-            }
-            numbers = [n for n, _ in variants]
-            store.add(number, score_table(batch, count, numbers, maps, human, metrics, outputs, top))
+            store.add(number, score_table(pair.seen(batch, count, role), config.metrics))
         number, count = number + 1, count + len(batch)
         if done is not None:
             done(count)
@@ -92,30 +69,59 @@ def evaluate(
     return store.results(number)
 
 
-def _labels(batch: list[HumanSample], like: torch.Tensor) -> torch.Tensor:
-    missing = next((sample.name for sample in batch if sample.label is None), None)
-    if missing is not None:
-        raise ValueError(f"{missing} has no label: explain the predicted class.")
-    return torch.tensor([sample.label for sample in batch], device=like.device)
+class _Pair:
+    """The plain and the modulated model, each with its maps by the engine of the benchmark."""
+
+    def __init__(self, model: nn.Module, vita: ViTA, methods: Sequence[Method], config: EvaluationConfig) -> None:
+        self._transform = ModelTransform(model, "none")
+        self._like = next(model.parameters())
+        self._methods = [method.name for method in methods]
+        self._variants = {
+            number: (variant, Explaining(variant, methods, self._transform, config.batch_size, seed=0))
+            for number, variant in ((PLAIN, model), (0, vita))
+        }
+        self.size = self._transform.size if config.size is None else config.size
+        self.input = self._transform.described
+
+    def seen(self, batch: Sequence[HumanSample], first: int, role: str) -> Seen:
+        """The maps of a batch by all methods, for one class of each sample."""
+        cases = self._cases(batch, role)
+        pixels = torch.stack([case.pixels for case in cases]).to(self._like.device)
+        inputs = self._transform.normalise(pixels).to(self._like.dtype)
+        with torch.no_grad():
+            outputs = [variant(inputs) for variant, _ in self._variants.values()]
+        top = outputs[0].argmax(-1)
+        nothing: list[None] = [None] * len(cases)
+        labels = [case.label for case in cases]
+        human = torch.stack([case.human for case in cases if case.human is not None])
+        maps: dict[str, list[torch.Tensor]] = {name: [] for name in self._methods}
+        for (_, explaining), output in zip(self._variants.values(), outputs, strict=True):
+            engine_batch = Batch(pixels, output, top.tolist(), labels, nothing, nothing)
+            jobs, failures = explaining(engine_batch, [first + case.number for case in cases], [role])
+            for (method, place, _), failure in failures.items():
+                raise ValueError(f"{method} has no map of {cases[place].name}: {failure}")
+            for job in sorted(jobs, key=lambda job: job.image):
+                maps[job.method].append(job.map)
+        sized = {name: _sized(torch.stack(found), self.size) for name, found in maps.items()}
+        return Seen(batch, first, list(self._variants), sized, human, torch.cat(outputs), top)
+
+    def _cases(self, batch: Sequence[HumanSample], role: str) -> list[Case]:
+        unnamed = next((sample.name for sample in batch if sample.label is None), None)
+        if role == "true" and unnamed is not None:
+            raise ValueError(f"{unnamed} has no label: explain the predicted class.")
+        dataset = [Sample(sample.image, sample.label, None, sample.human, sample.name) for sample in batch]
+        cases, failed = load_cases(dataset, range(len(dataset)), self._transform, human=self.size)
+        if failed:
+            raise ValueError(f"{failed[0].name}: {failed[0].failure.message}")
+        return cases
 
 
 def _sized(maps: torch.Tensor, size: int) -> torch.Tensor:
-    return F.interpolate(maps, (size, size), mode="bilinear")[:, 0] if maps.shape[-1] != size else maps[:, 0]
+    return F.interpolate(maps[:, None], (size, size), mode="bilinear")[:, 0] if maps.shape[-1] != size else maps
 
 
-def _methods() -> dict[str, Any]:
-    from captum.attr import IntegratedGradients
-
-    from captum_astro.attr.explainers import explainers
-    from captum_astro.attr.vita_grad_cam import ViTAGradCAM
-
-    def integrated(model: nn.Module, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = IntegratedGradients(model).attribute(x, target=target, n_steps=32, internal_batch_size=64)
-        return found.detach().abs().sum(1, keepdim=True).float()
-
-    def ours(method: Any) -> Any:
-        return lambda model, x, target: method(model).attribute(x, target=target, attribute_to="pixels")
-
-    # without the two that bring astrocytes of their own
-    known = {e.name: ours(e.method) for e in explainers() if not issubclass(e.method, ViTAGradCAM)}
-    return {**known, "IntegratedGradients": integrated}
+def _methods(names: Sequence[str]) -> tuple[Method, ...]:
+    """The methods, without those that bring astrocytes of their own."""
+    known = [method.name for method in methods_of("all") if not method.has_astrocytes and method.name != RANDOM]
+    check_names("method", [name.split(":")[0] for name in names], [*known, INTEGRATED])
+    return methods_of(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import pandas as pd
@@ -10,9 +11,11 @@ import torch
 
 from captum_astro.data.human import HumanSample
 from captum_astro.data.samples import sample_digest
-from captum_astro.evaluation import human as people
+from captum_astro.evaluation.run import human as people
+from captum_astro.metrics.declaration import Given
+from captum_astro.metrics.registry import all_metrics
 
-METRICS = {name.lower(): name for name in people.HUMAN}
+METRICS = {metric.name.lower(): metric for metric in all_metrics().values() if metric.needs == ("human_maps",)}
 
 
 def check_names(what: str, given: Sequence[str], known: Iterable[str]) -> None:
@@ -34,40 +37,48 @@ def batched(samples: Iterable[HumanSample], size: int) -> Iterator[list[HumanSam
         yield batch
 
 
-def score_table(
-    batch: Sequence[HumanSample],
-    first: int,
-    numbers: Sequence[int],
-    maps: Mapping[str, torch.Tensor],
-    human: torch.Tensor,
-    metrics: Sequence[str],
-    output: torch.Tensor,
-    target: torch.Tensor,
-) -> pd.DataFrame:
-    """One row for each setting, sample, method and metric, and what the model under each setting sees.
+@dataclass(frozen=True)
+class Seen:
+    """A batch of B samples under S settings.
 
-    Args:
-        batch: The B samples.
+    Attributes:
+        batch: The samples.
         first: The number of the first.
-        numbers: The settings' numbers, S of them.
+        settings: The settings' numbers.
         maps: For each method, ``(S * B, H, W)``, setting by setting.
         human: ``(B, H, W)``.
-        metrics: Some of `METRICS`.
         output: The model's output under each setting, ``(S * B, classes)``.
         target: The plain model's first choice, ``(B,)``.
     """
-    many = len(numbers)
+
+    batch: Sequence[HumanSample]
+    first: int
+    settings: Sequence[int]
+    maps: Mapping[str, torch.Tensor]
+    human: torch.Tensor
+    output: torch.Tensor
+    target: torch.Tensor
+
+
+def score_table(seen: Seen, metrics: Sequence[str]) -> pd.DataFrame:
+    """One row for each setting, sample, method and metric, and what the model under each setting sees.
+
+    Args:
+        seen: The maps, and what they are compared with.
+        metrics: Some of `METRICS`.
+    """
+    batch, many = seen.batch, len(seen.settings)
     shared = {
-        "sample": [first + i for _ in numbers for i in range(len(batch))],
-        "name": [sample.name for _ in numbers for sample in batch],
+        "sample": [seen.first + i for _ in seen.settings for i in range(len(batch))],
+        "name": [sample.name for _ in seen.settings for sample in batch],
         "digest": [sample_digest(sample) for sample in batch] * many,
-        "setting": [number for number in numbers for _ in batch],
+        "setting": [number for number in seen.settings for _ in batch],
     }
-    wanted, output, target = human.cpu().repeat(many, 1, 1), output.cpu(), target.cpu()
+    wanted, output, target = seen.human.cpu().repeat(many, 1, 1), seen.output.cpu(), seen.target.cpu()
     columns = []
-    for method, found in maps.items():
-        values = found.cpu()  # metrics are in float64, which not every device has
-        columns += [(method, name, people.agreement(METRICS[name], values, wanted)) for name in metrics]
+    for method, found in seen.maps.items():
+        given = Given(maps=found.cpu(), human_maps=wanted)  # in float64, which not every device has
+        columns += [(method, name, METRICS[name].scores(given, len(wanted)).values) for name in metrics]
     chosen = output.argmax(-1)
     columns.append(("-", "same class", (chosen == target.repeat(many)).double()))
     labels = [-1 if sample.label is None else sample.label for sample in batch]

@@ -21,8 +21,9 @@ from captum_astro.capture.walk import Seed
 from captum_astro.data.human import HumanSample
 from captum_astro.data.samples import sample_digest
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.vita.config import SEARCH, SearchConfig
 from captum_astro.evaluation.vita.results import PLAIN, Results, Store
-from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, prepared, score_table
+from captum_astro.evaluation.vita.scoring import METRICS, Seen, batched, check_names, prepared, score_table
 from captum_astro.evaluation.vita.settings import Setting
 from captum_astro.evaluation.vita.suffix import Cut, Suffix
 from captum_astro.functional.astrocyte import Modulation
@@ -37,13 +38,8 @@ def search(
     model: nn.Module,
     samples: Iterable[HumanSample],
     settings: Sequence[Setting],
+    config: SearchConfig = SEARCH,
     *,
-    methods: Sequence[str] = tuple(CAMS),
-    metrics: Sequence[str] = ("spearman", "dice", "ssim"),
-    cam_layer: nn.Module | str | None = None,
-    size: int | None = None,
-    batch_size: int = 8,
-    rows: int = 64,
     out: Path | None = None,
     done: Callable[[int], None] | None = None,
 ) -> Results:
@@ -57,12 +53,7 @@ def search(
         model: A timm model, or a wrapper of one.
         samples: Images with human maps, in an order that stays.
         settings: What to try; the plain model is scored too.
-        methods: Some of ``TokenGradCAM`` and ``TokenGradCAMPlusPlus``.
-        metrics: Some of ``spearman``, ``dice``, ``iou`` and ``ssim``.
-        cam_layer: Where Grad-CAM looks, as in `captum_astro.TokenGradCAM`.
-        size: Side in pixels at which maps and human maps are compared; by default the side of the model's input.
-        batch_size: Images at a time.
-        rows: Images x settings at a time.
+        config: The methods, the metrics, and how it is run.
         out: A folder for the results, written batch by batch. If it holds some of the same search, that goes on.
         done: Told how many samples are finished, after each batch.
 
@@ -70,17 +61,17 @@ def search(
         ValueError: If there is no sample or no setting, a name is unknown, or the folder holds another search.
         UnsupportedModelError: If Grad-CAM cannot read the layer, or a layer cannot be modulated.
     """
-    check_names("method", methods, CAMS)
-    check_names("metric", metrics, METRICS)
-    if not settings or batch_size < 1 or rows < 1:
-        raise ValueError("search needs at least one setting, and batch_size and rows of at least 1.")
-    scorer = _Scorer(model, settings, tuple(methods), tuple(metrics), cam_layer, size, rows)
+    check_names("method", config.methods, CAMS)
+    check_names("metric", config.metrics, METRICS)
+    if not settings:
+        raise ValueError("search needs at least one setting.")
+    scorer = _Scorer(model, settings, config)
     check_eval(model)
-    run = {"methods": list(methods), "metrics": list(metrics), "batch_size": batch_size, "size": scorer.size}
-    run |= {"cam_layer": scorer.cam_layer, **scorer.input}
+    run = {"methods": list(config.methods), "metrics": list(config.metrics), "batch_size": config.batch_size}
+    run |= {"size": scorer.size, "cam_layer": scorer.cam_layer, **scorer.input}
     store = Store(out, model, settings, run)
     number = count = 0
-    for batch in batched(samples, batch_size):
+    for batch in batched(samples, config.batch_size):
         if not store.has(number, [sample_digest(sample) for sample in batch]):
             store.add(number, scorer.score(batch, count))
         number, count = number + 1, count + len(batch)
@@ -94,22 +85,13 @@ def search(
 class _Scorer:
     """Scores a batch under every setting."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        settings: Sequence[Setting],
-        methods: tuple[str, ...],
-        metrics: tuple[str, ...],
-        cam_layer: nn.Module | str | None,
-        size: int | None,
-        rows: int,
-    ) -> None:
-        self._model, self._methods, self._metrics, self._rows = model, methods, metrics, rows
+    def __init__(self, model: nn.Module, settings: Sequence[Setting], config: SearchConfig) -> None:
+        self._model, self._methods, self._metrics, self._rows = model, config.methods, config.metrics, config.rows
         self._transform = ModelTransform(model, "none")
-        self._layout, self._tap = find_tap(model, cam_layer)
+        self._layout, self._tap = find_tap(model, config.cam_layer)
         self.cam_layer = next(name for name, module in model.named_modules() if module is self._tap.module)
         self.input = self._transform.described
-        self.size = self._transform.size if size is None else size
+        self.size = self._transform.size if config.size is None else config.size
         # settings of one layer, token and form of rescaling run together
         self._groups: dict[tuple[Key, str], list[tuple[int, Setting]]] = {}
         for number, setting in enumerate(settings):
@@ -158,7 +140,7 @@ class _Scorer:
         for method in self._methods:
             cam = CAMS[method](seen.activation, seen.gradient)
             maps[method] = seen.shaped(cam, cam.new_zeros(1, 1, self.size, self.size), "pixels")[:, 0]
-        return score_table(batch, first, numbers, maps, human, self._metrics, seen.output, target)
+        return score_table(Seen(batch, first, numbers, maps, human, seen.output, target), self._metrics)
 
     def _suffix(self, key: Key, images: torch.Tensor) -> Suffix:
         """The deepest cut that leaves the result as it is, tried on two images under no modulation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,12 @@ class Setting:
     modulation: Modulation
     layer: str | None = None
     token: Token = "auto"
+
+    @classmethod
+    def of(cls, keywords: Mapping[str, Any]) -> Setting:
+        """The setting of what `captum_astro.ViTA` takes after the model; what is not named is as published."""
+        rule = {name: value for name, value in keywords.items() if name not in ("layer", "token")}
+        return cls(Modulation(**rule), keywords.get("layer"), keywords.get("token", "auto"))
 
     @property
     def keywords(self) -> dict[str, Any]:

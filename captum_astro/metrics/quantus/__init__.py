@@ -1,8 +1,13 @@
+# ruff: noqa: E402  (what is missing is said before anything is imported that needs it)
 """Quantus metrics over the pure functions, and explanations for Quantus' own metrics.
 
 They run wherever Quantus' own metrics do: called directly, or in ``quantus.evaluate``. Importing this package imports
-Quantus.
+Quantus, which the extra ``bench`` brings.
 """
+
+from captum_astro.extras import require
+
+require("A metric of Quantus", "quantus")
 
 from captum_astro.metrics.quantus.alignment import DiceAlignment as DiceAlignment
 from captum_astro.metrics.quantus.alignment import HumanAlignment as HumanAlignment

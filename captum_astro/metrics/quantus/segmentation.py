@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from captum_astro.metrics import segmentation
+from captum_astro.metrics import segmentation, segmentation_ap
 from captum_astro.metrics.quantus.base import MaskMetric
 
 
@@ -52,7 +52,7 @@ class MeanIoU(MaskMetric):
 
 
 class AveragePrecision(MaskMetric):
-    """Average precision of both classes at once, `segmentation.average_precision`, whose mean is the papers' mAP.
+    """Average precision of both classes at once, `segmentation_ap.average_precision`, whose mean is the papers' mAP.
 
     From 0 to 1, higher is better; chance is 1/2. Masks of 1, 0 and -1 (unknown) in ``s_batch``. Source: Chefer et al.,
     CVPR 2021 (arXiv 2012.09838), section 4.2, and its code.
@@ -64,5 +64,5 @@ class AveragePrecision(MaskMetric):
     name: ClassVar[str] = "Average precision"
 
     def agreement(self, maps: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """See `segmentation.average_precision`."""
-        return segmentation.average_precision(maps, target)
+        """See `segmentation_ap.average_precision`."""
+        return segmentation_ap.average_precision(maps, target)

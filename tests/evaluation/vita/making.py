@@ -9,6 +9,11 @@ from torch import nn
 
 from captum_astro.data.human import HumanSample
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.vita.config import EvaluationConfig, SearchConfig
+from captum_astro.evaluation.vita.evaluate import evaluate
+from captum_astro.evaluation.vita.results import Results
+from captum_astro.evaluation.vita.search import search
+from captum_astro.evaluation.vita.settings import Setting
 from tests.families import build
 
 GRID: dict[str, Any] = {"phi": [0.0, 0.3], "alpha": [1.5], "beta": [0.3], "k": [4], "tau": [2, 3]}
@@ -39,3 +44,22 @@ def model_inputs(model: nn.Module, samples: list[HumanSample]) -> torch.Tensor:
     """The whole images, as the model takes them."""
     transform = ModelTransform(model, "none")
     return transform.normalise(torch.stack([transform(sample.image)[0] for sample in samples]))
+
+
+def searched(model: nn.Module, samples: Any, settings: list[Setting], **given: Any) -> Results:
+    """A search; what is not of `search` is of its configuration."""
+    return search(model, samples, settings, SearchConfig(**_without(given)), **_with(given))
+
+
+def evaluated(model: nn.Module, samples: Any, setting: Setting, **given: Any) -> Results:
+    """An evaluation; what is not of `evaluate` is of its configuration."""
+    return evaluate(model, samples, setting, EvaluationConfig(**_without(given)), **_with(given))
+
+
+def _with(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in ("out", "done")}
+
+
+def _without(given: dict[str, Any]) -> dict[str, Any]:
+    own = {name: value for name, value in given.items() if name not in ("out", "done")}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}

@@ -14,16 +14,15 @@ from captum_astro import (
     VTranM,
 )
 from captum_astro.data.human import prepare_heatmap
-from captum_astro.evaluation.vita.evaluate import evaluate
 from captum_astro.evaluation.vita.results import PLAIN
 from captum_astro.evaluation.vita.settings import grid
 from captum_astro.metrics.alignment import dice, ssim
-from tests.evaluation.vita.making import GRID, make_model, make_samples, model_inputs
+from tests.evaluation.vita.making import GRID, evaluated, make_model, make_samples, model_inputs
 
 
 def test_evaluate(tmp_path: Path) -> None:
     model, samples, setting = make_model("cls"), make_samples(5), grid(**GRID)[0]
-    found = evaluate(
+    found = evaluated(
         model, samples, setting, methods=["VTranM", "IntegratedGradients"], metrics=["ssim"], batch_size=2, out=tmp_path
     )
     x = model_inputs(model, samples)
@@ -36,7 +35,7 @@ def test_evaluate(tmp_path: Path) -> None:
     compared = found.compare()
     assert set(compared["method"]) == {"VTranM", "IntegratedGradients"}
     assert {"accuracy", "plain_accuracy", "same_class"} <= set(compared.columns)
-    labelled = evaluate(model, samples, setting, methods=["VTranM"], metrics=["ssim"], explained="label", batch_size=5)
+    labelled = evaluated(model, samples, setting, methods=["VTranM"], metrics=["ssim"], explained="label", batch_size=5)
     maps = VTranM(model).attribute(x, target=[s.label for s in samples], attribute_to="pixels")[:, 0]
     rows = labelled.scores.query("setting == -1 and metric == 'ssim'")["value"].to_numpy()
     torch.testing.assert_close(torch.tensor(rows), ssim(maps, human), rtol=0, atol=1e-5)
@@ -44,12 +43,12 @@ def test_evaluate(tmp_path: Path) -> None:
 
 def test_half_precision() -> None:
     model = make_model("cls").bfloat16()
-    assert evaluate(model, make_samples(2), grid(**GRID)[0], methods=["VTranM"]).scores["value"].notna().all()
+    assert evaluated(model, make_samples(2), grid(**GRID)[0], methods=["VTranM"]).scores["value"].notna().all()
 
 
 def test_a_method_of_captum_at_a_size_of_ones_own() -> None:
     model, samples, setting = make_model("cls"), make_samples(2), grid(**GRID)[0]
-    found = evaluate(model, samples, setting, methods=["IntegratedGradients"], metrics=["dice"], size=16).scores
+    found = evaluated(model, samples, setting, methods=["IntegratedGradients"], metrics=["dice"], size=16).scores
     x = model_inputs(model, samples)
     human = torch.stack([prepare_heatmap(sample.human, 16) for sample in samples])
     top = model(x).argmax(-1)
@@ -69,30 +68,30 @@ def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, samples, setting, out=tmp_path, done=stop, **given)
+        evaluated(model, samples, setting, out=tmp_path, done=stop, **given)
     written = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.parquet")}
     assert len(written) == 2
     told: list[int] = []
-    again = evaluate(model, samples, setting, out=tmp_path, done=told.append, **given)
+    again = evaluated(model, samples, setting, out=tmp_path, done=told.append, **given)
     assert told == [2, 4, 5]
     assert all(file.stat().st_mtime_ns == before for file, before in written.items())
-    pd.testing.assert_frame_equal(again.scores, evaluate(model, samples, setting, **given).scores)
+    pd.testing.assert_frame_equal(again.scores, evaluated(model, samples, setting, **given).scores)
     with pytest.raises(ValueError, match=r"another run \(explained differ\)"):
-        evaluate(model, samples, setting, out=tmp_path, explained="label", **given)
+        evaluated(model, samples, setting, out=tmp_path, explained="label", **given)
 
 
 def test_bad_input() -> None:
     model, setting = make_model("cls"), grid(**GRID)[0]
     with pytest.raises(ValueError, match="There is no sample"):
-        evaluate(model, [], setting)
+        evaluated(model, [], setting)
     with pytest.raises(ValueError, match="is in train mode"):
-        evaluate(make_model("hybrid").train(), make_samples(2), setting)
+        evaluated(make_model("hybrid").train(), make_samples(2), setting)
     with pytest.raises(ValueError, match="no method 'ViTAGradCAM' here"):
-        evaluate(model, make_samples(1), setting, methods=["ViTAGradCAM"])
+        evaluated(model, make_samples(1), setting, methods=["ViTAGradCAM"])
     with pytest.raises(ValueError, match="no metric 'auc' here"):
-        evaluate(model, make_samples(1), setting, metrics=["auc"])
+        evaluated(model, make_samples(1), setting, metrics=["auc"])
     with pytest.raises(ValueError, match=r"Which layer projects the first attention is not known\. Pass layer="):
-        evaluate(torch.nn.Linear(2, 2), make_samples(1), setting)
+        evaluated(torch.nn.Linear(2, 2), make_samples(1), setting)
     unnamed = [make_samples(1)[0]._replace(label=None)]
     with pytest.raises(ValueError, match="sample 0 has no label"):
-        evaluate(model, unnamed, setting, methods=["VTranM"], explained="label")
+        evaluated(model, unnamed, setting, methods=["VTranM"], explained="label")

@@ -10,57 +10,56 @@ import torch
 from torch import nn
 
 from captum_astro.evaluation.vita.results import PLAIN, Results, Store, compared
-from captum_astro.evaluation.vita.search import search
 from captum_astro.evaluation.vita.settings import Setting, grid
 from captum_astro.functional.astrocyte import Modulation
 from captum_astro.metrics import compare_paired
-from tests.evaluation.vita.making import GRID, make_model, make_samples
+from tests.evaluation.vita.making import GRID, make_model, make_samples, searched
 
 
 def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
     model, samples, settings = make_model("cls"), make_samples(7), grid(**GRID)
-    whole = search(model, samples, settings, batch_size=2).scores
+    whole = searched(model, samples, settings, batch_size=2).scores
 
     def stop(count: int) -> None:
         if count >= 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(model, samples, settings, batch_size=2, out=tmp_path, done=stop)
+        searched(model, samples, settings, batch_size=2, out=tmp_path, done=stop)
     written = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.parquet")}
     assert len(written) == 2
-    again = search(model, samples, settings, batch_size=2, out=tmp_path)
+    again = searched(model, samples, settings, batch_size=2, out=tmp_path)
     assert all(file.stat().st_mtime_ns == before for file, before in written.items())
     pd.testing.assert_frame_equal(again.scores, whole, check_exact=True)
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(ValueError, match=r"another run \(settings differ\)"):
-        search(model, samples, settings[:2], batch_size=2, out=tmp_path)
+        searched(model, samples, settings[:2], batch_size=2, out=tmp_path)
     with torch.no_grad():
         model.head.bias.add_(1)
     with pytest.raises(ValueError, match=r"another run \(weights differ\)"):
-        search(model, samples, settings, batch_size=2, out=tmp_path)
+        searched(model, samples, settings, batch_size=2, out=tmp_path)
 
 
 def test_results_belong_to_their_samples(tmp_path: Path) -> None:
     model, settings = make_model("cls"), grid(**GRID)
-    search(model, make_samples(5), settings, batch_size=2, out=tmp_path)
-    more = search(
+    searched(model, make_samples(5), settings, batch_size=2, out=tmp_path)
+    more = searched(
         model, make_samples(8), settings, batch_size=2, out=tmp_path
     )  # the last batch was short, and is done again
-    pd.testing.assert_frame_equal(more.scores, search(model, make_samples(8), settings, batch_size=2).scores)
-    fewer = search(model, make_samples(3), settings, batch_size=2, out=tmp_path).scores
+    pd.testing.assert_frame_equal(more.scores, searched(model, make_samples(8), settings, batch_size=2).scores)
+    fewer = searched(model, make_samples(3), settings, batch_size=2, out=tmp_path).scores
     assert sorted(fewer["sample"].unique()) == [0, 1, 2]
     (tmp_path / "scores-000000.parquet").write_bytes(b"PAR1 cut short")
-    again = search(model, make_samples(3), settings, batch_size=2, out=tmp_path).scores
+    again = searched(model, make_samples(3), settings, batch_size=2, out=tmp_path).scores
     pd.testing.assert_frame_equal(again, fewer)
     others = [sample._replace(human=sample.human + 1) for sample in make_samples(3)]
     with pytest.raises(ValueError, match="results of other samples"):
-        search(model, others, settings, batch_size=2, out=tmp_path)
+        searched(model, others, settings, batch_size=2, out=tmp_path)
     with pytest.raises(ValueError, match=r"another run \(cam_layer differ\)"):
-        search(model, make_samples(3), settings, batch_size=2, out=tmp_path, cam_layer="blocks.1.norm1")
+        searched(model, make_samples(3), settings, batch_size=2, out=tmp_path, cam_layer="blocks.1.norm1")
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
-        search(model, make_samples(3), settings, batch_size=2, out=tmp_path)
+        searched(model, make_samples(3), settings, batch_size=2, out=tmp_path)
 
 
 def test_the_best_is_chosen_on_one_half_and_reported_on_the_other() -> None:

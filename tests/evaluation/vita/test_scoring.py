@@ -8,8 +8,8 @@ import torch
 
 from captum_astro.data.human import prepare_heatmap
 from captum_astro.data.samples import sample_digest
-from captum_astro.evaluation.human import HUMAN
-from captum_astro.evaluation.vita.scoring import METRICS, batched, check_names, prepared, score_table
+from captum_astro.evaluation.vita.scoring import METRICS, Seen, batched, check_names, prepared, score_table
+from captum_astro.metrics.declaration import Given
 from tests.evaluation.vita.making import make_samples
 
 
@@ -24,7 +24,8 @@ def _table(labels: list[int | None], **changed: Any) -> Any:
     }
     given |= changed
     output = torch.eye(3)[[0, 1, 2, 1, 1, 2]]
-    table = score_table(batch, 10, [-1, 7], output=output, target=torch.tensor([0, 1, 2]), **given)
+    metrics = given.pop("metrics")
+    table = score_table(Seen(batch, 10, [-1, 7], output=output, target=torch.tensor([0, 1, 2]), **given), metrics)
     return batch, given, table
 
 
@@ -38,7 +39,9 @@ def test_one_row_for_each() -> None:
                 assert rows["name"].tolist() == [sample.name for sample in batch]
                 assert rows["digest"].tolist() == [sample_digest(sample) for sample in batch]
                 for i in range(3):
-                    one = HUMAN[METRICS[name]](given["maps"][method][3 * s + i][None], given["human"][i][None])
+                    one = METRICS[name].compute(
+                        Given(maps=given["maps"][method][3 * s + i][None], human_maps=given["human"][i][None])
+                    )
                     assert rows["value"].iloc[i] == pytest.approx(float(one), abs=1e-12)
     assert len(table) == 2 * 3 * (2 * 2 + 2)
 

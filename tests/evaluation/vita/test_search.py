@@ -17,10 +17,9 @@ from captum_astro import (
 from captum_astro.data.human import HumanSample, prepare_heatmap
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.vita.results import PLAIN
-from captum_astro.evaluation.vita.search import search
 from captum_astro.evaluation.vita.settings import Setting, grid
 from captum_astro.metrics.alignment import spearman, ssim
-from tests.evaluation.vita.making import GRID, make_model, make_samples
+from tests.evaluation.vita.making import GRID, make_model, make_samples, searched
 
 BOTH = {"TokenGradCAM": ViTAGradCAM, "TokenGradCAMPlusPlus": ViTAGradCAMPlusPlus}
 
@@ -68,7 +67,7 @@ KEYS = ["sample", "setting", "method", "metric"]
 )
 def test_agrees_with_separate_runs(name: str, layers: list[str | None]) -> None:
     model, samples, settings = make_model(name), make_samples(3), grid(layer=layers, **GRID)
-    found = search(model, samples, settings, metrics=["spearman", "ssim"], batch_size=2, rows=5)
+    found = searched(model, samples, settings, metrics=["spearman", "ssim"], batch_size=2, rows=5)
     expected = _one_by_one(model, samples, settings, 32)
     got = found.scores.sort_values(KEYS).reset_index(drop=True)
     expected = expected.sort_values(KEYS).reset_index(drop=True)
@@ -82,20 +81,20 @@ def test_swin_and_wrappers() -> None:
     model = timm.create_model("swin_tiny_patch4_window7_224", img_size=56, window_size=7, num_classes=5).eval()
     model.pretrained_cfg = {"input_size": (3, 56, 56), "mean": (0.5,) * 3, "std": (0.5,) * 3}
     settings = grid(layer=["layers.2.blocks.0.attn.proj"], **GRID)
-    found = search(model, make_samples(2), settings, metrics=["spearman", "ssim"]).scores
+    found = searched(model, make_samples(2), settings, metrics=["spearman", "ssim"]).scores
     expected = _one_by_one(model, make_samples(2), settings, 56)
     got = found.sort_values(KEYS)["value"].reset_index(drop=True)
     pd.testing.assert_series_equal(got, expected.sort_values(KEYS)["value"].reset_index(drop=True), rtol=0, atol=2e-3)
     inner = make_model("cls")
-    wrapped = search(nn.Sequential(nn.Identity(), inner), make_samples(2), grid(**GRID), metrics=["ssim"]).scores
-    assert wrapped.equals(search(inner, make_samples(2), grid(**GRID), metrics=["ssim"]).scores)
+    wrapped = searched(nn.Sequential(nn.Identity(), inner), make_samples(2), grid(**GRID), metrics=["ssim"]).scores
+    assert wrapped.equals(searched(inner, make_samples(2), grid(**GRID), metrics=["ssim"]).scores)
 
 
 def test_the_model_is_as_it_was() -> None:
     model = make_model("cls")
     x = torch.randn(2, 3, 32, 32)
     before, keys = model(x), [sorted(vars(m)) for m in model.modules()]
-    search(model, make_samples(2), grid(layer=["blocks.1.attn.proj"], **GRID))
+    searched(model, make_samples(2), grid(layer=["blocks.1.attn.proj"], **GRID))
     assert torch.equal(model(x), before)
     assert keys == [sorted(vars(m)) for m in model.modules()]
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
@@ -105,44 +104,44 @@ def test_the_model_is_as_it_was() -> None:
 def test_undefined_scores_do_not_stop_a_search() -> None:
     model, settings = make_model("cls"), grid(**GRID)
     constant = [sample._replace(human=torch.ones(4, 4) * 0) for sample in make_samples(4)]
-    best = search(model, constant, settings, metrics=["spearman", "ssim"]).best()
+    best = searched(model, constant, settings, metrics=["spearman", "ssim"]).best()
     assert set(best["metric"]) == {"ssim"}
     half = [s if i % 2 == 0 else s._replace(human=torch.zeros(4, 4)) for i, s in enumerate(make_samples(4))]
-    best = search(model, half, settings, metrics=["spearman", "ssim"]).best().set_index("metric")
+    best = searched(model, half, settings, metrics=["spearman", "ssim"]).best().set_index("metric")
     assert (best.loc["spearman", "n"] == 0).all()
     assert (best.loc["spearman", "left_out"] == 2).all()
     assert best.loc["spearman", "plain"].isna().all()
     assert best.loc["ssim", "p_holm"].notna().all()
     unnamed = [s if i else s._replace(label=None) for i, s in enumerate(make_samples(4))]
     for batch_size in (1, 2, 4):
-        scores = search(model, unnamed, settings, metrics=["ssim"], batch_size=batch_size).scores
+        scores = searched(model, unnamed, settings, metrics=["ssim"], batch_size=batch_size).scores
         known = scores[(scores["metric"] == "accuracy") & (scores["setting"] == PLAIN)].dropna()
         assert known["sample"].tolist() == [1, 2, 3]
 
 
 def test_half_precision() -> None:
     model = make_model("cls").bfloat16()
-    assert search(model, make_samples(2), grid(**GRID), metrics=["ssim"]).scores["value"].notna().all()
+    assert searched(model, make_samples(2), grid(**GRID), metrics=["ssim"]).scores["value"].notna().all()
 
 
 def test_bad_input() -> None:
     model = make_model("cls")
     with pytest.raises(ValueError, match=r"no method 'VTranM' here\. Known: TokenGradCAM"):
-        search(model, make_samples(1), grid(**GRID), methods=["VTranM"])
+        searched(model, make_samples(1), grid(**GRID), methods=["VTranM"])
     with pytest.raises(ValueError, match="no metric 'auc' here"):
-        search(model, make_samples(1), grid(**GRID), metrics=["auc"])
+        searched(model, make_samples(1), grid(**GRID), metrics=["auc"])
     with pytest.raises(ValueError, match="at least one setting"):
-        search(model, make_samples(1), [])
+        searched(model, make_samples(1), [])
     with pytest.raises(ValueError, match=r"There is no sample: one half chooses"):
-        search(model, [], grid(**GRID))
+        searched(model, [], grid(**GRID))
     with pytest.raises(ValueError, match=r"There is 1 sample: one half chooses"):
-        search(model, make_samples(1), grid(**GRID))
+        searched(model, make_samples(1), grid(**GRID))
     with pytest.raises(UnsupportedModelError, match="was not called: Eva reads its weight"):
-        search(make_model("eva"), make_samples(2), grid(layer=["blocks.0.attn.qkv"], **GRID))
+        searched(make_model("eva"), make_samples(2), grid(layer=["blocks.0.attn.qkv"], **GRID))
     with pytest.raises(ValueError, match="is in train mode"):
-        search(make_model("hybrid").train(), make_samples(2), grid(**GRID))
+        searched(make_model("hybrid").train(), make_samples(2), grid(**GRID))
     broken = [*make_samples(1), make_samples(2)[1]._replace(human=torch.full((32, 32), torch.nan))]
     with pytest.raises(ValueError, match="human map of sample 1 holds NaN"):
-        search(model, broken, grid(**GRID))
+        searched(model, broken, grid(**GRID))
     with pytest.raises(ValueError, match=r"no layer 'blocks\.7\.mlp\.fc1'"):
-        search(model, make_samples(1), grid(layer=["blocks.7.mlp.fc1"]))
+        searched(model, make_samples(1), grid(layer=["blocks.7.mlp.fc1"]))

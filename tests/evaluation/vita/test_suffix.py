@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from captum_astro import ViTA
+from captum_astro.evaluation.vita.config import SearchConfig
 from captum_astro.evaluation.vita.search import _Scorer
 from captum_astro.evaluation.vita.settings import grid
 from captum_astro.evaluation.vita.suffix import Suffix
@@ -28,7 +29,7 @@ from tests.families import build, images
 def test_runs_only_what_follows(name: str, layer: str, cut: str) -> None:
     model = make_model(name)
     x = model_inputs(model, make_samples(2))
-    scorer = _Scorer(model, grid(layer=[layer], **GRID), ("TokenGradCAM",), ("dice",), None, None, 8)
+    scorer = _Scorer(model, grid(layer=[layer], **GRID), SearchConfig(("TokenGradCAM",), ("dice",), rows=8))
     assert scorer._suffix((layer, "auto"), x)._cut == cut
     calls = {"first": 0, "before": 0}
     handles = [

@@ -1,0 +1,126 @@
+"""The core without any extra: what must work does, and what needs an extra says which.
+
+Run by ``.ci/run core`` in a virtual environment that holds ``pip install .`` and nothing else. With ``--hide`` the
+extras' libraries are hidden instead, so that it can be tried where they are installed.
+"""
+
+import contextlib
+import importlib
+import importlib.abc
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+LIBRARIES = ("pandas", "pyarrow", "sklearn", "quantus", "tokenizers", "h5py", "google_crc32c")
+OF_TORCH = ("jinja2", "scipy")  # torch brings jinja2; nothing of the core imports either
+
+
+class Hiding(importlib.abc.MetaPathFinder):
+    """A finder that finds none of the extras' libraries."""
+
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        """What the finder finds, or nothing."""
+        hidden = name.split(".")[0] in (*LIBRARIES, *OF_TORCH)
+        return None if hidden else self.finder.find_spec(name, path, target)
+
+
+def command(*words: object) -> tuple[int, str]:
+    """The exit status of a command, and what it printed."""
+    from captum_astro import cli
+
+    said, code, sys.argv = io.StringIO(), 0, ["captum-astro", *map(str, words)]
+    with contextlib.redirect_stderr(said):
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return code, said.getvalue()
+
+
+def refused(module: str) -> str:
+    """What the import of a module says that needs an extra; nothing if it works."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        return str(error)
+    return ""
+
+
+def main() -> None:
+    """Everything, in a folder that is removed at the end."""
+    hide = "--hide" in sys.argv
+    if hide:
+        sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+    else:
+        there = [name for name in LIBRARIES if importlib.util.find_spec(name)]
+        assert not there, f"the core brings {there}"
+
+    from captum_astro import VTranM
+
+    loaded = {*LIBRARIES, *OF_TORCH} & {name.split(".")[0] for name in sys.modules}
+    assert not loaded, f"VTranM imports {loaded}"
+
+    import timm
+    import torch
+
+    from captum_astro import ViTA, explainers, viz
+
+    model = timm.create_model("scenes_vit_tiny_patch4_64", pretrained=True).eval()
+    images = torch.rand(2, 3, 64, 64)
+    for explainer in explainers():
+        found = explainer.method(model).attribute(images, target=[1, 2])
+        assert found.shape == images.shape, explainer.name
+        assert found.isfinite().all(), explainer.name
+    viz.compare(images, {"VTranM": VTranM(ViTA(model)).attribute(images, target=1)}, ["a", "b"])
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        from torchvision.transforms.functional import to_pil_image
+
+        from captum_astro.data.scenes import Scenes
+
+        to_pil_image(Scenes("test", 1)[0].image).save("scene.png")
+        bundled = ("--model", "scenes_vit_tiny_patch4_64")
+        for words in (
+            ("methods",),
+            ("check", "test_vit"),
+            ("demo", "--scenes", 4, "--out", "demo.png"),
+            ("explain", "scene.png", *bundled, "--method", "all", "--out", "maps"),
+            ("explain", "scene.png", *bundled, "--vita", "k=4,tau=2", "--out", "vita"),
+        ):
+            code, said = command(*words)
+            assert code == 0, (words, said)
+        assert Path("demo.png").exists()
+        assert len(list(Path("maps").glob("*.npy"))) == len(explainers())
+        for words in (
+            ("bench", *(word.replace("--model", "--models") for word in bundled), "--data", "scenes", "--out", "bench"),
+            ("report", "bench"),
+            ("vita", "search", "--data", "scenes", *bundled, "--out", "search"),
+        ):
+            code, said = command(*words)
+            lines = said.strip().splitlines()
+            assert (code, len(lines)) == (2, 1), (words, code, said)
+            assert 'not installed: pip install "captum-astro[bench]"' in lines[0], said
+        for name in ("train", "test"):
+            Path(f"{name}.parquet").write_bytes(b"")
+        code, said = command("train", "imdb", "--data", ".", "--out", "imdb")
+        assert code == 2, (code, said)
+        assert "pyarrow, which is not installed" in said, said
+        assert 'pip install "captum-astro[train]"' in said, said
+        os.chdir("/")
+
+    for library in ("captum_astro.evaluation.analysis", "captum_astro.metrics.quantus"):
+        said = refused(library)
+        assert 'pip install "captum-astro[bench]"' in said, (library, said)
+    subprocess.run([sys.executable, "-m", "captum_astro.cli", "--help"], check=True, stdout=subprocess.DEVNULL)
+    print("the core works without any extra")
+
+
+main()

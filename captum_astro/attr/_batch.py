@@ -1,0 +1,152 @@
+"""A batch in parts: what a method is given, checked, and its attributions put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from captum._utils.common import _format_additional_forward_args
+from torch import nn
+
+from captum_astro.attr._contract import Common
+from captum_astro.attr._inputs import check_inputs
+from captum_astro.capture.call import Call
+from captum_astro.capture.target import Target
+from captum_astro.layouts.base import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some samples of a batch that are explained together.
+
+    Attributes:
+        call: The model with their inputs, targets and arguments.
+        samples: Which of the batch they are.
+    """
+
+    call: Call
+    samples: list[int]
+
+
+class Batch:
+    """What a user gave to `attribute`.
+
+    Args:
+        model: The module that is run.
+        layout: Of the model that is explained, if it has one.
+        inputs: Images or token ids, or a tuple with that one tensor.
+        target: What is explained.
+        common: What every method takes.
+
+    Raises:
+        AssertionError: If the inputs are no tensor.
+        ValueError: If they cannot be explained, or an argument is not one of its values.
+    """
+
+    def __init__(self, model: nn.Module, layout: Layout | None, inputs: Any, target: Target, common: Common) -> None:
+        self.attribute_to = common.get("attribute_to", "input")
+        if self.attribute_to not in ("input", "pixels", "grid", "tokens"):
+            raise ValueError(f"attribute_to is 'input', 'pixels', 'grid' or 'tokens', not {self.attribute_to!r}.")
+        self._tuple = isinstance(inputs, tuple)
+        given: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
+        check_inputs(given, model, layout, self.attribute_to)
+        self._given: torch.Tensor = given
+        self._step = _part_size(common.get("internal_batch_size"), len(given))
+        extra = _format_additional_forward_args(common.get("additional_forward_args")) or ()
+        self._call = Call(model, given, target, tuple(extra), layout)
+        self.reads_text = layout is not None and layout.reads_text
+
+    def parts(self) -> Iterator[Part]:
+        """Some samples at a time; texts of equal length together, without their padding.
+
+        Neither padding nor what follows an explained position is part of what the output depends on, and methods that
+        average over tokens must not see it.
+
+        Raises:
+            IndexError: If a position of a text is out of range.
+        """
+        if not self.reads_text:
+            batch = len(self._given)
+            for start in range(0, batch, self._step):
+                samples = list(range(start, min(start + self._step, batch)))
+                yield Part(self._cut(slice(start, start + len(samples))), samples)
+            return
+        lengths, positions = _text_lengths(self._call)
+        groups: dict[int, list[int]] = {}
+        for sample, length in enumerate(lengths):
+            groups.setdefault(length, []).append(sample)
+        for length, samples in groups.items():
+            for start in range(0, len(samples), self._step):
+                part = samples[start : start + self._step]
+                call = self._cut(part)
+                if positions is not None:
+                    classes = call.target.classes
+                    each = classes if isinstance(classes, list) else [classes] * len(part)
+                    moved = [(length - 1, *one[1:]) for one in each]
+                    call = replace(call, target=replace(call.target, classes=moved))
+                yield Part(replace(call, inputs=call.inputs[:, :length]), part)
+
+    def joined(self, found: list[tuple[Part, torch.Tensor]]) -> Any:
+        """The attributions of all parts in the order of the samples; a tuple for a tuple."""
+        if self.reads_text:
+            dtype, longest = next(self._call.model.parameters()).dtype, self._given.shape[1]
+            rows: dict[int, torch.Tensor] = {}
+            for part, tokens in found:
+                missing = longest - part.call.inputs.shape[1]
+                padded = F.pad(tokens.to(dtype), (0, missing) * (tokens.ndim - 1))
+                rows |= zip(part.samples, padded, strict=True)
+            attributions = torch.stack([rows[sample] for sample in range(len(self._given))])
+        else:
+            attributions = torch.cat([tokens for _, tokens in found])
+        return (attributions,) if self._tuple else attributions
+
+    def _cut(self, samples: slice | list[int]) -> Call:
+        batch, whole = len(self._given), self._call
+        return replace(
+            whole,
+            inputs=self._given[samples].detach(),
+            target=replace(whole.target, classes=_select(whole.target.classes, samples, batch)),
+            arguments=tuple(_select(value, samples, batch) for value in whole.arguments),
+        )
+
+
+def _part_size(internal_batch_size: int | None, batch: int) -> int:
+    step = batch if internal_batch_size is None else internal_batch_size
+    if not isinstance(step, int) or step < 1:
+        raise ValueError(f"internal_batch_size is a whole number, at least 1, not {internal_batch_size}.")
+    return step
+
+
+def _select(value: Any, samples: slice | list[int], batch: int) -> Any:
+    """What of a target or of an additional argument belongs to some samples.
+
+    Lists and tensors with one entry a sample are cut; anything else is given to all.
+    """
+    if isinstance(value, list) and len(value) == batch:
+        return value[samples] if isinstance(samples, slice) else [value[sample] for sample in samples]
+    if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == batch and batch > 1:
+        return value[samples]
+    return value
+
+
+def _text_lengths(call: Call) -> tuple[list[int], list[int] | None]:
+    """How many tokens of each text are read, and its explained position in a model with an output for each."""
+    assert call.layout is not None
+    positions = _positions(call.target.classes, *call.inputs.shape) if call.layout.per_position else None
+    if positions is None:
+        return call.layout.lengths(call.inputs), None
+    return [position + 1 for position in positions], positions
+
+
+def _positions(target: Any, batch: int, longest: int) -> list[int] | None:
+    """The explained positions, from 0; None if the target is no ``(position, token id)``, which is refused later."""
+    given = target if isinstance(target, list) and len(target) == batch else [target] * batch
+    if not all(isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], int) for one in given):
+        return None
+    for position, _ in given:
+        if not -longest <= position < longest:
+            raise IndexError(f"target position {position} is out of range: the texts have {longest} tokens.")
+    return [position % longest for position, _ in given]

@@ -1,0 +1,116 @@
+"""What every method's `attribute` shares, stated once: Captum's arguments, what is returned, what is raised."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypedDict, TypeVar
+
+import torch
+from captum.log import log_usage
+
+AttributeTo = Literal["input", "pixels", "grid", "tokens"]
+TensorOrTuple = TypeVar("TensorOrTuple", torch.Tensor, tuple[torch.Tensor, ...])
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class Batched(TypedDict, total=False):
+    """How a batch is run."""
+
+    additional_forward_args: Any
+    internal_batch_size: int | None
+
+
+class Common(Batched, total=False):
+    """The keyword arguments of every method."""
+
+    attribute_to: AttributeTo
+
+
+class Layered(Common, total=False):
+    """Those of the methods that go through the layers."""
+
+    layers: Iterable[int] | None
+
+
+class WholeMap(Batched, total=False):
+    """Those of a map that has no other form."""
+
+    layers: Iterable[int] | None
+
+
+_LAYERS = "layers: The blocks to use, counted from 0 (negative: from the end); the others count as ``I``."
+_ARGUMENTS = {
+    "layers": ("Iterable[int] | None", None, _LAYERS),
+    "additional_forward_args": ("Any", None, "additional_forward_args: Passed to the model after the images."),
+    "internal_batch_size": ("int | None", None, "internal_batch_size: Explain so many images at a time."),
+    "attribute_to": (
+        "AttributeTo",
+        "input",
+        """attribute_to: ``"input"`` gives the inputs' shape, the pixel map shared equally among the channels;
+    ``"pixels"`` gives ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.""",
+    ),
+}
+_GIVEN = """inputs: Images ``(B, C, H, W)`` (token ids ``(B, n)`` of a model of text), or a tuple with that one tensor.
+target: The class to explain, in any form that Captum takes: an int, a list or a tensor of ``B``, ..."""
+_RETURNS = "Attributions of the inputs' dtype and device, not normalised; a tuple for a tuple."
+_RAISES = """AssertionError: If the target is of no form that Captum takes, or is needed and not given.
+IndexError: If the target is out of range.
+ValueError: If an argument is not one of its values, or the images are empty, not finite or of a wrong shape.
+UnsupportedModelError: If the model computed something that the method cannot explain rightly."""
+
+
+def contract(method: Method) -> Method:
+    """Decorator of an ``attribute``: Captum's usage log, and the common arguments in its signature and docstring.
+
+    The method takes ``**common``, annotated with one of the forms above, as ``Unpack[Common]``, and documents its own
+    options.
+    """
+    annotation = str(method.__annotations__["common"])
+    forms = (Common, Layered, WholeMap)
+    taken = next(form for form in forms if form.__name__ in annotation)
+    names = [name for name in _ARGUMENTS if name in taken.__optional_keys__]
+    signature = inspect.signature(method)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default, _) in _ARGUMENTS.items()
+        if name in names
+    ]
+    described: Any = method
+    described.__signature__ = signature.replace(parameters=[*own, *shared])
+    described.__doc__ = _documented(inspect.getdoc(method) or "", [_ARGUMENTS[name][2] for name in names])
+    logged: Method = log_usage(part_of_slo=True)(method)
+    return logged
+
+
+def _documented(text: str, common: list[str]) -> str:
+    """A docstring with the common entries around the method's own, which win."""
+    parts = re.split(r"^(Args|Returns|Raises):\n", text, flags=re.MULTILINE)
+    sections = {name: textwrap.dedent(body).strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+    own = sections.get("Args", "")
+    given = [entry for entry in [*_entries(_GIVEN), *common] if not _has(own, entry)]
+    before = [entry for entry in given if entry not in common]
+    arguments = [*before, *([own] if own else []), *(entry for entry in given if entry in common)]
+    return "\n\n".join(
+        [
+            parts[0].strip(),
+            _section("Args", "\n".join(arguments)),
+            _section("Returns", sections.get("Returns", _RETURNS)),
+            _section("Raises", sections.get("Raises", _RAISES)),
+        ]
+    )
+
+
+def _entries(text: str) -> list[str]:
+    return text.splitlines()
+
+
+def _has(section: str, entry: str) -> bool:
+    return re.search(rf"^{entry.partition(':')[0]}:", section, re.MULTILINE) is not None
+
+
+def _section(name: str, body: str) -> str:
+    return f"{name}:\n{textwrap.indent(body, '    ')}"

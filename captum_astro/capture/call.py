@@ -1,0 +1,62 @@
+"""One call of a model, and what of its output is explained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_astro.capture.target import Target
+from captum_astro.functional.attention import widen
+from captum_astro.layouts.base import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A model with what it is given.
+
+    Attributes:
+        model: The module that is run: the model that is explained, or a wrapper of it.
+        inputs: Images ``(B, C, H, W)``, or token ids ``(B, n)``.
+        target: The number that is explained.
+        arguments: What the model takes after its inputs.
+        layout: Of the model that is explained; None where a method needs none.
+    """
+
+    model: nn.Module
+    inputs: torch.Tensor
+    target: Target
+    arguments: tuple[Any, ...] = ()
+    layout: Layout | None = None
+
+    @property
+    def explained(self) -> nn.Module:
+        """The model that is explained: the one with a layout, if there is one."""
+        return self.model if self.layout is None else self.layout.model
+
+    def run(self, inputs: torch.Tensor | None = None, widened: bool = False) -> torch.Tensor:
+        """The model's output.
+
+        Args:
+            inputs: In place of the call's own.
+            widened: Run a half-precision model in float32, for methods whose divisions need it.
+
+        Raises:
+            TypeError: If the model gives something else than a tensor.
+        """
+        given = self.inputs if inputs is None else inputs
+        if given.is_inference():
+            given = given.clone()  # an inference tensor cannot be saved for a backward pass
+        if not widened:
+            return _tensor(self.model(given, *self.arguments))
+        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        wide = {name: widen(tensor.detach()) for name, tensor in tensors.items()}
+        return _tensor(torch.func.functional_call(self.model, wide, (widen(given), *self.arguments)))
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    if not isinstance(output, torch.Tensor):
+        raise TypeError(f"The model must return a tensor of logits, not a {type(output).__name__}. Wrap it.")
+    return output

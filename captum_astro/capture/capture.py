@@ -1,0 +1,72 @@
+"""One pass forward and one back: everything that the methods need of it, recorded once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from captum_astro.capture.call import Call
+from captum_astro.capture.collected import Collected, Wanted
+from captum_astro.capture.guard import undisturbed
+from captum_astro.capture.identity import problem_of
+from captum_astro.capture.recorder import Recorder
+from captum_astro.capture.records import Pass
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import AttentionBranch
+
+
+def capture(call: Call, wanted: Wanted) -> Pass:
+    """Run a model forward, and back if gradients are wanted, and record what the methods need.
+
+    The gradient starts at the first stage asked for, so that what comes before it costs a forward pass only.
+
+    Args:
+        call: The model with what it is given.
+        wanted: What is recorded.
+
+    Raises:
+        ValueError: If no attention layer is among the blocks.
+        UnsupportedModelError: If a layer computed something other than the layout says.
+    """
+    assert call.layout is not None
+    layout, chosen = call.layout, wanted.stages(call.layout)
+    attended = [i for i in chosen if any(isinstance(b, AttentionBranch) for b in layout.stages[i].branches)]
+    if not attended:
+        raise ValueError(f"layers selects no attention layer; the blocks are numbered 0 to {layout.stages[-1].block}.")
+    recorder = Recorder(layout, attended[0] if wanted.gradient else None)
+    device = call.inputs.device.type
+    with undisturbed(call.model), torch.inference_mode(False), torch.set_grad_enabled(wanted.gradient):
+        if wanted.rules is None:
+            with recorder:
+                output = call.run()
+        else:
+            with torch.autocast(device, enabled=False), wanted.rules, recorder:
+                output = call.run(widened=True)
+        with torch.autocast(output.device.type, enabled=False):  # relevance is not computed in half precision
+            collected = Collected(call, wanted, recorder, output)
+            if wanted.gradient:
+                collected.backward()
+            with torch.no_grad():
+                passed = _passed(collected)
+    if wanted.verify and passed.problem is not None:
+        raise UnsupportedModelError(passed.problem)
+    return passed
+
+
+def _passed(collected: Collected) -> Pass:
+    """The records of a pass, compared with what the layout says."""
+    recorder, layout = collected.recorder, collected.layout
+    pooling = collected.pooling()
+    passed = Pass(
+        collected.output.detach(),
+        collected.stages(),
+        collected.readout(pooling),
+        pooling,
+        collected.image_size,
+        collected.grids[0],
+        layout.extent(*collected.image_size),
+    )
+    if collected.wanted.rules is not None:
+        return passed
+    return replace(passed, problem=problem_of(passed, layout, recorder.pooled, collected.reached()))

@@ -1,0 +1,114 @@
+"""The row that is carried back through the layers of a pass: nothing else holds it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+
+from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass, StageRecord
+from captum_astro.functional.token_map import TokenMap
+
+
+class Update(ABC):
+    """What a method makes of each layer: a row times the layer's map.
+
+    A row has the tokens in its last dimension: ``(B, n)``, or ``(B, m, n)`` for several rows at once. Where a layer
+    works on windows, every window is a sample, and the row is cut and put together by `carry`.
+
+    Attributes:
+        reads_pooling: For `carry_last`: a pooling head counts as the last attention layer, or is gone through.
+        merges_by_length: A change of resolution gives each source the share of its contribution's length; otherwise
+            all of a new token's sources get the same.
+    """
+
+    reads_pooling: bool = True
+    merges_by_length: bool = False
+
+    @abstractmethod
+    def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
+        """A row over the queries times one attention layer's map, without its identity: a row over the keys."""
+
+    def feed_forward(self, row: torch.Tensor, record: FeedForwardRecord) -> torch.Tensor | None:
+        """The same for a feed-forward layer; None where it has no map."""
+        return None
+
+    def entering(self, row: torch.Tensor, record: StageRecord) -> torch.Tensor:
+        """The row before a stage's map, where a method changes it."""
+        return row
+
+    def finish(self, row: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
+        """The result, from the row over the tokens that enter the first stage and their stream ``(B, n, d)``."""
+        return row
+
+
+def carry(passed: Pass, update: Update, start: torch.Tensor | None = None) -> torch.Tensor:
+    """The read-out row of the product of all update maps, ``r U_L ... U_2 U_1``, from the last layer to the first.
+
+    For each stage, ``row = row (shortcut + sum of its branches)``; a pooling head is the first map, without a shortcut.
+
+    Args:
+        passed: A pass.
+        update: The method.
+        start: Rows over the final tokens, ``(B, ..., n)``, in place of the read-out.
+
+    Returns:
+        A row over the tokens that enter the first stage, ``(B, ..., n)``.
+    """
+    row = _start(passed, update) if start is None else start
+    for stage in reversed(passed.stages):
+        row = update.entering(row, stage)
+        added = _added(row, stage, update)
+        row = _shortcut(row, stage, update)
+        row = row if added is None else row + added
+    return update.finish(row, passed.stages[0].stream)
+
+
+def carry_last(passed: Pass, update: Update) -> torch.Tensor:
+    """The read-out row of the last attention layer's map alone, at the tokens that enter the first stage.
+
+    Args:
+        passed: A pass.
+        update: The method.
+
+    Returns:
+        ``(B, ..., n)``.
+    """
+    row = _start(passed, update)
+    read = passed.pooling is not None and update.reads_pooling
+    for stage in reversed(passed.stages):
+        if stage.attentions and not read:
+            row, read = torch.stack([_through(row, branch, update) for branch in stage.attentions]).sum(0), True
+        row = _shortcut(row, stage, update)
+    return update.finish(row, passed.stages[0].stream)
+
+
+def _start(passed: Pass, update: Update) -> torch.Tensor:
+    return passed.readout if passed.pooling is None else _through(passed.readout, passed.pooling, update)
+
+
+def _added(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tensor | None:
+    """A row times the maps of a stage's branches, added; None if there is none."""
+    total: torch.Tensor | None = None
+    for branch in stage.branches:
+        if isinstance(branch, AttentionRecord):
+            found: torch.Tensor | None = _through(row, branch, update)
+        else:
+            found = update.feed_forward(row, branch)
+        if found is not None:
+            total = found if total is None else total + found
+    return total
+
+
+def _through(row: torch.Tensor, record: AttentionRecord, update: Update) -> torch.Tensor:
+    """A row over all tokens times one attention layer's map, which may be of windows."""
+    inside = row if record.outputs is None else record.outputs.gather_row(row)
+    found = update.attention(inside, record)
+    return found if record.sources is None else record.sources.scatter(found)
+
+
+def _shortcut(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tensor:
+    if stage.merging is None:
+        return row
+    tokens: TokenMap = stage.merging.by_length() if update.merges_by_length else stage.merging.tokens
+    return tokens.scatter(row)

@@ -1,0 +1,189 @@
+"""The notes of one forward pass, its backward pass, and the records that the two become."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from captum_astro.capture.call import Call
+from captum_astro.capture.notes import AttentionNotes, FeedForwardNotes, StageNotes, StreamNotes
+from captum_astro.capture.recorder import Recorder
+from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, StageRecord
+from captum_astro.functional.attention import widen
+from captum_astro.functional.token_map import Grid
+from captum_astro.layouts.base import Layout
+from captum_astro.layouts.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a pass is recorded.
+
+    Attributes:
+        gradient: Whether there is a backward pass.
+        blocks: The blocks whose branches are recorded; all of them by default.
+        streams: Record the gradient at the output of each block too.
+        rules: Propagation rules for both passes, which then run in at least float32; nothing is compared with the
+            layout, as outputs stay what they are without them.
+        verify: Raise when something does not agree with the layout, rather than report it.
+    """
+
+    gradient: bool = True
+    blocks: Collection[int] | None = None
+    streams: bool = False
+    rules: AbstractContextManager[Any] | None = None
+    verify: bool = True
+
+    def stages(self, layout: Layout) -> list[int]:
+        """The numbers of the stages whose branches are recorded."""
+        return [i for i, stage in enumerate(layout.stages) if self.blocks is None or stage.block in self.blocks]
+
+
+class Collected:
+    """What a recorder noted, with the gradients once `backward` has run.
+
+    Args:
+        call: The model with what it was given.
+        wanted: What is recorded.
+        recorder: After the forward pass.
+        output: What the model gave.
+
+    Attributes:
+        layout: Of the model.
+        streams: The residual stream before each stage and after the last, ``(B, n, d)``.
+        image_size: Height and width of the image that the model was given.
+        grids: Rows and columns of the patch tokens of each of the streams.
+
+    Raises:
+        UnsupportedModelError: If something was not seen, or another number of times than the layout says.
+    """
+
+    def __init__(self, call: Call, wanted: Wanted, recorder: Recorder, output: torch.Tensor) -> None:
+        assert call.layout is not None
+        self.call, self.wanted, self.recorder, self.output = call, wanted, recorder, output
+        self.layout: Layout = call.layout
+        self._chosen = wanted.stages(self.layout)
+        self.streams = self._seen_streams()
+        self.image_size, self.grids = self._geometry()
+        self._heads = [notes for index in self._chosen for notes in recorder.stages[index].attentions]
+        if recorder.pooling is not None:
+            self._heads.append(recorder.pooling)
+        for notes in self._heads:
+            notes.check()
+
+    def backward(self) -> None:
+        """All gradients at once: at the heads' outputs, at the final stream, and at the blocks' outputs if asked.
+
+        Raises:
+            UnsupportedModelError: If one does not arrive.
+        """
+        output, recorder, plain = self.output, self.recorder, self.wanted.rules is None
+        if not output.requires_grad:
+            raise UnsupportedModelError(
+                "The output does not depend on the tokens by a gradient. Does the model run under torch.no_grad()?"
+            )
+        asked: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
+        for notes in self._heads:  # differential attention adds its first map with factor 1, so its gradient is enough
+            asked += [(x, notes.gradients) for x in (notes.outputs[:1] if plain else notes.outputs)]
+        streams = [recorder.final] if plain else []
+        streams += self._block_outputs() if self.wanted.streams else []
+        asked += [(x, notes.gradients) for notes in streams if (x := notes.seen) is not None and x.requires_grad]
+        seed = self.call.target.seed(output.detach())
+        start = seed.gradient if plain else seed.full()
+        found = torch.autograd.grad(output, [x for x, _ in asked], start.to(output), allow_unused=True)
+        for (_, gradients), gradient in zip(asked, found, strict=True):
+            if gradient is not None:
+                gradients.append(seed.scaled(gradient) if plain else gradient)
+        for notes in self._heads:
+            if not notes.gradients:
+                raise UnsupportedModelError(
+                    f"No gradient arrives at {notes.branch.name}: the output does not use it. Choose the blocks "
+                    f"that it uses by layers=, or explain the whole model."
+                )
+
+    def stages(self) -> tuple[StageRecord, ...]:
+        """The records of all stages, with the branches of the chosen ones."""
+        return tuple(self._stage(index) for index in range(len(self.recorder.stages)))
+
+    def pooling(self) -> AttentionRecord | None:
+        """The record of a pooling head."""
+        notes = self.recorder.pooling
+        return None if notes is None else notes.record(-1, self.streams[-1], self.grids[-1])
+
+    def readout(self, pooling: AttentionRecord | None) -> torch.Tensor:
+        """How the final tokens are averaged into the classified vector, ``(B, n)``, or the pooling head's queries."""
+        layout, final = self.layout, self.streams[-1]
+        if pooling is not None and layout.pooling is not None:
+            weights = layout.pooling.rows(pooling.attention.queries)
+        elif layout.per_position:
+            weights = self.call.target.positions(self.output.detach())
+        else:
+            weights = layout.readout_of(self.recorder.inputs, final.shape[1])
+        return weights.to(device=final.device, dtype=widen(final).dtype).expand(final.shape[0], -1)
+
+    def reached(self) -> torch.Tensor | None:
+        """Which final tokens the output depends on, ``(B, n)``; None in a pass without gradients."""
+        gradients = self.recorder.final.gradients
+        return (self.layout.final_stream.tokens(gradients[0]) != 0).any(-1) if gradients else None
+
+    def _stage(self, index: int) -> StageRecord:
+        notes, stream, grid = self.recorder.stages[index], self.streams[index], self.grids[index]
+        branches = notes.branches if index in self._chosen else []
+        following = self.recorder.stream(index + 1)
+        return StageRecord(
+            notes.stage,
+            self.grids[index + 1],
+            stream,
+            self.streams[index + 1],
+            tuple(_branch(branch, notes, stream, grid) for branch in branches),
+            notes.summed,
+            None if notes.merging is None else notes.merging.record(stream, grid),
+            following.tap.tokens(following.gradients[-1]) if following.gradients and self.wanted.streams else None,
+        )
+
+    def _block_outputs(self) -> list[StreamNotes]:
+        """The residual streams that leave the chosen blocks."""
+        stages = self.layout.stages
+        ends = [i for i in self._chosen if i + 1 == len(stages) or stages[i + 1].block != stages[i].block]
+        return [self.recorder.stream(index + 1) for index in ends]
+
+    def _seen_streams(self) -> list[torch.Tensor]:
+        streams = []
+        for index in range(len(self.layout.stages) + 1):
+            stream = self.recorder.stream(index)
+            if stream.seen is None:
+                raise UnsupportedModelError(f"The residual stream before stage {index} was not seen in the pass.")
+            streams.append(stream.tap.tokens(stream.seen.detach()))
+        return streams
+
+    def _geometry(self) -> tuple[tuple[int, int], list[Grid]]:
+        layout, size, (batch, tokens, _) = self.layout, self.recorder.image_size, self.streams[0].shape
+        model = type(layout.model).__name__
+        if len(self.output) != batch:
+            raise UnsupportedModelError(
+                f"{model} was given {batch} images for {len(self.output)} outputs: a wrapper changes the batch. "
+                f"Explain the model itself."
+            )
+        if size is None:
+            kind = "token ids (B, n)" if layout.reads_text else "an image (B, C, H, W)"
+            raise UnsupportedModelError(f"{model} was not given {kind}.")
+        grids = layout.grids(*size)
+        if grids[0][0] * grids[0][1] + layout.num_prefix_tokens != tokens:
+            raise UnsupportedModelError(
+                f"An image of {size[0]} x {size[1]} should give {grids[0][0]} x {grids[0][1]} patches and "
+                f"{layout.num_prefix_tokens} prefix tokens, but {tokens} tokens were seen. Is patch dropout on? "
+                f"Call model.eval()."
+            )
+        return size, grids
+
+
+def _branch(
+    branch: AttentionNotes | FeedForwardNotes, notes: StageNotes, stream: torch.Tensor, grid: Grid
+) -> AttentionRecord | FeedForwardRecord:
+    if isinstance(branch, FeedForwardNotes):
+        return branch.record(stream)
+    return branch.record(notes.stage.block, stream, grid)

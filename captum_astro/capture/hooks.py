@@ -1,0 +1,68 @@
+"""Hooks that see one thread's calls of a model, and are gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_astro.layouts.structure import Tap
+
+Use = Callable[[torch.Tensor], "torch.Tensor | None"]
+
+
+class Hooks(contextlib.ExitStack):
+    """Hooks on modules, for as long as the context is open; other threads that run the model are not seen.
+
+    A callback is given a tensor. What it returns, if anything, takes the tensor's place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def tap(self, tap: Tap, use: Use) -> None:
+        """Call back with a tap's tensor."""
+        if tap.at == "input":
+            self.before(tap.module, use)
+        else:
+            self.after(tap.module, use)
+
+    def before(self, module: nn.Module, use: Use) -> None:
+        """Call back with the first tensor that a module is given, by position or by name."""
+        self.callback(module.register_forward_pre_hook(partial(self._given, use), with_kwargs=True).remove)
+
+    def after(self, module: nn.Module, use: Use) -> None:
+        """Call back with a module's output, if that is one tensor."""
+        self.callback(module.register_forward_hook(partial(self._returned, use)).remove)
+
+    def finally_(self, module: nn.Module, use: Callable[[], None]) -> None:
+        """Call back when a module has run, also after an error."""
+        self.callback(module.register_forward_hook(partial(self._left, use), always_call=True).remove)
+
+    def _given(self, use: Use, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return None
+        for number, x in enumerate(args):
+            if isinstance(x, torch.Tensor):
+                new = use(x)
+                return None if new is None else ((*args[:number], new, *args[number + 1 :]), kwargs)
+        for name, x in kwargs.items():
+            if isinstance(x, torch.Tensor):
+                new = use(x)
+                return None if new is None else (args, {**kwargs, name: new})
+        return None
+
+    def _returned(self, use: Use, module: nn.Module, args: Any, output: Any) -> torch.Tensor | None:
+        if threading.get_ident() != self._thread or not isinstance(output, torch.Tensor):
+            return None
+        return use(output)
+
+    def _left(self, use: Callable[[], None], module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == self._thread:
+            use()

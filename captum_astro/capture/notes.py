@@ -1,0 +1,230 @@
+"""What the recorder writes down of each stage while the model runs."""
+
+from __future__ import annotations
+
+import torch
+
+from captum_astro.capture.affine import Statistics, compose, inverse_deviation
+from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, MergingRecord, spots
+from captum_astro.functional.attention import Attention, AttentionMap, widen
+from captum_astro.functional.operations import Recorded
+from captum_astro.functional.token_map import Grid, TokenMap
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import (
+    AttentionBranch,
+    FeedForwardBranch,
+    Measured,
+    Merging,
+    Modulated,
+    Norm,
+    Rearrange,
+    Stage,
+    Step,
+    Tap,
+)
+
+
+class StepNotes:
+    """The statistics of those steps that have some."""
+
+    def __init__(self, steps: tuple[Step, ...]) -> None:
+        self.measured = [step for step in steps if isinstance(step, Norm | Modulated)]
+        self._found: list[torch.Tensor | Measured | None] = [None] * len(self.measured)
+
+    def note(self, number: int, x: torch.Tensor) -> None:
+        """Measure the input of one of `measured`."""
+        step, x = self.measured[number], x.detach()
+        if isinstance(step, Modulated):
+            self._found[number] = step.measure(x)
+        else:
+            found = inverse_deviation(step.module, x)
+            self._found[number] = found if step.per_head else found.reshape(len(x), -1)
+
+    def statistics(self, outputs: TokenMap | None, name: str) -> Statistics:
+        """All of them, those of whole images cut into the branch's windows."""
+        found: list[torch.Tensor | Measured] = []
+        for step, one in zip(self.measured, self._found, strict=True):
+            if one is None:
+                raise UnsupportedModelError(f"{type(step.module).__name__} of {name} was not run in the pass.")
+            windowed = outputs is not None and isinstance(step, Norm) and step.after_windows
+            found.append(outputs.gather(one) if windowed and outputs and isinstance(one, torch.Tensor) else one)
+        return tuple(found)
+
+
+class StreamNotes:
+    """Of the residual stream at one place.
+
+    Attributes:
+        tap: Where it is read.
+        seen: As it was seen there, with its graph; None before that.
+        gradients: The explained output's gradient there, if it is asked for and arrives.
+    """
+
+    def __init__(self, tap: Tap) -> None:
+        self.tap = tap
+        self.seen: torch.Tensor | None = None
+        self.gradients: list[torch.Tensor] = []
+
+    def note(self, x: torch.Tensor) -> None:
+        """The stream."""
+        self.seen = x
+
+
+class AttentionNotes:
+    """Of one attention branch.
+
+    Attributes:
+        branch: Its description.
+        outputs: What each of its maps gave, with the graph.
+        gradients: The explained output's gradient there, of those for which it is asked.
+    """
+
+    def __init__(self, branch: AttentionBranch) -> None:
+        self.branch = branch
+        self.steps = StepNotes(branch.steps)
+        self.outputs: list[torch.Tensor] = []
+        self.gradients: list[torch.Tensor] = []
+        self._maps: list[AttentionMap] = []
+        self._value: torch.Tensor | None = None
+        self._constant: torch.Tensor | None = None
+        self._read: torch.Tensor | None = None
+        self._values: Measured | None = None
+
+    def note(self, recorded: Recorded, output: torch.Tensor) -> None:
+        """One call of an attention function inside the branch."""
+        if output.ndim != 4 or recorded.value.ndim != 4:
+            return
+        self.outputs.append(output)
+        self._maps.append(recorded.map)
+        self._value, self._constant = recorded.value, recorded.constant
+
+    def note_read(self, x: torch.Tensor) -> None:
+        """The tokens that the value projection reads: a few of them are kept."""
+        if x.ndim == 3:
+            self._read = x.detach()[:, spots(x.shape[1])]
+
+    def note_values(self, x: torch.Tensor) -> None:
+        """The input of a modulated value projection."""
+        assert self.branch.modulated_values is not None
+        self._values = self.branch.modulated_values.measure(x.detach())
+
+    def check(self) -> None:
+        """Whether the branch ran the attention that the layout says.
+
+        Raises:
+            UnsupportedModelError: If it ran another number of softmaxes.
+        """
+        branch, expected = self.branch, len(self.branch.weights())
+        if len(self._maps) != expected:
+            raise UnsupportedModelError(
+                f"{branch.name} ({type(branch.module).__name__}) ran {len(self._maps)} visible softmax attentions "
+                f"where {expected} was expected. It must call F.scaled_dot_product_attention, or softmax and a "
+                f"matrix product on (batch, heads, queries, keys), once in a forward pass."
+            )
+
+    def record(self, block: int, residual: torch.Tensor, grid: Grid) -> AttentionRecord:
+        """The record, once the backward pass is through.
+
+        Args:
+            block: Its number.
+            residual: The residual stream that it reads, ``(images, tokens, d)``.
+            grid: Of that stream.
+        """
+        assert self._value is not None
+        value, branch = self._value, self.branch
+        outputs, sources = (_placed(way, grid, residual) for way in (branch.outputs, branch.sources))
+        return AttentionRecord(
+            branch,
+            block,
+            residual,
+            Attention(tuple(self._maps), branch.weights(), value, self._constant),
+            tuple(_as_heads(output.detach(), value) for output in self.outputs),
+            tuple(_as_heads(gradient, value) for gradient in self.gradients),
+            self.steps.statistics(outputs, branch.name),
+            self._read,
+            self._values,
+            outputs,
+            sources,
+        )
+
+
+class FeedForwardNotes:
+    """Of one feed-forward branch."""
+
+    def __init__(self, branch: FeedForwardBranch) -> None:
+        self.branch = branch
+        self._output: torch.Tensor | None = None
+
+    def note(self, x: torch.Tensor) -> None:
+        """What is tapped."""
+        self._output = self.branch.output.tokens(x.detach())
+
+    def record(self, residual: torch.Tensor) -> FeedForwardRecord:
+        """The record: what is added."""
+        if self._output is None:
+            raise UnsupportedModelError(f"{self.branch.name} was not run in the pass.")
+        out = compose(self.branch.steps, (), self._output[:, None])
+        output = self._output if out.matrix is None else self._output @ out.matrix.to(self._output.dtype)
+        return FeedForwardRecord(self.branch, residual, output if out.constant is None else output + out.constant)
+
+
+class MergingNotes:
+    """Of one change of resolution."""
+
+    def __init__(self, merging: Merging) -> None:
+        self.merging = merging
+        self.steps = StepNotes(merging.steps)
+
+    def record(self, residual: torch.Tensor, grid: Grid) -> MergingRecord:
+        """The record."""
+        tokens = self.merging.tokens(grid).to(residual.device)
+        _check_size(tokens, residual, self.merging.name)
+        like = residual.new_empty(0, tokens.index.shape[2], 0, residual.shape[2])
+        map_out = compose(self.merging.steps, self.steps.statistics(None, self.merging.name), like)
+        return MergingRecord(tokens, residual, map_out)
+
+
+class StageNotes:
+    """Of one stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.stream = StreamNotes(stage.stream)
+        self.summed: torch.Tensor | None = None
+        self.branches: list[AttentionNotes | FeedForwardNotes] = [
+            AttentionNotes(branch) if isinstance(branch, AttentionBranch) else FeedForwardNotes(branch)
+            for branch in stage.branches
+        ]
+        self.merging = None if stage.merging is None else MergingNotes(stage.merging)
+
+    @property
+    def attentions(self) -> list[AttentionNotes]:
+        """Of the attention layers among the branches."""
+        return [branch for branch in self.branches if isinstance(branch, AttentionNotes)]
+
+    def note_summed(self, x: torch.Tensor) -> None:
+        """The sum before a norm of the residual stream."""
+        assert self.stage.summed is not None
+        self.summed = self.stage.summed.tokens(x.detach())
+
+
+def _placed(way: Rearrange | None, grid: Grid, residual: torch.Tensor) -> TokenMap | None:
+    if way is None:
+        return None
+    tokens = way(grid).to(residual.device)
+    _check_size(tokens, residual, "A token map")
+    return tokens
+
+
+def _check_size(tokens: TokenMap, residual: torch.Tensor, name: str) -> None:
+    if tokens.tokens != residual.shape[1]:
+        raise UnsupportedModelError(
+            f"{name} is of {tokens.tokens} tokens, and the residual stream there has {residual.shape[1]}. Is the image "
+            f"of a size that the model takes?"
+        )
+
+
+def _as_heads(output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """The heads' outputs ``(B, H, q, d_v)``, cut further where the maps belong to single channels."""
+    output = widen(output)
+    return output if output.shape[1] == value.shape[1] else output.transpose(-2, -1).flatten(1, 2)[..., None]

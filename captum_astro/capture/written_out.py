@@ -1,0 +1,47 @@
+"""Attention that a model writes out as a softmax and a product, in place of calling a fused function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from captum_astro.capture.operations import DROPOUT, MATMUL, SOFTMAX
+from captum_astro.functional.attention import Given
+from captum_astro.functional.operations import Recorded
+
+# what leaves an attention map as it is, but for its type and place in memory
+_KEEPS = (*DROPOUT, torch.Tensor.to, torch.Tensor.type_as, torch.Tensor.contiguous, torch.Tensor.clone, torch.clone)
+
+
+class WrittenOut:
+    """Follows the result of a softmax until it meets the values in a matrix product."""
+
+    def __init__(self) -> None:
+        self._map: torch.Tensor | None = None
+
+    def see(self, func: Any, args: Any, result: Any) -> Recorded | None:
+        """Look at one operation.
+
+        Args:
+            func: The function that was called.
+            args: Its positional arguments.
+            result: What it gave.
+
+        Returns:
+            The attention, if this was its product with the values.
+        """
+        if func in SOFTMAX:
+            self._map = result
+        elif self._map is None or not args or args[0] is not self._map:
+            return None
+        elif func in MATMUL:
+            attention, self._map = Given(self._map.detach()), None
+            return Recorded(attention, args[1].detach())
+        elif func in _KEEPS:
+            self._map = result
+        return None
+
+    def forget(self) -> None:
+        """A softmax outside of the attention that runs is none of its own."""
+        self._map = None

@@ -1,0 +1,6 @@
+"""What the rows of a benchmark say: scores with intervals and chance levels, paired comparisons, places, failures."""
+
+from captum_astro.evaluation.analysis.failed import failures as failures
+from captum_astro.evaluation.analysis.paired import comparisons as comparisons
+from captum_astro.evaluation.analysis.places import ranking as ranking
+from captum_astro.evaluation.analysis.scores import summary as summary

@@ -1,0 +1,146 @@
+"""The rows of a benchmark as arrays: for each model, metric and class explained, a table of samples and methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from captum_astro.metrics.declaration import Metric
+from captum_astro.metrics.registry import all_metrics, metric_named
+
+_NEEDED = ("sample", "model", "method", "metric", "explained", "value")
+
+
+@dataclass(frozen=True)
+class Group:
+    """All methods' scores of one model by one metric for one class explained.
+
+    Attributes:
+        model: The model.
+        info: The metric.
+        explained: ``predicted``, ``true`` or ``-``.
+        methods: m methods, in the order in which they first come in the rows.
+        samples: ``(n,)``, the samples' numbers.
+        values: ``(n, m)``, NaN where there is none.
+        failed: ``(m,)``, samples that ended in an error.
+        counts: ``(n, m, parts)``, what a pooled metric is pooled from, zeros where there is nothing; None for another.
+    """
+
+    model: str
+    info: Metric
+    explained: str
+    methods: list[str]
+    samples: NDArray[np.int64]
+    values: NDArray[np.float64]
+    failed: NDArray[np.int64]
+    counts: NDArray[np.float64] | None = None
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """``(n, m)``, where there is a value, or known pixels to pool.
+
+        Of an image without one of the two classes mIoU has no value, yet its pixels count for the pooled one.
+        """
+        weight = self.weight
+        return ~np.isnan(self.values) if weight is None else weight > 0
+
+    @property
+    def weight(self) -> NDArray[np.float64] | None:
+        """``(n, m)``, how much a sample weighs in a pooled metric; None for another."""
+        if self.counts is None or self.info.pooling is None:
+            return None
+        found: NDArray[np.float64] = self.counts[..., self.info.pooling.weight]
+        return found
+
+    def parts(self, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """What is summed over samples to give `statistic`, ``(n, m, q)``; zeros where a sample is not kept.
+
+        Args:
+            kept: ``(n, m)``, the samples that count for each method.
+        """
+        if self.counts is not None:
+            return np.where(kept[..., None], self.counts, 0)
+        return np.stack([np.where(kept, self.values, 0), kept], -1)
+
+    def statistic(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The value of a set of samples from the sum of their `parts`, ``(..., q)`` to ``(...)``; NaN for none.
+
+        It is the mean of the samples' values, or the pooled value where the metric has one.
+        """
+        if self.counts is not None and self.info.pooling is not None:
+            return self.info.pooling.value(sums)
+        total, count = sums[..., 0], sums[..., 1]
+        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def groups(rows: pd.DataFrame) -> list[Group]:
+    """The groups, models as they first come, metrics in the order of `all_metrics`, ``predicted`` before ``true``.
+
+    Args:
+        rows: As `captum_astro.evaluation.run.rows.Row`; of a metric that is not known, higher is better.
+
+    Raises:
+        ValueError: If a column is missing, a row comes twice, or a pooled metric has a value without counts.
+
+    Example:
+        >>> rows = [(0, "vit", "LRP", "SaCo", "predicted", 0.5), (0, "vit", "ATTCAT", "SaCo", "predicted", None)]
+        >>> table = pd.DataFrame(rows, columns=["sample", "model", "method", "metric", "explained", "value"])
+        >>> [group] = groups(table)
+        >>> group.methods, group.values.tolist()
+        (['LRP', 'ATTCAT'], [[0.5, nan]])
+    """
+    missing = [name for name in _NEEDED if name not in rows]
+    if missing:
+        raise ValueError(
+            f"rows: no column {', '.join(missing)}; they are those of captum_astro.evaluation.run.rows.Row."
+        )
+    key = ["model", "method", "metric", "explained", "sample"]
+    twice = rows.duplicated(key)
+    if twice.any():
+        raise ValueError(f"rows: {' / '.join(map(str, rows.loc[twice, key].iloc[0]))} comes more than once.")
+    found = [
+        _group(str(model), metric_named(str(metric)), str(explained), own)
+        for (model, metric, explained), own in rows.groupby(["model", "metric", "explained"], sort=False)
+    ]
+    models = {model: place for place, model in enumerate(pd.unique(rows["model"]))}
+    known = all_metrics()
+    metrics = {name: place for place, name in enumerate([*known, *sorted(set(rows["metric"]) - set(known))])}
+    return sorted(found, key=lambda g: (models[g.model], metrics[g.info.name], g.explained))
+
+
+def _group(model: str, info: Metric, explained: str, own: pd.DataFrame) -> Group:
+    methods = [str(name) for name in pd.unique(own["method"])]
+    samples = np.unique(own["sample"].to_numpy(np.int64))
+    row = np.searchsorted(samples, own["sample"].to_numpy(np.int64))
+    column = pd.Categorical(own["method"], methods).codes
+    given = own["value"].to_numpy(np.float64, na_value=np.nan)
+    values = np.full((len(samples), len(methods)), np.nan)
+    values[row, column] = given
+    failed = np.zeros(len(methods), np.int64)
+    if "error" in own:
+        np.add.at(failed, column[own["error"].notna().to_numpy()], 1)
+    counts = None
+    if info.pooling is not None:
+        counts = np.zeros((*values.shape, info.pooling.parts))
+        curves = own["curve"] if "curve" in own else [None] * len(own)
+        counts[row, column] = _counts(info, info.pooling.parts, curves, given)
+    return Group(model, info, explained, methods, samples, values, failed, counts)
+
+
+def _counts(metric: Metric, parts: int, curves: Iterable[Any], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The counts of each row, ``(rows, parts)``; zeros where it has neither a value nor any."""
+    found = np.zeros((len(values), parts))
+    for place, (curve, value) in enumerate(zip(curves, values, strict=True)):
+        there = curve is not None and np.size(curve) == parts
+        if not there and not np.isnan(value):
+            raise ValueError(
+                f"rows: {metric.name} is pooled over the samples, by the {parts} counts in each one's curve."
+            )
+        if there and np.isfinite(np.asarray(curve, np.float64)).all():
+            found[place] = curve
+    return found

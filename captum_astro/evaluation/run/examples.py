@@ -1,0 +1,42 @@
+"""Maps and images that are kept for the report, small."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from captum_astro.evaluation.run.cases import Case
+from captum_astro.evaluation.run.rows import MapRow
+
+SIDE, IMAGE_SIDE = 56, 224
+
+
+def kept_map(case: Case, model: str, method: str, explained: str, found: torch.Tensor) -> MapRow:
+    """A map of at most 56 x 56, in half precision, its largest absolute value 1.
+
+    Args:
+        case: The sample.
+        model: The model's name.
+        method: The method's name.
+        explained: ``predicted`` or ``true``.
+        found: ``(H, W)``.
+    """
+    height, width = (min(SIDE, side) for side in found.shape)
+    small = F.adaptive_avg_pool2d(found.detach().cpu().double()[None], (height, width))[0]
+    largest = small.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    values = (small / largest).numpy().astype("<f2")
+    return MapRow(case.number, case.name, model, method, explained, height, width, values.tobytes())
+
+
+def kept_image(case: Case, model: str) -> MapRow:
+    """The image as the model saw it, at most 224 x 224, as a JPEG."""
+    pixels = (case.pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90)
+    return MapRow(case.number, case.name, model, "input", "-", image.height, image.width, file.getvalue())

@@ -1,0 +1,213 @@
+"""The metrics of some maps, each map for one image and for the classes that it explains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from captum_astro.evaluation.run.batches import Batch, Job
+from captum_astro.evaluation.run.failures import Failure
+from captum_astro.metrics.declaration import OF_THE_DATA, Given, Metric, Need
+from captum_astro.metrics.perturbation import class_probability
+from captum_astro.metrics.perturber import Perturber
+
+NO_ANSWER = "the model's output holds NaN or infinite values"
+_PERTURBED: frozenset[Need] = frozenset({"positive_logits", "negative_logits"})
+
+
+class Figure(NamedTuple):
+    """One result: of which job (or image) and class, by which metric."""
+
+    job: int
+    metric: str
+    explained: str
+    value: float
+    curve: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came out.
+
+    Attributes:
+        figures: The results.
+        failures: By job and metric; all other figures are as if nothing had happened.
+    """
+
+    figures: list[Figure] = field(default_factory=list)
+    failures: dict[tuple[int, str], Failure] = field(default_factory=dict)
+
+
+class _Entry(NamedTuple):
+    """One value to compute: for which job and class, and the roles that it stands for."""
+
+    job: int
+    image: int
+    chosen: int
+    roles: tuple[str, ...]
+
+
+def measure(jobs: Sequence[Job], batch: Batch, metrics: Sequence[Metric], perturber: Perturber) -> Measured:
+    """All metrics of all maps that their images can give.
+
+    Args:
+        jobs: The maps.
+        batch: Their images.
+        metrics: The metrics; those of the model are left out.
+        perturber: Of the model.
+    """
+    found = Measured()
+    wanted = [metric for metric in metrics if not metric.of_model]
+    if not jobs or not wanted:
+        return found
+    maps = torch.stack([job.map for job in jobs])
+    curves: Mapping[int, Any] = {}
+    if any(_PERTURBED & set(metric.needs) for metric in wanted):
+        curves, failures = _curves(jobs, maps, batch, perturber)
+        for job, failure in failures.items():
+            found.failures.update({(job, m.name): failure for m in wanted if _PERTURBED & set(m.needs)})
+    material = _Material(maps.cpu(), batch, curves, perturber)
+    for same in _alike(wanted):
+        entries = [entry for entry in _entries(jobs, same[0]) if material.has(entry, same[0].needs)]
+        step = max(1, len(batch.pixels))  # what is made of all maps at once would be much
+        for start in range(0, len(entries), step):
+            _compute(same, entries[start : start + step], material, found)
+    return found
+
+
+def measure_model(batch: Batch, metrics: Sequence[Metric], perturber: Perturber) -> Measured:
+    """The metrics that belong to the model or the data, for each image; `Figure.job` is the image.
+
+    Args:
+        batch: The images.
+        metrics: The metrics; those of maps are left out.
+        perturber: Of the model.
+    """
+    found = Measured()
+    material = _Material(None, batch, {}, perturber)
+    for metric in metrics:
+        if metric.of_model:
+            entries = [_Entry(i, i, 0, ("-",)) for i in range(len(batch.pixels))]
+            _compute([metric], [entry for entry in entries if material.has(entry, metric.needs)], material, found)
+    return found
+
+
+class _Material:
+    """What metrics are computed from, given out by entries."""
+
+    def __init__(
+        self, maps: torch.Tensor | None, batch: Batch, curves: Mapping[int, Any], perturber: Perturber
+    ) -> None:
+        self._maps, self._batch, self._curves, self._perturber = maps, batch, curves, perturber
+
+    def has(self, entry: _Entry, needs: Sequence[Need]) -> bool:
+        """Whether the image has what it takes, and the perturbed images had an answer."""
+        known = all(self._batch.known(need)[entry.image] is not None for need in needs if need in OF_THE_DATA)
+        return known and (not _PERTURBED & set(needs) or entry.job in self._curves)
+
+    def given(self, entries: Sequence[_Entry], needs: Sequence[Need]) -> Given:
+        known: dict[str, Any] = {need: self._needed(need, entries) for need in needs}
+        if self._maps is not None:
+            known["maps"] = self._maps[[entry.job for entry in entries]]
+        return Given(**known)
+
+    def _needed(self, need: Need, entries: Sequence[_Entry]) -> Any:
+        images = [entry.image for entry in entries]
+        if need in OF_THE_DATA:
+            values = [self._batch.known(need)[image] for image in images]
+            return torch.tensor(values) if need == "labels" else torch.stack(values)
+        if need == "logits":
+            return self._batch.logits[images].cpu()
+        if need == "pixels":
+            return self._batch.pixels[images]
+        if need in _PERTURBED:
+            direction = ("positive_logits", "negative_logits").index(need)
+            return torch.stack([self._curves[entry.job][direction] for entry in entries])
+        classes = torch.tensor([entry.chosen for entry in entries])
+        return classes if need == "classes" else self._probability(classes)
+
+    def _probability(self, classes: torch.Tensor) -> Any:
+        def probability(pictures: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+            logits = self._perturber.untouched(pictures)
+            _check(logits)
+            return class_probability(logits[:, None], classes.to(owners.device)[owners])[:, 0]
+
+        return probability
+
+
+def _curves(
+    jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, perturber: Perturber
+) -> tuple[dict[int, Any], dict[int, Failure]]:
+    """Logits of both directions by job; where all together fail, job by job."""
+
+    def run(numbers: Sequence[int]) -> dict[int, Any]:
+        owner = torch.tensor([jobs[number].image for number in numbers])
+        both = perturber.curves(batch.pixels, maps[list(numbers)], batch.logits, owner)
+        for logits in both:
+            _check(logits)
+        return dict(zip(numbers, zip(both.positive.cpu(), both.negative.cpu(), strict=True), strict=True))
+
+    try:
+        return run(range(len(jobs))), {}
+    except Exception as error:
+        Failure.of(error, "metric")
+    found: dict[int, Any] = {}
+    failures: dict[int, Failure] = {}
+    for number in range(len(jobs)):
+        try:
+            found |= run([number])
+        except Exception as error:  # noqa: PERF203
+            failures[number] = Failure.of(error, "metric")
+    return found, failures
+
+
+def _alike(metrics: Sequence[Metric]) -> Iterator[list[Metric]]:
+    """Metrics of the same needs together, so that they share what they are computed from."""
+    found: dict[tuple[frozenset[Need], bool], list[Metric]] = {}
+    for metric in metrics:
+        found.setdefault((frozenset(metric.needs), metric.predicted_only), []).append(metric)
+    yield from found.values()
+
+
+def _entries(jobs: Sequence[Job], metric: Metric) -> Iterator[_Entry]:
+    """A value for each map, or for each class of each map where the metric looks at it."""
+    for number, job in enumerate(jobs):
+        roles = [role for role in job.classes if role == "predicted" or not metric.predicted_only]
+        if "classes" not in metric.needs:
+            if roles:
+                yield _Entry(number, job.image, 0, tuple(roles))
+            continue
+        for chosen in dict.fromkeys(job.classes[role] for role in roles):
+            yield _Entry(number, job.image, chosen, tuple(r for r in roles if job.classes[r] == chosen))
+
+
+def _compute(metrics: Sequence[Metric], entries: Sequence[_Entry], material: _Material, found: Measured) -> None:
+    """Add the figures; where a metric fails on all together, each entry alone."""
+    if not entries:
+        return
+    given = material.given(entries, metrics[0].needs)
+    for metric in metrics:
+        try:
+            _add(metric, entries, given, found)
+        except Exception as error:  # noqa: PERF203
+            failure = Failure.of(error, "metric")
+            if len(entries) == 1:
+                found.failures[entries[0].job, metric.name] = failure
+                continue
+            for entry in entries:
+                _compute([metric], [entry], material, found)
+
+
+def _add(metric: Metric, entries: Sequence[_Entry], given: Given, found: Measured) -> None:
+    scores = metric.scores(given, len(entries))
+    curves = scores.curves.tolist() if scores.curves.shape[1] else [None] * len(entries)
+    for entry, value, curve in zip(entries, scores.values.tolist(), curves, strict=True):
+        found.figures.extend(Figure(entry.job, metric.name, role, value, curve) for role in entry.roles)
+
+
+def _check(logits: torch.Tensor) -> None:
+    if not logits.isfinite().all():  # the first choice among NaN would be a class
+        raise ValueError(f"{NO_ANSWER} for perturbed images")

@@ -1,0 +1,117 @@
+"""The benchmark's rows: one for each sample, model, method, metric and class explained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from captum_astro.evaluation.run.failures import Failure
+
+SCHEMA = pa.schema(
+    [
+        pa.field("sample", pa.int64(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("explained", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("curve", pa.list_(pa.float64())),
+        pa.field("error", pa.string()),
+    ]
+)
+MAPS = pa.schema(
+    [
+        pa.field("sample", pa.int64(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("explained", pa.string(), nullable=False),
+        pa.field("height", pa.int64(), nullable=False),
+        pa.field("width", pa.int64(), nullable=False),
+        pa.field("data", pa.binary(), nullable=False),
+    ]
+)
+ORDER = ("model", "sample", "method", "metric", "explained")
+
+
+class Row(NamedTuple):
+    """One figure of one sample.
+
+    Attributes:
+        sample: Its number in the dataset.
+        name: Its name there.
+        model: The model.
+        method: The method, with its options; ``-`` where the figure belongs to the model or the data.
+        metric: One of `captum_astro.metrics.registry.all_metrics`.
+        explained: ``predicted``, ``true`` or ``-``.
+        value: None where it is not defined, or could not be computed.
+        curve: What the value was drawn from, where there is such a thing.
+        failure: Why there is no value; in the table the column ``error``, as text: ``Type: message``.
+    """
+
+    sample: int
+    name: str
+    model: str
+    method: str
+    metric: str
+    explained: str
+    value: float | None = None
+    curve: Sequence[float] | None = None
+    failure: Failure | None = None
+
+
+class MapRow(NamedTuple):
+    """One map that is kept for the report, or the image itself (method ``input``, explained ``-``).
+
+    Attributes:
+        sample: Its number.
+        name: Its name.
+        model: The model.
+        method: The method, or ``input``.
+        explained: ``predicted``, ``true`` or ``-``.
+        height: In pixels.
+        width: In pixels.
+        data: float16 values, little-endian, row by row; for ``input`` a JPEG.
+    """
+
+    sample: int
+    name: str
+    model: str
+    method: str
+    explained: str
+    height: int
+    width: int
+    data: bytes
+
+
+def table(rows: Iterable[Row]) -> pa.Table:
+    """Rows in their order of `ORDER`, as a table; values that are not finite are null.
+
+    Example:
+        >>> table([Row(0, "a", "vit", "LRP", "SaCo", "predicted", float("nan"))])["value"].to_pylist()
+        [None]
+    """
+    ordered = sorted(rows, key=lambda row: tuple(getattr(row, name) for name in ORDER))
+    return _columns([_clean(row) for row in ordered], SCHEMA)
+
+
+def map_table(rows: Iterable[MapRow]) -> pa.Table:
+    """Kept maps as a table."""
+    return _columns(rows, MAPS)
+
+
+def _clean(row: Row) -> tuple[Any, ...]:
+    value = row.value if row.value is not None and math.isfinite(row.value) else None
+    failure = None if row.failure is None else str(row.failure)
+    return (*row[:-3], value, row.curve, failure)
+
+
+def _columns(rows: Iterable[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [() for _ in schema]
+    return pa.Table.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )

@@ -1,0 +1,95 @@
+"""The methods of a benchmark: those of the package, with options if wanted, and random maps as the chance level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from captum_astro.astro.vita import ViTA
+from captum_astro.attr.explainers import Explainer, explainers, explainers_named
+from captum_astro.attr.vita_grad_cam import ViTAGradCAM
+from captum_astro.options import named_values, options_of
+
+RANDOM = "Random"
+INTEGRATED = "IntegratedGradients"
+_OTHERS = {name.lower(): name for name in (RANDOM, INTEGRATED)}
+_OURS = ("inputs", "target", "additional_forward_args", "internal_batch_size", "attribute_to", "forward_func")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a benchmark.
+
+    Attributes:
+        name: As in the rows: the method's, followed by its options.
+        explainer: The method; None for random maps and for Captum's IntegratedGradients.
+        building: What its constructor is given.
+        calling: What ``attribute`` is given.
+    """
+
+    name: str
+    explainer: Explainer | None
+    building: dict[str, Any] = field(default_factory=dict)
+    calling: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def of_class(self) -> bool:
+        """Whether maps for two classes differ."""
+        return self.name != RANDOM if self.explainer is None else self.explainer.needs_gradient
+
+    @property
+    def has_astrocytes(self) -> bool:
+        """Whether it brings astrocytes of its own, and so is none for a model that has them already."""
+        return self.explainer is not None and issubclass(self.explainer.method, ViTAGradCAM)
+
+
+def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
+    """Methods by name, each with options if wanted.
+
+    Args:
+        words: With commas, or a list: ``all`` (with `Random`), a name, or a name with options after colons, as
+            ``VTranM:output=logit:components=length+direction``; the grammar is that of `captum_astro.options`.
+            ``IntegratedGradients``, Captum's, is no part of ``all``.
+
+    Raises:
+        ValueError: If there is no such method or option, a value is not accepted, or a name is given twice.
+
+    Example:
+        >>> [method.name for method in methods_of("lrp, vtranm:components=:output=logit")]
+        ['LRP', 'VTranM:components=:output=logit']
+        >>> methods_of("VTranM:components=length")[0].calling
+        {'components': ('length',)}
+    """
+    given = [word.strip() for word in (words.split(",") if isinstance(words, str) else words)]
+    chosen: list[Method] = []
+    for word in given:
+        if word.lower() == "all":
+            chosen += [Method(explainer.name, explainer) for explainer in explainers()] + [Method(RANDOM, None)]
+        elif word.lower() in _OTHERS:
+            chosen.append(Method(_OTHERS[word.lower()], None))
+        else:
+            chosen.append(_method(word))
+    names = [method.name for method in chosen]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"The method {twice} is given twice.")
+    return tuple(chosen)
+
+
+def _method(word: str) -> Method:
+    name, *parts = (part.strip() for part in word.split(":"))
+    if name.lower() in ("all", *_OTHERS):
+        raise ValueError(f"{name} takes no options: {word!r}.")
+    explainer = next(iter(explainers_named([name]).values()))
+    calls = options_of(explainer.method.attribute, without=_OURS)
+    builds = options_of(explainer.method.__init__, without=_OURS)
+    if issubclass(explainer.method, ViTAGradCAM):
+        builds |= options_of(ViTA.__init__, without=("model", "layer"))
+    given = named_values(explainer.name, parts, {**builds, **calls})
+    return Method(
+        ":".join([explainer.name, *parts]),
+        explainer,
+        building={key: value for key, value in given.items() if key not in calls},
+        calling={key: value for key, value in given.items() if key in calls},
+    )

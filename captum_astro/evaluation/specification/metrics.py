@@ -1,0 +1,54 @@
+"""Which metrics are computed: by name, and by what the data can give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from captum_astro.metrics.declaration import OF_THE_DATA, Need
+from captum_astro.metrics.registry import all_metrics
+
+
+def metrics_of(words: str | Sequence[str]) -> tuple[str, ...]:
+    """Metrics by name, in the order of `all_metrics`; upper and lower case are one.
+
+    Args:
+        words: Names, as a list or with commas, or ``all``. ``AUC`` is both directions; a kind (``segmentation``, ...)
+            is all of its metrics.
+
+    Raises:
+        ValueError: If a name is unknown, or there is none.
+
+    Example:
+        >>> metrics_of("auc, saco")
+        ('positive AUC', 'negative AUC', 'SaCo')
+    """
+    known = all_metrics()
+    given = words.split(",") if isinstance(words, str) else list(words)
+    groups: dict[str, list[str]] = {"all": list(known), "auc": ["positive AUC", "negative AUC"]}
+    for metric in known.values():
+        groups.setdefault(metric.kind, []).append(metric.name)
+        groups[metric.name.lower()] = [metric.name]
+    chosen: set[str] = set()
+    for word in given:
+        if word.strip().lower() not in groups:
+            raise ValueError(f"There is no metric {word.strip()!r}. Metrics: {', '.join(known)}, or all.")
+        chosen |= set(groups[word.strip().lower()])
+    return tuple(name for name in known if name in chosen)
+
+
+def lacking(wanted: Iterable[str], has: Iterable[Need]) -> dict[str, Need]:
+    """The metrics that the data cannot give, and what they lack.
+
+    Args:
+        wanted: Names.
+        has: What the samples have.
+
+    Example:
+        >>> lacking(["accuracy", "SaCo", "mIoU"], {"labels"})
+        {'mIoU': 'masks'}
+    """
+    known, there = all_metrics(), set(has)
+    missing = {
+        name: [need for need in known[name].needs if need in OF_THE_DATA and need not in there] for name in wanted
+    }
+    return {name: needs[0] for name, needs in missing.items() if needs}

@@ -1,0 +1,121 @@
+"""What is known of single functions: how the attention they compute is recorded, and how relevance passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+import torch.nn.functional as F
+
+from captum_astro.functional import gradient_rules, relevance_rules
+from captum_astro.functional.attention import AttentionMap, FusedCall
+
+
+class Recorded(NamedTuple):
+    """One call of an attention function, without a graph.
+
+    Attributes:
+        map: The attention.
+        value: What it mixes, ``(B, H, n, d_v)``.
+        constant: What the output holds beside the weighted values; None for nothing.
+    """
+
+    map: AttentionMap
+    value: torch.Tensor
+    constant: torch.Tensor | None = None
+
+
+class AttentionOperation(Protocol):
+    """What is known of one function that computes attention; every method takes what the function takes."""
+
+    def recorded(self, *args: Any, **kwargs: Any) -> Recorded:
+        """The attention of a call."""
+
+    def relevance(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The output, with a backward pass that carries relevance: deep Taylor's z+."""
+
+    def constant_weights(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The output, with gradients to the values alone: the AH rule of Conservative LRP."""
+
+    def shared_gradients(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The output, with gradients shared by the uniform rule of AttnLRP."""
+
+
+class RuledOperation(Protocol):
+    """How relevance passes through any other function; every method takes what the function takes."""
+
+    def relevance(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The output, with a backward pass that carries relevance: deep Taylor's z+."""
+
+    def gradient(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The output, with gradients changed so that input times gradient is the relevance."""
+
+
+OperationType = TypeVar("OperationType", bound=type[Any])
+ATTENTION: dict[Callable[..., Any], AttentionOperation] = {}
+RULED: dict[Callable[..., Any], RuledOperation] = {}
+
+
+def register_attention(function: Callable[..., Any]) -> Callable[[OperationType], OperationType]:
+    """Class decorator: this is what is known of a function that computes attention.
+
+    The function must dispatch through ``__torch_function__``, as those of torch do, so that its calls can be seen.
+
+    Args:
+        function: As models call it.
+    """
+
+    def register(operation: OperationType) -> OperationType:
+        ATTENTION[function] = operation()
+        return operation
+
+    return register
+
+
+def register_rules(function: Callable[..., Any]) -> Callable[[OperationType], OperationType]:
+    """Class decorator: this is how relevance passes through a function; see `register_attention`.
+
+    Args:
+        function: As models call it.
+    """
+
+    def register(operation: OperationType) -> OperationType:
+        RULED[function] = operation()
+        return operation
+
+    return register
+
+
+@register_attention(F.scaled_dot_product_attention)
+class FusedAttention:
+    """PyTorch's fused attention."""
+
+    def recorded(self, *args: Any, **kwargs: Any) -> Recorded:
+        """A softmax, kept as its inputs."""
+        call = FusedCall.of(*args, **kwargs)
+        return Recorded(call.map, call.value.detach())
+
+    def relevance(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Products share in halves, the softmax passes relevance as it is.
+
+        Raises:
+            ValueError: If dropout is active.
+        """
+        call = FusedCall.of(*args, **kwargs)
+        if call.dropout:
+            raise ValueError("Attention dropout is active, and cannot be drawn again. Call model.eval().")
+        query, key, value = (x.detach() for x in (call.query, call.key, call.value))
+        output = F.scaled_dot_product_attention(query, key, value, call.bias, is_causal=call.causal, scale=call.scale)
+        result: torch.Tensor = relevance_rules.FusedAttention.apply(
+            call.query, call.key, call.value, output, call.map.rows
+        )
+        return result
+
+    def constant_weights(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Attention weights are constants."""
+        return gradient_rules.attention_with_constant_weights(*args, **kwargs)
+
+    def shared_gradients(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Half to the values, a quarter each to queries and keys."""
+        return gradient_rules.attention_with_shared_gradients(*args, **kwargs)

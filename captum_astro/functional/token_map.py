@@ -1,0 +1,143 @@
+"""Which tokens each token is made of: windows, merged patches, tokens behind a prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMap:
+    """Which source tokens each target token is made of; sparse, and the same for every image.
+
+    Targets lie in groups, such as windows. A group is one more sample of a batch: ``B`` images with ``groups`` windows
+    each are ``B * groups`` samples, image by image.
+
+    Attributes:
+        index: The source tokens of each target, ``(groups, targets, k)`` integers; -1 for none, as in padding.
+        tokens: How many source tokens there are, ``n``.
+        grid: Rows and columns of the targets, where one group holds a new grid of patch tokens; None otherwise.
+        share: The weight of each source, ``(B, groups, targets, k)``; None for equal weights that sum to 1.
+        padded: Whether there may be a -1; without, nothing has to be cut off.
+
+    Example:
+        >>> import torch
+        >>> windows = window_map((4, 4), (2, 2), (0, 0))
+        >>> windows.gather(torch.arange(16.0)[None])[1]  # the second of four windows
+        tensor([2., 3., 6., 7.])
+        >>> windows.scatter(torch.ones(4, 4)).shape  # 4 windows of one image, back at its 16 tokens
+        torch.Size([1, 16])
+    """
+
+    index: torch.Tensor
+    tokens: int
+    grid: Grid | None = None
+    share: torch.Tensor | None = None
+    padded: bool = True
+
+    @property
+    def present(self) -> torch.Tensor:
+        """Whether each target has a source, ``(groups, targets)`` bool: False for padding."""
+        return (self.index >= 0).any(-1)
+
+    def to(self, device: torch.device) -> TokenMap:
+        """The same on a device."""
+        return self if self.index.device == device else replace(self, index=self.index.to(device))
+
+    def with_share(self, share: torch.Tensor) -> TokenMap:
+        """The same with measured weights ``(B, groups, targets, k)``."""
+        return replace(self, share=share)
+
+    def gather_each(self, x: torch.Tensor) -> torch.Tensor:
+        """Every source of every target: ``(B, n, ...)`` to ``(B * groups, targets, k, ...)``; 0 where there is none."""
+        groups, targets, k = self.index.shape
+        if self.padded:  # one more token, of zeros, stands for none
+            x = torch.cat([x, torch.zeros_like(x[:, :1])], 1)
+        found = x.index_select(1, self._flat())
+        return found.reshape(len(x) * groups, targets, k, *x.shape[2:])
+
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        """The token that each target is: ``(B, n, ...)`` to ``(B * groups, targets, ...)``, for one source a target."""
+        return self.gather_each(x).squeeze(2)
+
+    def gather_row(self, row: torch.Tensor) -> torch.Tensor:
+        """As `gather`, of a row over the tokens: ``(B, ..., n)`` to ``(B * groups, ..., targets)``."""
+        return self.gather(row.movedim(-1, 1)).movedim(1, -1)
+
+    def scatter(self, row: torch.Tensor) -> torch.Tensor:
+        """A row over the targets as a row over the source tokens, each by its weight.
+
+        Args:
+            row: ``(B * groups, ..., targets)``.
+
+        Returns:
+            ``(B, ..., n)``. What belongs to no token is dropped.
+        """
+        groups, targets, k = self.index.shape
+        rows = row.reshape(-1, groups, *row.shape[1:]).movedim(1, -2)
+        weights = self._weights().to(row)
+        between = [1] * (rows.ndim - 3)
+        weights = weights.reshape(weights.shape[0], *between, groups, targets, k)
+        parts = (rows[..., None] * weights).flatten(-3)
+        found = parts.new_zeros(*parts.shape[:-1], self.tokens + 1)
+        return found.index_add_(-1, self._flat(), parts)[..., : self.tokens]
+
+    def _flat(self) -> torch.Tensor:
+        index = torch.where(self.index < 0, self.tokens, self.index) if self.padded else self.index
+        return index.flatten()
+
+    def _weights(self) -> torch.Tensor:
+        if self.share is not None:
+            return self.share
+        present = self.index >= 0
+        return (present / present.sum(-1, keepdim=True).clamp(min=1))[None]
+
+
+@lru_cache(maxsize=64)
+def window_map(grid: Grid, size: Grid, shift: Grid = (0, 0)) -> TokenMap:
+    """Windows over a grid, which is first rolled by a shift and padded to whole windows.
+
+    Args:
+        grid: Rows and columns of tokens.
+        size: Rows and columns of a window.
+        shift: How far the grid is rolled up and to the left.
+    """
+    places = torch.arange(grid[0] * grid[1]).reshape(1, *grid).roll((-shift[0], -shift[1]), (1, 2))
+    places = _padded(places, size)[0]
+    rows, columns = places.shape[0] // size[0], places.shape[1] // size[1]
+    index = places.reshape(rows, size[0], columns, size[1]).transpose(1, 2).reshape(rows * columns, -1, 1)
+    return TokenMap(index, grid[0] * grid[1], padded=index.numel() > grid[0] * grid[1])
+
+
+@lru_cache(maxsize=64)
+def merge_map(grid: Grid, size: Grid = (2, 2), columns_first: bool = True) -> TokenMap:
+    """Patches of a grid that become one token each; at the right and at the bottom the grid is padded.
+
+    Args:
+        grid: Rows and columns of tokens.
+        size: Rows and columns of what is merged.
+        columns_first: The order of the sources: down each column of a patch, as Swin concatenates them, or along each
+            row.
+    """
+    places = _padded(torch.arange(grid[0] * grid[1]).reshape(1, *grid), size)[0]
+    rows, columns = places.shape[0] // size[0], places.shape[1] // size[1]
+    cut = places.reshape(rows, size[0], columns, size[1])
+    index = cut.permute(0, 2, 3, 1) if columns_first else cut.permute(0, 2, 1, 3)
+    index = index.reshape(1, rows * columns, -1)
+    return TokenMap(index, grid[0] * grid[1], (rows, columns), padded=index.numel() > grid[0] * grid[1])
+
+
+@lru_cache(maxsize=64)
+def tail_map(tokens: int, first: int) -> TokenMap:
+    """The tokens from ``first`` on, as of a pooling head that does not read the prefix."""
+    return TokenMap(torch.arange(first, tokens).reshape(1, -1, 1), tokens, padded=False)
+
+
+def _padded(places: torch.Tensor, size: Grid) -> torch.Tensor:
+    """Places ``(1, rows, columns)`` padded with -1 to a multiple of ``size``."""
+    return F.pad(places, (0, -places.shape[2] % size[1], 0, -places.shape[1] % size[0]), value=-1)

@@ -1,0 +1,71 @@
+"""All metrics of the benchmark, each declared by `register` in the file of its function."""
+
+from __future__ import annotations
+
+import pkgutil
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from captum_astro.metrics.declaration import Given, Metric
+
+_KINDS = ("model", "perturbation", "segmentation", "localisation", "saco", "human")  # in this order, then others
+_REGISTERED: dict[str, Metric] = {}
+
+
+def register(metric: Metric) -> Metric:
+    """Make a metric known to the benchmark, its tables and its report.
+
+    Files in ``captum_astro/metrics/`` are found by themselves; a metric of your own is known once its module is
+    imported.
+
+    Args:
+        metric: The metric.
+
+    Raises:
+        ValueError: If there is another one of its name.
+    """
+    other = _REGISTERED.get(metric.name)
+    if other is not None and other.compute.__module__ != metric.compute.__module__:
+        raise ValueError(
+            f"There is a metric {metric.name!r} already, in {other.compute.__module__}: give another name."
+        )
+    _REGISTERED[metric.name] = metric
+    return metric
+
+
+def all_metrics() -> dict[str, Metric]:
+    """The metrics by name, kind by kind.
+
+    Example:
+        >>> list(all_metrics())[:3]
+        ['accuracy', 'positive AUC', 'negative AUC']
+    """
+    _discover()
+    places = {kind: place for place, kind in enumerate(_KINDS)}
+    ordered = sorted(_REGISTERED.values(), key=lambda metric: (places.get(metric.kind, len(places)), metric.of_model))
+    return {metric.name: metric for metric in ordered}
+
+
+def metric_named(name: str) -> Metric:
+    """A metric; of a name that is not known, one of which higher is better, as rows of others may have.
+
+    Example:
+        >>> metric_named("mIoU").percent, metric_named("mine").title
+        (True, 'Other metrics')
+    """
+    return all_metrics().get(name) or Metric(name, _not_known, kind="other", heading="Other metrics")
+
+
+@cache
+def _discover() -> None:
+    """Import the files beside this one, which register their metrics."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if not module.ispkg and not module.name.startswith("_"):
+            import_module(f"captum_astro.metrics.{module.name}")
+
+
+def _not_known(given: Given) -> torch.Tensor:
+    raise NotImplementedError("This metric is not registered: it can be read from rows, not computed.")

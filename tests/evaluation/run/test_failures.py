@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import errno
+
+import pytest
+import torch
+
+from captum_astro.data.images import ImageError
+from captum_astro.evaluation.run.failures import Failure, is_of_the_machine
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no"),
+        MemoryError(),
+        OSError(errno.ENOSPC, "full"),
+        OSError(errno.ESTALE, "the folder is gone"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"),
+    ],
+)
+def test_the_machine_s_errors_are_raised_also_from_under_others(error: Exception) -> None:
+    for raised in (error, _from(ImageError("a.png: the image is damaged"), error)):
+        assert is_of_the_machine(raised)
+        with pytest.raises(type(raised)):
+            Failure.of(raised, "sample")
+
+
+def _from(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def test_a_sample_s_errors_are_a_line() -> None:
+    raised = _from(ImageError("a.png:\n  cut"), OSError(errno.ENOENT, "none"))
+    found = Failure.of(raised, "sample")
+    assert found == Failure("ImageError", "a.png: cut", "sample")
+    assert str(found) == "ImageError: a.png: cut"
+    assert str(Failure.of(KeyError(), "method")) == "KeyError"
+    assert len(str(Failure.of(ValueError("x" * 900), "metric"))) == 500

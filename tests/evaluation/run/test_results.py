@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from captum_astro.evaluation.run.results import read_run
+from captum_astro.evaluation.run.rows import Row
+from captum_astro.evaluation.run.store import BenchStore
+
+
+def test_an_unfinished_run_is_read_as_far_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no run\.json"):
+        read_run(tmp_path)
+    store = BenchStore(tmp_path)
+    store.begin({"steps": 20})
+    with pytest.raises(ValueError, match="no chunk is finished"):
+        read_run(tmp_path)
+    store.add((0, 3), [Row(30, "x", "vit", "LRP", "SaCo", "predicted", 0.5)], [])
+    store.add((0, 1), [Row(10, "y", "vit", "LRP", "SaCo", "predicted", None, [1.0, 0.5], "ValueError: no")], [])
+    (tmp_path / "chunks" / "rows-00-000002.parquet").write_bytes(b"half")
+    found = read_run(tmp_path)
+    assert (found.finished, found.config, len(found.maps)) == (False, {"steps": 20}, 0)
+    assert found.rows["sample"].tolist() == [10, 30]
+    assert found.rows["value"].isna().tolist() == [True, False]
+    assert found.rows["error"].isna().tolist() == [False, True]
+    assert list(found.rows["curve"][0]) == [1.0, 0.5]

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from captum_astro.evaluation.run import store as module
+from captum_astro.evaluation.run.bench import run_bench
+from captum_astro.evaluation.run.rows import ORDER, SCHEMA, MapRow, Row
+from captum_astro.evaluation.run.store import BenchStore
+from tests.evaluation.making import config, contents
+
+
+def _row(sample: int, model: str = "b", method: str = "LRP") -> Row:
+    return Row(sample, f"image {sample}", model, method, "SaCo", "predicted", 0.5, None, None)
+
+
+def test_merge_sorts_by_model_and_sample(tmp_path: Path) -> None:
+    store = BenchStore(tmp_path)
+    store.begin({"a": 1})
+    for number, label in enumerate(("b", "a")):
+        for chunk in range(2):
+            rows = [_row(2 * chunk + i, label, method) for method in ("VTranM", "LRP") for i in (1, 0)]
+            store.add((number, chunk), rows, [MapRow(0, "x", label, "LRP", "predicted", 1, 1, b"ab")])
+    assert store.missing([(0, 0), (1, 1), (1, 2)]) == [(1, 2)]
+    store.merge(["b", "a"], 2)
+    found = pq.read_table(store.results)
+    assert found.schema.equals(SCHEMA)
+    assert found.num_rows == 16
+    assert found.equals(found.sort_by([(name, "ascending") for name in ORDER]))
+    assert found["model"].to_pylist() == ["a"] * 8 + ["b"] * 8
+
+
+@pytest.mark.parametrize("at", ["rows", "maps", "results"])
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch, at: str) -> None:
+    made = config("Random", "saco")
+    run_bench(made, tmp_path / "whole")
+    write, merge = pq.write_table, pq.ParquetWriter.write_table
+
+    def full(found: pa.Table, part: Path, **keywords) -> None:
+        if f".{at}" in str(part):
+            Path(part).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "Error writing bytes to file")
+        write(found, part, **keywords)
+
+    def full_merge(self, found: pa.Table, **keywords) -> None:
+        if keywords:  # of write_table, which writes a chunk
+            return merge(self, found, **keywords)
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.pq, "write_table", full)
+        if at == "results":
+            patched.setattr(pq.ParquetWriter, "write_table", full_merge)
+        with pytest.raises(OSError, match=f"No space left on device.*{at}"):
+            run_bench(made, tmp_path / "full")
+    assert pq.ParquetWriter.write_table is merge
+    whole = contents(tmp_path / "whole")
+    assert all(whole[name] == data for name, data in contents(tmp_path / "full").items())
+    run_bench(made, tmp_path / "full")
+    assert contents(tmp_path / "full") == whole
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="file"):
+        run_bench(config("Random", "saco"), tmp_path / "file" / "out")
+    with pytest.raises(OSError, match="file"):
+        run_bench(config("Random", "saco"), tmp_path / "file")
+    assert contents(tmp_path) == {"file": b"no folder"}
+
+
+def test_a_damaged_record(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        run_bench(config("Random", "saco"), tmp_path)
+
+
+def test_rows_of_nobody_knows_what(tmp_path: Path) -> None:
+    made = config("Random", "saco")
+    run_bench(made, tmp_path)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ValueError, match=r"holds rows without run\.json"):
+        run_bench(made, tmp_path)
+
+
+def test_a_process_that_was_taken_for_dead_does_no_harm(tmp_path: Path, monkeypatch) -> None:
+    """Its successor writes the same chunk while it is still at it."""
+    store = BenchStore(tmp_path)
+    store.begin({})
+    write = pq.write_table
+
+    def interrupted(found: pa.Table, part: Path, **keywords) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(module.os, "getpid", lambda: 0)
+            patched.setattr(module.pq, "write_table", write)
+            store.add((0, 0), [_row(0)], [])
+        assert store.has((0, 0))
+        write(found, part, **keywords)
+
+    monkeypatch.setattr(module.pq, "write_table", interrupted)
+    store.add((0, 0), [_row(0)], [])
+    assert [file.name for file in (tmp_path / "chunks").iterdir()] == ["rows-00-000000.parquet"]
+    assert store.has((0, 0))

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from captum_astro import explainers
+from captum_astro.evaluation.specification.methods import methods_of
+
+
+def test_all_are_all_and_chance() -> None:
+    assert [method.name for method in methods_of("all")] == [e.name for e in explainers()] + ["Random"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("VTranM,Nothing", "no method 'Nothing'"),
+        ("VTranM:gamma=1", "VTranM has no option 'gamma=1'. Options: output"),
+        ("VTranM:output", "no option 'output'. It is NAME=VALUE"),
+        ("VTranM:output=bogus", "VTranM: output is probability or logit, not 'bogus'"),
+        ("ViTAGradCAM:k=six", "ViTAGradCAM: k is a whole number, not 'six'"),
+        ("VTranM:target=1", "no option 'target=1'"),
+        ("VTranM,vtranm", "VTranM is given twice"),
+        ("all:output=logit", "all takes no options"),
+        ("Random:seed=1", "Random takes no options"),
+        ("", "no method ''"),
+    ],
+)
+def test_wrong_words(words: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        methods_of(words)

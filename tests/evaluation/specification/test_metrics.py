@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from captum_astro.evaluation.specification.metrics import lacking, metrics_of
+from captum_astro.metrics.registry import all_metrics
+
+
+def test_metrics_by_name() -> None:
+    assert metrics_of("all") == tuple(all_metrics())
+    assert metrics_of(["ssim", "Segmentation"]) == ("pixel accuracy", "mIoU", "mAP", "SSIM")
+    with pytest.raises(ValueError, match="no metric 'iuo'"):
+        metrics_of("iuo")
+    assert lacking(["accuracy", "SaCo", "mIoU", "Dice"], {"labels"}) == {"mIoU": "masks", "Dice": "human_maps"}
+
+
+@pytest.mark.parametrize("kind", ["auc", "perturbation", "human", "AUC"])
+def test_a_word_for_several_is_all_of_them(kind: str) -> None:
+    wanted = {
+        "perturbation": ("positive AUC", "negative AUC", "AOPC", "LOdds"),
+        "auc": ("positive AUC", "negative AUC"),
+    }
+    assert metrics_of(kind) == wanted.get(kind.lower(), ("Spearman", "Dice", "IoU", "SSIM"))
