@@ -70,7 +70,7 @@ def scenes_swin_tiny_patch4_64(pretrained: bool = False, **kwargs: Any) -> SwinT
 
     Example:
         >>> import timm, captum_astro
-        >>> model = timm.create_model("scenes_swin_tiny_patch4_64").eval()
+        >>> model = timm.create_model("scenes_swin_tiny_patch4_64", pretrained=True).eval()
     """
     args = {
         "img_size": 64,

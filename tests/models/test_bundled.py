@@ -7,7 +7,7 @@ import timm
 import torch
 from timm.models.swin_transformer import SwinTransformer
 
-from captum_astro import TokenGradCAM, VTranM
+from captum_astro import ATTCAT, VTranM
 from captum_astro.data.cifar import read_cifar
 from captum_astro.data.scenes import Scenes, batch
 from captum_astro.metrics.localisation import energy_inside
@@ -67,9 +67,9 @@ def test_it_knows_cifar10() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), [(bundled.PLAIN, VTranM), (bundled.ASTROMORPHIC, VTranM), (bundled.SWIN, TokenGradCAM)]
+    ("name", "method"), [(bundled.PLAIN, VTranM), (bundled.ASTROMORPHIC, VTranM), (bundled.SWIN, ATTCAT)]
 )
-def test_the_map_falls_on_the_digit(name: str, method: type[VTranM | TokenGradCAM]) -> None:
+def test_the_map_falls_on_the_digit(name: str, method: type[VTranM | ATTCAT]) -> None:
     model = timm.create_model(name, pretrained=True).eval()
     images, labels, masks = batch(Scenes("test", 50), range(50))
     maps = method(model).attribute((images - 0.5) / 0.5, target=labels, attribute_to="pixels")[:, 0]
