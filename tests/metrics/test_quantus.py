@@ -35,7 +35,8 @@ FUNCTIONS: dict[type[HumanAlignment], Callable[..., torch.Tensor]] = {
 
 def explain(model: torch.nn.Module, inputs: Any, targets: Any, **kwargs: Any) -> np.ndarray:
     x, y = torch.as_tensor(inputs), torch.as_tensor(targets)
-    return VTranM(model).attribute(x, target=y).mean(1, keepdim=True).numpy()
+    # one image at a time: a batch's rounding may move a pixel over a percentile
+    return VTranM(model).attribute(x, target=y, internal_batch_size=1).mean(1, keepdim=True).numpy()
 
 
 def brightness(model: torch.nn.Module, inputs: np.ndarray, targets: Any) -> np.ndarray:

@@ -15,9 +15,9 @@ from torch import nn
 from captum_astro.astro.astrocytic_linear import Token
 from captum_astro.astro.vita import ViTA
 from captum_astro.attr._channels import ChannelMaps, channel_maps, find_tap
-from captum_astro.attr._target import output_seed
+from captum_astro.capture.call import Call
 from captum_astro.capture.modes import check_eval
-from captum_astro.capture.walk import Seed
+from captum_astro.capture.target import LargestOutput, Target
 from captum_astro.data.human import HumanSample
 from captum_astro.data.samples import sample_digest
 from captum_astro.data.transforms import ModelTransform
@@ -121,11 +121,8 @@ class _Scorer:
 
     def _cams(self, model: nn.Module, images: torch.Tensor, target: torch.Tensor | None = None) -> ChannelMaps:
         """One pass to Grad-CAM's layer; without a target each image's own first choice is explained."""
-
-        def seed(output: torch.Tensor) -> Seed:
-            return output_seed(output, output.argmax(-1) if target is None else target, "logit")
-
-        return channel_maps(model, self._layout, self._tap, images, [], seed)
+        explained = LargestOutput() if target is None else Target(target)
+        return channel_maps(Call(model, images, explained, layout=self._layout), self._tap)
 
     def _scored(
         self,
