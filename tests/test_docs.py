@@ -87,7 +87,7 @@ IMPORTS = {
     "attr": {"astro", "caller", "capture", "functional", "layouts"},
     "data": {"caller", "extras", "storage"},
     "metrics": {"attr", "extras"},
-    "training": {"data", "functional", "metrics", "models", "storage"},
+    "training": {"data", "extras", "functional", "metrics", "models", "storage"},
 }
 
 

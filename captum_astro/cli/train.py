@@ -145,7 +145,10 @@ def wikitext2(
 def scenes(
     out: Out = Path("scenes_vit"),
     model: Annotated[
-        str | None, typer.Option(help="scenes_vit_tiny_patch4_64 or astromorphic_scenes_tiny_patch8_64.")
+        str | None,
+        typer.Option(
+            help="scenes_vit_tiny_patch4_64, scenes_swin_tiny_patch4_64 or astromorphic_scenes_tiny_patch8_64."
+        ),
     ] = None,
     attention: Attention = None,
     nonlinearity: Sigma = None,
@@ -157,12 +160,12 @@ def scenes(
     seed: Seed = 0,
     bfloat16: Annotated[
         bool, typer.Option(help="As the plain model's weights were made; very slow on processors without it.")
-    ] = True,
+    ] = False,
     device: Device = "cpu",
     resume: Resume = True,
     checkpoint_every: Every = 200,
 ) -> None:
-    """A model that ships with the package: about an hour on two cores that know bfloat16, 2 GB of memory."""
+    """A model that ships with the package: an hour or two on two cores, 2 GB of memory."""
     _train("scenes", locals())
 
 

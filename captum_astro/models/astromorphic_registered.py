@@ -122,8 +122,8 @@ def astromorphic_cifar10_tiny_patch4_32(pretrained: bool = False, **kwargs: Any)
 def astromorphic_scenes_tiny_patch8_64(pretrained: bool = False, **kwargs: Any) -> AstromorphicVisionTransformer:
     """For the bundled scenes: 65 tokens, width 96, 6 blocks, 3 heads, convolution first, 0.8 million parameters.
 
-    The weights were trained by ``captum-astro train scenes --model astromorphic_scenes_tiny_patch8_64
-    --no-bfloat16``, and are stored in half precision inside the package.
+    The weights were trained by ``captum-astro train scenes --model astromorphic_scenes_tiny_patch8_64``, and are
+    stored in half precision inside the package.
 
     Example:
         >>> import timm, captum_astro

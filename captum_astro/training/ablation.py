@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.console import Console
 
+from captum_astro.extras import needed
 from captum_astro.metrics.statistics import bootstrap_interval
 from captum_astro.storage import write_whole
-from captum_astro.training.config import Config
-from captum_astro.training.curve import Metric, Row, epochs_to, plot, read_csv
+from captum_astro.training.curve import Row, epochs_to, plot, read_csv
 from captum_astro.training.fit import CURVE
+from captum_astro.training.options import Metric
 from captum_astro.training.run import train
+from captum_astro.training.task import Config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,8 +89,7 @@ def run_ablation(
     Raises:
         ValueError: If a folder holds another run, or the data cannot be read.
     """
-    import pandas as pd
-
+    pd = needed("An ablation", "pandas")
     planned = [(seed, name, _changed(config, changes, seed)) for seed in seeds for name, changes in variants.items()]
     runs: list[dict[str, Any]] = []
     curves: dict[str, list[Row]] = {}

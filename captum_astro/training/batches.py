@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 Batch = tuple[torch.Tensor, ...]
+_MOVED = 4  # pixels, as is usual for images of 32 x 32
 
 
 class Source(ABC):
@@ -39,8 +40,7 @@ class Images(Source):
         labels: Long ``(N,)``.
         mean: Per channel, of pixels in [0, 1].
         std: Likewise.
-        augment: Mirror every other image and move each by up to ``shift`` pixels, at random.
-        shift: In pixels; black comes in at the sides.
+        augment: Mirror every other image and move each by up to 4 pixels, at random; black comes in at the sides.
         device: Where images are kept and batches are made.
 
     Example:
@@ -58,12 +58,10 @@ class Images(Source):
         std: tuple[float, ...],
         *,
         augment: bool = False,
-        shift: int = 4,
         device: torch.device | str = "cpu",
     ) -> None:
         self._images, self._labels = images.to(device), labels.to(device)
         self._mean, self._std = (torch.tensor(x, device=device)[:, None, None] for x in (mean, std))
-        self._shift = shift if augment else 0
         self._augment = augment
 
     def __len__(self) -> int:
@@ -74,7 +72,7 @@ class Images(Source):
         indices = indices.to(self._labels.device)
         images = self._images[indices]
         if self._augment:
-            images = shifted(mirrored(images), self._shift)
+            images = shifted(mirrored(images), _MOVED)
         return (images.float() / 255 - self._mean) / self._std, self._labels[indices]
 
 

@@ -13,8 +13,8 @@ from captum_astro.data.cifar import LabelledImages, read_cifar
 from captum_astro.models.astromorphic_registered import default_cfgs
 from captum_astro.models.astromorphic_vit import AstromorphicVisionTransformer
 from captum_astro.training.batches import Images
-from captum_astro.training.config import Config, Task
 from captum_astro.training.scores import accuracy, classification
+from captum_astro.training.task import Config, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Cifar10(Config):
 
         model = self.build(folder).to(device)
         loss = classification(self.smoothing)
-        return Task(model, model, source, loss, lambda trained: accuracy(trained, valid), test)
+        return Task(model, source, loss, lambda trained: accuracy(trained, valid), test)
 
 
 def _first(images: LabelledImages, limit: int | None) -> LabelledImages:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 from captum_astro.storage import write_whole
-
-Metric = Literal["accuracy", "perplexity"]
+from captum_astro.training.options import Metric
 
 
 @dataclass(frozen=True)

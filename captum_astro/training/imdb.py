@@ -14,8 +14,8 @@ from captum_astro.data.texts import LabelledTexts, read_imdb
 from captum_astro.data.tokenisers import TOKENISER, encode, kept_tokeniser, learn_words, load_tokeniser
 from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
 from captum_astro.training.batches import Texts
-from captum_astro.training.config import Config, Task
 from captum_astro.training.scores import accuracy, classification
+from captum_astro.training.task import Config, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class Imdb(Config):
             return {"accuracy": accuracy(model, inputs, inputs.lengths.argsort())}
 
         loss, order = classification(self.smoothing), seen.lengths.argsort()
-        return Task(model, model, source, loss, lambda trained: accuracy(trained, seen, order), test)
+        return Task(model, source, loss, lambda trained: accuracy(trained, seen, order), test)
 
 
 def _limited(reviews: LabelledTexts, limit: int | None) -> LabelledTexts:

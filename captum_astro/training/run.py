@@ -14,9 +14,11 @@ from torch import nn
 from captum_astro.data.tokenisers import TOKENISER, load_tokeniser
 from captum_astro.storage import RECORD, write_whole
 from captum_astro.training.checkpoint import seed_everything
-from captum_astro.training.config import Config, keep_config, read_config
+from captum_astro.training.config import keep_config, read_config
 from captum_astro.training.curve import best
-from captum_astro.training.fit import BEST, CHECKPOINT, CURVE, PICTURE, fit, load_weights, save_weights
+from captum_astro.training.fit import BEST, CHECKPOINT, CURVE, PICTURE, Plan, fit
+from captum_astro.training.task import Config
+from captum_astro.training.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -69,23 +71,16 @@ def train(
     task = config.prepare(folder, device)
     optimiser = config.optimiser(task)
     steps = config.total_steps(task.source)
-    rows = fit(
-        task.trained,
-        task.source,
-        task.loss,
-        optimiser,
-        config.schedule(optimiser, steps),
+    plan = Plan(
         steps=steps,
         batch_size=config.batch_size,
-        evaluate=task.evaluate,
-        folder=folder,
         metric=config.metric,
         seed=config.seed,
         clip=config.clip,
         evaluate_every=config.evaluate_every,
         checkpoint_every=checkpoint_every,
-        console=console,
     )
+    rows = fit(task, optimiser, config.schedule(optimiser, steps), plan, folder, console)
     if config.keep == "best":
         load_weights(task.trained, folder / BEST)
     save_weights(task.model, folder / WEIGHTS, half=config.half)

@@ -8,18 +8,17 @@ from typing import Any, ClassVar, Literal, cast
 
 import timm
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from captum_astro.data.scenes import Scenes, batch
-from captum_astro.models.bundled import ASTROMORPHIC, PLAIN
+from captum_astro.models.bundled import ASTROMORPHIC, PLAIN, SWIN
 from captum_astro.training.batches import Batch, Source
-from captum_astro.training.config import Config, Task
+from captum_astro.training.patch_head import WithPatchHead, patch_loss
 from captum_astro.training.scores import accuracy
+from captum_astro.training.task import Config, Task
 
-BACKGROUND = 10  # the class of a patch that holds no part of a digit
 _EPOCH = 6400  # scenes; there is no end of them
 _EVALUATE = 250
 _AT_ONCE = 64
@@ -28,16 +27,16 @@ _OTHER_SCENES = 1_000_003  # seeds of scenes to validate on, of the training dig
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesTask(Config):
-    """Options of the scenes. The plain model's sizes and attention are its own; the length is given in steps.
+    """Options of the scenes. The sizes and attention of timm's classes are fixed; the length is given in steps.
 
-    A second head names each patch while training (the digit it shows, or background): with the classification loss
-    alone, the model does not start to learn for thousands of steps. That head is thrown away. The schedule is
-    PyTorch's one-cycle.
+    A second head names each token of the last grid while training (the digit it shows, or background): with the
+    classification loss alone, the model does not start to learn for thousands of steps. That head is thrown away. The
+    schedule is PyTorch's one-cycle.
 
     Attributes:
-        model: The bundled Vision Transformer, whose attention is not ours to choose, or the astromorphic one.
+        model: The bundled Vision Transformer or Swin, whose attention is not ours to choose, or the astromorphic one.
         bfloat16: Whether forward passes are in bfloat16 on processors too, as the plain model's weights were made (the
-            astromorphic one's were not): twice as fast with the instructions for it, twenty times as slow without them
+            others' were not): twice as fast with the instructions for it, ten to twenty times as slow without them
             (before Zen 4 and Cooper Lake).
         held_out: Scenes of held-out digits that are tested.
     """
@@ -53,14 +52,14 @@ class ScenesTask(Config):
     warm_up: float = 0.06
     keep: Literal["best", "last"] = "last"
     half: bool = True
-    bfloat16: bool = True
+    bfloat16: bool = False
     held_out: int = 2000
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.model not in (PLAIN, ASTROMORPHIC):
-            raise ValueError(f"model is {PLAIN} or {ASTROMORPHIC}, not {self.model!r}.")
-        own = (*self.attention_options, "dim", "depth", "heads") if self.model == PLAIN else ()
+        if self.model not in (PLAIN, SWIN, ASTROMORPHIC):
+            raise ValueError(f"model is {PLAIN}, {SWIN} or {ASTROMORPHIC}, not {self.model!r}.")
+        own = () if self.model == ASTROMORPHIC else (*self.attention_options, "dim", "depth", "heads")
         changed = [n for n in (*own, "drop", "mlp_ratio", "epochs") if getattr(self, n) != getattr(type(self), n)]
         if changed:
             other = f"; {ASTROMORPHIC} has (model)" if set(changed) <= {*own} else ""
@@ -74,8 +73,10 @@ class ScenesTask(Config):
     def build(self, folder: Path) -> nn.Module:
         """The model; the folder is not needed."""
         del folder
-        options = self.attention_options | {"embed_dim": self.dim, "depth": self.depth, "num_heads": self.heads}
-        return cast(nn.Module, timm.create_model(self.model, **({} if self.model == PLAIN else options)))
+        options: dict[str, Any] = {}
+        if self.model == ASTROMORPHIC:
+            options = self.attention_options | {"embed_dim": self.dim, "depth": self.depth, "num_heads": self.heads}
+        return cast(nn.Module, timm.create_model(self.model, **options))
 
     def prepare(self, folder: Path, device: torch.device | str) -> Task:
         """Make the model and its head for patches; scenes are drawn as they are asked for."""
@@ -84,16 +85,16 @@ class ScenesTask(Config):
         valid = SceneSource("train", self.seed + _OTHER_SCENES, 500, device)
         tests = SceneSource("test", 0, self.held_out, device)
         return Task(
-            model,
             trained,
             SceneSource("train", self.seed, _EPOCH, device),
             patch_loss,
             lambda inner: accuracy(cast(WithPatchHead, inner).model, valid, batch_size=_AT_ONCE),
             lambda tested: {"accuracy": accuracy(tested, tests, batch_size=_AT_ONCE)},
+            inner=model,
         )
 
     def optimiser(self, task: Task) -> Optimizer:
-        """AdamW over everything, decayed alike; the astromorphic model's by its own groups."""
+        """AdamW over everything, decayed alike; of the other models by their own groups."""
         if self.model == PLAIN:
             return AdamW(task.trained.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         return super().optimiser(task)
@@ -130,44 +131,3 @@ class SceneSource(Source):
         first, last = int(indices[0]), int(indices[-1])
         images, labels, masks = batch(Scenes(self._split, last + 1, self._seed), range(first, last + 1))
         return ((images - 0.5) / 0.5).to(self._device), labels.to(self._device), masks.to(self._device)
-
-
-class WithPatchHead(nn.Module):
-    """A Vision Transformer with a second head that names what each patch shows.
-
-    Args:
-        model: From timm, with 10 classes.
-        bfloat16: Whether its forward pass is in bfloat16.
-    """
-
-    def __init__(self, model: Any, *, bfloat16: bool) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.patch_head = nn.Linear(model.embed_dim, BACKGROUND + 1)
-        self.in_bfloat16 = bfloat16
-
-    def no_weight_decay(self) -> set[str]:
-        """The model's."""
-        return {f"model.{name}" for name in self.model.no_weight_decay()}
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits ``(B, 10)``, and of each patch ``(B, n, 11)``."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            tokens = self.model.forward_features(images)
-            logits, patches = (
-                self.model.forward_head(tokens),
-                self.patch_head(tokens[:, self.model.num_prefix_tokens :]),
-            )
-        return logits.float(), patches.float()
-
-
-def patch_loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of both heads, and the accuracy of the first."""
-    images, labels, masks = batch
-    logits, patches = model(images)
-    size = cast(WithPatchHead, model).model.patch_embed.patch_size
-    covered = F.avg_pool2d(masks[:, None].float(), size).flatten(1) > 0.25
-    loss = F.cross_entropy(logits, labels) + F.cross_entropy(
-        patches.transpose(1, 2), torch.where(covered, labels[:, None], BACKGROUND)
-    )
-    return loss, (logits.detach().argmax(1) == labels).float().mean()

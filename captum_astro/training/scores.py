@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_astro.training.batches import Batch, Source
-from captum_astro.training.fit import Loss
+from captum_astro.training.task import Loss
 
 
 def classification(smoothing: float = 0.0) -> Loss:

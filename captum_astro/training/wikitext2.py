@@ -21,9 +21,9 @@ from captum_astro.data.tokenisers import (
 )
 from captum_astro.models.astromorphic_text import AstromorphicLanguageModel
 from captum_astro.training.batches import TokenStream
-from captum_astro.training.config import Config, Task
-from captum_astro.training.curve import Metric
+from captum_astro.training.options import Metric
 from captum_astro.training.scores import language, negative_log_likelihood
+from captum_astro.training.task import Config, Task
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -103,7 +103,7 @@ class WikiText2(Config):
                 "words": words,
             }
 
-        return Task(model, model, source, language, evaluate, test)
+        return Task(model, source, language, evaluate, test)
 
     def _learnt(self, text: str) -> Tokenizer:
         if self.tokens not in ("words", "bpe"):

@@ -1,10 +1,10 @@
 """How much of each method's map falls on the digit of the bundled scenes; prints a Markdown table.
 
-    python -m tests.benchmarks.table_scenes [--scenes 500]
+    python -m tests.benchmarks.table_scenes [--scenes 500] [--model scenes_swin_tiny_patch4_64]
 
 Pointing game: the share of scenes whose largest value lies on the object. Energy: the share of the positive part on the
-object. Chance is the object's share of the image. Then the sign of AttnLRP is compared with Captum's
-IntegratedGradients.
+object. Chance is the object's share of the image. A method that refuses the model has no figures. Then the sign of
+AttnLRP is compared with Captum's IntegratedGradients.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import timm
 import torch
 from captum.attr import IntegratedGradients
 
-from captum_astro import AttnLRP, ViTAGradCAM, explainers
+from captum_astro import AttnLRP, UnsupportedModelError, ViTAGradCAM, explainers
 from captum_astro.data.scenes import Scenes, batch
 from captum_astro.metrics.localisation import energy_inside, object_share, pointing_game
 from captum_astro.models import bundled
@@ -25,8 +25,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=500)
+    parser.add_argument("--model", default=bundled.PLAIN)
     args = parser.parse_args()
-    model = timm.create_model(bundled.PLAIN, pretrained=True).eval()
+    model = timm.create_model(args.model, pretrained=True).eval()
     images, labels, masks = batch(Scenes("test", args.scenes), range(args.scenes))
     x = (images - 0.5) / 0.5
     chance = object_share(masks).mean().item()
@@ -35,13 +36,21 @@ def main() -> None:
     for explainer in explainers():
         if issubclass(explainer.method, ViTAGradCAM):
             continue  # TokenGradCAM on another model
-        method = explainer.method(model)
-        maps = method.attribute(x, target=labels, attribute_to="pixels", internal_batch_size=50)[:, 0]
+        try:
+            method = explainer.method(model)
+            maps = method.attribute(x, target=labels, attribute_to="pixels", internal_batch_size=50)[:, 0]
+        except UnsupportedModelError:
+            print(f"| {explainer.name} | - | - |")
+            continue
         hits, energy = (score(maps, masks).mean().item() for score in (pointing_game, energy_inside))
         print(f"| {explainer.name} | {hits:.1%} | {energy:.1%} |")
     some = slice(0, 50)
+    try:
+        relevance = AttnLRP(model).attribute(x[some], target=labels[some])
+    except UnsupportedModelError as error:
+        print(f"\n{error}")
+        return
     gradients = IntegratedGradients(model).attribute(x[some], target=labels[some], n_steps=32, internal_batch_size=64)
-    relevance = AttnLRP(model).attribute(x[some], target=labels[some])
     on = masks[some, None].expand_as(x[some])
     for where, chosen in (("everywhere", torch.ones_like(on)), ("on the object", on)):
         same = ((gradients > 0) == (relevance > 0))[chosen].float().mean().item()

@@ -15,9 +15,11 @@ from captum_astro.storage import write_whole
 from captum_astro.training.batches import Images, Texts, TokenStream, mirrored, shifted
 from captum_astro.training.checkpoint import load, random_state, save, seed_everything, set_random_state
 from captum_astro.training.curve import Row, best, epochs_to, plot, read_csv, write_csv
-from captum_astro.training.fit import BEST, CHECKPOINT, CURVE, fit, load_weights, save_weights
+from captum_astro.training.fit import BEST, CHECKPOINT, CURVE, Plan, fit
 from captum_astro.training.optimiser import adamw, undecayed, warm_up_cosine
 from captum_astro.training.scores import accuracy, classification
+from captum_astro.training.task import Task
+from captum_astro.training.weights import load_weights, save_weights
 from tests.training.making import cifar_pixels
 
 
@@ -47,11 +49,10 @@ def _run(folder: Path, steps: int = 9, stop_at: int | None = None, every: int = 
         return value * (1 + 0.1 * random.random() + 0.1 * float(np.random.rand())), score  # noqa: NPY002
 
     optimiser = adamw(model, lr, 0.05)
-    rows = fit(
-        model, source, loss, optimiser, warm_up_cosine(optimiser, steps, 0.2), steps=steps, batch_size=4,
-        evaluate=lambda m: accuracy(m, Images(images, classes, (0.5,) * 3, (0.25,) * 3)),
-        folder=folder, seed=3, evaluate_every=3, checkpoint_every=every,
-    )  # fmt: skip
+    seen = Images(images, classes, (0.5,) * 3, (0.25,) * 3)
+    task = Task(model, source, loss, lambda m: accuracy(m, seen))
+    plan = Plan(steps=steps, batch_size=4, seed=3, evaluate_every=3, checkpoint_every=every)
+    rows = fit(task, optimiser, warm_up_cosine(optimiser, steps, 0.2), plan, folder)
     return model, rows
 
 

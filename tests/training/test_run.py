@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from captum_astro.models.bundled import ASTROMORPHIC, PLAIN
+from captum_astro.models.bundled import ASTROMORPHIC, PLAIN, SWIN
 from captum_astro.training.ablation import VARIANTS, run_ablation, summary, variants_of
 from captum_astro.training.cifar10 import Cifar10
 from captum_astro.training.config import configured, tasks
 from captum_astro.training.imdb import Imdb
+from captum_astro.training.patch_head import BACKGROUND, WithPatchHead, patch_loss
 from captum_astro.training.run import load_trained, train
 from captum_astro.training.scenes import ScenesTask
 from captum_astro.training.scores import negative_log_likelihood
@@ -117,25 +120,64 @@ def test_every_token_is_predicted_once() -> None:
 
 
 def test_scenes(tmp_path: Path) -> None:
-    config = ScenesTask(model=ASTROMORPHIC, depth=1, dim=24, steps=2, batch_size=4, bfloat16=False, held_out=6)
+    config = ScenesTask(model=ASTROMORPHIC, depth=1, dim=24, steps=2, batch_size=4, held_out=6)
     train(config, tmp_path)
     kept = load_file(tmp_path / "weights.safetensors")
     assert {tensor.dtype for tensor in kept.values() if tensor.is_floating_point()} == {torch.float16}
     assert load_trained(tmp_path)[0](torch.zeros(1, 3, 64, 64)).shape == (1, 10)
     with pytest.raises(ValueError, match="scenes_vit_tiny_patch4_64 has no alpha"):
         ScenesTask(alpha=1.0)
-    with pytest.raises(ValueError, match="model is "):
+    with pytest.raises(ValueError, match=f"model is {PLAIN}, {SWIN} or {ASTROMORPHIC}, not"):
         ScenesTask(model="resnet18")
-    for model in (PLAIN, ASTROMORPHIC):
+    for model in (PLAIN, SWIN, ASTROMORPHIC):
         with pytest.raises(ValueError, match=f"{model} has no drop, epochs to choose"):
             ScenesTask(model=model, drop=0.1, epochs=2)
     with pytest.raises(ValueError, match=f"{PLAIN} has no dim to choose; {ASTROMORPHIC} has"):
         ScenesTask(dim=64)
+    with pytest.raises(ValueError, match=f"{SWIN} has no attention to choose; {ASTROMORPHIC} has"):
+        ScenesTask(model=SWIN, attention="softmax")
     with pytest.raises(ValueError, match="held_out is above 0"):
         ScenesTask(held_out=0)
     with pytest.raises(ValueError, match="no relative_position to choose"):  # before anything is trained
         run_ablation(ScenesTask(steps=1), {"full": {}, "no positions": {"relative_position": False}}, tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(("name", "side"), [(PLAIN, 16), (SWIN, 8), (ASTROMORPHIC, 8)])
+def test_the_second_head_learns_what_each_place_shows(name: str, side: int) -> None:
+    """The loss has rows from the top and columns from the left, as masks have them."""
+    step = 64 // side
+    masks = torch.zeros(1, 64, 64, dtype=torch.bool)
+    masks[0, :step, -step:] = True  # the digit fills the upper right corner
+    masks[0, -step:, : step // 4] = True  # and exactly a quarter of the lower left one: not more than that
+    head = WithPatchHead(timm.create_model(name), bfloat16=False)
+    seen = head(torch.zeros(1, 3, 64, 64))[1]
+    assert seen.shape == (1, side, side, BACKGROUND + 1)
+
+    class Told(nn.Module):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            places = torch.zeros(1, side, side, BACKGROUND + 1)
+            places[..., BACKGROUND] = 50.0
+            places[0, 0, -1] = 50.0 * F.one_hot(torch.tensor(7), BACKGROUND + 1)
+            return 50.0 * F.one_hot(torch.tensor([7]), 10).float(), places
+
+    loss, right = patch_loss(Told(), (torch.zeros(1, 3, 64, 64), torch.tensor([7]), masks))
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert right == 1
+    wrong, _ = patch_loss(Told(), (torch.zeros(1, 3, 64, 64), torch.tensor([7]), masks.flip(1)))
+    assert wrong.item() > 0.1
+
+
+def test_the_grid_of_the_second_head_lies_as_the_image() -> None:
+    torch.manual_seed(0)
+    for name in (PLAIN, SWIN):
+        head = WithPatchHead(timm.create_model(name), bfloat16=False).eval()
+        image = torch.randn(1, 3, 64, 64, requires_grad=True)
+        head(image)[1][0, 0, -1].square().sum().backward()  # the upper right corner
+        strength = image.grad.abs().sum((0, 1))
+        corner = strength[:8, -8:].mean()
+        assert corner > strength[-8:, :8].mean()
+        assert corner > strength[:8, :8].mean()
 
 
 def test_options() -> None:

@@ -1,0 +1,80 @@
+"""A model with its data, and the options that become one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from captum_astro.training.batches import Batch, Source
+from captum_astro.training.optimiser import adamw, warm_up_cosine
+from captum_astro.training.options import Options
+
+Loss = Callable[[nn.Module, Batch], tuple[torch.Tensor, torch.Tensor]]
+"""The loss of a batch, and what the metric is made of: the share of right answers, or the mean cross-entropy."""
+
+
+def _no_figures(model: nn.Module) -> dict[str, float]:
+    del model
+    return {}
+
+
+@dataclass
+class Task:
+    """A model with its data.
+
+    Attributes:
+        trained: What is trained, on the device where batches are.
+        source: Training batches.
+        loss: See `Loss`.
+        evaluate: The metric on validation data, of what is trained, in eval mode without gradients.
+        test: Figures on test data by name, the metric first, of the model that is kept.
+        inner: The model that is kept, where more than it is trained.
+    """
+
+    trained: nn.Module
+    source: Source
+    loss: Loss
+    evaluate: Callable[[nn.Module], float]
+    test: Callable[[nn.Module], dict[str, float]] = _no_figures
+    inner: nn.Module | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """What is kept."""
+        return self.trained if self.inner is None else self.inner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Options, ABC):
+    """Options that become a task."""
+
+    @abstractmethod
+    def prepare(self, folder: Path, device: torch.device | str) -> Task:
+        """Read the data and make the model; a tokeniser is learnt and kept in the folder, or read from it.
+
+        Raises:
+            ValueError: If the data cannot be read, or an option is out of its range.
+        """
+
+    @abstractmethod
+    def build(self, folder: Path) -> nn.Module:
+        """The model alone, with random weights."""
+
+    def optimiser(self, task: Task) -> Optimizer:
+        """AdamW over what is trained."""
+        return adamw(task.trained, self.lr, self.weight_decay)
+
+    def schedule(self, optimiser: Optimizer, steps: int) -> LRScheduler:
+        """Warm-up and a cosine."""
+        return warm_up_cosine(optimiser, steps, self.warm_up)
+
+    def total_steps(self, source: Source) -> int:
+        """Of the run."""
+        return self.steps or max(1, round(self.epochs * source.steps_per_epoch(self.batch_size)))

@@ -1,0 +1,139 @@
+"""Imports of training and models go one way, and need no library that only some tasks need."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import captum_astro
+from captum_astro.extras import EXTRAS
+from tests.commands import run_command
+from tests.training.making import cifar_parquet, imdb_parquet
+
+PACKAGE = Path(captum_astro.__file__).parent
+ROOMS = ("captum_astro.training", "captum_astro.models")
+OPTIONAL = {*EXTRAS, "sklearn"}
+LAYERS = (
+    {"options", "checkpoint", "batches", "optimiser", "weights"},
+    {"curve", "task", "patch_head", "scores", "fit"},
+    {"cifar10", "imdb", "scenes", "wikitext2"},
+    {"config", "run", "ablation"},
+)
+
+
+def _modules(package: Path) -> dict[str, Path]:
+    """Files by the name under which they are imported; a package that is lazy is what its stub says."""
+    found = {}
+    for file in sorted(package.rglob("*.py")):
+        parts = file.relative_to(package.parent).with_suffix("").parts
+        stub = file.with_suffix(".pyi")
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = stub if stub.exists() else file
+    return found
+
+
+def _imports(package: Path) -> dict[str, set[str]]:
+    """What each module imports of the package: at the top, for type checkers, and inside functions alike."""
+    known = _modules(package)
+    graph: dict[str, set[str]] = {}
+    for name, file in known.items():
+        graph[name] = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names} & known.keys()
+            elif isinstance(node, ast.ImportFrom):
+                inside = name if file.stem == "__init__" else name.rpartition(".")[0]
+                above = ".".join(inside.split(".")[: len(inside.split(".")) - node.level + 1]) if node.level else ""
+                source = ".".join(part for part in (above, node.module) if part)
+                for alias in node.names:
+                    whole = f"{source}.{alias.name}"
+                    graph[name] |= {whole if whole in known else source} & known.keys()
+        graph[name].discard(name)
+    return graph
+
+
+def _circle(graph: dict[str, set[str]], start: str) -> list[str]:
+    """A way from a module back to itself; empty if there is none."""
+    ways = [[start, other] for other in sorted(graph[start])]
+    seen: set[str] = set()
+    while ways:
+        way = ways.pop()
+        if way[-1] == start:
+            return way
+        if way[-1] not in seen:
+            seen.add(way[-1])
+            ways += [[*way, other] for other in sorted(graph[way[-1]])]
+    return []
+
+
+def test_no_module_comes_back_to_itself() -> None:
+    graph = _imports(PACKAGE)
+    own = [name for name in graph if name.startswith(ROOMS)]
+    assert len(own) > 20
+    assert "captum_astro.training.options" in graph["captum_astro.training.task"]
+    assert [_circle(graph, name) for name in own] == [[] for _ in own]
+
+
+def test_options_then_parts_then_tasks_then_runs() -> None:
+    graph = _imports(PACKAGE)
+    start = f"{ROOMS[0]}."
+    names = {name.removeprefix(start) for name in graph if name.startswith(start)}
+    assert names == set().union(*LAYERS)
+    for number, layer in enumerate(LAYERS):
+        below = set().union(*LAYERS[: number + 1])
+        for name in layer:
+            used = {other.removeprefix(start) for other in graph[start + name] if other.startswith(start)}
+            assert used <= below, name
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "import made.a",
+        "from made import a",
+        "from . import a",
+        "def f():\n    from made.a import x",
+        "if TYPE_CHECKING:\n    from .a import x",
+    ],
+)
+def test_a_circle_is_found(tmp_path: Path, last: str) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    for name, text in (("__init__", ""), ("a", "from made.b import x"), ("b", "from made.c import x"), ("c", last)):
+        (folder / f"{name}.py").write_text(text)
+    assert _circle(_imports(folder), "made.a") == ["made.a", "made.b", "made.c", "made.a"]
+    assert _circle(_imports(folder), "made") == []
+
+
+def test_no_optional_library_is_imported_before_it_is_used() -> None:
+    code = f"""
+import importlib, pkgutil, sys
+for room in {ROOMS}:
+    for module in pkgutil.iter_modules(importlib.import_module(room).__path__, room + "."):
+        importlib.import_module(module.name)
+assert "captum_astro.training.imdb" in sys.modules
+print(*sorted({OPTIONAL} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("library", "words"),
+    [
+        ("tokenizers", ("train", "imdb", "--batch-size", "4")),
+        ("pyarrow", ("train", "cifar10")),
+        ("pandas", ("ablate", "imdb")),
+    ],
+)
+def test_a_library_that_is_missing_is_named(monkeypatch, capsys, tmp_path: Path, library: str, words) -> None:
+    imdb_parquet(tmp_path)
+    cifar_parquet(tmp_path)
+    monkeypatch.setitem(sys.modules, library, None)
+    code, out = run_command(monkeypatch, capsys, *words, "--data", tmp_path, "--out", tmp_path / "out")
+    assert code == 2
+    assert f"needs {library}, which is not installed: " in out
+    assert 'pip install "captum-astro[train]"' in out
