@@ -20,7 +20,7 @@ METHODS = [explainer.name for explainer in explainers()]
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_has_its_page(name: str) -> None:
+def test_every_method_has_a_page(name: str) -> None:
     page = DOCS / "methods" / f"{name.lower()}.md"
     text = page.read_text()
     assert text.startswith(f"# {name}\n")
@@ -31,7 +31,7 @@ def test_a_method_has_its_page(name: str) -> None:
     assert f"](methods/{name.lower()}.md)" in (DOCS / "methods.md").read_text()
 
 
-def test_pages_of_methods_are_those_of_the_package() -> None:
+def test_every_method_page_has_a_method() -> None:
     assert {page.stem for page in (DOCS / "methods").glob("*.md")} == {name.lower() for name in METHODS}
 
 
@@ -63,15 +63,15 @@ def test_the_path_from_a_call_to_its_equation(monkeypatch: pytest.MonkeyPatch) -
     assert len(named) <= 4
 
 
-def test_the_rooms_are_those_of_the_package() -> None:
-    table = (DOCS / "architecture.md").read_text().split("## The rooms")[1]
+def test_architecture_lists_every_package() -> None:
+    table = (DOCS / "architecture.md").read_text().split("## Package layout")[1]
     named = {
-        room.rstrip("/")
+        name.rstrip("/")
         for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
-        for room in re.findall(r"`([\w.]+/?)`", cell)
+        for name in re.findall(r"`([\w.]+/?)`", cell)
     }
-    rooms = {p.name for p in (ROOT / "captum_astro").iterdir() if p.is_dir() and (p / "__init__.py").exists()}
-    assert named == rooms | {"viz.py", "storage.py", "options.py", "demo.py", "extras.py", "caller.py"}
+    packages = {p.name for p in (ROOT / "captum_astro").iterdir() if p.is_dir() and (p / "__init__.py").exists()}
+    assert named == packages | {"viz.py", "storage.py", "options.py", "demo.py", "extras.py", "caller.py"}
 
 
 IMPORTS = {
@@ -91,11 +91,11 @@ IMPORTS = {
 }
 
 
-@pytest.mark.parametrize("room", IMPORTS)
-def test_a_room_imports_what_the_architecture_says(room: str) -> None:
-    path = ROOT / "captum_astro" / room
+@pytest.mark.parametrize("name", IMPORTS)
+def test_imports_match_the_architecture_page(name: str) -> None:
+    path = ROOT / "captum_astro" / name
     code = "".join(file.read_text() for file in ([path] if path.is_file() else path.rglob("*.py")))
     met = set(re.findall(r"^\s*(?:from|import) captum_astro\.(\w+)", code, re.MULTILINE))
-    assert met - {room} == IMPORTS[room]
-    row = next(line for line in (DOCS / "architecture.md").read_text().splitlines() if f"| `{room}" in line)
-    assert row.split(" | ")[-1].rstrip(" |") == ", ".join(sorted(met - {room})), row
+    assert met - {name} == IMPORTS[name]
+    row = next(line for line in (DOCS / "architecture.md").read_text().splitlines() if f"| `{name}" in line)
+    assert row.split(" | ")[-1].rstrip(" |") == ", ".join(sorted(met - {name})), row
