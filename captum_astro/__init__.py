@@ -1,6 +1,6 @@
-"""Explain Vision Transformers: VTranM and the methods that it is compared with, as Captum attributions.
+"""Explain Vision Transformers: VTranM and the methods it is compared with, as Captum attributions.
 
-The names are those of ``__init__.pyi``; each is imported when it is first used. The models of this package register
+The public names are listed in ``__init__.pyi``; each is imported on first use. The models of this package register
 themselves with timm as soon as both are imported, in either order.
 """
 

@@ -6,18 +6,18 @@ import sys
 import warnings
 from pathlib import Path
 
-# a call goes through these on its way here: decorators, module calls, methods that explain many inputs
+# packages that a call passes through on its way here: decorators, module calls, methods that explain many inputs
 _PASSED_THROUGH = ("captum_astro", "captum", "torch", "quantus")
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the innermost line outside of this package and of those that call it for the user.
+    """Warn at the innermost line outside this package and outside the libraries that call it for the user.
 
     Python's own ``skip_file_prefixes`` needs Python 3.12.
 
     Args:
-        message: What is wrong, and the way out.
-        category: Of the warning.
+        message: What is wrong, and how to fix it.
+        category: The warning category.
 
     Example:
         >>> import warnings
@@ -26,7 +26,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         >>> str(found[0].message)
         'The map is zero.'
     """
-    level, frame = 2, sys._getframe(1)  # where this function was called
+    level, frame = 2, sys._getframe(1)  # the caller of this function
     while frame.f_back is not None and _inside(frame.f_globals.get("__name__"), frame.f_code.co_filename):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)

@@ -1,4 +1,4 @@
-"""What is not installed with the core: which extra brings it, and one error that says so."""
+"""Optional dependencies: which extra provides each library, and one error for those that are missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-# by the name under which a library is imported, the extras of pyproject.toml that bring it
+# import name of a library -> the extras of pyproject.toml that provide it
 EXTRAS: dict[str, tuple[str, ...]] = {
     "google_crc32c": ("clickme",),
     "h5py": ("segmentation",),
@@ -22,12 +22,12 @@ _PACKAGES = {"google_crc32c": "google-crc32c"}
 
 
 class MissingExtraError(ImportError):
-    """A library is not installed that an extra of this package brings.
+    """An optional library is not installed; the message names the extra that provides it.
 
     Args:
-        what: What needs it.
-        libraries: The libraries, by the names under which they are imported.
-        extra: The extra to name; by default all that bring them.
+        what: The feature that needs it.
+        libraries: The libraries, by import name.
+        extra: The extra to name; by default all that provide them.
     """
 
     def __init__(self, what: str, libraries: Sequence[str], extra: str | None = None) -> None:
@@ -40,17 +40,17 @@ class MissingExtraError(ImportError):
 
 
 def needed(what: str, *libraries: str) -> Any:
-    """Import a library that the core does without.
+    """Import an optional library.
 
     Args:
-        what: What needs it, at the beginning of the message.
-        *libraries: Names in `EXTRAS`, or modules of such a library; all of them must be there.
+        what: The feature that needs it; starts the message.
+        *libraries: Names in `EXTRAS`, or submodules of such a library; all of them must be installed.
 
     Returns:
-        The first of them.
+        The first of the modules.
 
     Raises:
-        MissingExtraError: If one is not installed.
+        MissingExtraError: If one of them is not installed.
 
     Example:
         >>> needed("The table", "pandas").__name__
@@ -61,15 +61,15 @@ def needed(what: str, *libraries: str) -> Any:
 
 
 def require(what: str, *libraries: str, extra: str | None = None) -> None:
-    """See that libraries are installed, without importing them.
+    """Check that libraries are installed, without importing them.
 
     Args:
-        what: What needs them, at the beginning of the message.
+        what: The feature that needs them; starts the message.
         *libraries: Names in `EXTRAS`.
-        extra: The extra that the message names; by default all that bring them.
+        extra: The extra that the message names; by default all that provide them.
 
     Raises:
-        MissingExtraError: If one is not installed.
+        MissingExtraError: If one of them is not installed.
     """
     roots = dict.fromkeys(library.split(".")[0] for library in libraries)
     missing = [library for library in roots if find_spec(library) is None]
@@ -78,10 +78,10 @@ def require(what: str, *libraries: str, extra: str | None = None) -> None:
 
 
 def explained(error: ImportError) -> ImportError:
-    """The error of a library that is not installed, with the extra that brings it; any other as it is.
+    """A `MissingExtraError` if an import failed because of a missing extra; any other error unchanged.
 
     Args:
-        error: What an import raised.
+        error: The error that an import raised.
     """
     library = (error.name or "").split(".")[0]
     if isinstance(error, MissingExtraError) or not isinstance(error, ModuleNotFoundError) or library not in EXTRAS:

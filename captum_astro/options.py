@@ -1,13 +1,13 @@
-"""Options as text, in one grammar for the whole command line.
+"""Options given as text, in one grammar for the whole command line.
 
 ::
 
-    WORD:NAME=VALUE:NAME=VALUE     a method, or a model under astrocytes: VTranM:output=logit:layers=0+1
-    NAME=VALUE,NAME=VALUE          options alone, as of --vita: k=6,layer=blocks.0.mlp.fc1
-    VALUE,VALUE                    values to try, as of --k: 4,6,8
+    NAME:OPTION=VALUE:OPTION=VALUE   a method, or a model under astrocytes: VTranM:output=logit:layers=0+1
+    OPTION=VALUE,OPTION=VALUE        options alone, as in --vita: k=6,layer=blocks.0.mlp.fc1
+    VALUE,VALUE                      values to try, as in --k: 4,6,8
 
-A value is text, a number, ``true``, ``false``, or ``none`` where nothing may be given; several have ``+`` between them.
-What an option takes is read from the annotation of the function that is given it.
+A value is text, a number, ``true``, ``false``, or ``none`` where None is allowed; several values are joined with ``+``.
+The type of an option is read from the annotation of the function that receives it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any, Literal, Union
 
 @dataclass(frozen=True)
 class Kind:
-    """What an option takes.
+    """The type of an option.
 
     Attributes:
-        read: From text to the value; raises ValueError for another.
-        accepted: The accepted values, in words.
+        read: Converts text to the value; raises ValueError for invalid text.
+        accepted: Description of the accepted values.
     """
 
     read: Callable[[str], Any]
@@ -34,15 +34,15 @@ class Kind:
 
 
 def named_values(word: str, parts: Iterable[str], known: Mapping[str, Kind]) -> dict[str, Any]:
-    """Values by their names.
+    """Parse options into a dictionary of values.
 
     Args:
-        word: Whose options they are, in messages.
+        word: What the options belong to, for messages.
         parts: Texts of the form ``NAME=VALUE``.
-        known: What each name takes.
+        known: The type of each option.
 
     Raises:
-        ValueError: If a part is of another form, its name is unknown or comes twice, or its value is not accepted.
+        ValueError: If a part has another form, its name is unknown or repeated, or its value is invalid.
 
     Example:
         >>> named_values("--vita", ["k=6"], {"k": kind_of(int)})
@@ -50,29 +50,29 @@ def named_values(word: str, parts: Iterable[str], known: Mapping[str, Kind]) -> 
         >>> named_values("--vita", ["k=six"], {"k": kind_of(int)})
         Traceback (most recent call last):
             ...
-        ValueError: --vita: k is a whole number, not 'six'.
+        ValueError: --vita: k must be a whole number, not 'six'.
     """
     texts = named_texts(word, parts, known)
     return {name: _value(f"{word}: {name}", text, known[name]) for name, text in texts.items()}
 
 
 def named_texts(word: str, parts: Iterable[str], known: Collection[str] | None = None) -> dict[str, str]:
-    """As `named_values`, with the values as text.
+    """Parse options like `named_values`, keeping the values as text.
 
     Args:
-        word: Whose options they are, in messages.
+        word: What the options belong to, for messages.
         parts: Texts of the form ``NAME=VALUE``.
-        known: The names; None for any.
+        known: The allowed names; None allows any.
 
     Raises:
-        ValueError: If a part is of another form, or its name is unknown or comes twice.
+        ValueError: If a part has another form, or its name is unknown or repeated.
     """
     found: dict[str, str] = {}
     for part in parts:
         name, equals, text = (piece.strip() for piece in part.partition("="))
         if not equals or not name or (known is not None and name not in known):
             names = "" if known is None else f" Options: {', '.join(known)}."
-            form = "" if equals else " It is NAME=VALUE."
+            form = "" if equals else " Expected NAME=VALUE."
             raise ValueError(f"{word} has no option {part.strip()!r}.{form}{names}")
         if name in found:
             raise ValueError(f"{word}: {name} is given twice.")
@@ -81,15 +81,15 @@ def named_texts(word: str, parts: Iterable[str], known: Collection[str] | None =
 
 
 def listed_values(word: str, text: str, kind: Kind) -> list[Any]:
-    """Values with commas between them.
+    """Parse comma-separated values.
 
     Args:
-        word: Whose they are, in messages.
+        word: What the values belong to, for messages.
         text: The values.
-        kind: What each must be.
+        kind: The type of each value.
 
     Raises:
-        ValueError: If one is not accepted.
+        ValueError: If a value is invalid.
 
     Example:
         >>> listed_values("--k", "4, 6,8", kind_of(int))
@@ -99,20 +99,20 @@ def listed_values(word: str, text: str, kind: Kind) -> list[Any]:
 
 
 def options_of(function: Callable[..., Any], without: Collection[str] = ()) -> dict[str, Kind]:
-    """The options that a function takes by name, by its annotations.
+    """The keyword options of a function, from its annotations.
 
     Args:
-        function: The function; of a class its ``__init__``.
-        without: Names that are no options.
+        function: The function; for a class its ``__init__`` is used.
+        without: Names to leave out.
 
     Example:
         >>> def explain(inputs, output: Literal["probability", "logit"], layers: Iterable[int] | None = None): ...
         >>> {name: kind.accepted for name, kind in options_of(explain, without=["inputs"]).items()}
-        {'output': 'probability or logit', 'layers': 'whole numbers with + between them, or none'}
+        {'output': 'probability or logit', 'layers': 'whole numbers joined with +, or none'}
     """
     try:
         hints = typing.get_type_hints(function)
-    except NameError:  # of a name that only type checkers import
+    except NameError:  # a name that is imported for type checkers only
         hints = {}
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
@@ -123,7 +123,7 @@ def options_of(function: Callable[..., Any], without: Collection[str] = ()) -> d
 
 
 def kind_of(hint: Any) -> Kind:
-    """What an option with an annotation takes; of one that says nothing, text.
+    """The type of an option with this annotation; text if there is none.
 
     Example:
         >>> kind_of(bool).read("false"), kind_of(str | None).read("none"), kind_of(tuple[int, ...]).read("0+1")
@@ -172,14 +172,14 @@ def _one_of(kinds: Sequence[Kind], optional: bool) -> Kind | None:
 
 def _several(item: Kind) -> str:
     plural = {"a whole number": "whole numbers", "a number": "numbers", "text": "texts"}
-    return f"{plural.get(item.accepted, 'any of ' + item.accepted.replace(' or ', ', '))} with + between them"
+    return f"{plural.get(item.accepted, 'any of ' + item.accepted.replace(' or ', ', '))} joined with +"
 
 
 def _value(where: str, text: str, kind: Kind) -> Any:
     try:
         return kind.read(text)
     except ValueError as error:
-        raise ValueError(f"{where} is {kind.accepted}, not {text!r}.") from error
+        raise ValueError(f"{where} must be {kind.accepted}, not {text!r}.") from error
 
 
 def _flag(text: str) -> bool:

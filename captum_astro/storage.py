@@ -1,4 +1,4 @@
-"""Results kept in a folder, part by part: each file whole or not at all, and a record of what they belong to."""
+"""Results stored in a folder, part by part: atomic file writes, and a record of the run that the folder belongs to."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ RECORD = "run.json"
 
 
 def write_whole(file: Path, write: Callable[[Path], object], mark: str = "") -> None:
-    """Write under another name first, and to the disk itself, so that the file is there whole or not at all.
+    """Write a file atomically: under a temporary name, flushed to disk, then renamed; complete or absent.
 
     Args:
         file: The file.
-        write: Writes to the path it is given.
-        mark: Of the writer, where several may write the same file at once; see `part_of`.
+        write: Function that writes to the path it receives.
+        mark: Identifies the writer if several may write the same file concurrently; see `part_of`.
 
     Raises:
-        OSError: If it cannot be written; it names the file.
+        OSError: If it cannot be written; the error names the file.
 
     Example:
         >>> import tempfile
@@ -44,18 +44,18 @@ def write_whole(file: Path, write: Callable[[Path], object], mark: str = "") -> 
             raise
         raise type(error)(error.errno, os.strerror(error.errno), str(file)) from error
     finally:
-        with contextlib.suppress(OSError):  # the folder is gone, or was none: the first error says so
+        with contextlib.suppress(OSError):  # the folder is missing: report the first error
             part.unlink(missing_ok=True)
     _flush_folder(file.parent)
 
 
 def part_of(file: Path, mark: str = "") -> Path:
-    """The name under which a file is written before it is whole; with a mark, one writer's own."""
+    """The temporary name of a file; with a mark, unique to one writer."""
     return file.with_name(f".{file.name}{mark}.part")
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """What the results of a folder belong to.
+    """The record of the run that a folder's results belong to.
 
     Raises:
         ValueError: If the file is damaged.
@@ -67,19 +67,19 @@ def read_record(file: Path) -> dict[str, Any]:
             return found
     except ValueError:
         pass
-    raise ValueError(f"{file} is damaged. Give another folder, or delete this one.")
+    raise ValueError(f"{file} is damaged. Choose another folder, or delete this one.")
 
 
 def begin(folder: Path, described: Mapping[str, Any], otherwise: str = "delete this one") -> None:
-    """Make a folder for the results of one run, or check that it is that run's.
+    """Create a folder for the results of one run, or check that it belongs to that run.
 
     Args:
         folder: The folder.
-        described: What the results depend on, as JSON has it; nested names are joined with a point in messages.
-        otherwise: The way out besides another folder, in words.
+        described: What the results depend on, JSON-serialisable; nested names are joined with a dot in messages.
+        otherwise: The alternative to choosing another folder, for the message.
 
     Raises:
-        ValueError: If the folder holds results of something else, with what differs.
+        ValueError: If the folder holds results of a different run; the message lists the differences.
         OSError: If it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def begin(folder: Path, described: Mapping[str, Any], otherwise: str = "delete t
         changed = differences(read_record(record), described)
         if changed:
             raise ValueError(
-                f"{folder} holds results of another run ({', '.join(changed)} differ). Give another folder, or "
+                f"{folder} holds results of another run ({', '.join(changed)} differ). Choose another folder, or "
                 f"{otherwise}."
             )
     else:
@@ -96,7 +96,7 @@ def begin(folder: Path, described: Mapping[str, Any], otherwise: str = "delete t
 
 
 def differences(before: Any, now: Any) -> list[str]:
-    """The names of what differs, sorted, ``a.b`` for a name inside another; JSON's lists and tuples are one.
+    """The sorted names of all differences, with ``a.b`` for nested names; JSON lists and tuples are equal.
 
     Example:
         >>> differences({"steps": 20, "versions": {"torch": "2.6"}}, {"versions": {"torch": "2.7"}})
@@ -113,7 +113,7 @@ def differences(before: Any, now: Any) -> list[str]:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A short name of a model's weights and buffers."""
+    """A short digest of a model's weights and buffers."""
     found = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         found.update(name.encode())
@@ -122,7 +122,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def _flush(file: Path) -> None:
-    """To the disk, so that a machine that stops does not leave an empty file under a whole one's name."""
+    """Flush to disk, so that a crash does not leave an empty file under the final name."""
     handle = os.open(file, os.O_RDWR)
     try:
         os.fsync(handle)
@@ -135,7 +135,7 @@ def _flush_folder(folder: Path) -> None:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # not every network folder can
+        with contextlib.suppress(OSError):  # not supported by every network file system
             os.fsync(handle)
     finally:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""Pictures of attributions. What is returned by a method is never changed, only what is drawn."""
+"""Plots of attributions. Attributions are never modified, only displayed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OPACITY = 0.55  # of a map over its image
-OUTLIERS = 1  # per cent of the pixels, the strongest, that are drawn as strong as the next
+OUTLIERS = 1  # percentage of the strongest pixels that are clipped for display
 
 
 def colours(signed: bool) -> Colormap:
-    """The colours of a map: red over white to green about zero, as Captum's, or turbo from zero on.
+    """The colour map: red over white to green, centred at zero, as in Captum, or turbo from zero.
 
     Args:
         signed: Whether the map has negative values.
 
     Example:
         >>> from matplotlib.colors import to_hex
-        >>> to_hex(colours(signed=True)(1.0))  # what speaks for the class is green
+        >>> to_hex(colours(signed=True)(1.0))  # evidence for the class is green
         '#008000'
     """
     from matplotlib import colormaps
@@ -37,10 +37,10 @@ def colours(signed: bool) -> Colormap:
 
 
 def pixel_map(attributions: torch.Tensor) -> torch.Tensor:
-    """The attribution of each pixel: the sum over the channels.
+    """The attribution per pixel: the sum over the channels.
 
     Args:
-        attributions: ``(B, C, H, W)``, or ``(B, H, W)``, which is returned as it is.
+        attributions: ``(B, C, H, W)``, or ``(B, H, W)``, which is returned unchanged.
 
     Returns:
         ``(B, H, W)``.
@@ -55,14 +55,14 @@ def displayable(images: torch.Tensor, mean: Sequence[float], std: Sequence[float
 
 
 def overlay(attribution: torch.Tensor, image: torch.Tensor, ax: Axes | None = None, title: str | None = None) -> Axes:
-    """Draw one attribution over its image, by Captum's ``visualize_image_attr``.
+    """Plot one attribution over its image, with Captum's ``visualize_image_attr``.
 
     Args:
-        attribution: ``(C, H, W)`` or ``(H, W)``. A map with negative values is drawn in two colours, red for
-            negative and green for positive; another one as heat.
+        attribution: ``(C, H, W)`` or ``(H, W)``. A map with negative values is shown in two colours, red for negative
+            and green for positive; any other as a heat map.
         image: ``(C, H, W)`` in [0, 1].
-        ax: Where to draw; a new figure by default.
-        title: Written above.
+        ax: The axes to plot on; a new figure by default.
+        title: Title of the panel.
 
     Returns:
         The axes.
@@ -89,7 +89,7 @@ def overlay(attribution: torch.Tensor, image: torch.Tensor, ax: Axes | None = No
         ax.set_title(f"{title or ''} (all zero)".strip())
     else:
         signed = bool((values < 0).any())
-        values = values / np.abs(values).max()  # Captum warns of small numbers
+        values = values / np.abs(values).max()  # Captum warns about small numbers
         visualization.visualize_image_attr(
             values,
             picture,
@@ -113,14 +113,14 @@ def compare(
     size: float = 2.2,
     columns: int | None = None,
 ) -> Figure:
-    """A grid: for each image, the image first and then each method over it.
+    """A grid with one row per image: the image, followed by each method's map over it.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1].
-        attributions: A name, and ``(B, C, H, W)``, ``(B, 1, H, W)`` or ``(B, H, W)``, for each method.
-        titles: What is written above each image.
+        attributions: For each method its name and ``(B, C, H, W)``, ``(B, 1, H, W)`` or ``(B, H, W)``.
+        titles: Title of each image.
         size: Width of a panel in inches.
-        columns: How many panels stand side by side; by default all of an image, in one row.
+        columns: The number of panels per row; by default all panels of an image are in one row.
 
     Returns:
         A figure; ``figure.savefig(path)`` writes it.
@@ -154,16 +154,16 @@ def text_record(
     explained: str,
     label: str = "",
 ) -> Any:
-    """One text as Captum's ``visualize_text`` takes it: its words coloured by their attribution.
+    """A text record for Captum's ``visualize_text``: words coloured by their attribution.
 
     Args:
-        words: The tokens, as they are to be read.
-        attributions: One value a token, ``(n,)``; padding after the last word is left out. They are drawn on a scale
-            of their own, the largest absolute value as 1.
-        predicted: The class that the model sees.
-        probability: How sure it is.
+        words: The tokens, as readable text.
+        attributions: One value per token, ``(n,)``; padding after the last word is left out. They are scaled so that
+            the largest absolute value is 1.
+        predicted: The predicted class.
+        probability: Its probability.
         explained: The class that the attributions explain.
-        label: The true class, where it is known.
+        label: The true class, if known.
 
     Returns:
         A ``captum.attr.visualization.VisualizationDataRecord``.
@@ -196,7 +196,7 @@ def text_record(
 
 
 def _figure(rows: int, columns: int, size: float) -> tuple[Figure, Any]:
-    """A figure of its own canvas, so that nothing is opened on a screen or kept by pyplot."""
+    """A figure with its own canvas, so that pyplot neither displays nor keeps it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

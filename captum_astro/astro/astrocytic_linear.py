@@ -13,16 +13,16 @@ Token = Literal["auto", "cls", "mean"]
 
 
 class AstrocyticLinear(nn.Module):
-    """A linear layer whose input channels are excited or inhibited by what one token of the image shows.
+    """A linear layer whose input channels are excited or inhibited depending on one token of the image.
 
-    See `captum_astro.functional.astrocyte` for the equations and their source. Astrocytes keep no state from one image
-    or call to the next. The factors are constants of the backward pass; through all else, the rescaling too, gradients
-    are the true ones.
+    See `captum_astro.functional.astrocyte` for the equations and their source. Astrocytes keep no state between images
+    or calls. The factors are constants in the backward pass; through everything else, including the rescaling,
+    gradients are exact.
 
     Args:
-        linear: The layer that is modulated. Its weights are shared, not copied.
+        linear: The layer to modulate. Its weights are shared, not copied.
         modulation: The rule; the published setting by default.
-        token: What is watched: the first token of each image (``"cls"``), or the mean of its tokens (``"mean"``).
+        token: The monitored token: the first token of each image (``"cls"``), or the mean of its tokens (``"mean"``).
 
     Example:
         >>> import torch
@@ -44,49 +44,49 @@ class AstrocyticLinear(nn.Module):
         return modulate(x, self.linear(x), self.linear, self.modulation, self.token, len(x))
 
     def extra_repr(self) -> str:
-        """The rule, beside the layer."""
+        """The rule, for the module's representation."""
         return f"{self.modulation}, token={self.token!r}"
 
 
 def modulate(
     x: torch.Tensor, plain: torch.Tensor, linear: Any, modulation: Modulation, token: str, images: int
 ) -> torch.Tensor:
-    """What the layer gives under astrocytes; what it gave, itself, where they do nothing.
+    """The layer's output under astrocytes; the plain output itself if they have no effect.
 
     Args:
-        x: Its input, ``(R, ..., d)``: the R rows are the images' windows, image by image.
+        x: Its input, ``(R, ..., d)``: the R rows are the windows of the images, image by image.
         plain: Its output.
         linear: The layer.
         modulation: The rule.
         token: ``"cls"`` or ``"mean"``.
-        images: How many there are; R is a multiple.
+        images: The number of images; R is a multiple of it.
     """
     if modulation.is_identity:
         return plain
     tokens = x.reshape(images, -1, x.shape[-1])
     factors = modulation_factors(watched_token(tokens, token), modulation)
     flat = plain.reshape(images, -1, plain.shape[-1])
-    # its forward, not its call: whatever the layer is, without its hooks
+    # call forward directly, to bypass the layer's hooks
     result = astrocytic_linear(tokens, flat, linear.forward, factors, modulation.rescale)
     return result.reshape(plain.shape)
 
 
 def watched_token(tokens: torch.Tensor, token: str) -> torch.Tensor:
-    """``x_c``: ``(B, d)`` of ``(B, n, d)``."""
+    """``x_c``: ``(B, d)`` from ``(B, n, d)``."""
     return tokens[:, 0] if token == "cls" else tokens.mean(1)
 
 
 def measured(
     x: torch.Tensor, linear: nn.Linear, modulation: Modulation, token: str, images: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """What astrocytes did to a layer: its factors ``(R, d)``, and each token's scale and shift ``(R, n)``.
+    """The effect of astrocytes on a layer: its factors ``(R, d)``, and each token's scale and shift ``(R, n)``.
 
     Args:
-        x: Its input, ``(R, n, d)``: the R rows are the images' windows, image by image.
+        x: Its input, ``(R, n, d)``: the R rows are the windows of the images, image by image.
         linear: The layer.
         modulation: The rule.
         token: ``"cls"`` or ``"mean"``.
-        images: How many there are.
+        images: The number of images.
     """
     watched = watched_token(x.reshape(images, -1, x.shape[-1]), token)
     factors = modulation_factors(watched, modulation).repeat_interleave(len(x) // images, 0)

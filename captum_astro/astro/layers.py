@@ -1,4 +1,4 @@
-"""Which linear layer astrocytes act on, and which token they watch."""
+"""Which linear layer astrocytes modulate, and which token they monitor."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None) -> str:
     """The dotted path of a linear layer of the model.
 
     Args:
-        model: The model, or a wrapper of it.
-        layer: The module, or its path in the model or in the model inside; None for the output projection of the first
+        model: The model, or a wrapper around it.
+        layer: The module, or its path in the model or in the wrapped model; None for the output projection of the first
             attention.
 
     Raises:
@@ -46,7 +46,7 @@ def linear_at(model: nn.Module, path: str) -> nn.Linear:
     """The linear layer at a path.
 
     Raises:
-        TypeError: If something else stands there.
+        TypeError: If the module there is something else.
     """
     found = dict(model.named_modules()).get(path)
     if not isinstance(found, nn.Linear):
@@ -64,7 +64,7 @@ def _first_projection(model: nn.Module) -> str | None:
     stored = {_storage(step) for step in steps if isinstance(step, Linear | Modulated)}
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     projections = (name for name, linear in linears.items() if _storage(linear) in stored)
-    # without a projection, the first layer that reads what attention gave
+    # without a projection, the first layer that reads the attention output
     following = (name for name in linears if name.endswith("mlp.fc1"))
     return next(projections, None) or next(following, None)
 
@@ -75,12 +75,12 @@ def _storage(of: Any) -> int:
 
 
 def watched(model: nn.Module, token: Token) -> Token:
-    """What ``"auto"`` means for a model: its class token if it has one, or else the mean."""
+    """The meaning of ``"auto"`` for a model: its class token if it has one, otherwise the mean."""
     return token if token != "auto" else "cls" if has_class_token(model) else "mean"
 
 
 def has_class_token(model: nn.Module) -> bool:
-    """Whether a class token is the first token of every layer: only of a model with a layout is that known."""
+    """Whether the first token of every layer is a class token; known only for models with a layout."""
     layout = _layout_of(model)
     if layout is None or not layout.num_prefix_tokens:
         return False

@@ -1,4 +1,4 @@
-"""The layout of a model one of whose layers is modulated."""
+"""The layout of a model with a modulated layer."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _VALUE_PROJECTIONS = ("qkv", "v_proj", "in_proj", "kv", "v")
 def with_modulated(layout: Layout, step: Modulated) -> Layout:
     """The same layout, with the modulated layer among the steps, or as the value projection, of its attention.
 
-    A layer anywhere else changes what is captured and nothing about what it means. One that serves attention and
-    something else at once is refused when its attention is read.
+    A layer anywhere else changes the recorded values but not their meaning. A layer that serves attention and something
+    else at the same time is rejected when its attention is read.
 
     Args:
-        layout: Of the plain model, or of one with another modulated layer.
-        step: The modulated layer, and what it does.
+        layout: The layout of the plain model, or of one with another modulated layer.
+        step: The modulated layer and its effect.
     """
     result = copy.copy(layout)
     result.stages = [

@@ -23,13 +23,13 @@ _LOCK = threading.Lock()
 
 
 class _Suspended(threading.local):
-    """Whether no astrocyte acts in this thread."""
+    """Whether astrocytes are switched off in this thread."""
 
     on: bool = False
 
 
 class _Running(threading.local):
-    """What one thread knows of a ViTA: how often it is open there, how many images run, whether the layer did."""
+    """State of a ViTA in one thread: how often it is open there, the number of images, whether the layer ran."""
 
     opened: int = 0
     images: int | None = None
@@ -42,36 +42,36 @@ _SUSPENDED = _Suspended()
 class ViTA(nn.Module):
     """A model whose first self-attention is modulated by artificial astrocytes, without training.
 
-    Call it, or hand it to any Captum method, and the modulated model runs. Or open it as a context: inside, in this
-    thread, the model itself is modulated; after it the model is as it was, bit for bit. No weight is touched or copied.
+    Call it, or pass it to any Captum method, to run the modulated model. Or use it as a context manager: inside, in
+    this thread, the model itself is modulated; afterwards it is unchanged, bit for bit. No weight is changed or copied.
 
-    Astrocytes watch the class token of each image at the layer's input, or the mean of its tokens where a model has
-    none at the front (for windowed attention, over all windows of the image; for a model without a layout always, as
-    its tokens are not known), and keep no state between images. Under ``k < tau`` or
-    ``alpha == beta == 1`` the output is the model's own, bit for bit. The modulated model is made for explanation, not
-    for classification: its predictions differ. On several devices wrap it, ``DataParallel(ViTA(model))``: a context
-    does not reach the threads of a ``DataParallel`` inside it.
+    Astrocytes monitor the class token of each image at the layer's input, or the mean of its tokens if the model has no
+    class token at the front (for windowed attention, over all windows of the image; for a model without a layout
+    always, because its tokens are unknown), and keep no state between images. With ``k < tau`` or
+    ``alpha == beta == 1`` the output is the model's own, bit for bit. The modulated model serves explanation, not
+    classification: its predictions differ. For several devices wrap it, ``DataParallel(ViTA(model))``: the context
+    manager does not affect the threads of a ``DataParallel`` inside it.
 
-    Source: arXiv 2505.21513, Eq. 4 to 9, as far as known; `captum_astro.functional.astrocyte` has the equations and
-    `Modulation` what is open about them.
+    Source: arXiv 2505.21513, Eq. 4 to 9, as far as known; see `captum_astro.functional.astrocyte` for the equations and
+    `Modulation` for the open questions.
 
     Args:
-        model: Any model with the layer, timm's or your own, or a wrapper of one.
+        model: Any model with the layer, from timm or your own, or a wrapper around one.
         k: Steps. The defaults of all five are the published best setting for Grad-CAM by SSIM.
         tau: The count at which an astrocyte acts.
         phi: The value above which an input neuron is active.
-        alpha: The factor of active neurons, at each step.
-        beta: The factor of inactive ones.
+        alpha: The factor for active neurons at each step.
+        beta: The factor for inactive neurons.
         layer: The linear layer, as a module or its dotted path. By default the output projection of the first
             attention, ``blocks.0.attn.proj`` in timm's ViTs: before it the class token is the same for every image, so
-            nothing could depend on the image. Where the attention has none, ``mlp.fc1`` behind it.
-        token: ``"cls"``, ``"mean"``, or by what the model has (``"auto"``).
+            nothing could depend on the image. If the attention has none, the ``mlp.fc1`` after it.
+        token: ``"cls"``, ``"mean"``, or ``"auto"`` to choose by model.
         rescale: See `Modulation`.
         counter: See `Modulation`.
         feedback: See `Modulation`.
 
     Raises:
-        ValueError: If a value is out of its range, or the model has no such layer.
+        ValueError: If a value is out of range, or the model has no such layer.
         TypeError: If the layer is not linear.
 
     Example:
@@ -105,7 +105,7 @@ class ViTA(nn.Module):
         self.modulation = Modulation(k, tau, phi, alpha, beta, rescale, counter, feedback)
         self.layer = find_layer(self.model, layer)
         if token not in ("auto", "cls", "mean"):
-            raise ValueError(f"token is 'auto', 'cls' or 'mean', not {token!r}.")
+            raise ValueError(f"token must be 'auto', 'cls' or 'mean', not {token!r}.")
         self.token = watched(self.model, token)
         for other in self.model.modules():
             if isinstance(other, ViTA) and other.linear is self.linear:
@@ -113,16 +113,16 @@ class ViTA(nn.Module):
         self.training = self.model.training
         self._explained = _explained_path(self.model)
         self._running = _Running()
-        self._threads = 0  # in which it is open
+        self._threads = 0  # number of threads in which it is open
         self._everywhere = False
         self._hooks = contextlib.ExitStack()
 
     @property
     def linear(self) -> nn.Linear:
-        """The layer that is modulated.
+        """The modulated layer.
 
         Raises:
-            TypeError: If the model has something else in its place by now.
+            TypeError: If the model has since replaced it with something else.
         """
         return linear_at(self.model, self.layer)
 
@@ -156,7 +156,7 @@ class ViTA(nn.Module):
                 self._hooks.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy of an open one is a copy of the modulated model: open for good, in every thread."""
+        """A copy of an open one is a copy of the modulated model: permanently open, in every thread."""
         own = ("_running", "_threads", "_hooks")
         state = {name: value for name, value in self.__dict__.items() if name not in own}
         return state | {"_everywhere": self._everywhere or self._threads > 0}
@@ -176,7 +176,7 @@ class ViTA(nn.Module):
         return Modulated(self.linear, self._measure)
 
     def adapt_layout(self, layout: Layout) -> Layout:
-        """What the modulated model's layers are, in a thread where it is open."""
+        """The layers of the modulated model, in a thread where it is open."""
         return with_modulated(layout, self.step) if self._acts() else layout
 
     def extra_repr(self) -> str:
@@ -192,7 +192,7 @@ class ViTA(nn.Module):
             hooks.callback(module.register_forward_pre_hook(self._count, with_kwargs=True).remove)
         hooks.callback(model.register_forward_hook(self._demand).remove)
         hooks.callback(model.register_forward_hook(self._forget, always_call=True).remove)
-        # first, so that others see what it gives
+        # registered first, so that other hooks see the modulated output
         hooks.callback(linear.register_forward_hook(self._modulate, prepend=True).remove)
         if self._explained is not None:
             explained = model.get_submodule(self._explained)
@@ -203,7 +203,7 @@ class ViTA(nn.Module):
         return Measured(*measured(x, self.linear, self.modulation, self.token, self._images(x)))
 
     def _images(self, x: torch.Tensor) -> int:
-        """Of how many images these rows are."""
+        """The number of images that these rows belong to."""
         return self._running.images or len(x)
 
     def _count(self, module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -229,7 +229,7 @@ class ViTA(nn.Module):
         x, images = args[0], self._images(args[0])
         if len(x) % images or (self.token == "cls" and len(x) != images):
             raise UnsupportedModelError(
-                f"{self.layer} is given {len(x)} rows for {images} images, which are not their "
+                f"{self.layer} received {len(x)} rows for {images} images, which are not their "
                 f"{'tokens' if self.token == 'cls' else 'windows'}. Choose another layer"
                 f"{', or token=' + repr('mean') if self.token == 'cls' else ''}."
             )
@@ -238,7 +238,7 @@ class ViTA(nn.Module):
 
 @contextlib.contextmanager
 def unmodulated() -> Iterator[None]:
-    """While open, in this thread, no astrocyte acts."""
+    """While open, astrocytes are switched off in this thread."""
     before, _SUSPENDED.on = _SUSPENDED.on, True
     try:
         yield
@@ -247,13 +247,13 @@ def unmodulated() -> Iterator[None]:
 
 
 def _stems(model: nn.Module) -> list[nn.Module]:
-    """What is given the images first, also when the model's parts are called one by one."""
+    """The module that receives the images first, even if the model's parts are called one by one."""
     stems = (getattr(module, "patch_embed", None) for module in model.modules())
     return [stem for stem in stems if isinstance(stem, nn.Module)][:1]
 
 
 def _explained_path(model: nn.Module) -> str | None:
-    """Where the model with a layout stands; None if there is none."""
+    """The path of the model with a layout; None if there is none."""
     try:
         explained = layout_for(model).model
     except UnsupportedModelError:

@@ -1,1 +1,1 @@
-"""The methods: one Captum attribution class a file."""
+"""The methods: one Captum attribution class per file."""

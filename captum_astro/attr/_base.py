@@ -1,4 +1,4 @@
-"""The bases of all methods: Captum's contract, image in and image out."""
+"""Base classes of all methods: Captum's interface, image in and image out."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from captum_astro.layouts.unwrap import unwrapped
 class Explanation(GradientAttribution):
     """Base of all methods.
 
-    Class attributes that a method sets: ``family``, ``source`` (one line), ``needs_gradient``.
+    Class attributes to be set by a method: ``family``, ``source`` (one line), ``needs_gradient``.
 
     Args:
         forward_func: A `torch.nn.Module`.
 
     Raises:
-        TypeError: If it is not one.
+        TypeError: If it is not a module.
         UnsupportedModelError: If it is a ScriptModule, or recomputes its layers in the backward pass.
     """
 
@@ -48,24 +48,24 @@ class Explanation(GradientAttribution):
 
     @classmethod
     def get_name(cls) -> str:
-        """The class name: Captum's default puts a space before every capital."""
+        """The class name; Captum's default inserts a space before every capital."""
         return cls.__name__
 
 
 class TokenAttribution(Explanation):
-    """Base of the methods that carry a row back from the last layer to the first.
+    """Base of the methods that propagate a row back from the last layer to the first.
 
-    A method states its options in ``attribute``, and what it makes of a layer in an `Update`.
+    A method declares its options in ``attribute``, and what it computes for a layer in an `Update`.
 
     Args:
-        forward_func: A timm model, a wrapper of one, or an instance of a class with a registered layout.
+        forward_func: A timm model, a wrapper around one, or an instance of a class with a registered layout.
 
     Raises:
         UnsupportedModelError: If the model has no layout.
     """
 
     needs_stream_gradients: bool = False  # at the output of every block
-    reads_last: bool = False  # the last attention layer alone, or a pooling head if no layers are chosen
+    reads_last: bool = False  # only the last attention layer, or a pooling head if no layers are chosen
 
     def __init__(self, forward_func: nn.Module) -> None:
         super().__init__(forward_func)
@@ -80,7 +80,7 @@ class TokenAttribution(Explanation):
         output: Output = "logit",
         start_layer: int = 0,
     ) -> TensorOrTuple:
-        """Run the method on a batch, in parts if asked."""
+        """Run the method on a batch, in parts if requested."""
         model = unwrapped(self.forward_func)
         layout = layout_for(model)
         wanted = Wanted(self.needs_gradient, self._blocks(layout, common, start_layer), self.needs_stream_gradients)
@@ -95,12 +95,12 @@ class TokenAttribution(Explanation):
         return attributions
 
     def _one(self, call: Call, wanted: Wanted, update: Update, attribute_to: AttributeTo) -> torch.Tensor:
-        """Run the method on one part, and bring its tokens into the form asked for."""
+        """Run the method on one part, and convert its tokens to the requested form."""
         assert call.layout is not None
         layout, passed = call.layout, capture(call, wanted)
         tokens = self._row(call, wanted, passed, update)
         if not self.needs_gradient and call.target.classes is not None:
-            call.target.scores(passed.output)  # the class does not matter, a mistake in it does
+            call.target.scores(passed.output)  # the class has no effect, but validate the target
         patches = tokens if layout.reads_text else tokens[:, layout.num_prefix_tokens :]
         if not patches.flatten(1).any(1).all():
             warn(
@@ -112,7 +112,7 @@ class TokenAttribution(Explanation):
         return shaped(tokens, layout, passed, call.inputs, attribute_to)
 
     def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
-        """The relevance of every token, ``(B, n)``: the row that is carried back through all layers."""
+        """The relevance of every token, ``(B, n)``: the row that is propagated back through all layers."""
         return carry(passed, update)
 
     def _blocks(self, layout: Layout, common: Layered, start_layer: int) -> set[int] | None:
@@ -121,7 +121,7 @@ class TokenAttribution(Explanation):
             layers = [-1]
         if start_layer:
             if layers is not None:
-                raise ValueError("The blocks are chosen by layers= or by start_layer=, not by both.")
+                raise ValueError("Choose the blocks by layers= or by start_layer=, not by both.")
             layers = slice(start_layer, None)
         return block_numbers(layers, layout.stages[-1].block + 1)
 
@@ -129,7 +129,7 @@ class TokenAttribution(Explanation):
 def shaped(
     tokens: torch.Tensor, layout: Layout, passed: Pass, images: torch.Tensor, attribute_to: AttributeTo
 ) -> torch.Tensor:
-    """Tokens ``(B, n)`` as tokens, or as the grid, or as an image; a map ``C`` ``(B, n, n)`` stays as it is."""
+    """Convert tokens ``(B, n)`` to tokens, grid or image; a map ``C`` ``(B, n, n)`` is returned unchanged."""
     if attribute_to == "tokens":
         return tokens.to(images.dtype)
     grid = tokens[:, layout.num_prefix_tokens :].reshape(-1, 1, *passed.grid)
@@ -143,14 +143,14 @@ def enlarged(
     images: torch.Tensor,
     attribute_to: AttributeTo,
 ) -> torch.Tensor:
-    """A grid ``(B, 1, h, w)`` as it is, as pixels, or shared equally among the channels: bilinear, contiguous.
+    """A grid ``(B, 1, h, w)`` unchanged, upsampled bilinearly to pixels, or also shared among the channels.
 
     Args:
         grid: One value for each position.
-        image_size: Of the image that the model was given.
+        image_size: Size of the image that the model received.
         extent: The size in pixels that the grid covers.
-        images: What the user gave; a wrapper may resize it before the model.
-        attribute_to: The form.
+        images: The user's input; a wrapper may resize it before the model.
+        attribute_to: The requested form.
     """
     if attribute_to == "grid":
         return grid.to(images.dtype)

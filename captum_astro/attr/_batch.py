@@ -1,4 +1,4 @@
-"""A batch in parts: what a method is given, checked, and its attributions put together again."""
+"""Splitting a batch: the validated inputs of a call, and reassembling its attributions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from captum_astro.layouts.base import Layout
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some samples of a batch that are explained together.
+    """Samples of a batch that are explained together.
 
     Attributes:
-        call: The model with their inputs, targets and arguments.
-        samples: Which of the batch they are.
+        call: The model with the inputs, targets and arguments of these samples.
+        samples: Their indices in the batch.
     """
 
     call: Call
@@ -32,24 +32,24 @@ class Part:
 
 
 class Batch:
-    """What a user gave to `attribute`.
+    """The arguments of a call to `attribute`.
 
     Args:
         model: The module that is run.
-        layout: Of the model that is explained, if it has one.
+        layout: The layout of the explained model, if it has one.
         inputs: Images or token ids, or a tuple with that one tensor.
         target: What is explained.
-        common: What every method takes.
+        common: The arguments common to all methods.
 
     Raises:
-        AssertionError: If the inputs are no tensor.
-        ValueError: If they cannot be explained, or an argument is not one of its values.
+        AssertionError: If the inputs are not a tensor.
+        ValueError: If they cannot be explained, or an argument has an invalid value.
     """
 
     def __init__(self, model: nn.Module, layout: Layout | None, inputs: Any, target: Target, common: Common) -> None:
         self.attribute_to = common.get("attribute_to", "input")
         if self.attribute_to not in ("input", "pixels", "grid", "tokens"):
-            raise ValueError(f"attribute_to is 'input', 'pixels', 'grid' or 'tokens', not {self.attribute_to!r}.")
+            raise ValueError(f"attribute_to must be 'input', 'pixels', 'grid' or 'tokens', not {self.attribute_to!r}.")
         self._tuple = isinstance(inputs, tuple)
         given: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         check_inputs(given, model, layout, self.attribute_to)
@@ -60,10 +60,10 @@ class Batch:
         self.reads_text = layout is not None and layout.reads_text
 
     def parts(self) -> Iterator[Part]:
-        """Some samples at a time; texts of equal length together, without their padding.
+        """A few samples at a time; texts of equal length together, without their padding.
 
-        Neither padding nor what follows an explained position is part of what the output depends on, and methods that
-        average over tokens must not see it.
+        The output depends neither on padding nor on what follows an explained position, and methods that average over
+        tokens must not see them.
 
         Raises:
             IndexError: If a position of a text is out of range.
@@ -90,7 +90,7 @@ class Batch:
                 yield Part(replace(call, inputs=call.inputs[:, :length]), part)
 
     def joined(self, found: list[tuple[Part, torch.Tensor]]) -> Any:
-        """The attributions of all parts in the order of the samples; a tuple for a tuple."""
+        """The attributions of all parts in the order of the samples; a tuple if the input was a tuple."""
         if self.reads_text:
             dtype, longest = next(self._call.model.parameters()).dtype, self._given.shape[1]
             rows: dict[int, torch.Tensor] = {}
@@ -116,14 +116,14 @@ class Batch:
 def _part_size(internal_batch_size: int | None, batch: int) -> int:
     step = batch if internal_batch_size is None else internal_batch_size
     if not isinstance(step, int) or step < 1:
-        raise ValueError(f"internal_batch_size is a whole number, at least 1, not {internal_batch_size}.")
+        raise ValueError(f"internal_batch_size must be a whole number of at least 1, not {internal_batch_size}.")
     return step
 
 
 def _select(value: Any, samples: slice | list[int], batch: int) -> Any:
-    """What of a target or of an additional argument belongs to some samples.
+    """The part of a target or of an additional argument that belongs to some samples.
 
-    Lists and tensors with one entry a sample are cut; anything else is given to all.
+    Lists and tensors with one entry per sample are indexed; anything else is shared by all.
     """
     if isinstance(value, list) and len(value) == batch:
         return value[samples] if isinstance(samples, slice) else [value[sample] for sample in samples]
@@ -133,7 +133,7 @@ def _select(value: Any, samples: slice | list[int], batch: int) -> Any:
 
 
 def _text_lengths(call: Call) -> tuple[list[int], list[int] | None]:
-    """How many tokens of each text are read, and its explained position in a model with an output for each."""
+    """The number of tokens read from each text, and its explained position if outputs are per position."""
     assert call.layout is not None
     positions = _positions(call.target.classes, *call.inputs.shape) if call.layout.per_position else None
     if positions is None:
@@ -142,7 +142,7 @@ def _text_lengths(call: Call) -> tuple[list[int], list[int] | None]:
 
 
 def _positions(target: Any, batch: int, longest: int) -> list[int] | None:
-    """The explained positions, from 0; None if the target is no ``(position, token id)``, which is refused later."""
+    """The explained positions, from 0; None if the target is not ``(position, token id)``, which is rejected later."""
     given = target if isinstance(target, list) and len(target) == batch else [target] * batch
     if not all(isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], int) for one in given):
         return None

@@ -1,4 +1,4 @@
-"""Channels x positions of one layer with their gradient, and the grid they lie on."""
+"""Activations (positions x channels) of one layer with their gradient, and their grid."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from captum_astro.layouts.structure import AttentionBranch, Tap
 
 @dataclass(frozen=True)
 class ChannelMaps:
-    """One layer of one pass.
+    """One layer of one forward and backward pass.
 
     Attributes:
         activation: ``(B, positions, channels)``, without the prefix tokens.
-        gradient: The explained output's gradient there.
-        output: The model's.
+        gradient: The gradient of the explained output at the activation.
+        output: The output of the model.
         grid: Rows and columns of the positions.
-        prefix: How many tokens stand before them; None where the layer has a feature map.
-        image_size: Of the image that the model was given.
+        prefix: The number of prefix tokens; None if the layer has a feature map.
+        image_size: Size of the image that the model received.
         extent: The size in pixels that the grid covers.
     """
 
@@ -43,10 +43,10 @@ class ChannelMaps:
     extent: tuple[int, int]
 
     def shaped(self, cam: torch.Tensor, images: torch.Tensor, attribute_to: AttributeTo) -> torch.Tensor:
-        """A value for each position ``(B, positions)`` in the form asked for.
+        """Convert one value per position ``(B, positions)`` to the requested form.
 
         Raises:
-            ValueError: If tokens are asked of a feature map.
+            ValueError: If tokens are requested of a feature map.
         """
         if attribute_to == "tokens":
             if self.prefix is None:
@@ -59,12 +59,12 @@ def channel_maps(call: Call, tap: Tap) -> ChannelMaps:
     """Run a model once, forward and back to one layer.
 
     Args:
-        call: The model with what it is given.
+        call: The model and its inputs.
         tap: The layer.
 
     Raises:
-        UnsupportedModelError: If the layer has no tokens and no feature map.
-        ValueError: If no gradient arrives at its patches.
+        UnsupportedModelError: If the layer has neither tokens nor a feature map.
+        ValueError: If no gradient reaches its patches.
     """
     model, layout, shape = call.model, call.layout, call.inputs.shape
     seen = activation_and_gradient(call, tap)
@@ -101,18 +101,18 @@ def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | 
     features = getattr(inside, "feature_info", None)
     if not features:
         raise UnsupportedModelError(
-            f"{type(model).__name__} has no layout and no timm feature_info: give the layer, as a module or its path."
+            f"{type(model).__name__} has no layout and no timm feature_info: pass the layer, as a module or its path."
         )
     return None, Tap(inside.get_submodule(features[-1]["module"]), "output")
 
 
 def _timm_model(model: nn.Module) -> nn.Module:
-    """The model itself, or the one inside a wrapper that says what its features are."""
+    """The model itself, or the one inside a wrapper that describes its features."""
     return next((module for module in model.modules() if hasattr(module, "feature_info")), model)
 
 
 def _channels_last(module: nn.Module, model: nn.Module) -> bool:
-    """By what the layer is; where that does not tell, by what timm says of the model."""
+    """Determined by the type of the layer, otherwise by what timm says about the model."""
     if type(module).__name__.removesuffix("Fp32").endswith("2d") or isinstance(module, nn.GroupNorm):
         return False
     if isinstance(module, nn.LayerNorm | nn.Linear):
@@ -130,11 +130,11 @@ def _flat(x: torch.Tensor, module: nn.Module, model: nn.Module) -> torch.Tensor:
 def _positions(
     x: torch.Tensor, module: nn.Module, layout: Layout | None, model: nn.Module, image_size: tuple[int, int]
 ) -> tuple[tuple[int, int], int]:
-    """Rows and columns of an activation, and how many prefix tokens stand before them."""
+    """Rows and columns of an activation, and the number of prefix tokens before them."""
     if x.ndim == 4:
         return ((x.shape[1], x.shape[2]) if _channels_last(module, model) else (x.shape[2], x.shape[3])), 0
     if x.ndim != 3:
-        raise UnsupportedModelError(f"{type(module).__name__} gives {tuple(x.shape)}: no tokens and no feature map.")
+        raise UnsupportedModelError(f"{type(module).__name__} returns {tuple(x.shape)}: no tokens and no feature map.")
     if layout is not None:
         grid, prefix = layout.grid(*image_size), layout.num_prefix_tokens
     else:
@@ -143,7 +143,7 @@ def _positions(
         grid = (rows, (x.shape[1] - prefix) // max(1, rows))
     if grid[0] * grid[1] + prefix != x.shape[1]:
         raise UnsupportedModelError(
-            f"{type(module).__name__} gives {x.shape[1]} tokens, which are not {prefix} prefix tokens and a grid of "
+            f"{type(module).__name__} returns {x.shape[1]} tokens, which are not {prefix} prefix tokens and a grid of "
             f"{grid[0]} x {grid[1]}."
         )
     return grid, prefix
@@ -155,4 +155,4 @@ def _no_gradient(model: nn.Module) -> str:
         _, default = find_tap(model, None)
         name = next((name for name, module in model.named_modules() if module is default.module), "")
         reason += f" A layer that works is {name!r}, the default."
-    return f"{reason} With output='probability', a sure model has no gradient: use 'logit'."
+    return f"{reason} With output='probability', a model that is certain has no gradient: use 'logit'."

@@ -1,4 +1,4 @@
-"""What every method's `attribute` shares, stated once: Captum's arguments, what is returned, what is raised."""
+"""What all `attribute` methods have in common, defined once: Captum's arguments, return values and errors."""
 
 from __future__ import annotations
 
@@ -30,43 +30,44 @@ class Common(Batched, total=False):
 
 
 class Layered(Common, total=False):
-    """Those of the methods that go through the layers."""
+    """Keyword arguments of the methods that go through the layers."""
 
     layers: Iterable[int] | None
 
 
 class WholeMap(Batched, total=False):
-    """Those of a map that has no other form."""
+    """Keyword arguments of the methods that return only one form of map."""
 
     layers: Iterable[int] | None
 
 
-_LAYERS = "layers: The blocks to use, counted from 0 (negative: from the end); the others count as ``I``."
+_LAYERS = "layers: The blocks to use, counted from 0 (negative: from the end); the others are treated as ``I``."
 _ARGUMENTS = {
     "layers": ("Iterable[int] | None", None, _LAYERS),
     "additional_forward_args": ("Any", None, "additional_forward_args: Passed to the model after the images."),
-    "internal_batch_size": ("int | None", None, "internal_batch_size: Explain so many images at a time."),
+    "internal_batch_size": ("int | None", None, "internal_batch_size: The number of images to explain at a time."),
     "attribute_to": (
         "AttributeTo",
         "input",
-        """attribute_to: ``"input"`` gives the inputs' shape, the pixel map shared equally among the channels;
-    ``"pixels"`` gives ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.""",
+        """attribute_to: ``"input"`` returns the inputs' shape, the pixel map shared equally among the
+        channels;
+    ``"pixels"`` returns ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.""",
     ),
 }
-_GIVEN = """inputs: Images ``(B, C, H, W)`` (token ids ``(B, n)`` of a model of text), or a tuple with that one tensor.
-target: The class to explain, in any form that Captum takes: an int, a list or a tensor of ``B``, ..."""
-_RETURNS = "Attributions of the inputs' dtype and device, not normalised; a tuple for a tuple."
-_RAISES = """AssertionError: If the target is of no form that Captum takes, or is needed and not given.
+_GIVEN = """inputs: Images ``(B, C, H, W)`` (token ids ``(B, n)`` for a text model), or a tuple with that one tensor.
+target: The class to explain, in any form that Captum accepts: an int, a list or a tensor of ``B``, ..."""
+_RETURNS = "Attributions with the inputs' dtype and device, not normalised; a tuple if the input was a tuple."
+_RAISES = """AssertionError: If the target has no form that Captum accepts, or is needed and missing.
 IndexError: If the target is out of range.
-ValueError: If an argument is not one of its values, or the images are empty, not finite or of a wrong shape.
-UnsupportedModelError: If the model computed something that the method cannot explain rightly."""
+ValueError: If an argument has an invalid value, or the images are empty, not finite or of a wrong shape.
+UnsupportedModelError: If the model computed something that the method cannot explain correctly."""
 
 
 def contract(method: Method) -> Method:
-    """Decorator of an ``attribute``: Captum's usage log, and the common arguments in its signature and docstring.
+    """Decorator for ``attribute``: Captum's usage log, and the common arguments in its signature and docstring.
 
-    The method takes ``**common``, annotated with one of the forms above, as ``Unpack[Common]``, and documents its own
-    options.
+    The method takes ``**common``, annotated with one of the classes above, such as ``Unpack[Common]``, and documents
+    its own options.
     """
     annotation = str(method.__annotations__["common"])
     forms = (Common, Layered, WholeMap)
@@ -87,7 +88,7 @@ def contract(method: Method) -> Method:
 
 
 def _documented(text: str, common: list[str]) -> str:
-    """A docstring with the common entries around the method's own, which win."""
+    """A docstring with the common entries added to the method's own, which take precedence."""
     parts = re.split(r"^(Args|Returns|Raises):\n", text, flags=re.MULTILINE)
     sections = {name: textwrap.dedent(body).strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
     own = sections.get("Args", "")

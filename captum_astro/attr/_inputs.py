@@ -1,4 +1,4 @@
-"""What users hand over: images, token ids and the blocks that count."""
+"""Validation of user input: images, token ids and the chosen blocks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from captum_astro.layouts.base import Layout
 
 
 def channels_of(model: nn.Module, layout: Layout | None) -> int | None:
-    """How many channels a model takes; None if that is not known, as behind a wrapper that may change them."""
+    """The number of channels that a model takes; None if unknown, as behind a wrapper that may change it."""
     plain = layout is None or layout.model is model or isinstance(model, nn.Sequential | ViTA)
     channels = getattr(model if layout is None else layout.model, "in_chans", None)
     return channels if plain and isinstance(channels, int) else None
 
 
 def check_inputs(inputs: Any, model: nn.Module, layout: Layout | None, attribute_to: str) -> None:
-    """Refuse what no method can explain, and warn of a model whose output is random.
+    """Reject inputs that no method can explain, and warn if the model's output is random.
 
     Args:
-        inputs: What the user gave: images, or token ids where the layout reads text.
+        inputs: The user's input: images, or token ids if the layout reads text.
         model: The module that will be run.
-        layout: Of the model that is explained, if it has one.
-        attribute_to: The form asked for.
+        layout: The layout of the explained model, if it has one.
+        attribute_to: The requested form.
     """
     if layout is not None and layout.reads_text:
         _check_text(inputs, attribute_to)
@@ -42,22 +42,22 @@ def check_inputs(inputs: Any, model: nn.Module, layout: Layout | None, attribute
 def _check_text(inputs: Any, attribute_to: str) -> None:
     if not isinstance(inputs, torch.Tensor):
         raise AssertionError(
-            f"`inputs` must be one tensor of token ids, or a tuple with one; {type(inputs).__name__} was given."
+            f"`inputs` must be one tensor of token ids, or a tuple with one, not {type(inputs).__name__}."
         )
     if inputs.ndim != 2 or inputs.is_floating_point() or inputs.dtype == torch.bool or inputs.numel() == 0:
-        raise ValueError(f"Token ids are integers (B, n); {inputs.dtype} {tuple(inputs.shape)} was given.")
+        raise ValueError(f"Token ids must be integers (B, n), not {inputs.dtype} {tuple(inputs.shape)}.")
     if attribute_to not in ("input", "tokens"):
-        raise ValueError(f"Text has no {attribute_to}: use attribute_to='tokens', which gives (B, n).")
+        raise ValueError(f"Text has no {attribute_to}: use attribute_to='tokens', which returns (B, n).")
 
 
 def _check_images(images: Any, model: nn.Module, channels: int | None) -> None:
     if not isinstance(images, torch.Tensor):
         raise AssertionError(
-            f"`inputs` must be one tensor of images, or a tuple with one; {type(images).__name__} was given. "
-            f"What else the model takes goes into additional_forward_args."
+            f"`inputs` must be one tensor of images, or a tuple with one, not {type(images).__name__}. "
+            f"Pass the model's other inputs as additional_forward_args."
         )
     if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(f"Images are floating point (B, C, H, W); {images.dtype} {tuple(images.shape)} was given.")
+        raise ValueError(f"Images must be floating point (B, C, H, W), not {images.dtype} {tuple(images.shape)}.")
     if images.shape[0] == 0:
         raise ValueError("The batch is empty.")
     if channels is not None and images.shape[1] != channels:
@@ -67,7 +67,7 @@ def _check_images(images: Any, model: nn.Module, channels: int | None) -> None:
 
 
 def block_numbers(layers: Iterable[int] | slice | None, blocks: int) -> set[int] | None:
-    """Which blocks are meant, counted from 0; None for all.
+    """The indices of the chosen blocks, counted from 0; None for all.
 
     Raises:
         ValueError: If there is no such block.
@@ -77,11 +77,11 @@ def block_numbers(layers: Iterable[int] | slice | None, blocks: int) -> set[int]
     if isinstance(layers, slice):
         return set(range(blocks)[layers])
     if isinstance(layers, int):
-        raise ValueError(f"layers is a list of blocks: pass [{layers}].")
+        raise ValueError(f"layers must be a list of blocks: pass [{layers}].")
     numbers = set[int]()
     for layer in layers:
-        if not isinstance(layer, Integral):  # NumPy's, too
-            raise ValueError(f"layers is a list of blocks' numbers, and contains {layer!r}.")
+        if not isinstance(layer, Integral):  # includes NumPy's
+            raise ValueError(f"layers must be a list of block numbers, but contains {layer!r}.")
         if not -blocks <= layer < blocks:
             raise ValueError(f"layers contains {layer}, but the blocks are numbered 0 to {blocks - 1}.")
         numbers.add(int(layer) % blocks)

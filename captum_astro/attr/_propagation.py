@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class PropagationAttribution(Explanation):
-    """Signed relevance of every pixel and channel; summed, of every token.
+    """Signed relevance of every pixel and channel, or of every token.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
 
     Raises:
         UnsupportedModelError: If the model has no layout.
@@ -42,7 +42,7 @@ class PropagationAttribution(Explanation):
     def _relevance(
         self, inputs: TensorOrTuple, target: Any, common: Common, output: Output, times_input: bool
     ) -> TensorOrTuple:
-        """Run the method on a batch, in parts if asked."""
+        """Run the method on a batch, in parts if requested."""
         model = unwrapped(self.forward_func)
         batch = Batch(model, layout_for(model), inputs, Target(target, output), common)
         found = [(part, self._one(part.call, batch.attribute_to, times_input)) for part in batch.parts()]
@@ -58,7 +58,7 @@ class PropagationAttribution(Explanation):
 
 
 class InputTimesGradient(PropagationAttribution):
-    """Base of the methods whose rules change the gradient, so that input times gradient is the relevance."""
+    """Base of the methods whose rules modify the gradient, so that input times gradient is the relevance."""
 
     @contract
     def attribute(
@@ -68,12 +68,12 @@ class InputTimesGradient(PropagationAttribution):
 
         Args:
             output: The target's ``"logit"``, as published, or its softmax ``"probability"``.
-            attribute_to: ``"input"`` gives the relevance of every pixel and channel, ``"pixels"`` their sum over the
-                channels, ``(B, 1, H, W)``; ``"grid"`` the patch tokens' relevance, ``(B, 1, rows, columns)``, and
+            attribute_to: ``"input"`` returns the relevance of every pixel and channel, ``"pixels"`` the sum over the
+                channels, ``(B, 1, H, W)``; ``"grid"`` the relevance of the patch tokens, ``(B, 1, rows, columns)``, and
                 ``"tokens"`` that of all tokens that enter the first block, ``(B, n)``.
 
         Returns:
-            Signed attributions of the inputs' dtype and device, not normalised; a tuple for a tuple.
+            Signed attributions with the inputs' dtype and device, not normalised; a tuple if the input was a tuple.
         """
         return self._relevance(inputs, target, common, output, times_input=True)
 

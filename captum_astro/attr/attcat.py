@@ -23,13 +23,13 @@ class ATTCAT(TokenAttribution):
     """Each token times its gradient, weighted by the attention that it receives, summed over the layers. Signed.
 
     ``sum over the blocks of a_i (token_i . dy/dtoken_i)``, with ``token_i`` the block's output and ``a_i`` the
-    attention that token i receives there, the mean over heads and queries. A pooling head is no block and
-    weighs nothing.
+    attention that token i receives there, the mean over heads and queries. A pooling head is not a block and is not
+    included.
 
     Source: Qiang et al., "AttCAT: Explaining Transformers via Attentive Class Activation Tokens", NeurIPS 2022.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
 
     Example:
         >>> import timm, torch
@@ -56,9 +56,9 @@ class ATTCAT(TokenAttribution):
 
         Args:
             output: ``y``, the target's ``"logit"``, as published, or its softmax ``"probability"``.
-            readout_row: Take the attention that the classified token pays, instead of the mean over all queries. A
-                model with a pooling head classifies none of its blocks' rows: there it is the mean all the same.
-            layers: The blocks to add up, counted from 0 (negative: from the end).
+            readout_row: Use the attention that the classified token pays, instead of the mean over all queries. A model
+                with a pooling head classifies none of its blocks' rows: there the mean is used in either case.
+            layers: The blocks to sum over, counted from 0 (negative: from the end).
         """
         return self._explain(inputs, target, _ATTCATUpdate(readout_row), common, output)
 
@@ -68,7 +68,7 @@ class ATTCAT(TokenAttribution):
 
 
 class _ATTCATUpdate(Update):
-    """Of two rows, one holds the weights of the queries, which go back unchanged, the other the sum so far."""
+    """Carries two rows: the weights of the queries, which pass through unchanged, and the sum so far."""
 
     def __init__(self, readout_row: bool) -> None:
         self._readout_row = readout_row
@@ -79,7 +79,7 @@ class _ATTCATUpdate(Update):
         self._activations = {
             stage.stage.block: class_activation(stage.following, stage.following_gradient)
             for stage in passed.stages
-            if stage.following_gradient is not None  # known where a block ends
+            if stage.following_gradient is not None  # set where a block ends
         }
         final = passed.stages[-1].following
         queries = passed.readout

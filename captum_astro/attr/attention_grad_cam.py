@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 class AttentionGradCAM(TokenAttribution):
     """The last layer's attention, each head weighted by its mean gradient over the patches. Not negative.
 
-    The form of Grad-CAM that papers on Vision Transformers take as a baseline (Chefer et al., CVPR 2021). For Grad-CAM
+    The form of Grad-CAM that papers on Vision Transformers use as a baseline (Chefer et al., CVPR 2021). For Grad-CAM
     on the channels of the tokens, see `TokenGradCAM`. With a pooling head, the last layer is that head.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
 
     Example:
         >>> import timm, torch
@@ -55,9 +55,10 @@ class AttentionGradCAM(TokenAttribution):
 
         Args:
             output: ``y``, the target's ``"logit"``, as published, or its softmax ``"probability"``.
-            relu_attributions: Set negative values to 0, as published. A map may then be zero everywhere, which warns.
-            layers: The blocks of which the last is read, counted from 0 (negative: from the end); by default all, and
-                then a pooling head is the last layer.
+            relu_attributions: Set negative values to 0, as published. The map may then be zero everywhere, with a
+                warning.
+            layers: The blocks to consider, counted from 0 (negative: from the end); the last of them is read. By
+                default all, and a pooling head then counts as the last layer.
         """
         prefix = layout_for(unwrapped(self.forward_func)).num_prefix_tokens
         update = _AttentionGradCAMUpdate(common.get("layers") is None, prefix, relu_attributions)

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class AttentionRollout(TokenAttribution):
-    """Attention maps multiplied through the layers: ``U = rownorm(I + E_h[A])``, and the read-out row of the product.
+    """The product of the attention maps through the layers: ``U = rownorm(I + E_h[A])``, read at the read-out row.
 
     Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020 (arXiv 2005.00928), Eq. 1. Rows of
     attention sum to 1, so this is the form ``0.5 I + 0.5 E_h[A]``. Needs no gradient, and is the same for every class.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
 
     Example:
         >>> import timm, torch
@@ -40,11 +40,11 @@ class AttentionRollout(TokenAttribution):
     def attribute(
         self, inputs: TensorOrTuple, target: Any = None, *, start_layer: int = 0, **common: Unpack[Layered]
     ) -> TensorOrTuple:
-        """Roll the attention out.
+        """Compute the attention rollout.
 
         Args:
-            target: Checked, if given, but without effect.
-            start_layer: The first block that counts; papers use 0 and 1.
+            target: Validated, if given, but has no effect.
+            start_layer: The first block to include; papers use 0 and 1.
         """
         return self._explain(inputs, target, _RolloutUpdate(), common, start_layer=start_layer)
 
@@ -54,14 +54,14 @@ class _RolloutUpdate(Update):
         return mixed_row(row, record.attention)
 
     def entering(self, row: torch.Tensor, record: StageRecord) -> torch.Tensor:
-        """Each row of ``I + E_h[A]`` is divided by its sum."""
+        """The row sums by which ``I + E_h[A]`` is divided."""
         if not record.attentions:
             return row
         return row / (1 + sum(_row_sums(attention) for attention in record.attentions))
 
 
 def _row_sums(record: AttentionRecord) -> torch.Tensor | float:
-    """The sum of each token's row of the mean map: a number, or ``(B, n)``; 0 for a token that is no query."""
+    """The row sum of each token in the mean map: a number, or ``(B, n)``; 0 for a token that is not a query."""
     sums = record.attention.row_sums(record.present)
     if record.outputs is None:
         return sums

@@ -9,17 +9,18 @@ from captum_astro.capture.gradient_rules import SharedGradients
 
 
 class AttnLRP(InputTimesGradient):
-    """AttnLRP in its implicit form: input times a gradient changed by rules, in one backward pass.
+    """AttnLRP in its implicit form: input times a gradient modified by rules, in one backward pass.
 
-    Products share in halves (values get half, queries and keys a quarter each), the softmax is linearised where it
-    stands, norms keep their deviation constant, an activation is ``[f(x) / x] x``, linear layers use the limit of the
-    epsilon rule. The softmax's linearisation and biases take a share, so the relevance does not sum to the output.
+    Products are split in halves (values get half, queries and keys a quarter each), the softmax is linearised at its
+    input, norms hold their standard deviation constant, an activation is ``[f(x) / x] x``, linear layers use the limit
+    of the epsilon rule. The linearisation of the softmax and the biases absorb a share, so the relevance does not sum
+    to the output.
 
     Source: Achtibat et al., "AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers", ICML 2024
     (arXiv 2402.05602), Eq. 9 to 16. LRP methods may be covered by patents.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
 
     Example:
         >>> import timm, torch

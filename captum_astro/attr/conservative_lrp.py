@@ -9,17 +9,17 @@ from captum_astro.capture.gradient_rules import ConstantWeights
 
 
 class ConservativeLRP(InputTimesGradient):
-    """Input times gradient, with attention weights and the norms' deviations held constant (AH and LN rules).
+    """Input times gradient, with attention weights and the norms' standard deviations held constant (AH and LN rules).
 
-    The relevance of all tokens sums to the explained output in a model without biases whose activations are
-    homogeneous (ReLU). Biases, positions and GELU take a share of their own, so in general it does not. A gated
-    feed-forward layer shares in halves.
+    The relevance of all tokens sums to the explained output in a model without biases whose activations are homogeneous
+    (ReLU). Biases, position embeddings and GELU absorb a share, so in general it does not. A gated feed-forward layer
+    is split in halves.
 
     Source: Ali et al., "XAI for Transformers: Better Explanations through Conservative Propagation", ICML 2022
     (arXiv 2202.07304), Eq. 11 to 14. LRP methods may be covered by patents.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
 
     Example:
         >>> import timm, torch

@@ -20,7 +20,7 @@ class Explainer:
 
 
 def explainers_named(wanted: Sequence[str]) -> dict[str, Explainer]:
-    """Methods by name, in the order given; upper and lower case are one.
+    """Methods by name, in the order given, ignoring case.
 
     Args:
         wanted: Names, or ``all`` alone.

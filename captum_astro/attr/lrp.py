@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 class LRP(PropagationAttribution):
     """Relevance by the z+ rule (alpha = 1, beta = 0) through every layer to the pixels, which use z^B.
 
-    It starts with 1 at the target. Linear layers pass it by their positive contributions, residual adds by each
-    summand's share, products in halves; norms, activations, LayerScale and the softmax pass it as it is. Each sample is
-    normalised on its own. The relevance of all tokens that enter the first block sums to 1; that of the pixels to 1
-    less the share of the positions and of the prefix tokens.
+    Relevance starts as 1 at the target. Linear layers propagate it by their positive contributions, residual adds in
+    proportion to the summands, products in halves; norms, activations, LayerScale and the softmax pass it on unchanged.
+    Each sample is normalised separately. The relevance of all tokens that enter the first block sums to 1; that of the
+    pixels sums to 1 minus the share of the position embeddings and of the prefix tokens.
 
-    Source: Montavon et al., Pattern Recognition 2017 (z+, z^B), as carried to Vision Transformers by Chefer, Gur, Wolf,
-    "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838), Eq. 1 to 10. LRP
+    Source: Montavon et al., Pattern Recognition 2017 (z+, z^B), as extended to Vision Transformers by Chefer, Gur,
+    Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838), Eq. 1 to 10. LRP
     methods may be covered by patents.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
 
     Example:
         >>> import timm, torch
@@ -48,11 +48,11 @@ class LRP(PropagationAttribution):
         """Explain each image's target.
 
         Args:
-            attribute_to: ``"input"`` gives the relevance of every pixel and channel, ``"pixels"`` their sum over the
-                channels, ``(B, 1, H, W)``; ``"grid"`` the patch tokens' relevance, ``(B, 1, rows, columns)``, and
+            attribute_to: ``"input"`` returns the relevance of every pixel and channel, ``"pixels"`` the sum over the
+                channels, ``(B, 1, H, W)``; ``"grid"`` the relevance of the patch tokens, ``(B, 1, rows, columns)``, and
                 ``"tokens"`` that of all tokens that enter the first block, ``(B, n)``.
 
         Returns:
-            Signed attributions of the inputs' dtype and device, not normalised; a tuple for a tuple.
+            Signed attributions with the inputs' dtype and device, not normalised; a tuple if the input was a tuple.
         """
         return self._relevance(inputs, target, common, "logit", times_input=False)

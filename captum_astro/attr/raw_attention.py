@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class RawAttention(TokenAttribution):
     """The attention that the classified token pays in one layer, averaged over the heads: ``r E_h[A]``.
 
-    ``r`` is the class token's row, or the weights by which the model averages its tokens; with a pooling head, the
+    ``r`` is the class token's row, or the weights with which the model averages its tokens; with a pooling head, the
     last layer is that head. Needs no gradient, and is the same for every class.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
 
     Example:
         >>> import timm, torch
@@ -44,9 +44,9 @@ class RawAttention(TokenAttribution):
         """Read the attention of a layer.
 
         Args:
-            target: Checked, if given, but without effect.
-            layers: The blocks of which the last is read, counted from 0 (negative: from the end); by default all, and
-                then a pooling head is the last layer.
+            target: Validated, if given, but has no effect.
+            layers: The blocks to consider, counted from 0 (negative: from the end); the last of them is read. By
+                default all, and a pooling head then counts as the last layer.
         """
         return self._explain(inputs, target, _RawAttentionUpdate(common.get("layers") is None), common)
 

@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 class TokenGradCAM(Explanation):
     """Channels weighted by their mean gradient: ``relu( sum_c w_c A_c )``, at one layer of any timm model.
 
-    For Vision Transformers the prefix tokens are left out, and the default layer is what the last block's attention
-    reads (``blocks[-1].norm1``): after it, the patch tokens of a model with a class token receive no gradient.
+    For Vision Transformers the prefix tokens are left out, and the default layer is the input of the last block's
+    attention (``blocks[-1].norm1``): after it, the patch tokens of a model with a class token receive no gradient.
     Hierarchical and convolutional models work too; the default is then the last layer in timm's ``feature_info``.
 
     Source: Selvaraju et al., "Grad-CAM", ICCV 2017 (arXiv 1610.02391), Eq. 1 and 2.
 
     Args:
         forward_func: The model.
-        layer: A module of the model, or its dotted path. Its output is taken: tokens ``(B, n, d)``, or a feature map
+        layer: A module of the model, or its dotted path. Its output is used: tokens ``(B, n, d)``, or a feature map
             with channels first, or last where timm says so (Swin).
 
     Raises:
         UnsupportedModelError: If no layer is given and the model has neither a layout nor ``feature_info``.
-        ValueError: If the layer is none of the model's.
+        ValueError: If the layer is not part of the model.
 
     Example:
         >>> import timm, torch
@@ -71,15 +71,15 @@ class TokenGradCAM(Explanation):
         Args:
             output: ``y``, the target's ``"logit"``, as published, or its softmax ``"probability"``.
             relu_attributions: Set negative values to 0, as published.
-            attribute_to: ``"input"`` gives the inputs' shape, the pixel map shared equally among the channels;
-                ``"pixels"`` gives ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)``; ``"tokens"`` ``(B, n)``,
-                0 for the prefix tokens.
+            attribute_to: ``"input"`` returns the inputs' shape, the pixel map shared equally among the channels;
+                ``"pixels"`` returns ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)``; ``"tokens"`` ``(B, n)``, 0
+                for the prefix tokens.
 
         Raises:
-            AssertionError: If the target is of no form that Captum takes, or is needed and not given.
+            AssertionError: If the target has no form that Captum accepts, or is needed and missing.
             IndexError: If the target is out of range.
-            ValueError: If an argument is not one of its values, the images cannot be explained, or no gradient
-                arrives at the patches of this layer.
+            ValueError: If an argument has an invalid value, the images cannot be explained, or no gradient reaches the
+                patches of this layer.
         """
         model = self._explained()
         layout, tap = find_tap(model, self.layer)
@@ -100,5 +100,5 @@ class TokenGradCAM(Explanation):
         return unwrapped(self.forward_func)
 
     def _target(self, call: Call) -> Target:
-        """What of some images is explained."""
+        """The target to explain for some of the images."""
         return call.target

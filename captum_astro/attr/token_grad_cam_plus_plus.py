@@ -7,7 +7,7 @@ from captum_astro.functional.grad_cam import grad_cam_plus_plus
 
 
 class TokenGradCAMPlusPlus(TokenGradCAM):
-    """As `TokenGradCAM`, with each channel's weight ``sum_p alpha_pc relu(g_pc)``, which favours where it helps.
+    """As `TokenGradCAM`, with channel weights ``sum_p alpha_pc relu(g_pc)``, which favour positive gradients.
 
     ``alpha = g^2 / (2 g^2 + (sum_p A) g^3 + 1e-6)``, 0 where g is 0.
 

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 class TransformerAttribution(TokenAttribution):
     """Relevance of the attention maps times their gradients, through the layers: ``U = I + E_h[(dy/dA * R_A)^+]``.
 
-    ``R_A`` is the relevance that `LRP` gives an attention map, starting with 1 at the target; y is the logit. Rows are
-    not normalised. One pass brings the gradients, another the relevance, layer by layer.
+    ``R_A`` is the relevance that `LRP` assigns to an attention map, starting as 1 at the target; y is the logit. Rows
+    are not normalised. One backward pass computes the gradients, another the relevance, layer by layer.
 
     Source: Chefer, Gur, Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv
     2012.09838), Eq. 13 and 14, as its public code computes it for one image; here each sample of a batch is normalised
-    on its own. It was published for models with a class token. LRP methods may be covered by patents.
+    separately. It was published for models with a class token. LRP methods may be covered by patents.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
 
     Example:
         >>> import timm, torch
@@ -51,12 +51,12 @@ class TransformerAttribution(TokenAttribution):
         """Explain each image's target.
 
         Args:
-            start_layer: The first block that counts, as the authors' code names it.
+            start_layer: The first block to include, named as in the authors' code.
 
         Raises:
-            AssertionError: If the target is of no form that Captum takes, or is needed and not given.
+            AssertionError: If the target has no form that Captum accepts, or is needed and missing.
             IndexError: If the target is out of range.
-            ValueError: If an argument is not one of its values, or the images cannot be explained.
+            ValueError: If an argument has an invalid value, or the images cannot be explained.
             UnsupportedModelError: If an operation of the model has no rule.
         """
         return self._explain(inputs, target, _RelevanceUpdate(), common, start_layer=start_layer)
@@ -68,13 +68,13 @@ class TransformerAttribution(TokenAttribution):
 
 
 class _RelevanceUpdate(Update):
-    """Attention relevance, of a second pass under the z+ rules, times attention gradient, of the first."""
+    """Attention relevance, from a second pass under the z+ rules, times attention gradient, from the first."""
 
     def __init__(self, relevance: dict[str, AttentionRecord] | None = None) -> None:
         self._relevance = relevance or {}
 
     def with_relevance(self, ruled: Pass) -> _RelevanceUpdate:
-        """The same with the pass under the rules, whose gradients are relevance."""
+        """A copy that holds the pass under the rules, whose gradients are relevance."""
         records = [record for stage in ruled.stages for record in stage.attentions]
         records += [] if ruled.pooling is None else [ruled.pooling]
         return _RelevanceUpdate({record.branch.name: record for record in records})

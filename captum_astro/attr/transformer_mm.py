@@ -24,7 +24,7 @@ class TransformerMM(TokenAttribution):
     Transformers", ICCV 2021 (arXiv 2103.15679), Eq. 5 and 6; a pooling head is its Eq. 10, without ``I``.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
 
     Example:
         >>> import timm, torch

@@ -17,17 +17,19 @@ from captum_astro.layouts.unwrap import unwrapped
 
 
 class ViTAGradCAM(TokenGradCAM):
-    """Grad-CAM of the modulated model, for the class that the model itself sees.
+    """Grad-CAM on the modulated model, for the class that the unmodulated model predicts.
 
-    Without a ``target``, each image's class is the unmodulated model's first choice, which costs one more forward pass:
-    astrocytes are there to explain, not to classify. Under `captum.attr.NoiseTunnel` give the target, or each noisy
-    copy is explained for its own.
+    Without a ``target``, each image's class is the unmodulated model's top prediction, which costs one more forward
+    pass: astrocytes serve explanation, not classification. With `captum.attr.NoiseTunnel` pass the target,
+        otherwise
+    each noisy copy is explained for its own prediction.
 
-    Source: ViTA, arXiv 2505.21513; `captum_astro.astro.ViTA` says what of it is known. Grad-CAM: arXiv 1610.02391.
+    Source: ViTA, arXiv 2505.21513; for what is known of it see `captum_astro.astro.ViTA`. Grad-CAM: arXiv
+    1610.02391.
 
     Args:
         forward_func: The model, unmodulated.
-        layer: Where Grad-CAM looks, as in `TokenGradCAM`; by default what the last block's attention reads.
+        layer: The layer of Grad-CAM, as in `TokenGradCAM`; by default the input of the last block's attention.
         modulated_layer: The linear layer with astrocytes, as a module or its dotted path; by default
             ``blocks.0.attn.proj``, the output projection of the first attention.
         modulation: ``k``, ``tau``, ``phi``, ``alpha``, ``beta``, ``token``, ``rescale``, ``counter`` and ``feedback``,
@@ -35,7 +37,7 @@ class ViTAGradCAM(TokenGradCAM):
 
     Raises:
         UnsupportedModelError: If no layer is given and the model has neither a layout nor ``feature_info``.
-        ValueError: If a layer is none of the model's, or a value is out of its range.
+        ValueError: If a layer is not part of the model, or a value is out of range.
         TypeError: If the modulated layer is not linear.
 
     Example:

@@ -7,19 +7,19 @@ from captum_astro.functional.grad_cam import grad_cam_plus_plus
 
 
 class ViTAGradCAMPlusPlus(ViTAGradCAM):
-    """Grad-CAM++ of the modulated model, for the class that the model itself sees.
+    """Grad-CAM++ on the modulated model, for the class that the unmodulated model predicts.
 
-    Source: ViTA, arXiv 2505.21513; Grad-CAM++: arXiv 1710.11063. All else is as in `ViTAGradCAM`.
+    Source: ViTA, arXiv 2505.21513; Grad-CAM++: arXiv 1710.11063. Everything else is as in `ViTAGradCAM`.
 
     Args:
         forward_func: The model, unmodulated.
-        layer: Where Grad-CAM++ looks.
+        layer: The layer of Grad-CAM++.
         modulated_layer: The linear layer with astrocytes.
         modulation: As in `ViTAGradCAM`.
 
     Raises:
         UnsupportedModelError: If no layer is given and the model has neither a layout nor ``feature_info``.
-        ValueError: If a layer is none of the model's, or a value is out of its range.
+        ValueError: If a layer is not part of the model, or a value is out of range.
         TypeError: If the modulated layer is not linear.
 
     Example:

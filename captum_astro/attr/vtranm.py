@@ -23,9 +23,9 @@ Component = Literal["length", "direction"]
 
 
 class VTranM(TokenAttribution):
-    r"""Relevance of each token from attention and from how each vector is transformed, through every layer.
+    r"""The relevance of each token from attention and from how its vector is transformed, through every layer.
 
-    A row of the contribution map :math:`C = U_L \dots U_1 C_0` is read, with, for each attention layer and each
+    The result is a row of the contribution map :math:`C = U_L \dots U_1 C_0` with, for each attention layer and each
     feed-forward layer,
 
     .. math::
@@ -33,21 +33,21 @@ class VTranM(TokenAttribution):
         U = I + \mathrm{gain} \cdot \mathbb{E}_h[(\partial p / \partial A_h)^+ \odot A_h W_h], \qquad U = I + W,
 
     :math:`W = \mathrm{diag}(\|\tilde E_j\| / \|E_j\| \cdot \mathrm{NECC}(j))`, NECC the softmax over the tokens of
-    :math:`\cos(E_j, \tilde E_j)`, and :math:`C_0 = \mathrm{diag}(\|E_{0,j}\|)`. The row is the class token's, or
+    :math:`\cos(E_j, \tilde E_j)`, and :math:`C_0 = \mathrm{diag}(\|E_{0,j}\|)`. The row is that of the class token, or
     the mean of those that the model averages; with a pooling head it is the head's own map, by the same rule without
     :math:`I`.
 
     Source: Wu et al., "Token Transformation Matters", CVPR 2024 (arXiv 2403.14552), Eq. 6 to 16, where the method
-    is called TokenTM. It was published for models with a class token. ``gain`` and ``include_norm=True`` (exact in
-    a model that normalises before each layer) are of this package.
+    is called TokenTM. It was published for models with a class token. ``gain`` and ``include_norm=True`` (exact in a
+    model that normalises before each layer) are additions of this package.
 
     Costs one forward and one backward pass to the tokens; memory grows linearly with their number.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper of one, or a model with a registered layout.
+        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
 
     Raises:
-        UnsupportedModelError: If the model has no layout, or its layers compute something other than it says.
+        UnsupportedModelError: If the model has no layout, or its layers compute something other than the layout says.
 
     Example:
         >>> import timm, torch
@@ -77,12 +77,12 @@ class VTranM(TokenAttribution):
 
         Args:
             output: The gradient is that of the target's softmax ``"probability"``, as published, or of its ``"logit"``.
-            aggregation: False reads the last layer's ``E_h[(dp/dA)^+ * A]`` alone (Eq. 8, the paper's baseline).
-            components: What weighs the attention: ``"length"`` (with ``C_0``), ``"direction"`` (NECC), both, or none.
-                With none, the feed-forward layers have no map.
-            include_norm: Measure the vectors that the model adds, norms and biases included; False takes the paper's
+            aggregation: False reads only the last layer's ``E_h[(dp/dA)^+ * A]`` (Eq. 8, the paper's baseline).
+            components: The weights of the attention: ``"length"`` (with ``C_0``), ``"direction"`` (NECC), both, or
+                none. With none, the feed-forward layers have no update.
+            include_norm: Measure the vectors that the model adds, including norms and biases; False uses the paper's
                 algebra literally, ``E W_V W_H``.
-            gain: Multiplies attention's second term; 1 is the paper.
+            gain: Multiplies the second term of attention layers; 1 is as published.
         """
         update = _VTranMUpdate(aggregation, components, include_norm, gain)
         return self._explain(inputs, target, update, common, output)
@@ -103,12 +103,13 @@ class VTranM(TokenAttribution):
 
         Args:
             output: ``"probability"`` or ``"logit"``.
-            components: What weighs the attention.
-            include_norm: Norms and biases included.
-            gain: Multiplies attention's second term.
+            components: The weights of the attention.
+            include_norm: Include norms and biases.
+            gain: Multiplies the second term of attention layers.
 
         Returns:
-            ``(B, final tokens, tokens)``, with the prefix tokens. `attribute` reads the rows that the model classifies.
+            ``(B, final tokens, tokens)``, including the prefix tokens. `attribute` reads the rows that the model
+            classifies.
 
         Example:
             >>> import timm, torch
@@ -134,14 +135,14 @@ class _VTranMUpdate(Update):
     ) -> None:
         unknown = set(components) - set(vtranm.COMPONENTS)
         if unknown or isinstance(components, str):
-            raise ValueError(f"components are some of {vtranm.COMPONENTS}, in a tuple; {components!r} was given.")
+            raise ValueError(f"components must be a tuple of {vtranm.COMPONENTS}, not {components!r}.")
         self.aggregation, self._include_norm = aggregation, include_norm
         self._components = tuple(components) if aggregation else ()
         self._gain, self._full = gain, full
         self.merges_by_length = "length" in self._components
 
     def start(self, passed: Pass) -> torch.Tensor | None:
-        """Every final token's own row for the whole map, or what `carry` starts from."""
+        """For the whole map, each final token's own row; otherwise the row that `carry` starts from."""
         if not self._full:
             return None
         batch, tokens = passed.stages[-1].following.shape[:2]

@@ -1,1 +1,1 @@
-"""How tensors are obtained from a model, and how it is left as it was."""
+"""How tensors are recorded from a model, and how the model's state is restored."""

@@ -1,4 +1,4 @@
-"""The activation of one module and the explained output's gradient there."""
+"""The activation of one module, and the gradient of the explained output with respect to it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Activation:
 
     Attributes:
         value: The tensor.
-        gradient: The explained output's gradient there, of the same shape.
+        gradient: The gradient of the explained output with respect to it, of the same shape.
         output: The model's output.
-        image_size: Height and width of the image that the explained model was given; None if it was given none.
+        image_size: Height and width of the image that the explained model received; None if there was none.
     """
 
     value: torch.Tensor
@@ -36,11 +36,11 @@ def activation_and_gradient(call: Call, tap: Tap) -> Activation:
     """Run a model once, forward and back to one tensor.
 
     Args:
-        call: The model with what it is given.
-        tap: Which tensor.
+        call: The model and its inputs.
+        tap: Which tensor to read.
 
     Raises:
-        UnsupportedModelError: If the tensor is not there, or the output does not depend on it.
+        UnsupportedModelError: If the tensor does not occur, or the output does not depend on it.
     """
     look, inside = _Look(tap), type(tap.module).__name__
     with undisturbed(call.model), torch.inference_mode(False), torch.enable_grad():
@@ -55,7 +55,7 @@ def activation_and_gradient(call: Call, tap: Tap) -> Activation:
         if output.requires_grad:
             (gradient,) = torch.autograd.grad(output, look.seen[0], start.gradient.to(output), allow_unused=True)
         if gradient is None:
-            raise UnsupportedModelError(f"The output does not depend on what {inside} gives.")
+            raise UnsupportedModelError(f"The output does not depend on the output of {inside}.")
         return Activation(look.seen[0].detach(), start.scaled(gradient), output.detach(), look.image_size)
 
 
@@ -68,13 +68,13 @@ class _Look:
         self.image_size: tuple[int, int] | None = None
 
     def install(self, hooks: Hooks) -> None:
-        """Look at the tap."""
+        """Record the tap's tensor."""
         hooks.tap(self._tap, self._note)
         if self._tap.at == "output":
             hooks.callback(self._tap.module.register_forward_hook(self._demand_tensor).remove)
 
     def note_size(self, x: torch.Tensor) -> None:
-        """The size of the images that the explained model is given."""
+        """Record the size of the images that the explained model receives."""
         if x.ndim == 4:
             self.image_size = (x.shape[-2], x.shape[-1])
 
@@ -82,8 +82,8 @@ class _Look:
         if not x.requires_grad:
             x.requires_grad_(True)
         self.seen.append(x)
-        return x.clone()  # what follows may change its input in place
+        return x.clone()  # later layers may modify it in place
 
     def _demand_tensor(self, module: nn.Module, args: Any, output: Any) -> None:
         if not isinstance(output, torch.Tensor):
-            raise UnsupportedModelError(f"{type(module).__name__} gives a {type(output).__name__}, not a tensor.")
+            raise UnsupportedModelError(f"{type(module).__name__} returns a {type(output).__name__}, not a tensor.")

@@ -1,4 +1,4 @@
-"""What the steps of a branch amount to: an affine map, once their norms' statistics are known."""
+"""The composition of a branch's steps: an affine map, once the statistics of its norms are known."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Statistics = tuple["torch.Tensor | Measured", ...]
 
 @dataclass
 class AffineMap:
-    """What the steps after a tensor amount to, their norms' statistics taken as given.
+    """The composition of the steps after a tensor, with the statistics of norms held constant.
 
     ``y_i = query_scale_i * (x_i matrix) + constant_i``
 
     Attributes:
-        matrix: ``(d_in, d)``, or ``(B, d_in, d)`` where it depends on the sample, or None for the identity.
+        matrix: ``(d_in, d)``, or ``(B, d_in, d)`` if it depends on the sample, or None for the identity.
         query_scale: ``(B, 1 or H, n)``, or None for 1.
         constant: Broadcasts to ``(B, n, d)``, or None for 0.
     """
@@ -36,13 +36,13 @@ class AffineMap:
 
 
 def compose(steps: tuple[Step, ...], statistics: Sequence[torch.Tensor | Measured], like: torch.Tensor) -> AffineMap:
-    """Multiply a branch's steps out.
+    """Compose a branch's steps into one affine map.
 
     Args:
         steps: The steps in order.
-        statistics: Of those that have some: ``1 / sigma`` of a norm, ``(B, n)``, or ``(B, H, n)`` for a norm of each
-            head; what a modulated layer did.
-        like: The values ``(B, H, n, d_v)`` that go in; gives heads, width, device and dtype.
+        statistics: The statistics of those steps that have some: ``1 / sigma`` of a norm, ``(B, n)``, or ``(B, H, n)``
+            for a per-head norm; the effect of a modulated layer.
+        like: The input values ``(B, H, n, d_v)``; determine heads, width, device and dtype.
     """
     out = AffineMap()
     heads, width = like.shape[1], like.shape[3]
@@ -91,7 +91,7 @@ def _compose_modulated(out: AffineMap, step: Modulated, found: Measured, matrix:
 def _compose_norm(out: AffineMap, step: Norm, scale: torch.Tensor, matrix: torch.Tensor, heads: int) -> None:
     weight, bias = getattr(step.module, "weight", None), getattr(step.module, "bias", None)
     if step.per_head and out.constant is not None:
-        raise UnsupportedModelError("A norm of each head after a step with a bias is not supported.")
+        raise UnsupportedModelError("A per-head norm after a step with a bias is not supported.")
     if centres(step.module):
         shape = matrix.shape
         parts = matrix.reshape(shape[0], heads, -1) if step.per_head else matrix
@@ -135,5 +135,5 @@ def centres(norm: nn.Module) -> bool:
 
 
 def inverse_deviation(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """``1 / sigma``, which a norm multiplies each token of its input by: the input's shape without the last."""
+    """``1 / sigma``, by which a norm multiplies each token of its input (shape without the last dim)."""
     return gradient_rules.inverse_deviation(x, centres(norm), getattr(norm, "eps", None))

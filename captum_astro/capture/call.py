@@ -1,4 +1,4 @@
-"""One call of a model, and what of its output is explained."""
+"""One call of a model, and which part of its output is explained."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from captum_astro.layouts.base import Layout
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A model with what it is given.
+    """A model and its inputs.
 
     Attributes:
-        model: The module that is run: the model that is explained, or a wrapper of it.
+        model: The module that is run: the explained model, or a wrapper around it.
         inputs: Images ``(B, C, H, W)``, or token ids ``(B, n)``.
-        target: The number that is explained.
-        arguments: What the model takes after its inputs.
-        layout: Of the model that is explained; None where a method needs none.
+        target: The output value to explain.
+        arguments: Additional arguments of the model after its inputs.
+        layout: The layout of the explained model; None for methods that need none.
     """
 
     model: nn.Module
@@ -33,18 +33,18 @@ class Call:
 
     @property
     def explained(self) -> nn.Module:
-        """The model that is explained: the one with a layout, if there is one."""
+        """The explained model: the one with a layout, if there is one."""
         return self.model if self.layout is None else self.layout.model
 
     def run(self, inputs: torch.Tensor | None = None, widened: bool = False) -> torch.Tensor:
         """The model's output.
 
         Args:
-            inputs: In place of the call's own.
-            widened: Run a half-precision model in float32, for methods whose divisions need it.
+            inputs: Replace the inputs of the call.
+            widened: Run a half-precision model in float32, for methods whose divisions need the precision.
 
         Raises:
-            TypeError: If the model gives something else than a tensor.
+            TypeError: If the model does not return a tensor.
         """
         given = self.inputs if inputs is None else inputs
         if given.is_inference():

@@ -1,4 +1,4 @@
-"""One pass forward and one back: everything that the methods need of it, recorded once."""
+"""One forward and one backward pass: everything that the methods need, recorded once."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from captum_astro.layouts.structure import AttentionBranch
 
 
 def capture(call: Call, wanted: Wanted) -> Pass:
-    """Run a model forward, and back if gradients are wanted, and record what the methods need.
+    """Run a model forward, and backward if gradients are needed, and record what the methods need.
 
-    The gradient starts at the first stage asked for, so that what comes before it costs a forward pass only.
+    The gradient starts at the first requested stage, so that anything before it costs a forward pass only.
 
     Args:
-        call: The model with what it is given.
-        wanted: What is recorded.
+        call: The model and its inputs.
+        wanted: What to record.
 
     Raises:
-        ValueError: If no attention layer is among the blocks.
+        ValueError: If there is no attention layer among the blocks.
         UnsupportedModelError: If a layer computed something other than the layout says.
     """
     assert call.layout is not None
@@ -55,7 +55,7 @@ def capture(call: Call, wanted: Wanted) -> Pass:
 
 
 def _passed(collected: Collected) -> Pass:
-    """The records of a pass, compared with what the layout says."""
+    """The records of a pass, checked against the layout."""
     recorder, layout = collected.recorder, collected.layout
     pooling = collected.pooling()
     passed = Pass(

@@ -1,4 +1,4 @@
-"""The row that is carried back through the layers of a pass: nothing else holds it."""
+"""Propagation of a row back through the layers of a pass."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from captum_astro.functional.token_map import TokenMap
 
 
 class Update(ABC):
-    """What a method makes of each layer: a row times the layer's map.
+    """A method's update for each layer: a row times the layer's matrix.
 
-    A row has the tokens in its last dimension: ``(B, n)``, or ``(B, m, n)`` for several rows at once. Where a layer
-    works on windows, every window is a sample, and the row is cut and put together by `carry`.
+    The tokens are the last dimension of a row: ``(B, n)``, or ``(B, m, n)`` for several rows. If a layer works on
+    windows, every window is a sample, and `carry` splits the row into windows and merges it again.
 
     Attributes:
-        reads_pooling: For `carry_last`: a pooling head counts as the last attention layer, or is gone through.
-        merges_by_length: A change of resolution gives each source the share of its contribution's length; otherwise
-            all of a new token's sources get the same.
+        reads_pooling: For `carry_last`: a pooling head counts as the last attention layer; otherwise the row passes
+            through it.
+        merges_by_length: At a change of resolution, each source gets a share in proportion to the length of its
+            contribution; otherwise all sources of a new token get the same share.
     """
 
     reads_pooling: bool = True
@@ -27,14 +28,14 @@ class Update(ABC):
 
     @abstractmethod
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
-        """A row over the queries times one attention layer's map, without its identity: a row over the keys."""
+        """A row over the queries times the matrix of one attention layer, without the identity; a row over the keys."""
 
     def feed_forward(self, row: torch.Tensor, record: FeedForwardRecord) -> torch.Tensor | None:
-        """The same for a feed-forward layer; None where it has no map."""
+        """A row times the matrix of a feed-forward layer, without the identity; None if it has no update."""
         return None
 
     def entering(self, row: torch.Tensor, record: StageRecord) -> torch.Tensor:
-        """The row before a stage's map, where a method changes it."""
+        """The row before it is multiplied by a stage's matrix, for methods that modify it."""
         return row
 
     def finish(self, row: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
@@ -43,14 +44,14 @@ class Update(ABC):
 
 
 def carry(passed: Pass, update: Update, start: torch.Tensor | None = None) -> torch.Tensor:
-    """The read-out row of the product of all update maps, ``r U_L ... U_2 U_1``, from the last layer to the first.
+    """The read-out row of the product of all updates, ``r U_L ... U_2 U_1``, from the last layer to the first.
 
-    For each stage, ``row = row (shortcut + sum of its branches)``; a pooling head is the first map, without a shortcut.
+    For each stage, ``row = row (shortcut + sum of its branches)``; a pooling head comes first, without a shortcut.
 
     Args:
-        passed: A pass.
+        passed: The recorded pass.
         update: The method.
-        start: Rows over the final tokens, ``(B, ..., n)``, in place of the read-out.
+        start: Rows over the final tokens, ``(B, ..., n)``, instead of the read-out.
 
     Returns:
         A row over the tokens that enter the first stage, ``(B, ..., n)``.
@@ -65,10 +66,10 @@ def carry(passed: Pass, update: Update, start: torch.Tensor | None = None) -> to
 
 
 def carry_last(passed: Pass, update: Update) -> torch.Tensor:
-    """The read-out row of the last attention layer's map alone, at the tokens that enter the first stage.
+    """The read-out row of the last attention layer's map only, at the tokens that enter the first stage.
 
     Args:
-        passed: A pass.
+        passed: The recorded pass.
         update: The method.
 
     Returns:
@@ -88,7 +89,7 @@ def _start(passed: Pass, update: Update) -> torch.Tensor:
 
 
 def _added(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tensor | None:
-    """A row times the maps of a stage's branches, added; None if there is none."""
+    """A row times the matrices of a stage's branches, summed; None if there is none."""
     total: torch.Tensor | None = None
     for branch in stage.branches:
         if isinstance(branch, AttentionRecord):
@@ -101,7 +102,7 @@ def _added(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tenso
 
 
 def _through(row: torch.Tensor, record: AttentionRecord, update: Update) -> torch.Tensor:
-    """A row over all tokens times one attention layer's map, which may be of windows."""
+    """A row over all tokens times the matrix of one attention layer, which may be windowed."""
     inside = row if record.outputs is None else record.outputs.gather_row(row)
     found = update.attention(inside, record)
     return found if record.sources is None else record.sources.scatter(found)

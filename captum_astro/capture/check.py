@@ -1,4 +1,4 @@
-"""The public identity check: does a model's layout hold?"""
+"""The public identity check: is a model's layout correct?"""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _LOW_PRECISION_TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class CheckedStage:
-    """One residual add: what was captured, and how well it rebuilds what the model computed.
+    """One residual add: what was recorded, and how well it reconstructs what the model computed.
 
     Attributes:
         name: The branches' paths.
-        captured: In words.
+        captured: Description of what was recorded.
         error: The largest difference, relative to the largest entry of what is added.
     """
 
@@ -40,17 +40,17 @@ class CheckedStage:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found; prints as a table.
+    """The report of `check`; prints as a table.
 
     Attributes:
-        model: The class that is explained.
-        tokens: How many there are.
+        model: The class of the explained model.
+        tokens: The number of tokens.
         prefix: How many of them are prefix tokens.
         grid: Rows and columns of the patch tokens.
-        readout: What the model classifies, in words.
-        stages: One entry for each residual add, in order.
-        tolerance: The largest error that counts as rebuilt, for the model's dtype.
-        problem: What else does not agree with the layout; None if nothing.
+        readout: Description of what the model classifies.
+        stages: One entry per residual add, in order.
+        tolerance: The largest error that counts as a match, for the model's dtype.
+        problem: Any other disagreement with the layout; None if there is none.
     """
 
     model: str
@@ -64,7 +64,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every layer was rebuilt and the read-out holds."""
+        """Whether every layer was reconstructed and the read-out matches."""
         return self.problem is None and all(stage.error <= self.tolerance for stage in self.stages)
 
     def __str__(self) -> str:
@@ -86,19 +86,19 @@ class Report:
 
 
 def check(model: nn.Module, inputs: torch.Tensor) -> Report:
-    """Compare, for every layer, what is captured with what the model computes: ``E_next = E + sum_h A_h E~_h + bias``.
+    """Compare, for every layer, what is recorded with what the model computes: ``E_next = E + sum_h A_h E~_h + bias``.
 
-    Run it on your own model after registering a layout, in float64 if you can: ``check(model.double(), x.double())``.
+    Run it on your own model after registering a layout, preferably in float64: ``check(model.double(), x.double())``.
 
     Args:
-        model: A model with a layout, or a wrapper of one.
-        inputs: Images ``(B, C, H, W)`` or token ids ``(B, n)`` that the model takes.
+        model: A model with a layout, or a wrapper around one.
+        inputs: Images ``(B, C, H, W)`` or token ids ``(B, n)`` that the model accepts.
 
     Returns:
-        A report, with ``ok`` and an entry for each layer.
+        A report, with ``ok`` and one entry per layer.
 
     Raises:
-        UnsupportedModelError: If the model has no layout, or a layer could not be captured at all.
+        UnsupportedModelError: If the model has no layout, or a layer could not be recorded at all.
 
     Example:
         >>> import timm, torch
@@ -127,7 +127,7 @@ def check(model: nn.Module, inputs: torch.Tensor) -> Report:
 
 
 def _checked(record: StageRecord) -> CheckedStage:
-    """A stage, rebuilt in full."""
+    """A stage, fully reconstructed."""
     parts = [_describe(part) if isinstance(part, AttentionRecord) else "feed-forward" for part in record.branches]
     if record.merging is not None:
         parts.append(f"{record.merging.tokens.index.shape[2]} tokens merged into one")
@@ -139,7 +139,7 @@ def _describe(record: AttentionRecord) -> str:
     first = record.attention.maps[0]
     parts = [f"{heads} heads"]
     if isinstance(first, Given):
-        parts.append("map as written out")
+        parts.append("explicit attention map")
     elif isinstance(first, EffectiveAttention):
         parts = [f"effective attention of {heads} {'channels' if first.per_channel else 'heads'}"]
     elif isinstance(first, Softmax) and first.bias is not None:

@@ -1,4 +1,4 @@
-"""The notes of one forward pass, its backward pass, and the records that the two become."""
+"""The notes of one forward pass, its backward pass, and the records made from them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from captum_astro.layouts.errors import UnsupportedModelError
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a pass is recorded.
+    """What to record of a pass.
 
     Attributes:
-        gradient: Whether there is a backward pass.
-        blocks: The blocks whose branches are recorded; all of them by default.
-        streams: Record the gradient at the output of each block too.
+        gradient: Whether to run a backward pass.
+        blocks: The blocks whose branches are recorded; all by default.
+        streams: Also record the gradient at the output of each block.
         rules: Propagation rules for both passes, which then run in at least float32; nothing is compared with the
-            layout, as outputs stay what they are without them.
-        verify: Raise when something does not agree with the layout, rather than report it.
+            layout, because the rules do not change outputs.
+        verify: Raise an error if something does not match the layout, instead of reporting it.
     """
 
     gradient: bool = True
@@ -39,27 +39,27 @@ class Wanted:
     verify: bool = True
 
     def stages(self, layout: Layout) -> list[int]:
-        """The numbers of the stages whose branches are recorded."""
+        """The indices of the stages whose branches are recorded."""
         return [i for i, stage in enumerate(layout.stages) if self.blocks is None or stage.block in self.blocks]
 
 
 class Collected:
-    """What a recorder noted, with the gradients once `backward` has run.
+    """The notes of a recorder, with the gradients once `backward` has run.
 
     Args:
-        call: The model with what it was given.
-        wanted: What is recorded.
-        recorder: After the forward pass.
-        output: What the model gave.
+        call: The model and its inputs.
+        wanted: What to record.
+        recorder: The recorder after the forward pass.
+        output: The output of the model.
 
     Attributes:
-        layout: Of the model.
+        layout: The layout of the model.
         streams: The residual stream before each stage and after the last, ``(B, n, d)``.
-        image_size: Height and width of the image that the model was given.
-        grids: Rows and columns of the patch tokens of each of the streams.
+        image_size: Height and width of the image that the model received.
+        grids: Rows and columns of the patch tokens of each stream.
 
     Raises:
-        UnsupportedModelError: If something was not seen, or another number of times than the layout says.
+        UnsupportedModelError: If something did not run, or not as often as the layout says.
     """
 
     def __init__(self, call: Call, wanted: Wanted, recorder: Recorder, output: torch.Tensor) -> None:
@@ -76,10 +76,10 @@ class Collected:
             notes.check()
 
     def backward(self) -> None:
-        """All gradients at once: at the heads' outputs, at the final stream, and at the blocks' outputs if asked.
+        """All gradients in one call: at the heads' outputs, the final stream, and, if requested, the blocks' outputs.
 
         Raises:
-            UnsupportedModelError: If one does not arrive.
+            UnsupportedModelError: If one of them does not arrive.
         """
         output, recorder, plain = self.output, self.recorder, self.wanted.rules is None
         if not output.requires_grad:
@@ -87,7 +87,7 @@ class Collected:
                 "The output does not depend on the tokens by a gradient. Does the model run under torch.no_grad()?"
             )
         asked: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
-        for notes in self._heads:  # differential attention adds its first map with factor 1, so its gradient is enough
+        for notes in self._heads:  # differential attention adds its first map with factor 1, so its gradient suffices
             asked += [(x, notes.gradients) for x in (notes.outputs[:1] if plain else notes.outputs)]
         streams = [recorder.final] if plain else []
         streams += self._block_outputs() if self.wanted.streams else []
@@ -106,7 +106,7 @@ class Collected:
                 )
 
     def stages(self) -> tuple[StageRecord, ...]:
-        """The records of all stages, with the branches of the chosen ones."""
+        """The records of all stages, with the branches of the requested ones."""
         return tuple(self._stage(index) for index in range(len(self.recorder.stages)))
 
     def pooling(self) -> AttentionRecord | None:
@@ -115,7 +115,7 @@ class Collected:
         return None if notes is None else notes.record(-1, self.streams[-1], self.grids[-1])
 
     def readout(self, pooling: AttentionRecord | None) -> torch.Tensor:
-        """How the final tokens are averaged into the classified vector, ``(B, n)``, or the pooling head's queries."""
+        """The weights that average the final tokens into the classified vector, ``(B, n)``, or the head's queries."""
         layout, final = self.layout, self.streams[-1]
         if pooling is not None and layout.pooling is not None:
             weights = layout.pooling.rows(pooling.attention.queries)
@@ -146,7 +146,7 @@ class Collected:
         )
 
     def _block_outputs(self) -> list[StreamNotes]:
-        """The residual streams that leave the chosen blocks."""
+        """The residual streams at the outputs of the requested blocks."""
         stages = self.layout.stages
         ends = [i for i in self._chosen if i + 1 == len(stages) or stages[i + 1].block != stages[i].block]
         return [self.recorder.stream(index + 1) for index in ends]
@@ -165,12 +165,12 @@ class Collected:
         model = type(layout.model).__name__
         if len(self.output) != batch:
             raise UnsupportedModelError(
-                f"{model} was given {batch} images for {len(self.output)} outputs: a wrapper changes the batch. "
+                f"{model} received {batch} images for {len(self.output)} outputs: a wrapper changes the batch. "
                 f"Explain the model itself."
             )
         if size is None:
             kind = "token ids (B, n)" if layout.reads_text else "an image (B, C, H, W)"
-            raise UnsupportedModelError(f"{model} was not given {kind}.")
+            raise UnsupportedModelError(f"{model} did not receive {kind}.")
         grids = layout.grids(*size)
         if grids[0][0] * grids[0][1] + layout.num_prefix_tokens != tokens:
             raise UnsupportedModelError(

@@ -1,4 +1,4 @@
-"""Rules that change gradients, so that input times gradient is the relevance: Conservative LRP and AttnLRP."""
+"""Rules that modify gradients, so that input times gradient is the relevance: Conservative LRP and AttnLRP."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from captum_astro.layouts.errors import UnsupportedModelError
 
 
 class _GradientRules(Rules):
-    """Rules that change gradients: norms keep their deviation, products of two activations share in halves."""
+    """Gradient rules: norms hold their deviation constant, products of two activations are split in halves."""
 
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """RMS norms by the LN rule, activations by the method's."""
+        """The LN rule for RMS norms, the method's own rule for activations."""
         if isinstance(module, COMPOSED):
             return self.activation(x, output)
         dim = 1 if isinstance(module, RmsNorm2d | RmsNorm2dFp32) else -1
@@ -56,7 +56,7 @@ class _GradientRules(Rules):
         if func in RULED:
             return RULED[func].gradient(*args, **kwargs)
         if func in ACTIVATION:
-            return self.activation(args[0], func(args[0].clone(), *args[1:], **kwargs))  # some work in place
+            return self.activation(args[0], func(args[0].clone(), *args[1:], **kwargs))  # some act in place
         if func in SATURATING:
             return self.saturating(func, func(*args, **kwargs))
         if func in (*MUL, *MATMUL) and both_need_grad(args):
@@ -73,7 +73,7 @@ class _GradientRules(Rules):
         raise NotImplementedError
 
     def softmax(self, output: torch.Tensor) -> torch.Tensor:
-        """A softmax that the model writes out."""
+        """An explicit softmax of the model."""
         return output
 
     def activation(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -81,12 +81,12 @@ class _GradientRules(Rules):
         return output
 
     def saturating(self, func: Any, output: torch.Tensor) -> torch.Tensor:
-        """An activation with f(0) other than 0."""
+        """An activation with f(0) not equal to 0."""
         return output
 
 
 class ConstantWeights(_GradientRules):
-    """Conservative LRP: attention weights and the norms' deviations are constants; a gate shares in halves."""
+    """Conservative LRP: attention weights and the norms' deviations are constants; a gate is split in halves."""
 
     def attention(self, operation: AttentionOperation, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The AH rule."""
@@ -98,10 +98,10 @@ class ConstantWeights(_GradientRules):
 
 
 class SharedGradients(_GradientRules):
-    """AttnLRP: products share in halves, norms by the LN rule, activations by the identity rule."""
+    """AttnLRP: products are split in halves, norms use the LN rule, activations the identity rule."""
 
     def attention(self, operation: AttentionOperation, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The uniform rule twice, and the softmax, or what stands in its place, as it is."""
+        """The uniform rule twice; the softmax, or its equivalent, keeps its gradient."""
         return operation.shared_gradients(*args, **kwargs)
 
     def activation(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -114,7 +114,7 @@ class SharedGradients(_GradientRules):
 
 
 def _frozen(func: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """A norm, as a function, with its deviation held constant; a division by a vector's length likewise."""
+    """A norm, as a function, with its standard deviation held constant; also a division by a vector's length."""
     if func is F.normalize:
         return x * _inverse_length(x.detach(), *args, **kwargs)
     names = ("num_groups",) if func is F.group_norm else ("normalized_shape",)
@@ -138,6 +138,6 @@ def _frozen(func: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tens
 def _inverse_length(
     x: torch.Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
 ) -> torch.Tensor:
-    """``1 / length``, from what ``F.normalize`` takes."""
+    """``1 / length``, with the arguments of ``F.normalize``."""
     length: torch.Tensor = x.norm(p, dim, keepdim=True)
     return 1 / length.clamp_min(eps)

@@ -1,4 +1,4 @@
-"""Everything that a pass changes on a model, and puts back."""
+"""Everything that a pass changes on a model, and restores."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _LOCKS_GUARD = threading.Lock()
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Freeze a model's parameters for one pass, and leave it as it was, also after an error.
+    """Freeze a model's parameters for one pass, and restore its state afterwards, even after an error.
 
-    Put back are ``requires_grad`` of the parameters, timm's ``fused_attn`` flags (set for the pass, so that no
-    n x n map is made), and in train mode the buffers and the state of the random number generators. One
-    thread at a time works on a model: the flags are shared.
+    Restored are ``requires_grad`` of the parameters, timm's ``fused_attn`` flags (set during the pass, so that no n x n
+    map is built), and in train mode the buffers and the state of the random number generators. Only one thread at a
+    time works on a model, because the flags are shared.
 
     Args:
-        model: The module that is about to be run.
+        model: The module to run.
 
     Raises:
         UnsupportedModelError: If its parameters are inference tensors, which autograd cannot use.
     """
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise UnsupportedModelError(
-            f"{type(model).__name__} was made or loaded under torch.inference_mode(): autograd cannot use its "
+            f"{type(model).__name__} was created or loaded under torch.inference_mode(): autograd cannot use its "
             f"parameters. Load it outside."
         )
     with _LOCKS_GUARD:

@@ -1,4 +1,4 @@
-"""Hooks that see one thread's calls of a model, and are gone afterwards."""
+"""Temporary hooks that see only one thread's calls of a model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Use = Callable[[torch.Tensor], "torch.Tensor | None"]
 
 
 class Hooks(contextlib.ExitStack):
-    """Hooks on modules, for as long as the context is open; other threads that run the model are not seen.
+    """Hooks on modules, for as long as the context is open; calls from other threads are ignored.
 
-    A callback is given a tensor. What it returns, if anything, takes the tensor's place.
+    A callback receives a tensor. If it returns one, that replaces the tensor.
     """
 
     def __init__(self) -> None:
@@ -34,15 +34,15 @@ class Hooks(contextlib.ExitStack):
             self.after(tap.module, use)
 
     def before(self, module: nn.Module, use: Use) -> None:
-        """Call back with the first tensor that a module is given, by position or by name."""
+        """Call back with the first tensor that a module receives, positional or keyword."""
         self.callback(module.register_forward_pre_hook(partial(self._given, use), with_kwargs=True).remove)
 
     def after(self, module: nn.Module, use: Use) -> None:
-        """Call back with a module's output, if that is one tensor."""
+        """Call back with a module's output, if it is a single tensor."""
         self.callback(module.register_forward_hook(partial(self._returned, use)).remove)
 
     def finally_(self, module: nn.Module, use: Callable[[], None]) -> None:
-        """Call back when a module has run, also after an error."""
+        """Call back after a module has run, even after an error."""
         self.callback(module.register_forward_hook(partial(self._left, use), always_call=True).remove)
 
     def _given(self, use: Use, module: nn.Module, args: Any, kwargs: Any) -> Any:

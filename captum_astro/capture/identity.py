@@ -1,4 +1,4 @@
-"""The identity check: what was captured must rebuild what the model computed."""
+"""The identity check: what was recorded must reconstruct what the model computed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 
-# how far a rebuilt row may be off, relative to what the stage adds, before the layout is said to be wrong
+# tolerance of a reconstructed row, relative to what the stage adds, beyond which the layout is considered wrong
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
 _LOW_PRECISION_TOLERANCE = 0.25
 
 
 def rebuilt_attention(record: AttentionRecord, places: list[int] | None = None) -> torch.Tensor:
-    """``sum_h A_h E~_h + bias`` for some queries, or all, straight from the definition: ``(B, places, d)``."""
+    """``sum_h A_h E~_h + bias`` for some or all queries, directly from the definition: ``(B, places, d)``."""
     attention, out = record.attention, record.map_out
     chosen = slice(None) if places is None else places
     rows = attention.rows(0, attention.queries) if places is None else attention.at(places)
@@ -38,12 +38,12 @@ def rebuilt_attention(record: AttentionRecord, places: list[int] | None = None) 
 def identity_error(record: StageRecord, places: list[int] | None = None) -> torch.Tensor:
     """The largest ``|E_next - E - sum of the branches|``, relative to the largest entry of what is added.
 
-    A difference within the rounding of ``E`` itself, beside which LayerScale may make a branch tiny, is
-    given relative to ``E``: nothing more can be told from ``E_next - E``. A change of resolution has no ``E``.
+    LayerScale may make a branch tiny compared with ``E``. A difference within the rounding of ``E`` itself is therefore
+    relative to ``E``, as ``E_next - E`` has no better precision. A change of resolution has no ``E``.
 
     Args:
         record: The stage.
-        places: The tokens to compare, all by default; with windows, those places of every window.
+        places: The tokens to compare, all by default; with windows, these positions in every window.
 
     Returns:
         A scalar tensor.
@@ -67,7 +67,7 @@ def identity_error(record: StageRecord, places: list[int] | None = None) -> torc
         raise UnsupportedModelError(f"{record.attentions[0].branch.name} is one of several branches with windows.")
     chosen = replace(windows, index=windows.index[:, rows])
     added = torch.stack([rebuilt_attention(branch, places) for branch in record.attentions]).sum(0)
-    # what attention gives for padding is cut off
+    # attention outputs at padding are dropped
     added = added * chosen.present.repeat(len(following), 1)[..., None]
     stream = chosen.gather(widen(record.stream))
     return _relative(chosen.gather(following) - stream, added, stream, dtype, each)
@@ -76,7 +76,7 @@ def identity_error(record: StageRecord, places: list[int] | None = None) -> torc
 def _relative(
     found: torch.Tensor, expected: torch.Tensor, stream: torch.Tensor, dtype: torch.dtype, each: bool = False
 ) -> torch.Tensor:
-    """The largest error of ``(B, places, d)``, relative to the largest entry of all places, or of each by itself."""
+    """The largest error of ``(B, places, d)``, relative to the largest entry over all places, or per place."""
     over = (0, 2) if each else tuple(range(found.ndim))
     difference = (found - expected).abs().amax(over)
     added = expected.abs().amax(over)
@@ -86,7 +86,7 @@ def _relative(
 
 
 def value_error(record: AttentionRecord) -> torch.Tensor:
-    """How far the captured values are from ``W_V x + constant``, which `AttentionBranch.value_weight` says they are."""
+    """Error of the recorded values relative to ``W_V x + constant``, as given by `AttentionBranch.value_weight`."""
     value = widen(record.attention.value)
     if record.read is None:
         return value.new_zeros(())
@@ -104,22 +104,23 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
     )
     expected, found = (x - x[:, :, :1] for x in (expected, found))  # without the constant
     error = (found - expected).abs().amax() / expected.abs().amax().clamp(min=torch.finfo(value.dtype).tiny)
-    # tokens that are all alike, as of a blank image without positions, leave nothing to compare
+    # identical tokens, as for a blank image without position embeddings, leave nothing to compare
     alike = torch.maximum(found.abs().amax(), expected.abs().amax()) <= rounding
     return torch.where(alike, 0.0, error)
 
 
 def problem_of(passed: Pass, layout: Layout, seen: dict[str, torch.Tensor], reached: torch.Tensor | None) -> str | None:
-    """What of a pass does not agree with the layout, naming the layer; None if all does.
+    """The first disagreement of a pass with the layout, naming the layer; None if everything matches.
 
-    A few rows of every recorded stage are rebuilt in every pass, so that a wrong layout never gives a map in silence:
-    attention for three tokens (of every window), feed-forward layers for all. The values are compared with their
-    weight, and the pooled vector with the read-out. Costs O(n d) a layer. Nothing is compared while dropout is active.
+    A few rows of every recorded stage are reconstructed in every pass, so that a wrong layout never returns a map
+    silently: attention for three tokens (of every window), feed-forward layers for all tokens. The values are compared
+    with their weight, and the pooled vector with the read-out. Costs O(n d) per layer. Nothing is compared while
+    dropout is active.
 
     Args:
-        passed: The pass.
-        layout: Of the model that is explained.
-        seen: The final tokens after the last norm, and the pooled vector, where the layout has taps for them.
+        passed: The recorded pass.
+        layout: The layout of the explained model.
+        seen: The final tokens after the last norm, and the pooled vector, if the layout has taps for them.
         reached: Which final tokens the output depends on, ``(B, n)``, in a pass with gradients.
     """
     model = type(layout.model).__name__
@@ -153,7 +154,7 @@ def _stage_errors(passed: Pass) -> Iterator[Error]:
             continue
         lowest = _lowest(dtype, *(head.attention.value.dtype for head in heads))
         places = spots(heads[0].attention.queries if heads else record.following.shape[1])
-        # of many windows, two places in each are enough
+        # with many windows, two positions in each are enough
         windows = bool(heads) and heads[0].outputs is not None
         yield name, identity_error(record, places[::2] if windows else places), _tolerance(lowest)
         for head in heads:
@@ -176,7 +177,7 @@ def _readout_errors(passed: Pass, seen: dict[str, torch.Tensor]) -> Iterator[Err
 
 
 def _read(passed: Pass) -> torch.Tensor:
-    """Which final tokens the layout says are read, ``(B, n)``."""
+    """Which final tokens are read according to the layout, ``(B, n)``."""
     if passed.pooling is None:
         return passed.readout != 0
     everything = torch.ones_like(passed.stages[-1].following[..., 0])
@@ -185,7 +186,7 @@ def _read(passed: Pass) -> torch.Tensor:
 
 
 def stage_name(record: StageRecord) -> str:
-    """The paths of what a stage is made of."""
+    """The paths of a stage's branches."""
     if record.stage.merging is not None:
         return record.stage.merging.name
     return " + ".join(branch.name for branch in record.stage.branches)

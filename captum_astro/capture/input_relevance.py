@@ -1,4 +1,4 @@
-"""One pass forward and one back to the pixels, under propagation rules."""
+"""One forward pass, and one backward pass to the pixels, under propagation rules."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from captum_astro.layouts.errors import UnsupportedModelError
 
 @dataclass(frozen=True)
 class Arrived:
-    """What the backward pass brought.
+    """The result of the backward pass.
 
     Attributes:
-        image: At the pixels, ``(B, C, H, W)``; None for text.
-        tokens: At the tokens that enter the first block, summed over their channels, ``(B, n)``.
-        image_size: Of the image that the model itself was given.
+        image: Relevance of the pixels, ``(B, C, H, W)``; None for text.
+        tokens: Relevance of the tokens that enter the first block, summed over their channels, ``(B, n)``.
+        image_size: Size of the image that the model itself received.
     """
 
     image: torch.Tensor | None
@@ -31,13 +31,13 @@ class Arrived:
 
 
 def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) -> Arrived:
-    """Run a model under a mode, and bring the relevance of its output back.
+    """Run a model under a mode, and propagate the relevance of its output back.
 
     Args:
-        call: The model with what it is given.
-        mode: Puts the rules in place for the forward pass.
-        times_input: The backward pass carries gradients, which are to be multiplied by what they belong to; otherwise
-            it carries relevance, and a half-precision model is run in float32.
+        call: The model and its inputs.
+        mode: Applies the rules during the forward pass.
+        times_input: The backward pass carries gradients, which are then multiplied by their inputs; otherwise it
+            carries relevance, and a half-precision model is run in float32.
 
     Raises:
         UnsupportedModelError: If the output does not depend on the input.
@@ -50,7 +50,7 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
         undisturbed(call.model),
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.autocast(call.inputs.device.type, enabled=False),  # divisions need the precision that the model has
+        torch.autocast(call.inputs.device.type, enabled=False),  # divisions need the model's full precision
     ):
         with Hooks() as hooks:
             hooks.tap(tap, entering.note_tokens)
@@ -73,7 +73,7 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
 
 
 class _Entering:
-    """What enters the model and its first block."""
+    """The inputs of the model and of its first block."""
 
     def __init__(self) -> None:
         self.tokens: list[torch.Tensor] = []

@@ -1,4 +1,4 @@
-"""Whether a model draws at random, as in train mode."""
+"""Whether a model's output is random, as in train mode."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def draws(model: nn.Module) -> bool:
 
 
 def check_eval(model: nn.Module) -> None:
-    """Refuse a model in train mode, whose scores would be random.
+    """Raise an error for a model in train mode, whose scores would be random.
 
     Raises:
-        ValueError: If it is.
+        ValueError: If the model is in train mode.
     """
     if draws(model):
         raise ValueError(f"{type(model).__name__} is in train mode. Call model.eval() first.")

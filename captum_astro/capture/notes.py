@@ -1,4 +1,4 @@
-"""What the recorder writes down of each stage while the model runs."""
+"""What the recorder notes for each stage while the model runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from captum_astro.layouts.structure import (
 
 
 class StepNotes:
-    """The statistics of those steps that have some."""
+    """The statistics of the steps that have some."""
 
     def __init__(self, steps: tuple[Step, ...]) -> None:
         self.measured = [step for step in steps if isinstance(step, Norm | Modulated)]
@@ -41,23 +41,23 @@ class StepNotes:
             self._found[number] = found if step.per_head else found.reshape(len(x), -1)
 
     def statistics(self, outputs: TokenMap | None, name: str) -> Statistics:
-        """All of them, those of whole images cut into the branch's windows."""
+        """All statistics, those of whole images split into the branch's windows."""
         found: list[torch.Tensor | Measured] = []
         for step, one in zip(self.measured, self._found, strict=True):
             if one is None:
-                raise UnsupportedModelError(f"{type(step.module).__name__} of {name} was not run in the pass.")
+                raise UnsupportedModelError(f"{type(step.module).__name__} of {name} did not run in the pass.")
             windowed = outputs is not None and isinstance(step, Norm) and step.after_windows
             found.append(outputs.gather(one) if windowed and outputs and isinstance(one, torch.Tensor) else one)
         return tuple(found)
 
 
 class StreamNotes:
-    """Of the residual stream at one place.
+    """Notes of the residual stream at one place.
 
     Attributes:
         tap: Where it is read.
-        seen: As it was seen there, with its graph; None before that.
-        gradients: The explained output's gradient there, if it is asked for and arrives.
+        seen: The tensor, with its graph; None until it has been seen.
+        gradients: The gradient of the explained output there, if it is requested and arrives.
     """
 
     def __init__(self, tap: Tap) -> None:
@@ -71,12 +71,12 @@ class StreamNotes:
 
 
 class AttentionNotes:
-    """Of one attention branch.
+    """Notes of one attention branch.
 
     Attributes:
         branch: Its description.
-        outputs: What each of its maps gave, with the graph.
-        gradients: The explained output's gradient there, of those for which it is asked.
+        outputs: The output of each of its maps, with the graph.
+        gradients: The gradient of the explained output at those outputs for which it is requested.
     """
 
     def __init__(self, branch: AttentionBranch) -> None:
@@ -99,7 +99,7 @@ class AttentionNotes:
         self._value, self._constant = recorded.value, recorded.constant
 
     def note_read(self, x: torch.Tensor) -> None:
-        """The tokens that the value projection reads: a few of them are kept."""
+        """The input tokens of the value projection: a few of them are kept."""
         if x.ndim == 3:
             self._read = x.detach()[:, spots(x.shape[1])]
 
@@ -109,10 +109,10 @@ class AttentionNotes:
         self._values = self.branch.modulated_values.measure(x.detach())
 
     def check(self) -> None:
-        """Whether the branch ran the attention that the layout says.
+        """Check that the branch ran the attention that the layout describes.
 
         Raises:
-            UnsupportedModelError: If it ran another number of softmaxes.
+            UnsupportedModelError: If it ran a different number of softmaxes.
         """
         branch, expected = self.branch, len(self.branch.weights())
         if len(self._maps) != expected:
@@ -123,12 +123,12 @@ class AttentionNotes:
             )
 
     def record(self, block: int, residual: torch.Tensor, grid: Grid) -> AttentionRecord:
-        """The record, once the backward pass is through.
+        """The record, after the backward pass.
 
         Args:
-            block: Its number.
+            block: The index of its block.
             residual: The residual stream that it reads, ``(images, tokens, d)``.
-            grid: Of that stream.
+            grid: The grid of that stream.
         """
         assert self._value is not None
         value, branch = self._value, self.branch
@@ -149,27 +149,27 @@ class AttentionNotes:
 
 
 class FeedForwardNotes:
-    """Of one feed-forward branch."""
+    """Notes of one feed-forward branch."""
 
     def __init__(self, branch: FeedForwardBranch) -> None:
         self.branch = branch
         self._output: torch.Tensor | None = None
 
     def note(self, x: torch.Tensor) -> None:
-        """What is tapped."""
+        """The tapped tensor."""
         self._output = self.branch.output.tokens(x.detach())
 
     def record(self, residual: torch.Tensor) -> FeedForwardRecord:
-        """The record: what is added."""
+        """The record: what is added to the stream."""
         if self._output is None:
-            raise UnsupportedModelError(f"{self.branch.name} was not run in the pass.")
+            raise UnsupportedModelError(f"{self.branch.name} did not run in the pass.")
         out = compose(self.branch.steps, (), self._output[:, None])
         output = self._output if out.matrix is None else self._output @ out.matrix.to(self._output.dtype)
         return FeedForwardRecord(self.branch, residual, output if out.constant is None else output + out.constant)
 
 
 class MergingNotes:
-    """Of one change of resolution."""
+    """Notes of one change of resolution."""
 
     def __init__(self, merging: Merging) -> None:
         self.merging = merging
@@ -185,7 +185,7 @@ class MergingNotes:
 
 
 class StageNotes:
-    """Of one stage."""
+    """Notes of one stage."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -199,7 +199,7 @@ class StageNotes:
 
     @property
     def attentions(self) -> list[AttentionNotes]:
-        """Of the attention layers among the branches."""
+        """Notes of the attention layers among the branches."""
         return [branch for branch in self.branches if isinstance(branch, AttentionNotes)]
 
     def note_summed(self, x: torch.Tensor) -> None:
@@ -219,12 +219,12 @@ def _placed(way: Rearrange | None, grid: Grid, residual: torch.Tensor) -> TokenM
 def _check_size(tokens: TokenMap, residual: torch.Tensor, name: str) -> None:
     if tokens.tokens != residual.shape[1]:
         raise UnsupportedModelError(
-            f"{name} is of {tokens.tokens} tokens, and the residual stream there has {residual.shape[1]}. Is the image "
-            f"of a size that the model takes?"
+            f"{name} is for {tokens.tokens} tokens, but the residual stream there has {residual.shape[1]}. Does the "
+            f"model accept images of this size?"
         )
 
 
 def _as_heads(output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """The heads' outputs ``(B, H, q, d_v)``, cut further where the maps belong to single channels."""
+    """The heads' outputs ``(B, H, q, d_v)``, split further if there is a map per channel."""
     output = widen(output)
     return output if output.shape[1] == value.shape[1] else output.transpose(-2, -1).flatten(1, 2)[..., None]

@@ -1,4 +1,4 @@
-"""Which of torch's functions do what, as far as propagation rules tell them apart."""
+"""Classification of torch's functions, as far as the propagation rules distinguish them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ ACTIVATION = {
     F.selu, F.celu, F.hardtanh, torch.tanh, _T.tanh, F.tanh,
 }  # fmt: skip
 SATURATING = {torch.sigmoid, _T.sigmoid, F.sigmoid, F.softplus, F.hardsigmoid, F.logsigmoid}
-# as statements they change their first argument, so what replaces them must
+# in-place operations modify their first argument, so their replacements must do the same
 IN_PLACE = {
     _T.add_: torch.add, _T.__iadd__: torch.add, _T.sub_: torch.sub, _T.__isub__: torch.sub, _T.mul_: torch.mul,
     _T.__imul__: torch.mul, _T.div_: torch.div, _T.__itruediv__: torch.div,
 }  # fmt: skip
-# relevance goes where the value came from, as a gradient does
+# relevance flows to where the value came from, as a gradient does
 MOVES = {
     _T.__getitem__, _T.reshape, _T.view, _T.permute, _T.transpose, _T.flatten, _T.unflatten, _T.unbind, _T.chunk,
     _T.split,
@@ -56,12 +56,12 @@ def needs_grad(x: Any) -> bool:
 
 
 def both_need_grad(args: Any) -> bool:
-    """Whether the first two arguments do."""
+    """Whether the first two arguments are such tensors."""
     return len(args) > 1 and needs_grad(args[0]) and needs_grad(args[1])
 
 
 def flattened(args: Any, kwargs: Any) -> list[Any]:
-    """All arguments, those inside lists too."""
+    """All arguments, including those inside lists."""
     flat = []
     for value in (*args, *kwargs.values()):
         flat += list(value) if isinstance(value, list | tuple) else [value]
@@ -69,5 +69,5 @@ def flattened(args: Any, kwargs: Any) -> list[Any]:
 
 
 def no_rule(func: Any) -> str:
-    """What to say of an operation that cannot be propagated through."""
+    """The message for an operation that cannot be propagated through."""
     return f"{getattr(func, '__name__', func)} has no propagation rule here. The attention and gradient methods work."

@@ -1,4 +1,4 @@
-"""Hooks and a function mode that write down one forward pass, stage by stage."""
+"""Hooks and a function mode that record one forward pass, stage by stage."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from captum_astro.layouts.structure import Tap
 class Recorder(TorchFunctionMode):
     """Records attention, residual streams and feed-forward outputs while a model runs, on this thread only.
 
-    Functions that compute attention are seen as they are called, so fused attention stays on. Attention that is
-    written out (a softmax, perhaps dropout, a matrix product) is seen too, at the cost of keeping its map.
+    Functions that compute attention are intercepted as they are called, so fused attention stays on. Explicit attention
+    (a softmax, optional dropout, a matrix product) is recorded too, at the cost of storing its map.
 
     Args:
-        layout: Of the model that will be run.
+        layout: The layout of the model to run.
         gradient_from: The stage at whose residual stream the gradient starts; None for a pass without gradients.
 
     Attributes:
         stages: The notes of each stage.
-        pooling: Those of a pooling head.
-        final: Those of the residual stream that leaves the last stage.
-        pooled: The final tokens, normalised, and the pooled vector, where the layout has taps for them.
-        image_size: Height and width of the image that the model was given.
-        inputs: What it was given.
+        pooling: The notes of a pooling head.
+        final: The notes of the residual stream that leaves the last stage.
+        pooled: The final tokens, normalised, and the pooled vector, if the layout has taps for them.
+        image_size: Height and width of the image that the model received.
+        inputs: The inputs that it received.
     """
 
     def __init__(self, layout: Layout, gradient_from: int | None) -> None:
@@ -126,7 +126,7 @@ class Recorder(TorchFunctionMode):
 
     def _note_stream(self, index: int, x: torch.Tensor) -> None:
         if index == self._gradient_from and not x.requires_grad:
-            x.requires_grad_(True)  # a leaf: nothing before it asked for a gradient
+            x.requires_grad_(True)  # a leaf: nothing before it requires a gradient
         self.stages[index].stream.note(x)
 
     def _note_pooled(self, name: str, tap: Tap, x: torch.Tensor) -> None:

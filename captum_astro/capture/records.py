@@ -1,4 +1,4 @@
-"""What one pass recorded of each stage, in the form that the methods' maths takes. Nothing here changes once made."""
+"""Immutable records of each stage of a pass, in the form that the methods' maths expects."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, M
 
 @dataclass(frozen=True, eq=False)
 class AttentionRecord:
-    """One attention layer of one pass. ``B`` are samples: with windows, every window of every image is one.
+    """One attention layer of one pass. ``B`` counts samples: with windows, every window of every image is a sample.
 
     Attributes:
         branch: Its description.
         block: The index of its block; -1 for a pooling head.
         residual: The residual stream that it reads, ``(images, tokens, d)``.
         attention: Its maps and values.
-        map_outputs: What each map gave, ``(B, H, q, d_v)``.
-        map_gradients: The explained output's gradient there, of each map that was asked for; none in a pass without.
-        statistics: Of the branch's steps that have some, in order: ``1 / sigma`` of a norm, what a modulated layer did.
-        read: A few of the tokens that the value projection read, ``(B, 3, d)``, those of `spots`.
-        values: What a modulated value projection did.
-        outputs: Which tokens its queries are; None for all tokens in order.
-        sources: Which tokens its keys are; None for all tokens in order.
+        map_outputs: The output of each map, ``(B, H, q, d_v)``.
+        map_gradients: The gradient of the explained output there, for each requested map; empty without gradients.
+        statistics: The statistics of the branch's steps that have some, in order: ``1 / sigma`` of a norm, the effect
+            of a modulated layer.
+        read: A few of the input tokens of the value projection, ``(B, 3, d)``, those of `spots`.
+        values: The effect of a modulated value projection.
+        outputs: Which tokens are its queries; None for all tokens in order.
+        sources: Which tokens are its keys; None for all tokens in order.
     """
 
     branch: AttentionBranch
@@ -45,7 +46,7 @@ class AttentionRecord:
 
     @property
     def gradient(self) -> torch.Tensor:
-        """The explained output's gradient at the heads' outputs, ``(B, H, q, d_v)``, in a pass with gradients."""
+        """The gradient of the explained output at the heads' outputs, ``(B, H, q, d_v)``, in a pass with gradients."""
         return self.map_gradients[0]
 
     @property
@@ -59,7 +60,7 @@ class AttentionRecord:
         return None if self.sources is None or not self.sources.padded else self.sources.present
 
     def patches(self, prefix: int) -> torch.Tensor:
-        """Which keys are patch tokens, ``(groups, n)`` bool, where so many prefix tokens stand before those."""
+        """Which keys are patch tokens, ``(groups, n)`` bool, given the number of prefix tokens before them."""
         if self.sources is not None:
             return self.sources.index[..., 0] >= prefix
         return (torch.arange(self.residual.shape[1], device=self.residual.device) >= prefix)[None]
@@ -70,22 +71,22 @@ class AttentionRecord:
         return compose(self.branch.steps, self.statistics, self.attention.value)
 
     def per_head(self, matrix: torch.Tensor | None) -> torch.Tensor:
-        """A matrix ``(heads * d_v, d)`` as ``(heads, d_v, d)``, with a batch before it or without."""
+        """A matrix ``(heads * d_v, d)`` as ``(heads, d_v, d)``, with or without a batch dimension."""
         heads, width = self.attention.value.shape[1], self.attention.value.shape[3]
         if matrix is None:
             matrix = torch.eye(heads * width, device=self.residual.device, dtype=widen(self.residual).dtype)
         return matrix.reshape(*matrix.shape[:-2], heads, width, -1)
 
     def value_weight(self) -> torch.Tensor:
-        """The value projection's weight, one part for each head of the maps, ``(H, d_v, d)``."""
+        """The value projection's weight, split by the heads of the maps, ``(H, d_v, d)``."""
         weight = widen(self.branch.value_weight().detach())
         return weight.reshape(self.attention.value.shape[1], self.attention.value.shape[3], -1)
 
     def transformed(self, include_norm: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Values, output map and query scale that give the vector each token adds.
+        """Values, output map and query scale that yield the vector each token adds.
 
         Args:
-            include_norm: With the norms and biases, as the model adds it; or ``E W_V W_H`` alone, with LayerScale.
+            include_norm: Include the norms and biases, as the model does; otherwise ``E W_V W_H``, with LayerScale.
 
         Returns:
             Values ``(B, H, n, d_v)``, output map ``(H, d_v, d)`` or ``(B, H, d_v, d)``, query scale ``(B, 1 or H, q)``
@@ -128,7 +129,7 @@ class MergingRecord:
     map_out: AffineMap
 
     def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
-        """What each source adds to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
+        """The contribution of each source to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
         chosen = replace(self.tokens, index=self.tokens.index[:, targets])
         sources = widen(chosen.gather_each(self.residual))
         k, width = sources.shape[2:]
@@ -138,7 +139,7 @@ class MergingRecord:
         return found if scale is None else found * scale[:, 0, targets, None, None]
 
     def rebuilt(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
-        """Some of the new tokens, straight from the definition: ``(B, targets, d)``."""
+        """Some of the new tokens, directly from the definition: ``(B, targets, d)``."""
         total = self.contributions(targets).sum(2)
         constant = self.map_out.constant
         if constant is None:
@@ -146,7 +147,7 @@ class MergingRecord:
         return total + (constant[:, targets] if constant.ndim == 3 else constant)
 
     def by_length(self) -> TokenMap:
-        """Each source's share by the length of its contribution."""
+        """The share of each source, in proportion to the length of its contribution."""
         lengths = self.contributions().norm(dim=-1)
         total = lengths.sum(-1, keepdim=True)
         share = torch.where(total > 0, lengths / total, torch.zeros_like(lengths))
@@ -162,10 +163,10 @@ class StageRecord:
         grid: Rows and columns of the patch tokens of ``following``.
         stream: ``E``.
         following: The next stage's stream: the sum, or a norm of it.
-        branches: None of a block that is not asked for.
+        branches: Empty for a block that is not requested.
         summed: The sum, if ``following`` is a norm of it.
-        merging: How the resolution changes; None where it does not.
-        following_gradient: The explained output's gradient at ``following``, in a pass that asks for it.
+        merging: The change of resolution; None if there is none.
+        following_gradient: The gradient of the explained output at ``following``, if requested.
     """
 
     stage: Stage
@@ -185,18 +186,18 @@ class StageRecord:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """What is known after one pass of a model.
+    """The record of one pass of a model.
 
     Attributes:
         output: The model's output.
-        stages: What was recorded of each stage, in the order in which they are computed.
-        readout: How the final tokens are averaged into the classified vector, ``(B, n)``; with a pooling head, how its
-            queries are.
-        pooling: What was recorded of a pooling head.
-        image_size: Height and width of the image that the model was given.
+        stages: The record of each stage, in the order in which they are computed.
+        readout: The weights that average the final tokens into the classified vector, ``(B, n)``; with a pooling head,
+            those of its queries.
+        pooling: The record of a pooling head.
+        image_size: Height and width of the image that the model received.
         grid: Rows and columns of the patch tokens that enter the first stage.
         extent: Height and width in pixels that the grid covers.
-        problem: What does not agree with the layout; None if all does.
+        problem: The disagreement with the layout; None if there is none.
     """
 
     output: torch.Tensor
@@ -210,5 +211,5 @@ class Pass:
 
 
 def spots(tokens: int) -> list[int]:
-    """The tokens that are compared in every pass: the first, one in the middle and the last."""
+    """The tokens that are compared in every pass: the first, the middle and the last."""
     return [0, tokens // 2, tokens - 1]

@@ -41,7 +41,7 @@ class Relevance(Rules):
 
     Args:
         model: The module that is run.
-        from_pixels: Whether the first layer reads pixels, and has their rule.
+        from_pixels: Whether the first layer reads pixels, and uses the pixel rule.
     """
 
     def __init__(self, model: nn.Module, from_pixels: bool = True) -> None:
@@ -49,12 +49,12 @@ class Relevance(Rules):
         self._pixels = from_pixels
 
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """Norms and activations pass relevance on."""
+        """Norms and activations pass relevance on unchanged."""
         passed: torch.Tensor = rules.Unchanged.apply(x, output.detach())
         return passed
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The rule of each operation; one without a rule is refused."""
+        """The rule of each operation; an operation without a rule raises an error."""
         rule = self._rule(func, args, kwargs)
         if rule is not None:
             return rule()
@@ -75,7 +75,7 @@ class Relevance(Rules):
         if func in (*ADD, *SUB, *MUL, *DIV) and kwargs:
             return None
         if func in (*ADD, *SUB) and self._pixels and not both_need_grad(args) and needs_grad(args[0]):
-            # a normalisation before the first layer: the pixels keep what they get
+            # a normalisation before the first layer: the pixels keep their relevance
             return lambda: _apply(rules.Unchanged, args[0], func(args[0].detach(), *args[1:]))
         if func in ADD:
             return lambda: _apply(rules.ResidualAdd, *_two(args))
@@ -139,7 +139,7 @@ def _constant(func: Any, x: torch.Tensor, factor: Any) -> tuple[torch.Tensor, to
 
 
 def _negative(x: torch.Tensor) -> Any:
-    """Relevance keeps its sign where a value changes it."""
+    """Relevance keeps its sign where the sign of a value changes."""
     return _apply(rules.Unchanged, x, -x.detach()) if needs_grad(x) else -torch.as_tensor(x)
 
 

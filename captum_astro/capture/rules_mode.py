@@ -1,4 +1,4 @@
-"""The mode that hands a model's operations to propagation rules, one by one."""
+"""The mode that dispatches a model's operations to propagation rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captum_astro.layouts.errors import UnsupportedModelError
 
 
 class Rules(TorchFunctionMode):
-    """A mode that hands every operation to `operation`, and modules made of several to `composed`."""
+    """A mode that passes every operation to `operation`, and composed modules to `composed`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -45,12 +45,12 @@ class Rules(TorchFunctionMode):
         if self._inside or not any(needs_grad(x) for x in flattened(args, kwargs)):
             return func(*args, **kwargs)
         if func in IN_PLACE:
-            # relevance of the new content goes to what it was made from
+            # relevance of the new content flows to its inputs
             return args[0].copy_(self.operation(IN_PLACE[func], (args[0].clone(), *args[1:]), kwargs))
         return self.operation(func, args, kwargs)
 
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """The output that stands for an RMS norm or an activation."""
+        """The output that replaces an RMS norm or an activation."""
         raise NotImplementedError
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -64,7 +64,7 @@ class Rules(TorchFunctionMode):
     def _out_of(self, module: nn.Module, arguments: Any, output: Any) -> Any:
         if threading.get_ident() != self._thread:
             return None
-        try:  # still inside: what the rule itself computes is no operation of the model
+        try:  # still inside: operations computed by the rule itself do not belong to the model
             return self.composed(module, arguments[0], output) if isinstance(output, torch.Tensor) else None
         finally:
             self._inside -= 1

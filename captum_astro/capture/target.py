@@ -1,4 +1,4 @@
-"""What is explained: Captum's targets, and where the backward pass starts."""
+"""What is explained: Captum's targets, and the start of the backward pass."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Output = Literal["probability", "logit"]
 
 @dataclass(frozen=True)
 class Seed:
-    """Where the backward pass starts.
+    """The start of the backward pass.
 
     Attributes:
-        gradient: The gradient at the model's output, scaled for each sample so that nothing underflows.
-        scale: What each sample's gradient is to be multiplied by, ``(B,)``.
+        gradient: The gradient at the model's output, scaled per sample so that nothing underflows.
+        scale: The factor by which each sample's gradient is to be multiplied, ``(B,)``.
     """
 
     gradient: torch.Tensor
     scale: torch.Tensor
 
     def full(self) -> torch.Tensor:
-        """The gradient at the output as it is."""
+        """The unscaled gradient at the output."""
         return self.scaled(self.gradient)
 
     def scaled(self, gradient: torch.Tensor) -> torch.Tensor:
-        """A gradient that arrived from there, ``(B, ...)``, as it is; at least in float32.
+        """Undo the scaling of a gradient that was computed from it, ``(B, ...)``; at least in float32.
 
-        Several samples may belong to one image, as its windows do, image by image.
+        Several samples may belong to one image, as windows do, image by image.
         """
         wide = widen(gradient)
         scale = self.scale.to(wide).repeat_interleave(len(wide) // len(self.scale))
@@ -41,10 +41,10 @@ class Seed:
 
 @dataclass(frozen=True)
 class Target:
-    """The one number of each sample's output that is explained.
+    """The one output value per sample that is explained.
 
     Attributes:
-        classes: Any form that Captum takes.
+        classes: The target, in any form that Captum accepts.
         output: The softmax ``"probability"`` of the class, or its ``"logit"``.
     """
 
@@ -52,10 +52,10 @@ class Target:
     output: Output = "logit"
 
     def scores(self, output: torch.Tensor) -> torch.Tensor:
-        """The number of each sample, ``(B,)``, as the model gives it.
+        """The explained value of each sample, ``(B,)``, as returned by the model.
 
         Raises:
-            AssertionError: If the target's form is not one of Captum's, or leaves more than one number a sample.
+            AssertionError: If the target has none of Captum's forms, or leaves more than one value per sample.
             IndexError: If it is out of range.
         """
         if isinstance(self.classes, bool):
@@ -64,33 +64,33 @@ class Target:
             chosen: torch.Tensor = _select_targets(output, self.classes)
         except (IndexError, RuntimeError) as error:
             raise IndexError(
-                f"target {self.classes} is out of range: the model gives {tuple(output.shape[1:])} outputs a sample, "
+                f"target {self.classes} is out of range: the model returns {tuple(output.shape[1:])} outputs a sample, "
                 f"so classes run from 0 to {output.shape[-1] - 1}."
             ) from error
         if chosen[0].numel() != 1:
             raise AssertionError(
-                f"The model gives {tuple(output.shape[1:])} outputs a sample; pass target=, so that one number is "
+                f"The model returns {tuple(output.shape[1:])} outputs per sample; pass target=, so that one number is "
                 f"explained."
             )
         return chosen
 
     def seed(self, output: torch.Tensor) -> Seed:
-        """The gradient of each sample's number with respect to the model's output.
+        """The gradient of each sample's explained value with respect to the model's output.
 
-        The probability's gradient p (1 - p) (...) is split into a gradient of size 1 and its scale, since it would
+        The probability's gradient p (1 - p) (...) is split into a gradient of size 1 and its scale, because it could
         underflow.
 
         Args:
             output: ``(B, classes)``, or ``(B, ..., classes)`` with tuple targets.
 
         Raises:
-            AssertionError: If the target's form is not one of Captum's, or leaves more than one number a sample.
+            AssertionError: If the target has none of Captum's forms, or leaves more than one value per sample.
             IndexError: If it is out of range.
-            ValueError: If ``output`` is neither, a probability is asked of a model with one output, or the model's
-                output is not finite.
+            ValueError: If ``output`` is neither, the probability of a model with one output is requested, or the
+                model's output is not finite.
         """
         if self.output not in ("probability", "logit"):
-            raise ValueError(f"output is 'probability' or 'logit', not {self.output!r}.")
+            raise ValueError(f"output must be 'probability' or 'logit', not {self.output!r}.")
         if self.output == "probability" and (output.ndim < 2 or output.shape[-1] < 2):
             raise ValueError("A model with one output has no softmax probability: pass output='logit'.")
         if not torch.isfinite(output).all():
@@ -101,10 +101,10 @@ class Target:
         return _probability_seed(output.detach().to(one_hot), one_hot)
 
     def positions(self, output: torch.Tensor) -> torch.Tensor:
-        """Which rows of an output ``(B, n, classes)`` hold the number: weights ``(B, n)``.
+        """Which rows of an output ``(B, n, classes)`` contain the explained value: weights ``(B, n)``.
 
         Raises:
-            AssertionError: If the target's form is not one of Captum's, or leaves more than one number a sample.
+            AssertionError: If the target has none of Captum's forms, or leaves more than one value per sample.
             IndexError: If it is out of range.
         """
         return (self._one_hot(output) != 0).any(-1).to(output)
@@ -132,9 +132,9 @@ class LargestOutput(Target):
 
 
 def _probability_seed(logits: torch.Tensor, one_hot: torch.Tensor) -> Seed:
-    """``dp/dz = p (1 - p) (one_hot - q)``, q the softmax of the other classes: nothing cancels."""
+    """``dp/dz = p (1 - p) (one_hot - q)``, q the softmax of the other classes, which avoids cancellation."""
     others = logits.masked_fill(one_hot > 0, -torch.inf)
-    explained = one_hot.sum(-1, keepdim=True)  # with tuple targets, the row of the output that holds the class
+    explained = one_hot.sum(-1, keepdim=True)  # with tuple targets, the output row that contains the class
     own, rest = (one_hot * logits).sum(-1, keepdim=True), others.logsumexp(-1, keepdim=True)
     both = torch.logaddexp(own, rest)
     scale = (explained * (own - both + rest - both).exp()).flatten(1).sum(1)

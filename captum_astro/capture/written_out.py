@@ -1,4 +1,4 @@
-"""Attention that a model writes out as a softmax and a product, in place of calling a fused function."""
+"""Explicit attention, computed by a model as a softmax and a product instead of calling a fused function."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from captum_astro.capture.operations import DROPOUT, MATMUL, SOFTMAX
 from captum_astro.functional.attention import Given
 from captum_astro.functional.operations import Recorded
 
-# what leaves an attention map as it is, but for its type and place in memory
+# operations that leave an attention map unchanged, except for its dtype and memory layout
 _KEEPS = (*DROPOUT, torch.Tensor.to, torch.Tensor.type_as, torch.Tensor.contiguous, torch.Tensor.clone, torch.clone)
 
 
 class WrittenOut:
-    """Follows the result of a softmax until it meets the values in a matrix product."""
+    """Follows the result of a softmax until it is multiplied by the values."""
 
     def __init__(self) -> None:
         self._map: torch.Tensor | None = None
 
     def see(self, func: Any, args: Any, result: Any) -> Recorded | None:
-        """Look at one operation.
+        """Inspect one operation.
 
         Args:
             func: The function that was called.
             args: Its positional arguments.
-            result: What it gave.
+            result: Its result.
 
         Returns:
             The attention, if this was its product with the values.
@@ -43,5 +43,5 @@ class WrittenOut:
         return None
 
     def forget(self) -> None:
-        """A softmax outside of the attention that runs is none of its own."""
+        """Ignore a softmax that runs outside the attention."""
         self._map = None

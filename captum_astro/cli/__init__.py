@@ -35,7 +35,7 @@ app.add_typer(train_app, name="train")
 
 
 def main() -> None:
-    """Run the command; an expected error is one line, without a traceback. A missing extra ends it with status 2."""
+    """Run the command; expected errors print one line, without a traceback. A missing extra exits with status 2."""
     try:
         app()
     except (ValueError, TypeError, NotImplementedError, OSError, IndexError, ImportError) as error:
@@ -48,11 +48,11 @@ def main() -> None:
 
 @app.command()
 def check(
-    model: Annotated[str, typer.Argument(help="A timm model's name.")],
+    model: Annotated[str, typer.Argument(help="The name of a timm model.")],
     checkpoint: Checkpoint = None,
-    pretrained: Annotated[bool, typer.Option(help="The published weights; the check needs none.")] = False,
+    pretrained: Annotated[bool, typer.Option(help="Load the published weights; the check does not need them.")] = False,
 ) -> None:
-    """Check, in float64, that the layers of a model are captured exactly."""
+    """Check, in float64, that the layers of a model are recorded exactly."""
     import torch
 
     from captum_astro import check as check_model
@@ -79,10 +79,10 @@ def methods() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("captum_astro_demo.png"),
-    scenes: Annotated[int, typer.Option(help="How many scenes to explain.", min=1)] = 100,
+    out: Annotated[Path, typer.Option(help="The figure to write.")] = Path("captum_astro_demo.png"),
+    scenes: Annotated[int, typer.Option(help="Number of scenes to explain.", min=1)] = 100,
 ) -> None:
-    """Explain scenes of known objects with the models in the package; no network, no file."""
+    """Explain scenes with known objects using the bundled models; needs no network and no files."""
     from captum_astro.demo import run_demo
 
     console.print(escaped(run_demo(out, scenes)))

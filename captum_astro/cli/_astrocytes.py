@@ -1,4 +1,4 @@
-"""The option that describes astrocytes in one word."""
+"""The option that describes astrocytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Vita = Annotated[
     str | None,
-    typer.Option(help="Explain the model under astrocytes: k=6,tau=3,phi=-0.5,alpha=1.5,beta=0.05,layer=PATH, any of."),
+    typer.Option(help="Explain the model under astrocytes: any of k=6,tau=3,phi=-0.5,alpha=1.5,beta=0.05,layer=PATH."),
 ]
 
 
@@ -23,10 +23,10 @@ def modulated(model: nn.Module, text: str) -> nn.Module:
 
 
 def vita_options(text: str) -> dict[str, Any]:
-    """``k=6,tau=3,...`` as what `captum_astro.ViTA` takes after the model; what is not named is as published.
+    """Parse ``k=6,tau=3,...`` into arguments of `captum_astro.ViTA`; options not given have their published values.
 
     Raises:
-        ValueError: If a name is unknown or a value is not accepted.
+        ValueError: If a name is unknown or a value is invalid.
     """
     from captum_astro.astro.vita import ViTA
     from captum_astro.options import named_values, options_of

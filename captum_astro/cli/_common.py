@@ -1,4 +1,4 @@
-"""What the commands share: the console, and options of one meaning."""
+"""Shared by the commands: the console, and common options."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rich.markup import escape
 
 console = Console(highlight=False, soft_wrap=True)
 
-Model = Annotated[str, typer.Option(help="A timm model's name.")]
-Checkpoint = Annotated[Path | None, typer.Option(help="A file of weights: safetensors, or PyTorch weights only.")]
-Pretrained = Annotated[bool, typer.Option(help="The published weights, unless a checkpoint is given.")]
+Model = Annotated[str, typer.Option(help="The name of a timm model.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="A weights file: safetensors, or a weights-only PyTorch file.")]
+Pretrained = Annotated[bool, typer.Option(help="Load the published weights, unless a checkpoint is given.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
 
 
 def listed(text: str) -> list[str]:
-    """Names with commas between them."""
+    """Split comma-separated names."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def escaped(text: object) -> str:
-    """Text that is printed as it is."""
+    """Escape text so that it is printed literally."""
     return escape(str(text))

@@ -1,4 +1,4 @@
-"""``captum-astro ablate``: what each part of the attention is worth."""
+"""``captum-astro ablate``: the effect of each part of the attention."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from captum_astro.cli._common import Device, console, escaped, listed
 
 def ablate(
     task: Annotated[str, typer.Argument(help="cifar10, imdb, wikitext2 or scenes.")],
-    out: Annotated[Path, typer.Option(help="The folder for runs and tables; runs found there count or go on.")],
-    data: Annotated[Path | None, typer.Option(help="The folder of the data.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for runs and tables; existing runs are reused or resumed.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the data.")] = None,
     variants: Annotated[
-        str, typer.Option(help="With commas: full, no positions, linear, neither, softmax, sigma outside, sigma none.")
+        str,
+        typer.Option(help="Comma-separated: full, no positions, linear, neither, softmax, sigma outside, sigma none."),
     ] = "full,no positions,linear,neither,softmax,sigma outside,sigma none",
-    alphas: Annotated[str, typer.Option(help="Exponents to try as well, with commas.")] = "",
-    seeds: Annotated[int, typer.Option(help="Runs of each, with the seeds from 0.", min=1)] = 3,
+    alphas: Annotated[str, typer.Option(help="Comma-separated exponents to try as well.")] = "",
+    seeds: Annotated[int, typer.Option(help="Runs per variant, with random seeds from 0.", min=1)] = 3,
     reach: Annotated[
-        float | None, typer.Option(help="The accuracy (or perplexity) on validation data whose epoch is counted.")
+        float | None, typer.Option(help="Report the epoch that reaches this validation accuracy (or perplexity).")
     ] = None,
     options: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of the task's as NAME=VALUE; more than once.")
+        list[str] | None, typer.Option("--set", help="An option of the task as NAME=VALUE; repeatable.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Train variants of the attention with several seeds: epochs to a value, final value, 95 % intervals."""
+    """Train attention variants with several seeds; report epochs to a target, final value and 95 % intervals."""
     from captum_astro.options import kind_of, listed_values, named_texts
     from captum_astro.training.ablation import run_ablation, variants_of
     from captum_astro.training.config import configured

@@ -18,44 +18,52 @@ if TYPE_CHECKING:
     from captum_astro.evaluation.specification.models import ModelChoice
     from captum_astro.evaluation.specification.presets import Part
 
-EVERY = 60.0  # seconds between two lines where there is no terminal
+EVERY = 60.0  # seconds between two progress lines if there is no terminal
 
 
 def bench(
-    out: Annotated[Path, typer.Option(help="The folder of the results; a benchmark found there goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; a benchmark found there is resumed.")],
     models: Annotated[
-        str | None, typer.Option(help="timm names, with commas; vita:NAME:k=6:... is a model under astrocytes.")
+        str | None, typer.Option(help="Comma-separated timm names; vita:NAME:k=6:... is a model under astrocytes.")
     ] = None,
     checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="A file of weights for each model, in their order.")
+        list[Path] | None, typer.Option(help="A weights file for each model, in the order of the models.")
     ] = None,
     pretrained: Pretrained = True,
-    classes: Annotated[int | None, typer.Option(help="Of the models, where a checkpoint has another number.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes, if a checkpoint's differs from the published model's.")
+    ] = None,
     methods: Annotated[
-        str | None, typer.Option(help="With commas, or all; options after colons, as VTranM:output=logit.")
+        str | None, typer.Option(help="Comma-separated, or all; options after colons, as in VTranM:output=logit.")
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="A dataset: scenes, or a word and a path, as imagenet:/data/val or folder:photos."),
+        typer.Option(help="A dataset: scenes, or a name and a path, such as imagenet:/data/val or folder:photos."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many samples.", min=1)] = None,
-    metrics: Annotated[str | None, typer.Option(help="With commas, or all; auc, segmentation, human, ...")] = None,
-    explained: Annotated[str | None, typer.Option(help="Maps for the predicted class, the true one, or both.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of samples.", min=1)] = None,
+    metrics: Annotated[str | None, typer.Option(help="Comma-separated, or all; auc, segmentation, human, ...")] = None,
+    explained: Annotated[str | None, typer.Option(help="Explain the predicted class, the true class, or both.")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="vtranm-table1, -2, -3, -4 or vita-table1; other options change it.")
+        str | None, typer.Option(help="vtranm-table1, -2, -3, -4 or vita-table1; other options modify it.")
     ] = None,
-    part: Annotated[str | None, typer.Option(help="One dataset of a preset.")] = None,
-    data_root: Annotated[Path, typer.Option(help="Where a preset's data lies.")] = Path("data"),
-    steps: Annotated[int, typer.Option(help="Steps of the perturbation.", min=2)] = 20,
-    chunk_size: Annotated[int, typer.Option(help="Samples that are kept together.", min=1)] = 10,
-    examples: Annotated[int, typer.Option(help="Maps of so many samples are kept for the report.", min=0)] = 40,
-    batch_size: Annotated[int | None, typer.Option(help="Images at a time; 16 on a CPU, else 64.", min=1)] = None,
-    crop: Annotated[str | None, typer.Option(help="timm: as the model is evaluated; none: the whole image.")] = None,
+    part: Annotated[str | None, typer.Option(help="A single dataset of a preset.")] = None,
+    data_root: Annotated[Path, typer.Option(help="Folder that contains a preset's data.")] = Path("data"),
+    steps: Annotated[int, typer.Option(help="Number of perturbation steps.", min=2)] = 20,
+    chunk_size: Annotated[int, typer.Option(help="Samples per results file.", min=1)] = 10,
+    examples: Annotated[int, typer.Option(help="Number of samples whose maps are kept for the report.", min=0)] = 40,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images at a time; by default 16 on a CPU, otherwise 64.", min=1)
+    ] = None,
+    crop: Annotated[
+        str | None, typer.Option(help="timm: the model's evaluation transform; none: the whole image.")
+    ] = None,
     device: Device = "cpu",
-    amp: Annotated[str, typer.Option(help="Of the perturbed forwards: none, bfloat16 or float16.")] = "none",
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    amp: Annotated[
+        str, typer.Option(help="Precision of the perturbed forward passes: none, bfloat16 or float16.")
+    ] = "none",
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
-    """Compare methods by all metrics, image by image; resumable, and under torchrun on many machines."""
+    """Compare methods by all metrics, image by image; resumable, and on many machines under torchrun."""
     from captum_astro.evaluation.specification.config import BenchConfig
     from captum_astro.evaluation.specification.methods import methods_of
     from captum_astro.evaluation.specification.metrics import metrics_of
@@ -122,14 +130,14 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
             )
         except (OSError, RuntimeError, MemoryError) as error:
             if not isinstance(error, OSError) and not is_of_the_machine(error):
-                raise  # a mistake of ours, to be seen whole
+                raise  # an internal error: show the full traceback
             what = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             stays = ". What is finished stays: the same command goes on from there" if store.record.is_file() else ""
             raise OSError(f"{what}{stays}.") from error
     if not shard.first:
         return
     if outcome.missing:
-        raise typer.Exit(1)  # torchrun starts anew, and a script does not take the rows for all
+        raise typer.Exit(1)  # so that torchrun restarts, and scripts do not treat the rows as complete
     console.print(escaped(f"{outcome.samples} samples, all rows in {folder}/results.parquet."))
 
 
@@ -143,7 +151,7 @@ def _choices(names: list[str], files: list[Path], classes: int | None) -> tuple[
 
 @contextlib.contextmanager
 def _progress(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left; where there is no terminal, a line a minute."""
+    """A progress bar with the remaining time; without a terminal, one line per minute."""
     if not shown:
         yield lambda done, total: None
     elif not console.is_terminal:
@@ -159,11 +167,11 @@ def _progress(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 class _Lines:
-    """Progress in lines, one a minute.
+    """Progress as text, one line per minute.
 
     Args:
         say: Prints a line.
-        clock: Of the seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:

@@ -13,17 +13,17 @@ from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, cons
 
 
 def explain(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders with images.")],
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
-    method: Annotated[list[str] | None, typer.Option(help="A method, more than once for several, or 'all'.")] = None,
-    target: Annotated[str, typer.Option(help="The class to explain: its number or name, or top1.")] = "top1",
-    out: Annotated[Path, typer.Option(help="The folder for pictures and maps.")] = Path("maps"),
+    method: Annotated[list[str] | None, typer.Option(help="A method, or 'all'; repeatable.")] = None,
+    target: Annotated[str, typer.Option(help="The class to explain: its index or name, or top1.")] = "top1",
+    out: Annotated[Path, typer.Option(help="Folder for figures and maps.")] = Path("maps"),
     vita: Vita = None,
     device: Device = "cpu",
 ) -> None:
-    """Write a picture and the raw map of each image, and print its top classes."""
+    """Write a figure and the raw map of each image, and print its top classes."""
     import numpy as np
     import torch
 
@@ -34,14 +34,14 @@ def explain(
     from captum_astro.models.loading import class_names, load_model, preprocessing
 
     chosen = explainers_named(method or ["VTranM"])
-    if vita is not None:  # but for those that bring astrocytes of their own
+    if vita is not None:  # except for methods that add their own astrocytes
         chosen = {name: one for name, one in chosen.items() if not issubclass(one.method, ViTAGradCAM)}
         if not chosen:
-            raise ValueError("--vita: ViTAGradCAM brings astrocytes of its own; explain by TokenGradCAM instead.")
+            raise ValueError("--vita: ViTAGradCAM adds its own astrocytes; explain with TokenGradCAM instead.")
     paths = find_images(images)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     if checkpoint is None and not pretrained:
-        console.print("[yellow]The weights are random: the maps mean nothing.[/yellow]")
+        console.print("[yellow]The weights are random: the maps are meaningless.[/yellow]")
     transform, config = preprocessing(network)
     explained = network if vita is None else modulated(network, vita)
     explainers = {name: explainer.method(explained) for name, explainer in chosen.items()}
@@ -88,17 +88,17 @@ def _target(target: str, probabilities: Any, labels: list[str]) -> int:
     wanted = target.strip().lower()
     found = [i for i, label in enumerate(labels) if wanted in (part.strip().lower() for part in label.split(","))]
     if len(found) != 1:
-        raise ValueError(f"--target {target!r}: {len(found)} classes have that name; give the number.")
+        raise ValueError(f"--target {target!r}: {len(found)} classes have that name; give the index.")
     return found[0]
 
 
 def _short(label: str) -> str:
-    """The first of a class's names: ImageNet gives several."""
+    """The first name of a class: ImageNet has several."""
     return label.split(",", maxsplit=1)[0]
 
 
 def _output_names(paths: list[Path]) -> dict[Path, str]:
-    """File names without their ending, made different where two files share one."""
+    """File names without extension, made unique where two files share one."""
     taken: set[str] = set()
     names = {}
     for path in paths:

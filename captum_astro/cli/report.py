@@ -1,4 +1,4 @@
-"""``captum-astro report``: what a benchmark found, as a page and as tables."""
+"""``captum-astro report``: the results of a benchmark as a page and as tables."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from captum_astro.cli._common import console, escaped
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of captum-astro bench, finished or not.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of captum-astro bench, finished or not.")],
     out: Annotated[Path | None, typer.Option(help="The page to write; DIR/report.html by default.")] = None,
-    tables: Annotated[bool, typer.Option("--tables", help="Tables too: CSV, Markdown, LaTeX, in DIR/tables.")] = False,
+    tables: Annotated[bool, typer.Option("--tables", help="Also write CSV, Markdown and LaTeX to DIR/tables.")] = False,
     against: Annotated[
-        str | None, typer.Option(help="The method that the others are compared with; VTranM if it was run.")
+        str | None, typer.Option(help="The reference method for the comparisons; VTranM if it was run.")
     ] = None,
 ) -> None:
-    """Write one HTML page with all tables, curves and example maps; it needs no network."""
+    """Write a self-contained HTML page with all tables, curves and example maps."""
     from captum_astro.evaluation.report import write_report, write_tables
 
     page = write_report(folder, out or folder / "report.html", against)

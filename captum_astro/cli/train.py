@@ -1,4 +1,4 @@
-"""``captum-astro train``: models of this package from nothing."""
+"""``captum-astro train``: train the models of this package from scratch."""
 
 from __future__ import annotations
 
@@ -9,32 +9,30 @@ import typer
 
 from captum_astro.cli._common import Device, console, escaped
 
-app = typer.Typer(
-    help="Train models. A run that is started again with the same options goes on where it was.", no_args_is_help=True
-)
+app = typer.Typer(help="Train models. A run that is started again with the same options resumes.", no_args_is_help=True)
 
-Data = Annotated[Path, typer.Option(help="The folder of the data.")]
-Out = Annotated[Path, typer.Option(help="The folder of the run: options, curve, weights, figures.")]
+Data = Annotated[Path, typer.Option(help="Folder of the data.")]
+Out = Annotated[Path, typer.Option(help="Folder of the run: options, curve, weights, results.")]
 Attention = Annotated[str | None, typer.Option(help="astromorphic or softmax.")]
-Sigma = Annotated[str | None, typer.Option(help="Where sigma stands: inside (Eq. 11), outside (Eq. 18) or none.")]
+Sigma = Annotated[str | None, typer.Option(help="Where sigma is applied: inside (Eq. 11), outside (Eq. 18) or none.")]
 Alpha = Annotated[float | None, typer.Option(help="Exponent of the calcium response; 1 is the linear form.")]
 Position = Annotated[bool, typer.Option(help="Whether astrocytes write positions.")]
 Dim = Annotated[int | None, typer.Option(help="Width.", min=1)]
 Depth = Annotated[int | None, typer.Option(help="Blocks.", min=1)]
 Heads = Annotated[int | None, typer.Option(help="Attention heads.", min=1)]
-MlpRatio = Annotated[float | None, typer.Option(help="Width of the feed-forward layers over that of the model.")]
+MlpRatio = Annotated[float | None, typer.Option(help="Feed-forward width relative to the model's width.")]
 Drop = Annotated[float | None, typer.Option(help="Dropout.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training data.")]
-Steps = Annotated[int | None, typer.Option(help="Steps of the optimiser instead.", min=1)]
-BatchSize = Annotated[int | None, typer.Option(help="Samples a step.", min=1)]
-Rate = Annotated[float | None, typer.Option(help="The highest learning rate.")]
-Seed = Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")]
-Limit = Annotated[int | None, typer.Option(help="At most so many samples, for a trial.", min=1)]
-Resume = Annotated[bool, typer.Option(help="Go on with the run in the folder, or replace it.")]
+Steps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of epochs.", min=1)]
+BatchSize = Annotated[int | None, typer.Option(help="Samples per step.", min=1)]
+Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+Seed = Annotated[int, typer.Option(help="Random seed for weights, data order, augmentation and dropout.")]
+Limit = Annotated[int | None, typer.Option(help="Maximum number of samples, for a trial run.", min=1)]
+Resume = Annotated[bool, typer.Option(help="Resume the run in the folder, or replace it.")]
 Every = Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)]
-Length = Annotated[int | None, typer.Option(help="Tokens read at a time.", min=2)]
-Vocabulary = Annotated[int | None, typer.Option(help="Size of the vocabulary that is learnt.", min=3)]
-Tokeniser = Annotated[Path | None, typer.Option(help="A tokeniser's JSON instead of learning one.")]
+Length = Annotated[int | None, typer.Option(help="Sequence length in tokens.", min=2)]
+Vocabulary = Annotated[int | None, typer.Option(help="Size of the vocabulary to train.", min=3)]
+Tokeniser = Annotated[Path | None, typer.Option(help="JSON file of an existing tokeniser, instead of training one.")]
 
 
 @app.command()
@@ -49,11 +47,11 @@ def cifar10(
     depth: Depth = None,
     heads: Heads = None,
     mlp_ratio: MlpRatio = None,
-    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels.", min=1)] = None,
+    patch: Annotated[int | None, typer.Option(help="Patch size in pixels.", min=1)] = None,
     stem: Annotated[int | None, typer.Option(help="Channels of the convolution before patching.", min=0)] = None,
     drop: Drop = None,
     drop_path: Annotated[float | None, typer.Option(help="Stochastic depth.")] = None,
-    augment: Annotated[bool, typer.Option(help="Mirror and move the images.")] = True,
+    augment: Annotated[bool, typer.Option(help="Flip and shift the images.")] = True,
     epochs: Epochs = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
@@ -64,11 +62,10 @@ def cifar10(
     resume: Resume = True,
     checkpoint_every: Every = 200,
 ) -> None:
-    """CIFAR-10, from torchvision's folder or parquet files.
+    """CIFAR-10, from torchvision's folder or from parquet files.
 
-    By default a small model; the paper's is --dim 256 --depth 8 --heads 8 --mlp-ratio 4 --patch 2 --stem 64,
-    but for the ratio, which the paper does not give and is ours.
-    The last 5,000 training images are for validation.
+    The default model is small; the paper's is --dim 256 --depth 8 --heads 8 --mlp-ratio 4 --patch 2 --stem 64, except
+    for the ratio, which the paper does not give and is our choice. The last 5,000 training images are for validation.
     """
     _train("cifar10", locals())
 
@@ -88,7 +85,7 @@ def imdb(
     length: Length = None,
     vocabulary: Vocabulary = None,
     tokeniser: Tokeniser = None,
-    glove: Annotated[Path | None, typer.Option(help="GloVe's text file, to start the embedding from.")] = None,
+    glove: Annotated[Path | None, typer.Option(help="GloVe's text file, to initialise the embedding.")] = None,
     drop: Drop = None,
     epochs: Epochs = None,
     steps: Steps = None,
@@ -102,7 +99,7 @@ def imdb(
 ) -> None:
     """IMDB's reviews, from parquet files with the columns text and label.
 
-    One tenth of the training reviews is for validation; words are learnt from the others.
+    One tenth of the training reviews is for validation; the vocabulary is built from the others.
     """
     _train("imdb", locals())
 
@@ -120,7 +117,9 @@ def wikitext2(
     heads: Heads = None,
     mlp_ratio: MlpRatio = None,
     length: Length = None,
-    tokens: Annotated[str | None, typer.Option(help="bpe (learnt byte pairs) or words (the text's own).")] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="bpe (trained byte pairs) or words (the words of the text).")
+    ] = None,
     vocabulary: Vocabulary = None,
     tokeniser: Tokeniser = None,
     drop: Drop = None,
@@ -135,8 +134,8 @@ def wikitext2(
 ) -> None:
     """A causal language model on WikiText-2's plain text.
 
-    Where the train file is missing, it is trained on the valid text (the last tenth of its lines for validation) and
-    scored on the test text: compare such figures only with each other.
+    If the train file is missing, the model is trained on the valid text (the last tenth of its lines for validation)
+    and scored on the test text: compare such figures only with each other.
     """
     _train("wikitext2", locals())
 
@@ -159,7 +158,7 @@ def scenes(
     lr: Rate = None,
     seed: Seed = 0,
     bfloat16: Annotated[
-        bool, typer.Option(help="As the plain model's weights were made; very slow on processors without it.")
+        bool, typer.Option(help="As used for the plain model's bundled weights; very slow on CPUs without support.")
     ] = False,
     device: Device = "cpu",
     resume: Resume = True,
@@ -170,7 +169,7 @@ def scenes(
 
 
 def _train(task: str, options: dict[str, Any]) -> None:
-    """Options that were not given are left to the task."""
+    """Options that are not given are left to the task."""
     from captum_astro.training.config import configured
     from captum_astro.training.run import WEIGHTS, train
 

@@ -1,4 +1,4 @@
-"""``captum-astro vita``: search for a setting of the astrocytes, and evaluate one."""
+"""``captum-astro vita``: search over astrocyte settings, and evaluate one setting."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
     from captum_astro.evaluation.vita.settings import Setting
 
-app = typer.Typer(help="Artificial astrocytes: search for a setting, evaluate one.", no_args_is_help=True)
+app = typer.Typer(help="Artificial astrocytes: search over settings, evaluate one.", no_args_is_help=True)
 
 Data = Annotated[str, typer.Option(help="A dataset with human maps: scenes, clickme:PATH, boxes:FOLDER, ...")]
-Metrics = Annotated[str, typer.Option(help="Of spearman, dice, iou, ssim, with commas.")]
-Limit = Annotated[int | None, typer.Option(help="At most so many samples.", min=1)]
+Metrics = Annotated[str, typer.Option(help="Comma-separated: spearman, dice, iou, ssim.")]
+Limit = Annotated[int | None, typer.Option(help="Maximum number of samples.", min=1)]
 BatchSize = Annotated[int, typer.Option(help="Images at a time.", min=1)]
 
 
 @app.command()
 def search(
     data: Data,
-    out: Annotated[Path, typer.Option(help="The folder for scores and tables; a search found there goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder for scores and tables; a search found there is resumed.")],
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
-    layer: Annotated[list[str] | None, typer.Option(help="A linear layer's path, more than once for several.")] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="Path of a linear layer; repeatable.")] = None,
     k: Annotated[str, typer.Option(help="With commas.")] = "4,6,8",
     tau: Annotated[str, typer.Option(help="With commas.")] = "2,3",
     phi: Annotated[str, typer.Option(help="With commas.")] = "-1,-0.5,0,0.5",
@@ -43,10 +43,10 @@ def search(
     metrics: Metrics = "spearman,dice,ssim",
     limit: Limit = None,
     batch_size: BatchSize = 8,
-    rows: Annotated[int, typer.Option(help="Images x settings at a time.", min=1)] = 64,
+    rows: Annotated[int, typer.Option(help="Images x settings to run at a time.", min=1)] = 64,
     device: Device = "cpu",
 ) -> None:
-    """Choose settings on half of the samples by each metric, and report them on the other half."""
+    """Select settings on half of the samples by each metric, and report them on the other half."""
     from captum_astro.data.specs import human_samples
     from captum_astro.evaluation.vita.config import SearchConfig
     from captum_astro.evaluation.vita.search import search as run
@@ -71,27 +71,29 @@ def search(
     best = found.best()
     best.to_csv(out / "best.csv", index=False)
     _print(best, settings)
-    console.print(escaped(f"Chosen on the even samples, reported on the odd ones: {out}/best.csv, {out}/search.csv"))
+    console.print(escaped(f"Selected on the even samples, reported on the odd ones: {out}/best.csv, {out}/search.csv"))
 
 
 @app.command()
 def evaluate(
     data: Data,
-    out: Annotated[Path, typer.Option(help="The folder for scores and the table; a run found there goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder for scores and the table; a run found there is resumed.")],
     vita: Annotated[str, typer.Option(help="The setting, as in explain.")] = "",
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
     methods: Annotated[
-        str, typer.Option(help="With commas; Captum's IntegratedGradients too.")
+        str, typer.Option(help="Comma-separated; also Captum's IntegratedGradients.")
     ] = "TokenGradCAM,TokenGradCAMPlusPlus,VTranM,AttentionRollout,IntegratedGradients",
     metrics: Metrics = "spearman,dice,ssim",
-    explained: Annotated[str, typer.Option(help="The class: predicted by the plain model, or label.")] = "predicted",
+    explained: Annotated[
+        str, typer.Option(help="The class to explain: predicted by the plain model, or label.")
+    ] = "predicted",
     limit: Limit = None,
     batch_size: BatchSize = 8,
     device: Device = "cpu",
 ) -> None:
-    """Compare the plain and the modulated model with human maps, method by method, and the accuracy of both."""
+    """Compare the plain and the modulated model with human attention maps, per method, and the accuracy of both."""
     from captum_astro.data.specs import human_samples
     from captum_astro.evaluation.vita.config import EvaluationConfig
     from captum_astro.evaluation.vita.evaluate import evaluate as run
@@ -99,7 +101,7 @@ def evaluate(
     from captum_astro.models.loading import load_model
 
     if explained not in ("predicted", "label"):
-        raise ValueError(f"--explained is predicted or label, not {explained!r}.")
+        raise ValueError(f"--explained must be predicted or label, not {explained!r}.")
     setting = Setting.of(vita_options(vita))
     config = EvaluationConfig(
         methods=tuple(listed(methods)),
@@ -126,7 +128,7 @@ def _progress(what: str) -> Iterator[Callable[[int], None]]:
 
 
 def _print(compared: pd.DataFrame, settings: list[Setting]) -> None:
-    """A comparison for the terminal: a table, then what each chosen setting is and does to the model."""
+    """A comparison for the terminal: a table, then each selected setting and its effect on the model."""
     table = Table(box=None, pad_edge=False)
     for name in ("method", "metric", "ViT", "ViTA", "difference, 95 %", "p (Holm)"):
         table.add_column(name, no_wrap=True)

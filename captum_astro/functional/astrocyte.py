@@ -1,16 +1,16 @@
-"""Astrocytes beside a linear layer: counters of activity that multiply its weights.
+"""Astrocytes on a linear layer: activity counters that multiply its weights.
 
 Source: "Enhancing Vision Transformer Explainability Using Artificial Astrocytes" (ViTA, arXiv 2505.21513), Eq. 4 to 9.
-Its text was not at hand: the counter is that of the earlier neuron-glia networks (Porto-Pazos et al., PLoS ONE
-6(4):e19109, 2011; Alvarellos-Gonzalez et al., Comput Math Methods Med 2012:476324, Sec. 3.5). With ``x_c`` the token
-that is watched, for every image and every input neuron i, and for t = 1 .. k::
+Its full text was not available: the counter is that of the earlier neuron-glia networks (Porto-Pazos et al., PLoS ONE
+6(4):e19109, 2011; Alvarellos-Gonzalez et al., Comput Math Methods Med 2012:476324, Sec. 3.5). With ``x_c`` the
+monitored token, for every image and every input neuron i, and for t = 1 .. k::
 
     u_i = +1 if x_c,i > phi else -1          A_i(t) = clip(A_i(t-1) + u_i, -tau, tau),  A_i(0) = 0
     m_i(t) = alpha if A_i(t) >= tau, beta if A_i(t) <= -tau, else 1        M(t) = M(t-1) diag(m(t)),  M(0) = I
-    y(t) = W M(t) x + b for every token      output: y(k), each token brought back to the scale of W x + b
+    y(t) = W M(t) x + b for every token      output: y(k), each token rescaled to W x + b
 
-As x stays as it is from one step to the next, the counter runs straight to one end, and ``M_ii(k)`` is a power of alpha
-or beta: nothing needs to be iterated.
+Because x is the same at every step, the counter runs straight to one limit, and ``M_ii(k)`` is a power of alpha or
+beta: no iteration is needed.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from captum_astro.functional.attention import widen
 from captum_astro.functional.operations import register_rules
 from captum_astro.functional.relevance_rules import Unchanged
 
-_LARGEST = 30  # as a power of ten: float32 holds it
+_LARGEST = 30  # exponent of ten, within float32 range
 Counter = Literal["saturating", "resetting"]
 Rescale = Literal["length", "moments", "none"]
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """How astrocytes act on one linear layer. The defaults are the published best for Grad-CAM and SSIM.
+    """How astrocytes modulate one linear layer. The defaults are the published best setting for Grad-CAM and SSIM.
 
     Attributes:
         k: Steps, at least 0. Published: 4, 6, 8.
         tau: The count at which an astrocyte acts, at least 1. The earlier networks used 2 and 3.
-        phi: An input neuron is active when the watched token's value is above this. Published: -0.5.
-        alpha: What an active neuron's weights are multiplied by at each step, at least 1. Published: 1.5.
-        beta: What an inactive neuron's are multiplied by, from 0 to 1. Published: 0.05, 0.005.
-        rescale: The form of Eq. 9, of which only "to match scale" is known: each token's output gets the ``"length"``
-            of the plain output (the default), or the mean and deviation of its channels (``"moments"``), or stays as
-            it is (``"none"``).
-        counter: What follows when a counter has reached its end: it stays there and acts at every further step
-            (``"saturating"``, the 2011 rule, the default), or starts again from the next step (``"resetting"``, Eq. 7
-            and 10 of the 2012 paper). Which one ViTA takes is not known.
+        phi: An input neuron is active if the monitored token's value is above this. Published: -0.5.
+        alpha: The factor for an active neuron's weights at each step, at least 1. Published: 1.5.
+        beta: The factor for an inactive neuron's weights, from 0 to 1. Published: 0.05, 0.005.
+        rescale: The form of Eq. 9, of which only "to match scale" is known: each token's output is rescaled to the
+            ``"length"`` of the plain output (the default), or to the mean and standard deviation of its channels
+            (``"moments"``), or left unchanged (``"none"``).
+        counter: What a counter does at its limit: it stays there and acts at every further step (``"saturating"``, the
+            2011 rule, the default), or restarts at the next step (``"resetting"``, Eq. 7 and 10 of the 2012 paper).
+            Which one ViTA uses is not known.
         feedback: Whether the activity of a step is read from the modulated input ``M(t-1) x_c`` instead of ``x_c``. The
-            earlier networks' first layer sees a constant pattern, so it is off.
+            first layer of the earlier networks sees a constant pattern, so it is off by default.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of range.
 
     Example:
         >>> Modulation(k=6, tau=3).applications
@@ -73,19 +73,19 @@ class Modulation:
         for name, lowest in (("k", 0), ("tau", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
-                raise ValueError(f"{name} is a whole number, at least {lowest}, not {value!r}.")
+                raise ValueError(f"{name} must be a whole number of at least {lowest}, not {value!r}.")
         for name in ("phi", "alpha", "beta"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
                 raise ValueError(f"{name} is not a number: {value!r}.")
         if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta is from 0 to 1, not {self.beta!r}.")
+            raise ValueError(f"beta must be from 0 to 1, not {self.beta!r}.")
         if not (self.alpha >= 1 and self.applications * math.log10(self.alpha) <= _LARGEST):
             times = self.applications
-            raise ValueError(f"alpha is at least 1, its {times}th power at most 1e{_LARGEST}; not {self.alpha!r}.")
+            raise ValueError(f"alpha must be at least 1, its {times}th power at most 1e{_LARGEST}; not {self.alpha!r}.")
         for name, known in (("rescale", get_args(Rescale)), ("counter", get_args(Counter))):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
 
     @property
     def applications(self) -> int:
@@ -94,12 +94,12 @@ class Modulation:
 
     @property
     def is_identity(self) -> bool:
-        """Whether the layer is left as it is, whatever its input."""
+        """Whether the layer is left unchanged, whatever its input."""
         return self.applications == 0 or (self.alpha == 1 and self.beta == 1)
 
 
 def modulation_factors(watched: torch.Tensor, modulation: Modulation) -> torch.Tensor:
-    """The diagonal of ``M(k)``: what each input neuron is multiplied by. A constant of the backward pass.
+    """The diagonal of ``M(k)``: the factor of each input neuron. A constant in the backward pass.
 
     Args:
         watched: ``x_c``, ``(B, d)``.
@@ -112,7 +112,7 @@ def modulation_factors(watched: torch.Tensor, modulation: Modulation) -> torch.T
     if modulation.feedback:
         return _stepwise(watched, modulation)
     excited, inhibited = (
-        # a product step by step, so that it equals the counters', in float64 bit for bit
+        # multiplied step by step, so that it equals the counters' product, in float64 bit for bit
         torch.full_like(watched, math.prod([factor] * modulation.applications))
         for factor in (modulation.alpha, modulation.beta)
     )
@@ -120,7 +120,7 @@ def modulation_factors(watched: torch.Tensor, modulation: Modulation) -> torch.T
 
 
 def _stepwise(watched: torch.Tensor, modulation: Modulation) -> torch.Tensor:
-    """With feedback a neuron may change sides, so the counters are run."""
+    """With feedback a neuron may change sides, so the counters are iterated."""
     factors, count = torch.ones_like(watched), torch.zeros_like(watched)
     tau = modulation.tau
     for _ in range(modulation.k):
@@ -140,7 +140,7 @@ def astrocytic_linear(
     factors: torch.Tensor,
     rescale: Rescale = "length",
 ) -> torch.Tensor:
-    """``W M x + b``, each token brought to the scale of ``W x + b``.
+    """``W M x + b``, each token rescaled to the scale of ``W x + b``.
 
     Args:
         x: ``(B, n, d)``.
@@ -157,9 +157,9 @@ def astrocytic_linear(
 
 
 def rescaled(modulated: torch.Tensor, plain: torch.Tensor, rescale: Rescale) -> torch.Tensor:
-    """Each token's vector with the length, or the mean and deviation, of another.
+    """Each token's vector with the length, or the mean and standard deviation, of another.
 
-    Function modes see it as one operation: propagation rules hold its factor constant, as they do with a norm's.
+    Function modes see it as one operation: propagation rules hold its factor constant, as they do for norms.
 
     Args:
         modulated: ``(..., d)``.
@@ -167,7 +167,7 @@ def rescaled(modulated: torch.Tensor, plain: torch.Tensor, rescale: Rescale) -> 
         rescale: ``"length"`` or ``"moments"``.
 
     Returns:
-        ``(..., d)``; 0, or the mean, where a vector has no length, or no deviation.
+        ``(..., d)``; 0, or the mean, for a vector with zero length, or zero deviation.
     """
     if has_torch_function((modulated, plain)):
         result: torch.Tensor = handle_torch_function(rescaled, (modulated, plain), modulated, plain, rescale)
@@ -179,7 +179,7 @@ def rescaled(modulated: torch.Tensor, plain: torch.Tensor, rescale: Rescale) -> 
 def scale_and_shift(
     modulated: torch.Tensor, plain: torch.Tensor, rescale: Rescale
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What `rescaled` multiplies each vector by, and adds to it: ``(...)`` each; the second None if nothing."""
+    """The factor and the offset that `rescaled` applies to each vector: ``(...)`` each; the offset may be None."""
     dtype, plain, modulated = plain.dtype, widen(plain), widen(modulated)
     if rescale == "length":
         return _ratio(plain, modulated).to(dtype), None
@@ -189,7 +189,7 @@ def scale_and_shift(
 
 
 def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """Of two lengths; 0 where the second is. Squares of small or large entries leave the range, so each is scaled."""
+    """Ratio of two lengths; 0 if the second is 0. Inputs are scaled first, as squares may overflow."""
     sizes = [x.detach().abs().amax(-1, keepdim=True) for x in (numerator, denominator)]
     safe = [torch.where(size > 0, size, 1.0) for size in sizes]
     lengths = [(x / size).norm(dim=-1) for x, size in zip((numerator, denominator), safe, strict=True)]
@@ -200,10 +200,10 @@ def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
 
 @register_rules(rescaled)
 class RescaledRules:
-    """The rescaling is a constant factor, as a norm's deviation is."""
+    """The rescaling is a constant factor, as the standard deviation of a norm is."""
 
     def relevance(self, modulated: torch.Tensor, plain: torch.Tensor, rescale: Rescale) -> torch.Tensor:
-        """Relevance passes as it is."""
+        """Relevance is passed on unchanged."""
         result: torch.Tensor = Unchanged.apply(modulated, rescaled(modulated.detach(), plain.detach(), rescale))
         return result
 

@@ -1,4 +1,4 @@
-"""Astromorphic attention: a memory that synapses and astrocytes write, and that the queries read, linear in length.
+"""Astromorphic attention: a memory written by synapses and astrocytes and read by the queries, linear in length.
 
 Source: "Delving Deeper Into Astromorphic Transformers" (arXiv 2312.10925; IEEE TCDS 2025). Equation numbers are the
 paper's. For each head, with n tokens, m hidden (presynaptic) units, ``d_v`` value channels, ``phi(x) = elu(x) + 1``::
@@ -6,13 +6,13 @@ paper's. For each head, with n tokens, m hidden (presynaptic) units, ``d_v`` val
     H_neuron = phi(K)^T V / s          Hebbian plasticity (Eq. 9)
     H_astro  = W_astro V / s           with W_astro = phi(a)^T,  a = M^T (M P M^T)  (Eq. 10, 12),
                                        P_ij = exp(-|i - j| / decay), for which the paper gives no formula
-    H = sigma(H_neuron + H_astro)      (Eq. 11; the paper has three readings of it, see `Nonlinearity`)
+    H = sigma(H_neuron + H_astro)      (Eq. 11; the paper has three versions of it, see `Nonlinearity`)
     g = (sum_t phi(k_t))^alpha         presynaptic plasticity, the calcium response (Eq. 14)
     C = phi(Q) g^T                     (Eq. 15)
     output = phi(Q) H / C              (Eq. 16, 17, without the residual add)
 
 The two memories are one product, ``H = sigma((phi(K) + phi(a))^T V / s)``: each token is written under its key *and*
-under its position. Nothing here is n x n, forward or backward.
+under its position. No n x n matrix is built, in the forward or the backward pass.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from captum_astro.functional.astromorphic_causal import causal_memory
 from captum_astro.functional.attention import widen
 
 Nonlinearity = Literal["inside", "outside", "none"]
-"""Where sigma stands: ``sigma(h / s)`` (Eq. 11), ``sigma(h) / s`` (Eq. 18), or nowhere (Algorithm 1)."""
+"""Where sigma is applied: ``sigma(h / s)`` (Eq. 11), ``sigma(h) / s`` (Eq. 18), or nowhere (Algorithm 1)."""
 
 # phi(q) and phi(k) are kept above exp(-20) = 2.1e-9, so that C is never 0; float32 rounds elu(x) + 1 by 30 times that
 FLOOR = math.exp(-20.0)
 
 
 def feature_map(x: torch.Tensor) -> torch.Tensor:
-    """``phi(x) = elu(x) + 1`` (Eq. 4), without its cancellation: below 0 it is ``exp(x)``, which ``elu(x) + 1`` loses.
+    """``phi(x) = elu(x) + 1`` (Eq. 4), without cancellation: below 0 it is ``exp(x)``, which ``elu(x) + 1`` loses.
 
     Args:
         x: Any shape.
@@ -55,13 +55,13 @@ def feature_map(x: torch.Tensor) -> torch.Tensor:
 def decayed(x: torch.Tensor, decay: float, chunk: int = 128) -> torch.Tensor:
     """``x P`` with ``P_ij = exp(-|i - j| / decay)``, in O(n chunk) time and without P.
 
-    The kernel is a first-order recurrence, run from both ends: within chunks as a small product, and across them as
-    the same recurrence over the chunks' ends. Every exponent is negative, so nothing can overflow.
+    The kernel is a first-order recurrence, run from both ends: within chunks as a small product, and between chunks as
+    the same recurrence over the chunk ends. Every exponent is negative, so nothing can overflow.
 
     Args:
         x: ``(..., n)``.
         decay: The distance over which the kernel falls by e, in tokens; above 0.
-        chunk: The chunks' length; the result does not depend on it.
+        chunk: The chunk length; the result does not depend on it.
 
     Returns:
         ``(..., n)``.
@@ -90,13 +90,13 @@ def _from_left(x: torch.Tensor, rate: float, chunk: int) -> torch.Tensor:
 
 
 def position_keys(memory: torch.Tensor, tokens: int, decay: float) -> torch.Tensor:
-    """``W_astro^T = phi(M^T M P M^T)``: what the astrocyte writes each position under (Eq. 12).
+    """``W_astro^T = phi(M^T M P M^T)``: the key under which the astrocyte writes each position (Eq. 12).
 
-    A function of parameters alone, over all N positions of ``M``, so a shorter or causal sequence uses its first rows.
+    Depends on parameters only, over all N positions of ``M``, so a shorter or causal sequence uses its first rows.
 
     Args:
         memory: ``M``, ``(H, m, N)``.
-        tokens: How many positions are wanted, at most N.
+        tokens: The number of positions, at most N.
         decay: See `decayed`.
 
     Returns:
@@ -122,19 +122,19 @@ def normaliser(read: torch.Tensor, written: torch.Tensor, alpha: float, causal: 
 
     As both are at least ``FLOOR``, ``C >= m FLOOR (t FLOOR)^alpha`` where t tokens are seen: at least ``1.3e-11 m`` for
     alpha 0.25 and ``4.2e-18 m`` for alpha 1, far inside float32 and bfloat16, as is its inverse's square. Nothing is
-    added to C. A query that sees no token (padding alone) has the bound with t = 1.
+    added to C. A query that sees no token (only padding) has the bound with t = 1.
 
     Args:
         read: ``phi(Q)``, ``(B, H, n, m)``.
         written: ``phi(K)``, ``(B, H, n, m)``, 0 for padding.
         alpha: The exponent.
-        causal: Whether query i sees tokens up to i only.
+        causal: Whether query i sees only tokens up to i.
 
     Returns:
         ``(B, H, n, 1)``.
     """
     total = written.cumsum(-2) if causal else written.sum(-2, keepdim=True)
-    # a token's total is at least the floor: this holds for padding alone, where the power has no finite slope
+    # a token's total is at least the floor: this matters for pure padding, where the power has no finite slope
     calcium = total.clamp_min(FLOOR) ** alpha
     return (read * calcium).sum(-1, keepdim=True)
 
@@ -154,12 +154,12 @@ def astromorphic_attention(
 ) -> torch.Tensor:
     """``phi(Q) H / C`` for every head (Eq. 8 to 17), in time and memory linear in n.
 
-    Function modes see it as one operation, as they do ``F.scaled_dot_product_attention``. Half precision is computed in
+    Function modes see it as one operation, like ``F.scaled_dot_product_attention``. Half precision is computed in
     float32, also under autocast.
 
-    Time is ``O(n m d_v)``, with one exception in its constant: causal with a sigma, each position has its own
-    ``m x d_v`` memory to put through sigma, so the ``n m d_v`` steps are exponentials instead of products. Those
-    memories are held for some chunks at a time and recomputed in the backward pass.
+    Time is ``O(n m d_v)``, with one exception in the constant: in the causal form with a sigma, each position has its
+    own ``m x d_v`` memory to pass through sigma, so the ``n m d_v`` steps are exponentials instead of products. Those
+    memories are kept for a few chunks at a time and recomputed in the backward pass.
 
     Args:
         query: ``Q``, ``(B, H, n, m)``.
@@ -168,8 +168,8 @@ def astromorphic_attention(
         position: From `position_keys`, ``(H, n, m)``; None without relative positions.
         scale: ``s``, above 0.
         alpha: The exponent of the calcium response; 1 is the linear form.
-        nonlinearity: Where sigma stands, see `Nonlinearity`.
-        causal: Whether position t sees tokens up to t only: ``H``, ``g`` and ``C`` are prefix sums.
+        nonlinearity: Where sigma is applied, see `Nonlinearity`.
+        causal: Whether position t sees only tokens up to t: ``H``, ``g`` and ``C`` are prefix sums.
         mask: Bool ``(B, n)``, False for padding, which is never written. A padded query still gets an output.
         chunk: Length of the chunks of the causal form; the result does not depend on it.
 
@@ -177,7 +177,7 @@ def astromorphic_attention(
         ``(B, H, n, d_v)``, of ``value``'s dtype.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of range.
 
     Example:
         >>> q, k, v = torch.randn(3, 2, 4, 10, 8)
@@ -219,25 +219,25 @@ def read_and_written(
 
 
 def gains(nonlinearity: Nonlinearity, scale: float) -> tuple[float | None, float]:
-    """What the memory is multiplied by before sigma (None: there is no sigma) and after it."""
+    """The factor before sigma (None: there is no sigma) and the factor after it."""
     return {"inside": (1 / scale, 1.0), "outside": (1.0, 1 / scale), "none": (None, 1 / scale)}[nonlinearity]
 
 
 def check_options(scale: float, alpha: float, nonlinearity: str) -> None:
-    """Refuse what has no meaning.
+    """Reject invalid options.
 
     Raises:
-        ValueError: With the option, its range and what was given.
+        ValueError: With the option, its range and the given value.
     """
     if not 0 < scale < math.inf:
-        raise ValueError(f"scale is above 0 and finite, not {scale!r}.")
+        raise ValueError(f"scale must be above 0 and finite, not {scale!r}.")
     if not 0 <= alpha < math.inf:
-        raise ValueError(f"alpha is at least 0 and finite, not {alpha!r}.")
+        raise ValueError(f"alpha must be at least 0 and finite, not {alpha!r}.")
     if nonlinearity not in get_args(Nonlinearity):
-        raise ValueError(f"nonlinearity is one of {', '.join(get_args(Nonlinearity))}, not {nonlinearity!r}.")
+        raise ValueError(f"nonlinearity must be one of {', '.join(get_args(Nonlinearity))}, not {nonlinearity!r}.")
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Autocast switched off, where there is one for the device."""
+    """Switch autocast off, if it exists for the device."""
     known = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if known else contextlib.nullcontext()

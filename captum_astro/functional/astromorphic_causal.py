@@ -1,4 +1,4 @@
-"""The causal form of astromorphic attention: every position reads the memory that the tokens up to it have written."""
+"""The causal form of astromorphic attention: each position reads the memory written by the tokens up to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-# positions of a chunk: one memory in this many is kept
+# positions per chunk: one memory is stored per chunk
 LINEAR_CHUNK = 64
 SIGMOID_CHUNK = 16
 
@@ -19,10 +19,10 @@ def causal_memory(
     outer: float,
     chunk: int | None = None,
 ) -> torch.Tensor:
-    """``read_t outer f(inner sum over j <= t of keys_j^T v_j)``, with f the sigmoid, or nothing.
+    """``read_t outer f(inner sum over j <= t of keys_j^T v_j)``, with f the sigmoid, or the identity.
 
-    Without sigma it is a product within each chunk and one with the memory before it, as other linear attentions do.
-    With sigma no product may be moved past another, so every position's ``m x d_v`` memory is formed: some chunks at a
+    Without sigma it is a product within each chunk and one with the memory before it, as in other linear attentions.
+    With sigma the order of the products is fixed, so every position's ``m x d_v`` memory is formed: a few chunks at a
     time, and again in the backward pass.
 
     Args:
@@ -31,8 +31,8 @@ def causal_memory(
         value: ``(B, H, n, d_v)``.
         inner: The factor before the sigmoid; None for no sigmoid.
         outer: The factor after it.
-        chunk: Positions of a chunk, 64 by default, 16 with sigma. The result does not depend on it; memory is
-            ``O(n (m + d_v + chunk + m d_v / chunk))`` a head, time ``O(n m d_v)``, and with sigma n m d_v sigmoids.
+        chunk: Positions per chunk, 64 by default, 16 with sigma. The result does not depend on it; memory is ``O(n (m +
+            d_v + chunk + m d_v / chunk))`` per head, time ``O(n m d_v)``, and with sigma n m d_v sigmoids.
 
     Returns:
         ``(B, H, n, d_v)``.
@@ -63,7 +63,7 @@ def in_chunks(x: torch.Tensor, chunk: int) -> torch.Tensor:
 
 
 def memory_before(keys: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """What all chunks before each chunk have written: ``(..., chunks, m, d_v)`` from ``(..., chunks, chunk, .)``."""
+    """The memory written by all chunks before each chunk: ``(..., chunks, m, d_v)`` from chunked sequences."""
     written = keys.transpose(-2, -1) @ value
     return F.pad(written[..., :-1, :, :].cumsum(-3), (0, 0, 0, 0, 1, 0))
 
@@ -78,10 +78,10 @@ def memories(keys: torch.Tensor, value: torch.Tensor, before: torch.Tensor) -> t
 
 
 def _through_sigmoid(read: torch.Tensor, keys: torch.Tensor, value: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    # numbers held at once: what a core's cache takes, or what keeps a GPU busy
+    # numbers held at a time: the cache of a core, or enough to keep a GPU busy
     held = 1 << (19 if value.device.type == "cpu" else 24)
     step = max(1, held // (value.shape[-2] * before.shape[-2] * before.shape[-1]))
-    # the chunks of all samples and heads do not depend on each other any more
+    # from here on, the chunks of all samples and heads are independent
     parts = [x.flatten(0, -3).split(step) for x in (read, keys, value, before)]
     mixed = [
         checkpoint(_read_memories, *part, use_reentrant=False, preserve_rng_state=False)
@@ -92,6 +92,6 @@ def _through_sigmoid(read: torch.Tensor, keys: torch.Tensor, value: torch.Tensor
 
 def _read_memories(read: torch.Tensor, keys: torch.Tensor, value: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
     states = torch.sigmoid(memories(keys, value, before)).flatten(-3, -2)
-    # each position reads its own memory: one product with a block diagonal matrix
+    # each position reads its own memory: one product with a block-diagonal matrix
     own = torch.eye(read.shape[-2], dtype=read.dtype, device=read.device)
     return (read[..., :, None, :] * own[:, :, None]).flatten(-2) @ states

@@ -1,28 +1,28 @@
-"""Astromorphic attention as a sum over tokens: the effective attention that explanations are made of.
+"""Astromorphic attention as a sum over tokens: the effective attention on which explanations are based.
 
 Without sigma the output is ``sum_j A_ij v_j`` with ``A_ij = phi(q_i) . (phi(k_j) + w_j) / (s C_i)``, where ``w_j`` is
 the position's key (Eq. 12): attention with positive entries, whose rows do not sum to 1.
 
-With sigma (Eq. 11 or 18) the memory is no sum of tokens any more. Its secant through the origin makes it one again,
-exactly, at the point where it stands::
+With sigma (Eq. 11 or 18) the memory is no longer a sum over tokens. Its secant through the origin makes it one again,
+exactly, at the current point::
 
     sigma(h) = 1/2 + t(h) h,   t(h) = tanh(h / 2) / (2 h),   0 < t <= 1/4
     output_id = const_i + sum_j A_ij^(d) v_jd,   A_ij^(d) = sum_u phi(q_i)_u t(h_ud) (phi(k_j) + w_j)_u / (s C_i)
 
-The attention has become one of each value channel d, since t depends on unit *and* channel. No single map a head with
-one vector a token can replace them: that would need t to be a product of something of u and something of d. So there
-are three exact readings:
+There is now one attention map per value channel d, because t depends on unit *and* channel. They cannot be replaced by
+a single map per head with one vector per token: that would require t to be a product of something of u and something of
+d. There are three exact readings:
 
 - each (head, channel) is a head of its own, with a one-dimensional value: `EffectiveAttention.rows`;
 - each (head, unit) is one, with the map ``phi(q_i)_u (phi(k_j) + w_j)_u / (s C_i)`` of rank one and the vector
-  ``t(h_u) * v_j``. Not in the causal form, where h, and so the vector, depends on the query;
+  ``t(h_u) * v_j``. This excludes the causal form, where h, and therefore the vector, depends on the query;
 - the contribution of each token to each output, ``A_ij^(d) v_jd``: `EffectiveAttention.contributions`.
 
-``const_i = sum_u phi(q_i)_u / (2 C_i)``, over s with sigma outside: the same for all tokens and channels, the output
-of a memory into which nothing was written.
+``const_i = sum_u phi(q_i)_u / (2 C_i)``, divided by s with sigma outside: the same for all tokens and channels, the
+output of an empty memory.
 
-As every ``A^(d)`` is positive, ``(dp/dA^(d) * A^(d))+`` is ``A^(d)`` times a sum of two products of a function of i and
-one of j: gradient-weighted methods can be had through `EffectiveAttention.pull` in time linear in n.
+Because every ``A^(d)`` is positive, ``(dp/dA^(d) * A^(d))+`` is ``A^(d)`` times a sum of two products of a function of
+i and one of j: `EffectiveAttention.pull` computes gradient-weighted methods in time linear in n.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ from captum_astro.functional.attention import widen
 
 
 def secant(h: torch.Tensor) -> torch.Tensor:
-    """``t(h) = (sigma(h) - 1/2) / h``, as ``tanh(h / 2) / (2 h)``, which cancels nowhere; 1/4 at 0.
+    """``t(h) = (sigma(h) - 1/2) / h``, as ``tanh(h / 2) / (2 h)``, which avoids cancellation; 1/4 at 0.
 
-    A constant of the backward pass, as it belongs to the point where it is taken.
+    A constant in the backward pass, as it belongs to the point where it is taken.
 
     Args:
         h: Any shape.
@@ -89,15 +89,15 @@ def memory_read(memory: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class EffectiveAttention:
-    """One astromorphic attention layer, kept as what its rows are computed from. See `effective_attention`.
+    """One astromorphic attention layer, stored as the inputs of its rows. See `effective_attention`.
 
     Attributes:
-        read: ``phi(Q) / C``, with the factor after sigma, ``(B, H, n, m)``.
+        read: ``phi(Q) / C``, including the factor after sigma, ``(B, H, n, m)``.
         keys: ``phi(K) + W_astro^T``, 0 for padding, ``(B, H, n, m)``.
         value: ``V``, ``(B, H, n, d_v)``.
         inner: The factor before sigma; None without sigma.
-        causal: Whether query i sees tokens up to i only.
-        slope: ``inner t(h)``, ``(B, H, m, d_v)``; None without sigma, or where it depends on the query (causal).
+        causal: Whether query i sees only tokens up to i.
+        slope: ``inner t(h)``, ``(B, H, m, d_v)``; None without sigma, or if it depends on the query (causal).
     """
 
     read: torch.Tensor
@@ -114,26 +114,26 @@ class EffectiveAttention:
 
     @property
     def sums_to_one(self) -> bool:
-        """No: C divides by the calcium response, not by the sum of the entries."""
+        """False: C divides by the calcium response, not by the sum of the entries."""
         return False
 
     def prepared(self) -> EffectiveAttention:
-        """The same."""
+        """Itself; its inputs need no other memory layout."""
         return self
 
     @property
     def per_channel(self) -> bool:
-        """Whether each (head, value channel) is a head of its own: with sigma."""
+        """Whether each (head, value channel) is a separate head: true with sigma."""
         return self.inner is not None
 
     @property
     def constant(self) -> torch.Tensor:
-        """What the output is without any token: ``(B, H, n, 1)``; 0 without sigma."""
+        """The output without any token: ``(B, H, n, 1)``; 0 without sigma."""
         return self.read.sum(-1, keepdim=True) * (0.5 if self.per_channel else 0.0)
 
     @property
     def values(self) -> torch.Tensor:
-        """What `rows` multiply: ``(B, H, n, d_v)``, or ``(B, H d_v, n, 1)`` if `per_channel`."""
+        """The values that `rows` are multiplied by: ``(B, H, n, d_v)``, or ``(B, H d_v, n, 1)`` if `per_channel`."""
         return self.value.transpose(-2, -1).flatten(1, 2)[..., None] if self.per_channel else self.value
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
@@ -148,7 +148,7 @@ class EffectiveAttention:
         return self._seen(reads @ self.keys.transpose(-2, -1)[:, :, None], start).flatten(1, 2)
 
     def at(self, places: list[int]) -> torch.Tensor:
-        """As `rows`, of single queries."""
+        """As `rows`, for single queries."""
         return torch.cat([self.rows(place, place + 1) for place in places], 2)
 
     def contributions(self, start: int, stop: int) -> torch.Tensor:
@@ -181,15 +181,15 @@ class EffectiveAttention:
         return pulled
 
     def walk(self, weights: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-        """What meets in the memory at each position: the queries that read there, and the tokens that wrote.
+        """The two sums over the memory at each position: of the queries that read there, and the tokens that wrote.
 
         Args:
             weights: ``(B, H, n, d_v)``, of the queries.
 
         Yields:
             Positions; for each as a token ``sum_i read_iu inner t(h_iud) weights_id`` over the queries that see it; for
-            each as a query ``inner t(h_iud) sum_j keys_ju v_jd`` over the tokens it sees. Both ``(B, H, positions, m,
-            d_v)``, or ``(B, H, 1, m, d_v)`` where all positions share one memory: not causal.
+            each as a query ``inner t(h_iud) sum_j keys_ju v_jd`` over the tokens it sees. Both
+            ``(B, H, positions, m, d_v)``, or ``(B, H, 1, m, d_v)`` if all positions share one memory (not causal).
         """
         if not self.causal:
             gathered, memory = self.read.transpose(-2, -1) @ weights, self.keys.transpose(-2, -1) @ self.value
@@ -240,7 +240,7 @@ def effective_attention(
     causal: bool = False,
     mask: torch.Tensor | None = None,
 ) -> EffectiveAttention:
-    """The attention that one call of `astromorphic_attention` amounted to; takes what that took.
+    """The attention that one call of `astromorphic_attention` is equivalent to; takes the same arguments.
 
     Args:
         query: ``(B, H, n, m)``.
@@ -249,12 +249,12 @@ def effective_attention(
         position: ``(H, n, m)`` or None.
         scale: ``s``.
         alpha: The exponent of the calcium response.
-        nonlinearity: Where sigma stands.
-        causal: Whether position t sees tokens up to t only.
+        nonlinearity: Where sigma is applied.
+        causal: Whether position t sees only tokens up to t.
         mask: Bool ``(B, n)``, False for padding.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of range.
 
     Example:
         >>> q, k, v = torch.randn(3, 1, 2, 6, 4, dtype=torch.float64)

@@ -1,8 +1,8 @@
 """Propagation rules of astromorphic attention, on its effective attention ``A``: ``output = A V + constant``.
 
-They are those of softmax attention (`captum_astro.functional.relevance_rules`, `gradient_rules`), with the secant of
-sigma, the normaliser and the positions' keys held constant. All are linear in the number of tokens, as ``A`` is never
-formed.
+These are the rules of softmax attention (`captum_astro.functional.relevance_rules`, `gradient_rules`), with the secant
+of sigma, the normaliser and the position keys held constant. All are linear in the number of tokens, because ``A`` is
+never formed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from captum_astro.functional.relevance_rules import divided
 
 
 class ConstantAttention(torch.autograd.Function):
-    """The AH rule of Conservative LRP: the effective attention is constant, so gradients reach the values alone."""
+    """The AH rule of Conservative LRP: the effective attention is constant, so gradients reach only the values."""
 
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor, output: torch.Tensor, attention: EffectiveAttention) -> torch.Tensor:
-        """``output`` is the operation's own."""
+        """``output`` is the output of the operation."""
         ctx.attention = attention
         return output.clone()
 
@@ -35,7 +35,7 @@ class ConstantAttention(torch.autograd.Function):
 
 
 def shared_gradients(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: Any, **options: Any) -> Any:
-    """AttnLRP: half of the relevance to the values, a quarter each to queries and keys, otherwise true gradients."""
+    """AttnLRP: half of the relevance to the values, a quarter each to queries and keys, otherwise exact gradients."""
     return astromorphic_attention(
         ScaledGradient.apply(query, 0.25),
         ScaledGradient.apply(key, 0.25),
@@ -46,10 +46,11 @@ def shared_gradients(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 
 
 class AstromorphicZ(torch.autograd.Function):
-    """Deep Taylor: half to the values, a quarter each to queries and keys, by their part of ``A V``.
+    """Deep Taylor: half to the values, a quarter each to queries and keys, in proportion to their part of ``A V``.
 
-    ``R_V = V A^T (R / O) / 2`` and, with ``A_ij = sum_u q_iu t_ud k_ju``, each of the two features by its part of A.
-    The constant and the positions' keys keep their part of the output: with sigma or positions, relevance is lost.
+    ``R_V = V A^T (R / O) / 2`` and, with ``A_ij = sum_u q_iu t_ud k_ju``, each of the two features in proportion to its
+    part of A. The constant and the position keys keep their part of the output: with sigma or positions, relevance is
+    lost.
     """
 
     @staticmethod
@@ -61,7 +62,7 @@ class AstromorphicZ(torch.autograd.Function):
         output: torch.Tensor,
         attention: EffectiveAttention,
     ) -> torch.Tensor:
-        """``output`` is the operation's own."""
+        """``output`` is the output of the operation."""
         ctx.save_for_backward(key, value, output)
         ctx.attention = attention
         return output.clone()
@@ -72,7 +73,7 @@ class AstromorphicZ(torch.autograd.Function):
         key, value, output = ctx.saved_tensors
         attention: EffectiveAttention = ctx.attention
         share = widen(divided(relevance[0], output))
-        value, own = widen(value), feature_map(key)  # the keys' own part; the positions' is nobody's
+        value, own = widen(value), feature_map(key)  # the keys' own part; the positions' part is dropped
         of_query, of_key, of_value = torch.empty_like(attention.read), torch.empty_like(own), torch.empty_like(value)
         for part, gathered, written in attention.walk(share):
             across = gathered.transpose(-2, -1)
@@ -84,10 +85,10 @@ class AstromorphicZ(torch.autograd.Function):
 
 @register_attention(astromorphic_attention)
 class AstromorphicOperation:
-    """Astromorphic attention by its effective attention."""
+    """Astromorphic attention, recorded as its effective attention."""
 
     def recorded(self, *args: Any, chunk: int | None = None, **kwargs: Any) -> Recorded:
-        """With a sigma, one map for each value channel, and a constant."""
+        """With a sigma, one map per value channel, and a constant."""
         attention = effective_attention(*_detached(args), **kwargs)
         channels = attention.value.shape[3]
         constant = attention.constant.repeat_interleave(channels, 1) if attention.per_channel else None
@@ -108,7 +109,7 @@ class AstromorphicOperation:
         return result
 
     def shared_gradients(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The uniform rule twice; sigma and the features as they are."""
+        """The uniform rule twice; sigma and the features keep their gradients."""
         result: torch.Tensor = shared_gradients(*args, **kwargs)
         return result
 

@@ -26,7 +26,7 @@ def received_attention(attention: Attention, row: torch.Tensor | None = None) ->
 
     Args:
         attention: The layer.
-        row: Weights of the queries, ``(B, q)``; all the same by default.
+        row: Weights of the queries, ``(B, q)``; equal by default.
 
     Returns:
         ``(B, n)``.

@@ -1,4 +1,4 @@
-"""Attention as a few rows at a time, from the tensors that a fused kernel is given."""
+"""Attention computed a few rows at a time, from the inputs of a fused kernel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNK_ELEMENTS = 1 << 21
 
 
 class AttentionMap(Protocol):
-    """A map ``(B, H, m, n)`` that is not kept, but computed some rows at a time."""
+    """A map ``(B, H, m, n)`` that is not stored, but computed a few rows at a time."""
 
     @property
     def queries(self) -> int:
@@ -21,13 +21,13 @@ class AttentionMap(Protocol):
 
     @property
     def sums_to_one(self) -> bool:
-        """Whether every row certainly does."""
+        """Whether every row is guaranteed to sum to 1."""
 
     def prepared(self) -> AttentionMap:
-        """The same, laid out for many calls of `rows`."""
+        """The same attention in a memory layout for many calls of `rows`."""
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
-        """The rows from ``start`` to ``stop``: ``(B, H, stop - start, n)``, yours to change."""
+        """The rows from ``start`` to ``stop``: ``(B, H, stop - start, n)``, safe to modify."""
 
     def at(self, places: list[int]) -> torch.Tensor:
         """Single rows: ``(B, H, places, n)``."""
@@ -35,14 +35,14 @@ class AttentionMap(Protocol):
 
 @dataclass(frozen=True)
 class Softmax:
-    """One softmax attention, kept as its inputs.
+    """One softmax attention, stored as its inputs.
 
     Attributes:
         query: ``(B, H, m, d)``, after RoPE and normalisation.
         key: ``(B, H, n, d)``.
         scale: The factor before the softmax.
-        bias: Added before the softmax, broadcast to ``(B, H, m, n)``; or bool, False where attention is forbidden.
-        causal: Whether query i sees keys up to i only.
+        bias: Added before the softmax, broadcast to ``(B, H, m, n)``; or bool, False where attention is masked.
+        causal: Whether query i sees only keys up to i.
     """
 
     query: torch.Tensor
@@ -52,7 +52,7 @@ class Softmax:
     causal: bool = False
 
     def prepared(self) -> Softmax:
-        """The same with a key laid out for many products: a slice of a fused projection would be copied each time."""
+        """A copy with a contiguous key, for many products: a slice of a fused projection would be copied each time."""
         return replace(self, key=widen(self.key).contiguous())
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
@@ -73,7 +73,7 @@ class Softmax:
             later = torch.arange(self.key.shape[2], device=query.device) > places.to(query.device)[:, None]
             scores.masked_fill_(later, -torch.inf)
         probabilities = scores.softmax(-1)
-        # a query that may attend to nothing gets nothing, as in the fused kernels
+        # a query that may attend to nothing outputs zero, as in the fused kernels
         return probabilities if self.bias is None else probabilities.nan_to_num_(0.0)
 
     @property
@@ -83,12 +83,12 @@ class Softmax:
 
     @property
     def sums_to_one(self) -> bool:
-        """Whether every row certainly does: no query is forbidden everything."""
+        """Whether every row is guaranteed to sum to 1: no query is fully masked."""
         return self.bias is None
 
 
 class FusedCall(NamedTuple):
-    """The arguments of one ``F.scaled_dot_product_attention``, keys and values one for each head."""
+    """The arguments of one ``F.scaled_dot_product_attention``, with keys and values expanded per head."""
 
     query: torch.Tensor
     key: torch.Tensor
@@ -110,7 +110,7 @@ class FusedCall(NamedTuple):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> FusedCall:
-        """Takes what the function takes."""
+        """Has the signature of that function."""
         if enable_gqa:
             key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
         scale = query.shape[-1] ** -0.5 if scale is None else scale
@@ -130,7 +130,7 @@ class Given:
     attention: torch.Tensor
 
     def prepared(self) -> Given:
-        """The same."""
+        """Itself; the map is stored."""
         return self
 
     @property
@@ -140,7 +140,7 @@ class Given:
 
     @property
     def sums_to_one(self) -> bool:
-        """Not known of a map that the model computed."""
+        """False: unknown for a map that the model computed."""
         return False
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
@@ -157,10 +157,10 @@ class Attention:
     """An attention layer: a weighted sum of maps, and the values that it mixes.
 
     Attributes:
-        maps: One for each softmax; differential attention has two.
+        maps: One per softmax; differential attention has two.
         weights: The factor of each map.
         value: ``(B, H, n, d_v)``.
-        constant: What the output holds beside the weighted values, of no token; broadcasts to ``(B, H, m, d_v)``.
+        constant: The part of the output that belongs to no token; broadcasts to ``(B, H, m, d_v)``.
     """
 
     maps: tuple[AttentionMap, ...]
@@ -188,10 +188,10 @@ class Attention:
         return total
 
     def row_sums(self, present: torch.Tensor | None = None) -> torch.Tensor | float:
-        """The sum of each row of the mean map, ``(B, m)``, or one number for all.
+        """The row sums of the mean map, ``(B, m)``, or one number for all.
 
         Args:
-            present: Which keys count, ``(groups, n)`` bool with ``B = images * groups``; all by default.
+            present: Which keys to include, ``(groups, n)`` bool with ``B = images * groups``; all by default.
         """
         if present is None and all(part.sums_to_one for part in self.maps):
             return sum(self.weights)
@@ -203,7 +203,7 @@ class Attention:
         return torch.cat(sums, 1)
 
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """All rows in order, a chunk at a time: the slice of queries, and its ``(B, H, rows, n)``, yours to change."""
+        """All rows in order, a chunk at a time: the slice of queries, and ``(B, H, rows, n)``, safe to modify."""
         batch, heads, keys = self.value.shape[0], self.value.shape[1], self.value.shape[2]
         step = max(1, CHUNK_ELEMENTS // max(1, batch * heads * keys))
         ready = replace(self, maps=tuple(part.prepared() for part in self.maps))
@@ -213,9 +213,9 @@ class Attention:
 
 
 def attention_gradient(output_gradient: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """The gradient at some rows of an attention map from the gradient at the heads' outputs.
+    """The gradient of some rows of an attention map from the gradient at the heads' outputs.
 
-    As ``O = A V``, ``dp/dA = dp/dO V^T``: exact, and nothing is unfused.
+    Because ``O = A V``, ``dp/dA = dp/dO V^T``: exact, and attention stays fused.
 
     Args:
         output_gradient: ``dp/dO`` of these rows, ``(B, H, rows, d_v)``.
@@ -228,5 +228,5 @@ def attention_gradient(output_gradient: torch.Tensor, value: torch.Tensor) -> to
 
 
 def widen(tensor: torch.Tensor) -> torch.Tensor:
-    """Half precision becomes float32, so that relevance is accumulated in it; the rest stays as it is."""
+    """Convert half precision to float32, in which relevance is accumulated; other dtypes are unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

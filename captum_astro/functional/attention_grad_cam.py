@@ -1,10 +1,10 @@
 """Grad-CAM on an attention map, in the form that papers on Vision Transformers use as a baseline.
 
-Source of Grad-CAM: Selvaraju et al., ICCV 2017 (arXiv 1610.02391), Eq. 1 and 2, with heads in the place of channels::
+Source of Grad-CAM: Selvaraju et al., ICCV 2017 (arXiv 1610.02391), Eq. 1 and 2, with heads instead of channels::
 
     w_h = mean over the patches of dy/dA_h[r, j],   map_j = relu( E_h[ w_h A_h[r, j] ] )
 
-``r`` is the row that the model classifies (the class token's), or the weighted mean of those that it averages.
+``r`` is the row that the model classifies (that of the class token), or the weighted mean of the rows that it averages.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def attention_grad_cam(
         row: The read-out over the queries, ``(B, q)``; ``B = images * groups``, as with windows, image by image.
         attention: The layer.
         gradient: ``dy/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
-        patches: Which keys are patch tokens, ``(groups, n)`` bool: the gradient of others does not weigh.
-        images: How many there are. A head has one weight an image, over all of its windows.
+        patches: Which keys are patch tokens, ``(groups, n)`` bool: gradients of other keys are not averaged.
+        images: The number of images. A head has one weight per image, over all of its windows.
         relu: Whether negative values are set to 0, as published.
 
     Returns:

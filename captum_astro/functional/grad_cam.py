@@ -1,7 +1,7 @@
 """Grad-CAM and Grad-CAM++ on channels x positions, whether the positions are patches or pixels of a feature map.
 
 Sources: Selvaraju et al., "Grad-CAM", ICCV 2017 (arXiv 1610.02391), Eq. 1 and 2; Chattopadhay et al., "Grad-CAM++",
-WACV 2018 (arXiv 1710.11063), Eq. 19, with the exponential of its Eq. 12 taken out as all implementations do.
+WACV 2018 (arXiv 1710.11063), Eq. 19, without the exponential of its Eq. 12, as in all implementations.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 
 from captum_astro.functional.attention import widen
 
-_EPS = 1e-6  # of the published implementations of Grad-CAM++
+_EPS = 1e-6  # as in the published implementations of Grad-CAM++
 
 
 def grad_cam(activation: torch.Tensor, gradient: torch.Tensor, relu: bool = True) -> torch.Tensor:

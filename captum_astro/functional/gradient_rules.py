@@ -1,4 +1,4 @@
-"""Gradient rules: values stay as they are, and gradients change, so that input times gradient is the relevance.
+"""Gradient rules: values are unchanged, and gradients are modified, so that input times gradient is the relevance.
 
 Sources: Ali et al., "XAI for Transformers: Better Explanations through Conservative Propagation", ICML 2022
 (arXiv 2202.07304, AH and LN rules); Achtibat et al., "AttnLRP", ICML 2024 (arXiv 2402.05602). These methods may be
@@ -18,7 +18,7 @@ from captum_astro.functional.relevance_rules import factors
 
 
 class ScaledGradient(torch.autograd.Function):
-    """The identity, with its gradient multiplied: the uniform rule of AttnLRP for products (Eq. 13)."""
+    """The identity, with its gradient multiplied by a factor: the uniform rule of AttnLRP for products (Eq. 13)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
@@ -32,12 +32,12 @@ class ScaledGradient(torch.autograd.Function):
 
 
 def inverse_deviation(x: Tensor, centred: bool, eps: float | None) -> Tensor:
-    """``1 / sigma`` over the last dimension of ``(..., d)``: what a norm multiplies each token by.
+    """``1 / sigma`` over the last dimension of ``(..., d)``: the factor by which a norm multiplies each token.
 
     Args:
         x: ``(..., d)``.
         centred: Whether the norm subtracts the mean.
-        eps: Of the norm; None for the type's own, as PyTorch's RMS norm has it.
+        eps: The epsilon of the norm; None for the dtype's own, as in PyTorch's RMS norm.
     """
     x = widen(x)
     power = x.var(-1, unbiased=False) if centred else x.pow(2).mean(-1)
@@ -47,7 +47,7 @@ def inverse_deviation(x: Tensor, centred: bool, eps: float | None) -> Tensor:
 def frozen_norm(
     x: Tensor, inverse_deviation: Tensor, centred: bool, weight: Tensor | None, bias: Tensor | None
 ) -> Tensor:
-    """A norm whose deviation is a constant: the LN rule, ``y = (x - mean) / [sigma] * weight + bias``.
+    """A norm whose standard deviation is a constant: the LN rule, ``y = (x - mean) / [sigma] * weight + bias``.
 
     Args:
         x: ``(..., d)``.
@@ -63,20 +63,20 @@ def frozen_norm(
 
 
 def identity_activation(x: Tensor, output: Tensor) -> Tensor:
-    """An activation as ``[f(x) / x] x``: relevance passes as it is (AttnLRP, Eq. 9); 0 where x is 0."""
+    """An activation as ``[f(x) / x] x``: relevance is passed on unchanged (AttnLRP, Eq. 9); 0 where x is 0."""
     ratio = torch.where(x == 0, torch.zeros_like(output), output / torch.where(x == 0, torch.ones_like(x), x))
     return ratio.detach() * x
 
 
 def attention_with_constant_weights(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """The AH rule: attention weights are constants, so gradients reach the values alone."""
+    """The AH rule: attention weights are constants, so gradients reach only the values."""
     return F.scaled_dot_product_attention(query.detach(), key.detach(), value, **options)
 
 
 def attention_with_shared_gradients(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """AttnLRP's attention: half of the relevance to the values, a quarter each to queries and keys; softmax as it is.
+    """AttnLRP's attention: half of the relevance to the values, a quarter each to queries and keys.
 
-    Where only queries or only keys are activations, they get the other half.
+    If only queries or only keys are activations, they get the other half. The softmax keeps its gradient.
     """
     share = 0.5 / factors((query.requires_grad, key.requires_grad))
     return F.scaled_dot_product_attention(

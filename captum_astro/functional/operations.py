@@ -1,4 +1,4 @@
-"""What is known of single functions: how the attention they compute is recorded, and how relevance passes."""
+"""Handlers for individual functions: how the attention they compute is recorded, and how relevance is propagated."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Recorded(NamedTuple):
 
     Attributes:
         map: The attention.
-        value: What it mixes, ``(B, H, n, d_v)``.
-        constant: What the output holds beside the weighted values; None for nothing.
+        value: The values that it mixes, ``(B, H, n, d_v)``.
+        constant: The part of the output besides the weighted values; None for nothing.
     """
 
     map: AttentionMap
@@ -27,29 +27,29 @@ class Recorded(NamedTuple):
 
 
 class AttentionOperation(Protocol):
-    """What is known of one function that computes attention; every method takes what the function takes."""
+    """Handler of one function that computes attention; every method has the signature of the function."""
 
     def recorded(self, *args: Any, **kwargs: Any) -> Recorded:
         """The attention of a call."""
 
     def relevance(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The output, with a backward pass that carries relevance: deep Taylor's z+."""
+        """The output, with a backward pass that propagates relevance: deep Taylor's z+."""
 
     def constant_weights(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The output, with gradients to the values alone: the AH rule of Conservative LRP."""
+        """The output, with gradients to the values only: the AH rule of Conservative LRP."""
 
     def shared_gradients(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The output, with gradients shared by the uniform rule of AttnLRP."""
+        """The output, with gradients split by the uniform rule of AttnLRP."""
 
 
 class RuledOperation(Protocol):
-    """How relevance passes through any other function; every method takes what the function takes."""
+    """How relevance is propagated through any other function; every method has the signature of the function."""
 
     def relevance(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The output, with a backward pass that carries relevance: deep Taylor's z+."""
+        """The output, with a backward pass that propagates relevance: deep Taylor's z+."""
 
     def gradient(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The output, with gradients changed so that input times gradient is the relevance."""
+        """The output, with gradients modified so that input times gradient is the relevance."""
 
 
 OperationType = TypeVar("OperationType", bound=type[Any])
@@ -58,12 +58,13 @@ RULED: dict[Callable[..., Any], RuledOperation] = {}
 
 
 def register_attention(function: Callable[..., Any]) -> Callable[[OperationType], OperationType]:
-    """Class decorator: this is what is known of a function that computes attention.
+    """Class decorator: register the handler of a function that computes attention.
 
-    The function must dispatch through ``__torch_function__``, as those of torch do, so that its calls can be seen.
+    The function must dispatch through ``__torch_function__``, as those of torch do, so that its calls can be
+    intercepted.
 
     Args:
-        function: As models call it.
+        function: The function as models call it.
     """
 
     def register(operation: OperationType) -> OperationType:
@@ -74,10 +75,10 @@ def register_attention(function: Callable[..., Any]) -> Callable[[OperationType]
 
 
 def register_rules(function: Callable[..., Any]) -> Callable[[OperationType], OperationType]:
-    """Class decorator: this is how relevance passes through a function; see `register_attention`.
+    """Class decorator: register how relevance is propagated through a function; see `register_attention`.
 
     Args:
-        function: As models call it.
+        function: The function as models call it.
     """
 
     def register(operation: OperationType) -> OperationType:
@@ -92,19 +93,19 @@ class FusedAttention:
     """PyTorch's fused attention."""
 
     def recorded(self, *args: Any, **kwargs: Any) -> Recorded:
-        """A softmax, kept as its inputs."""
+        """A softmax, stored as its inputs."""
         call = FusedCall.of(*args, **kwargs)
         return Recorded(call.map, call.value.detach())
 
     def relevance(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Products share in halves, the softmax passes relevance as it is.
+        """Products are split in halves, the softmax passes relevance on unchanged.
 
         Raises:
             ValueError: If dropout is active.
         """
         call = FusedCall.of(*args, **kwargs)
         if call.dropout:
-            raise ValueError("Attention dropout is active, and cannot be drawn again. Call model.eval().")
+            raise ValueError("Attention dropout is active, and its mask cannot be reproduced. Call model.eval().")
         query, key, value = (x.detach() for x in (call.query, call.key, call.value))
         output = F.scaled_dot_product_attention(query, key, value, call.bias, is_causal=call.causal, scale=call.scale)
         result: torch.Tensor = relevance_rules.FusedAttention.apply(

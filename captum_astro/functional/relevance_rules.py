@@ -1,4 +1,4 @@
-"""Relevance rules of deep Taylor decomposition: autograd functions whose backward pass carries relevance, not gradient.
+"""Relevance rules of deep Taylor decomposition: autograd functions whose backward pass propagates relevance.
 
 Sources: Montavon et al., "Explaining NonLinear Classification Decisions with Deep Taylor Decomposition", Pattern
 Recognition 2017 (z+ and z^B); Chefer, Gur, Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR
@@ -21,21 +21,21 @@ Product_ = Callable[[Tensor, Tensor], Tensor]
 
 
 def divided(relevance: Tensor, total: Tensor) -> Tensor:
-    """``R / Z``, 0 where Z is; a small Z keeps its sign."""
+    """``R / Z``, 0 where Z is 0; a small Z keeps its sign."""
     safe = torch.where(total >= 0, total.clamp(min=_TINY), total.clamp(max=-_TINY))
     return torch.where(total == 0, torch.zeros_like(relevance), relevance / safe)
 
 
 def factors(needed: tuple[bool, ...]) -> int:
-    """Among how many factors relevance is shared: constants, as the latent query of a pooling head, take none."""
+    """The number of factors that share the relevance; constants, such as a pooling head's latent query, get none."""
     return max(1, sum(needed))
 
 
 class LinearZPlus(torch.autograd.Function):
-    """A linear map or convolution: ``R_i = sum_j (x_i w_ij)^+ / sum_i' (x_i' w_i'j)^+ R_j``. Biases take no share.
+    """A linear map or convolution: ``R_i = sum_j (x_i w_ij)^+ / sum_i' (x_i' w_i'j)^+ R_j``. Biases get no share.
 
-    As ``a^+ = (a + abs(a)) / 2``, products with W and abs(W) do for the four of positive and negative parts, and one
-    of them is the forward pass.
+    Because ``a^+ = (a + abs(a)) / 2``, products with W and abs(W) replace the four of positive and negative parts, and
+    one of them is the forward pass.
     """
 
     @staticmethod
@@ -54,7 +54,7 @@ class LinearZPlus(torch.autograd.Function):
         size, strength = x.abs(), weight.abs()
         absolute = ctx.product(size, strength)
         total = output + absolute
-        # where every contribution is negative, the sum is rounding, and published code gives nothing
+        # where every contribution is negative, the sum is rounding error; published code passes on nothing there
         total = total.masked_fill(total <= 8 * torch.finfo(total.dtype).eps * absolute, 0)
         share = divided(relevance[0], total)
         back = x * ctx.back(share, weight)
@@ -72,7 +72,7 @@ class InputZB(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, apply: Callable[[Tensor, Tensor], Tensor], weight: Tensor, output: Tensor
     ) -> Tensor:
-        """``output`` is the operation's own, ``apply(x, weight)`` the operation without its bias."""
+        """``output`` is the output of the operation, ``apply(x, weight)`` the operation without its bias."""
         ctx.save_for_backward(x, weight)
         ctx.product = apply
         return output.clone()
@@ -99,7 +99,7 @@ class ResidualAdd(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        """Shapes that broadcast."""
+        """The shapes must broadcast."""
         ctx.save_for_backward(a, b)
         return a + b
 
@@ -124,7 +124,7 @@ class Pooled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:
-        """``pool(x)``, linear in x, with the same weight for all of a window."""
+        """``pool(x)`` is linear in x, with equal weights over a window."""
         ctx.save_for_backward(x)
         ctx.pool = pool
         return pool(x).clone()
@@ -140,11 +140,11 @@ class Pooled(torch.autograd.Function):
 
 
 class Unchanged(torch.autograd.Function):
-    """Norms, activations, LayerScale, softmax: relevance passes as it is."""
+    """Norms, activations, LayerScale, softmax: relevance is passed on unchanged."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, output: Tensor) -> Tensor:
-        """``output`` is the operation's own, of x's shape."""
+        """``output`` is the output of the operation, of x's shape."""
         return output.clone()
 
     @staticmethod
@@ -153,11 +153,11 @@ class Unchanged(torch.autograd.Function):
 
 
 class Product(torch.autograd.Function):
-    """A matrix product: each activation gets half, ``R_a = a (R / (a b)) b^T / 2``; beside a constant, all."""
+    """A matrix product: each activation gets half, ``R_a = a (R / (a b)) b^T / 2``; with a constant, all of it."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        """``a @ b`` of the same batch dimensions."""
+        """``a @ b`` with the same batch dimensions."""
         output = a @ b
         ctx.save_for_backward(a, b, output)
         return output
@@ -174,7 +174,7 @@ class Gate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        """Shapes that broadcast."""
+        """The shapes must broadcast."""
         ctx.shapes = a.shape, b.shape
         return a * b
 
@@ -184,15 +184,15 @@ class Gate(torch.autograd.Function):
 
 
 class FusedAttention(torch.autograd.Function):
-    """Fused attention by the rules of `Product` and `Unchanged`, rows of the map at a time.
+    """Fused attention by the rules of `Product` and `Unchanged`, a few rows of the map at a time.
 
-    ``R_A = A (R / O) V^T / 2``, ``R_V = V A^T (R / O) / 2``, and with ``Z = Q K^T``: ``R_Q = Q (R_A / Z) K / 2``,
-    likewise K.
+    ``R_A = A (R / O) V^T / 2``, ``R_V = V A^T (R / O) / 2``, and with ``Z = Q K^T``: ``R_Q = Q (R_A / Z) K / 2``, and
+    the same for K.
     """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, output: Tensor, rows: Any) -> Tensor:
-        """``output`` is the operation's own, ``rows(start, stop)`` gives the map."""
+        """``output`` is the output of the operation; ``rows(start, stop)`` returns rows of the map."""
         ctx.save_for_backward(query, key, value, output)
         ctx.rows = rows
         return output.clone()

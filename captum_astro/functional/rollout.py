@@ -1,11 +1,11 @@
-"""Raw attention and attention rollout: maps of attention weights alone, the same for every class.
+"""Raw attention and attention rollout: maps from attention weights only, the same for every class.
 
 Source of rollout: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020 (arXiv 2005.00928), Eq. 1::
 
     U = rownorm(I + E_h[A]),   C = U_L ... U_1
 
-Attention rows sum to 1, so this is the form with halves, ``0.5 I + 0.5 E_h[A]``; where they do not (differential
-attention), the rows are divided by their sums.
+Attention rows sum to 1, so this is the form with halves, ``0.5 I + 0.5 E_h[A]``; otherwise (differential attention) the
+rows are divided by their sums.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def mixed_row(row: torch.Tensor, attention: Attention) -> torch.Tensor:
 
 
 def rollout_step(row: torch.Tensor, attentions: Sequence[Attention]) -> torch.Tensor:
-    """A row times ``rownorm(I + E_h[A])``; the mean maps of parallel layers are added.
+    """A row times ``rownorm(I + E_h[A])``; the mean maps of parallel layers are summed.
 
     Args:
         row: ``(B, n)``.

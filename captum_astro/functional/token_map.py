@@ -1,4 +1,4 @@
-"""Which tokens each token is made of: windows, merged patches, tokens behind a prefix."""
+"""Which source tokens each token consists of: windows, merged patches, tokens after a prefix."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class TokenMap:
-    """Which source tokens each target token is made of; sparse, and the same for every image.
+    """Which source tokens each target token consists of; sparse, and the same for every image.
 
-    Targets lie in groups, such as windows. A group is one more sample of a batch: ``B`` images with ``groups`` windows
-    each are ``B * groups`` samples, image by image.
+    Targets are arranged in groups, such as windows. A group is one more sample of a batch: ``B`` images with ``groups``
+    windows each are ``B * groups`` samples, image by image.
 
     Attributes:
         index: The source tokens of each target, ``(groups, targets, k)`` integers; -1 for none, as in padding.
-        tokens: How many source tokens there are, ``n``.
-        grid: Rows and columns of the targets, where one group holds a new grid of patch tokens; None otherwise.
+        tokens: The number of source tokens, ``n``.
+        grid: Rows and columns of the targets, if one group is a new grid of patch tokens; None otherwise.
         share: The weight of each source, ``(B, groups, targets, k)``; None for equal weights that sum to 1.
-        padded: Whether there may be a -1; without, nothing has to be cut off.
+        padded: Whether there may be a -1; otherwise nothing has to be masked.
 
     Example:
         >>> import torch
         >>> windows = window_map((4, 4), (2, 2), (0, 0))
         >>> windows.gather(torch.arange(16.0)[None])[1]  # the second of four windows
         tensor([2., 3., 6., 7.])
-        >>> windows.scatter(torch.ones(4, 4)).shape  # 4 windows of one image, back at its 16 tokens
+        >>> windows.scatter(torch.ones(4, 4)).shape  # 4 windows of one image, back to its 16 tokens
         torch.Size([1, 16])
     """
 
@@ -46,37 +46,37 @@ class TokenMap:
         return (self.index >= 0).any(-1)
 
     def to(self, device: torch.device) -> TokenMap:
-        """The same on a device."""
+        """A copy on a device."""
         return self if self.index.device == device else replace(self, index=self.index.to(device))
 
     def with_share(self, share: torch.Tensor) -> TokenMap:
-        """The same with measured weights ``(B, groups, targets, k)``."""
+        """A copy with measured weights ``(B, groups, targets, k)``."""
         return replace(self, share=share)
 
     def gather_each(self, x: torch.Tensor) -> torch.Tensor:
-        """Every source of every target: ``(B, n, ...)`` to ``(B * groups, targets, k, ...)``; 0 where there is none."""
+        """All sources of every target: ``(B, n, ...)`` to ``(B * groups, targets, k, ...)``; 0 if there is none."""
         groups, targets, k = self.index.shape
-        if self.padded:  # one more token, of zeros, stands for none
+        if self.padded:  # append a zero token to index for -1
             x = torch.cat([x, torch.zeros_like(x[:, :1])], 1)
         found = x.index_select(1, self._flat())
         return found.reshape(len(x) * groups, targets, k, *x.shape[2:])
 
     def gather(self, x: torch.Tensor) -> torch.Tensor:
-        """The token that each target is: ``(B, n, ...)`` to ``(B * groups, targets, ...)``, for one source a target."""
+        """The source of each target, if it has one: ``(B, n, ...)`` to ``(B * groups, targets, ...)``."""
         return self.gather_each(x).squeeze(2)
 
     def gather_row(self, row: torch.Tensor) -> torch.Tensor:
-        """As `gather`, of a row over the tokens: ``(B, ..., n)`` to ``(B * groups, ..., targets)``."""
+        """As `gather`, for a row over the tokens: ``(B, ..., n)`` to ``(B * groups, ..., targets)``."""
         return self.gather(row.movedim(-1, 1)).movedim(1, -1)
 
     def scatter(self, row: torch.Tensor) -> torch.Tensor:
-        """A row over the targets as a row over the source tokens, each by its weight.
+        """Convert a row over the targets to a row over the source tokens, by their weights.
 
         Args:
             row: ``(B * groups, ..., targets)``.
 
         Returns:
-            ``(B, ..., n)``. What belongs to no token is dropped.
+            ``(B, ..., n)``. Values that belong to no token are dropped.
         """
         groups, targets, k = self.index.shape
         rows = row.reshape(-1, groups, *row.shape[1:]).movedim(1, -2)
@@ -100,7 +100,7 @@ class TokenMap:
 
 @lru_cache(maxsize=64)
 def window_map(grid: Grid, size: Grid, shift: Grid = (0, 0)) -> TokenMap:
-    """Windows over a grid, which is first rolled by a shift and padded to whole windows.
+    """Windows of a grid, which is first rolled by a shift and padded to whole windows.
 
     Args:
         grid: Rows and columns of tokens.
@@ -116,11 +116,11 @@ def window_map(grid: Grid, size: Grid, shift: Grid = (0, 0)) -> TokenMap:
 
 @lru_cache(maxsize=64)
 def merge_map(grid: Grid, size: Grid = (2, 2), columns_first: bool = True) -> TokenMap:
-    """Patches of a grid that become one token each; at the right and at the bottom the grid is padded.
+    """Patches of a grid that are merged into one token each; the grid is padded at the right and at the bottom.
 
     Args:
         grid: Rows and columns of tokens.
-        size: Rows and columns of what is merged.
+        size: Rows and columns of a merged patch.
         columns_first: The order of the sources: down each column of a patch, as Swin concatenates them, or along each
             row.
     """
@@ -134,10 +134,10 @@ def merge_map(grid: Grid, size: Grid = (2, 2), columns_first: bool = True) -> To
 
 @lru_cache(maxsize=64)
 def tail_map(tokens: int, first: int) -> TokenMap:
-    """The tokens from ``first`` on, as of a pooling head that does not read the prefix."""
+    """The tokens from ``first`` on, as for a pooling head that does not read the prefix tokens."""
     return TokenMap(torch.arange(first, tokens).reshape(1, -1, 1), tokens, padded=False)
 
 
 def _padded(places: torch.Tensor, size: Grid) -> torch.Tensor:
-    """Places ``(1, rows, columns)`` padded with -1 to a multiple of ``size``."""
+    """Indices ``(1, rows, columns)`` padded with -1 to a multiple of ``size``."""
     return F.pad(places, (0, -places.shape[2] % size[1], 0, -places.shape[1] % size[0]), value=-1)

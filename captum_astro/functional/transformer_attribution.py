@@ -1,7 +1,7 @@
 """Transformer Attribution: attention relevance times attention gradient.
 
 Source: Chefer, Gur, Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838),
-Eq. 13 and 14, without normalising the rows, as its public code has it::
+Eq. 13 and 14, without normalising the rows, as in its public code::
 
     U = I + E_h[(dy/dA * R_A)^+],   C = U_L ... U_1
 """
@@ -24,15 +24,15 @@ def transformer_attribution_update(
     outputs: Sequence[torch.Tensor],
     relevance: Sequence[torch.Tensor],
 ) -> torch.Tensor:
-    """A row times a layer's map without its identity, ``r E_h[(dy/dA * R_A)^+]``, added over the layer's maps.
+    """A row times a layer's matrix without its identity, ``r E_h[(dy/dA * R_A)^+]``, summed over the layer's maps.
 
     Args:
         row: ``(B, q)``.
         attention: The layer.
         gradient: ``dy/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
-        ruled: The layer in the pass that carries relevance.
+        ruled: The same layer, recorded in the pass that propagates relevance.
         outputs: ``O`` of each map in that pass, ``(B, H, q, d_v)``.
-        relevance: ``R`` that arrives there, of each map.
+        relevance: ``R`` at each of these outputs.
 
     Returns:
         ``(B, n)``.
@@ -50,13 +50,13 @@ def transformer_attribution_update(
 def attention_relevance(
     rows: torch.Tensor, value: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor
 ) -> torch.Tensor:
-    """``R_A = A (R / O) V^T / 2``: a map's half of the relevance that its product with the values has.
+    """``R_A = A (R / O) V^T / 2``: the map's half of the relevance of its product with the values.
 
     Args:
-        rows: ``A``, some rows of a map, ``(B, H, rows, n)``; changed.
+        rows: ``A``, some rows of a map, ``(B, H, rows, n)``; modified in place.
         value: ``V``, ``(B, H, n, d_v)``.
         output: ``O`` of these rows, ``(B, H, rows, d_v)``.
-        relevance: ``R`` that arrives there.
+        relevance: ``R`` at the output.
 
     Returns:
         ``(B, H, rows, n)``.

@@ -14,7 +14,7 @@ from captum_astro.functional.attention import Attention, attention_gradient, wid
 
 
 def transformer_mm_update(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) -> torch.Tensor:
-    """A row times a layer's map without its identity, ``r E_h[(dy/dA * A)^+]``.
+    """A row times a layer's matrix without its identity, ``r E_h[(dy/dA * A)^+]``.
 
     Args:
         row: ``(B, q)``.

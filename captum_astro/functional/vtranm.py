@@ -1,17 +1,17 @@
-"""VTranM: relevance of each token from attention and from how its vector is transformed.
+"""VTranM: the relevance of each token from attention and from how its vector is transformed.
 
 Source: Wu, Duan, Kang, Tang, Yan, "Token Transformation Matters: Towards Faithful Post-hoc Explanation for Vision
 Transformer", CVPR 2024 (arXiv 2403.14552), where the measure is called TokenTM. Equation numbers are the paper's.
 
 With ``E`` the residual stream, ``E~_h`` the vector that head h adds per unit of attention, ``A_h`` its attention map
-and ``p`` the explained output, each layer has an update map, and some row of their product is what is read::
+and ``p`` the explained output, each layer has an update matrix, and a row of their product is the result::
 
     C_0 = diag(|E_0|)
     attention:     U = I + gain * mean_h [ relu(dp/dA_h) * A_h W_h ],  W_h = diag(|E~_h| / |E| * NECC_h)
     feed-forward:  U = I + W,                                          W   = diag(|E~| / |E| * NECC)
     NECC = softmax over the tokens of cos(E, E~)
 
-Nothing here forms an n x n map for all heads, or an n x d vector for each head.
+No n x n map for all heads, and no n x d vector for each head, is ever formed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ COMPONENTS = ("length", "direction")
 
 
 def initial_lengths(stream: torch.Tensor, components: Collection[str] = COMPONENTS) -> torch.Tensor:
-    """The diagonal of ``C_0``: each token's length at the start, or 1 without the length component.
+    """The diagonal of ``C_0``: each token's initial length, or 1 without the length component.
 
     Args:
         stream: ``E_0``, ``(B, n, d)``.
-        components: Some of `COMPONENTS`.
+        components: A subset of `COMPONENTS`.
 
     Returns:
         ``(B, n)``.
@@ -55,7 +55,7 @@ def head_weights(
         value: ``(B, H, n, d_v)``.
         output_map: ``M``, from each head's output to the residual stream, ``(H, d_v, d)``; ``(B, H, d_v, d)`` if it
             depends on the sample.
-        components: Some of `COMPONENTS`.
+        components: A subset of `COMPONENTS`.
         present: Which keys are tokens and not padding, ``(groups, n)`` bool, for ``B = images * groups``; NECC is a
             softmax over those.
 
@@ -90,10 +90,10 @@ def feed_forward_weights(
     Args:
         stream: ``E``, ``(B, n, d)``.
         output: ``E~``, what the layer adds, ``(B, n, d)``.
-        components: Some of `COMPONENTS`.
+        components: A subset of `COMPONENTS`.
 
     Returns:
-        ``(B, n)``; zeros without a component, as the layer then has no map.
+        ``(B, n)``; zeros without a component, as the layer then has no update.
     """
     stream, output = widen(stream), widen(output)
     own, length = stream.norm(dim=-1), output.norm(dim=-1)
@@ -112,21 +112,21 @@ def attention_update(
     weights: torch.Tensor,
     query_scale: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Rows times an attention layer's map without its identity: ``R mean_h [relu(dp/dA_h) * A_h W_h]`` (Eq. 14).
+    """Rows times an attention layer's matrix without its identity: ``R mean_h [relu(dp/dA_h) * A_h W_h]`` (Eq. 14).
 
     Args:
         rows: ``R``, some rows of the product so far, ``(B, m, q)`` with q the number of queries; or one, ``(B, q)``.
         attention: The layer.
         gradient: ``dp/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
         weights: From `head_weights`, ``(B, H, n)``.
-        query_scale: What a norm after the heads multiplies each query's output by, ``(B, 1 or H, q)``.
+        query_scale: The factor by which a norm after the heads multiplies each query's output, ``(B, 1 or H, q)``.
 
     Returns:
-        ``(B, m, n)``, or ``(B, n)`` for one row. Add it to ``R`` for the map with its identity.
+        ``(B, m, n)``, or ``(B, n)`` for one row. Add ``R`` for the matrix with its identity.
     """
     batch, heads, keys = weights.shape
     single = rows.ndim == 2
-    # one row is summed head by head, and weighted once at the end
+    # a single row is summed head by head, and weighted once at the end
     total = weights.new_zeros((batch, heads, keys) if single else (batch, rows.shape[1], keys))
     value = widen(attention.value).contiguous()
     for chunk, probabilities in attention.chunks():
@@ -141,5 +141,5 @@ def attention_update(
 
 
 def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """A quotient that is 0 where the denominator is: a token of no length has no direction and no gain."""
+    """A quotient that is 0 where the denominator is 0: a token of zero length has no direction and no gain."""
     return torch.where(denominator > 0, numerator / denominator, torch.zeros_like(numerator))

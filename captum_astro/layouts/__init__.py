@@ -1,4 +1,4 @@
-"""What a model's tokens mean. One file a family; importing this package registers them all."""
+"""What a model's tokens mean, one file per model family. Importing this package registers all of them."""
 
 from captum_astro.layouts import astromorphic, eva, naflexvit, relative_position, swin, text, vision_transformer
 from captum_astro.layouts.base import Layout, layout_for, register_layout

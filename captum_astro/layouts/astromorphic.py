@@ -14,7 +14,7 @@ from captum_astro.models.astromorphic import AstromorphicAttention, Astromorphic
 
 @register_block(AstromorphicBlock)
 def astromorphic_block(block: Any, index: int, path: str) -> list[Stage]:
-    """Two stages, each with its sum before the norm. The attention is the effective one, or softmax's."""
+    """Two stages, each with its sum before the norm. The attention is effective or softmax attention."""
     attn = block.attn
     if isinstance(attn, AstromorphicAttention):
         attention = _astromorphic(attn, f"{path}.attn")

@@ -1,4 +1,4 @@
-"""The contract of a layout, and the registry that finds one for a model."""
+"""The interface of a layout, and the registry that finds the layout of a model."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from captum_astro.layouts.unwrap import unwrapped
 class Layout(ABC):
     """What the tokens of one model mean: its stages, its grid, its prefix tokens and its read-out.
 
-    A layout describes, it computes nothing. Write one for your own model and register it with
-    `register_layout`; `captum_astro.check` tells whether it holds.
+    A layout is a description and computes nothing. Write one for your own model and register it with `register_layout`;
+    `captum_astro.check` tests whether it is correct.
 
     Args:
         model: An instance of the class that the layout is registered for.
 
     Attributes:
-        model: The same.
+        model: That instance.
         stages: The residual adds, in the order in which they are computed.
         final_stream: Where the residual stream that leaves the last stage can be read.
-        num_prefix_tokens: How many tokens stand before the patch tokens: class, distillation and register tokens.
-        reads_text: The input is token ids ``(B, n)``, a grid of one row.
-        per_position: The output has a row for each token, as a language model's has; the explained one is read.
+        num_prefix_tokens: The number of tokens before the patch tokens: class, distillation and register tokens.
+        reads_text: The input is token ids ``(B, n)``, a grid with one row.
+        per_position: The output has a row per token, as for a language model; the explained row is read.
         pooled: Where the final tokens, normalised, and their average by `readout` can be read; None if nowhere. With
             it, the read-out is checked in every pass.
-        pooling: The attention that pools the final stream, or None where `readout` holds.
+        pooling: The attention that pools the final stream, or None if `readout` applies.
     """
 
     stages: list[Stage]
@@ -61,18 +61,18 @@ class Layout(ABC):
 
     @abstractmethod
     def readout(self, tokens: int) -> torch.Tensor:
-        """How the ``tokens`` final tokens are averaged into the classified vector: weights ``(tokens,)``."""
+        """The weights ``(tokens,)`` that average the ``tokens`` final tokens into the classified vector."""
 
     def readout_of(self, inputs: torch.Tensor, tokens: int) -> torch.Tensor:
-        """The same for some inputs, ``(tokens,)`` or ``(B, tokens)``: where padding is not read."""
+        """The read-out for given inputs, ``(tokens,)`` or ``(B, tokens)``: padding is not read."""
         return self.readout(tokens)
 
     def lengths(self, token_ids: torch.Tensor) -> list[int]:
-        """How many tokens each text has, without the padding at its end."""
+        """The number of tokens in each text, without the padding at its end."""
         return [token_ids.shape[1]] * len(token_ids)
 
     def extent(self, height: int, width: int) -> tuple[int, int]:
-        """The size in pixels that the grid covers: larger than the image where the model pads it."""
+        """The size in pixels that the grid covers: larger than the image if the model pads it."""
         return height, width
 
 
@@ -83,10 +83,10 @@ _REGISTRY: dict[type[nn.Module], Callable[..., Layout]] = {}
 
 
 def register_layout(*model_classes: type[nn.Module]) -> Callable[[LayoutType], LayoutType]:
-    """Class decorator: use this layout for these model classes and those that derive from them.
+    """Class decorator: use this layout for these model classes and their subclasses.
 
     Args:
-        model_classes: Subclasses of `torch.nn.Module`. A class registered before is replaced.
+        model_classes: Subclasses of `torch.nn.Module`. An earlier registration is replaced.
 
     Example:
         >>> from captum_astro.layouts.vision_transformer import VisionTransformerLayout
@@ -107,7 +107,7 @@ def layout_for(model: nn.Module) -> Layout:
     """The layout of a model, or of the one model with a layout that it wraps.
 
     Args:
-        model: A supported model, or a module that holds exactly one (a normalisation wrapper, say).
+        model: A supported model, or a module that contains exactly one (for example a normalisation wrapper).
 
     Raises:
         UnsupportedModelError: If no layout, or more than one, is found.
@@ -129,7 +129,7 @@ def layout_for(model: nn.Module) -> Layout:
     if found:
         names = ", ".join(f"{name} ({type(module).__name__})" for name, module, _ in found)
         raise UnsupportedModelError(
-            f"{type(model).__name__} holds several models with a layout: {names}. Pass the one to explain."
+            f"{type(model).__name__} contains several models with a layout: {names}. Pass the one to explain."
         )
     known = ", ".join(sorted(c.__name__ for c in _REGISTRY))
     raise UnsupportedModelError(
@@ -140,13 +140,13 @@ def layout_for(model: nn.Module) -> Layout:
 
 
 def add_adapter(model: nn.Module, adapter: Adapter) -> None:
-    """Have a model's layout changed for as long as something changes what one of its layers computes.
+    """Change a model's layout for as long as something changes what one of its layers computes.
 
-    Copies of the model keep it, as they keep the hooks that change the layer.
+    Copies of the model keep the change, as they keep the hooks on the layer.
 
     Args:
         model: The model that the layout describes.
-        adapter: Gives the changed layout; asked each time.
+        adapter: Returns the changed layout; called each time.
     """
     model.__dict__.setdefault(_ADAPTERS, []).append(adapter)
 

@@ -34,9 +34,9 @@ def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks", first: in
 
     Args:
         blocks: Instances of timm's ``Block``, ``ResPostBlock``, ``ParallelScalingBlock``, ``ParallelThingsBlock``,
-            ``EvaBlock``, BEiT's and the relative-position blocks, or of classes derived from them.
+            ``EvaBlock``, BEiT's and the relative-position blocks, or of subclasses of these.
         name: The dotted path of the sequence in the model.
-        first: The number of its first block.
+        first: The index of its first block.
 
     Raises:
         UnsupportedModelError: If a block, or the attention inside it, is of another class.
@@ -55,12 +55,12 @@ def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks", first: in
 
 
 def register_block(*block_classes: type[nn.Module]) -> Callable[[Describe], Describe]:
-    """Decorator: use this function for these block classes and those that derive from them.
+    """Decorator: use this function for these block classes and their subclasses.
 
-    It is given the block, its number and its dotted path, and gives its stages.
+    It receives the block, its index and its dotted path, and returns its stages.
 
     Args:
-        block_classes: Subclasses of `torch.nn.Module`. A class registered before is replaced.
+        block_classes: Subclasses of `torch.nn.Module`. An earlier registration is replaced.
     """
 
     def register(describe: Describe) -> Describe:
@@ -155,7 +155,7 @@ def attention_branch(
         wide_norm: The norm over all heads before the output projection, if it has one.
 
     Raises:
-        UnsupportedModelError: If it is of a class that is not known, or gates its output.
+        UnsupportedModelError: If its class is unknown, or it gates its output.
     """
     if not isinstance(attention, _ATTENTION):
         raise UnsupportedModelError(
@@ -203,7 +203,7 @@ def _differential_norm(module: Any) -> tuple[Step, ...]:
 
 
 def _layer_scale(block: Any, which: int) -> tuple[Step, ...]:
-    """LayerScale: timm keeps it as a module (``ls1``) or as a parameter (``gamma_1``)."""
+    """LayerScale: timm stores it as a module (``ls1``) or as a parameter (``gamma_1``)."""
     gamma = getattr(block, f"gamma_{which}", None)
     return _scale(getattr(block, f"ls{which}", None)) if gamma is None else (Scale(gamma),)
 

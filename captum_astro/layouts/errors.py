@@ -1,11 +1,11 @@
-"""What is raised when a model cannot be explained rightly."""
+"""The error for a model that cannot be explained correctly."""
 
 from __future__ import annotations
 
 
 class UnsupportedModelError(NotImplementedError):
-    """The model, or a module in it, has no layout that holds for it.
+    """The model, or a module in it, has no layout that matches it.
 
-    The message names the module, the reason and what would work instead. Raised rather than returning a
-    map that is empty or wrong.
+    The message names the module, the reason and what would work instead. Raised instead of returning a map that is
+    empty or wrong.
     """

@@ -1,4 +1,4 @@
-"""timm's NaFlexVit, given ordinary images."""
+"""timm's NaFlexVit on ordinary images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""timm's Beit, and VisionTransformerRelPos, whose attention adds a bias for relative positions."""
+"""timm's Beit and VisionTransformerRelPos, whose attention adds a bias for relative positions."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ from captum_astro.layouts.vision_transformer import VisionTransformerLayout
 
 @register_layout(Beit, VisionTransformerRelPos)
 class RelativePositionLayout(VisionTransformerLayout):
-    """As `VisionTransformerLayout`: the bias is part of the attention that is captured."""
+    """As `VisionTransformerLayout`: the bias is part of the recorded attention."""

@@ -1,10 +1,10 @@
-"""The vocabulary of a layout: taps, steps, branches and stages.
+"""The building blocks of a layout: taps, steps, branches and stages.
 
-A transformer is read as a chain of *stages*. Most are one residual add: the stage takes the residual stream
-``E``, computes one or more *branches* from it, and adds them. A branch is attention or feed-forward. All
-that lies between the heads' outputs and the residual stream (projection, LayerScale, a norm) is listed
-as *steps*, so that the vector which each token really adds can be computed exactly. Other stages change the
-resolution: each new token is a linear map of a few old ones, which is described by the same steps.
+A transformer is read as a chain of *stages*. Most are one residual add: the stage takes the residual stream ``E``,
+computes one or more *branches* from it, and adds them. A branch is attention or feed-forward. Everything between the
+heads' outputs and the residual stream (projection, LayerScale, a norm) is listed as *steps*, so that the vector that
+each token actually adds can be computed exactly. Other stages change the resolution: each new token is a linear map of
+a few old ones, which is described by the same steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 
 from captum_astro.functional.token_map import Grid, TokenMap
 
-# gives the token map for a grid of patch tokens, as it depends on the size of the image
+# returns the token map for a grid of patch tokens, because it depends on the image size
 Rearrange = Callable[[Grid], TokenMap]
 
 
@@ -29,8 +29,8 @@ class Tap:
     Attributes:
         module: The module.
         at: Which of the two.
-        channels: Where the channels of a feature map ``(B, H, W, C)`` or ``(B, C, H, W)`` stand; tokens ``(B, n, C)``
-            are not affected.
+        channels: The position of the channel dimension in a feature map ``(B, H, W, C)`` or ``(B, C, H, W)``; tokens
+            ``(B, n, C)`` are not affected.
     """
 
     module: nn.Module
@@ -38,7 +38,7 @@ class Tap:
     channels: Literal["last", "first"] = "last"
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
-        """The tensor as tokens ``(B, n, C)``, row by row where it is a feature map."""
+        """The tensor as tokens ``(B, n, C)``, row by row for a feature map."""
         if x.ndim != 4:
             return x
         return x.flatten(1, 2) if self.channels == "last" else x.flatten(2).transpose(1, 2)
@@ -65,8 +65,8 @@ class Norm:
 
     Attributes:
         module: The norm. Its statistics are read from its input in the forward pass.
-        per_head: The input is ``(B, heads, n, d_head)`` and each head is normalised on its own.
-        after_windows: It normalises the tokens after the windows were put back in their places.
+        per_head: The input is ``(B, heads, n, d_head)`` and each head is normalised separately.
+        after_windows: It normalises the tokens after the windows have been merged.
     """
 
     module: nn.Module
@@ -76,12 +76,12 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What a `Modulated` layer did to one batch.
+    """The effect of a `Modulated` layer on one batch.
 
     Attributes:
         factors: Each sample's factors of the input channels, ``(B, d_in)``.
-        scale: What each token's output was multiplied by, ``(B, n)``.
-        shift: What was added to all its channels, ``(B, n)``, or None.
+        scale: The factor of each token's output, ``(B, n)``.
+        shift: The offset of all its channels, ``(B, n)``, or None.
     """
 
     factors: torch.Tensor
@@ -95,7 +95,7 @@ class Modulated:
 
     Attributes:
         module: The linear layer.
-        measure: What it does to a batch, from its input ``(B, n, d_in)``.
+        measure: Its effect on a batch, from the input ``(B, n, d_in)``.
     """
 
     module: nn.Linear
@@ -113,13 +113,13 @@ class AttentionBranch:
         name: Its dotted path in the model.
         module: The module in whose ``forward`` the attention is computed.
         steps: From the concatenated heads' outputs to what is added to the residual stream.
-        value_weight: Gives the weight ``(heads, d_value, d)`` of the value projection, without the bias.
-        reads: The tokens that the value projection reads: by default what ``module`` is given.
-        modulated_values: The value projection, where it is modulated.
-        weights: One factor for each softmax that is summed into the attention: ``(1,)``, or ``(1, -lambda)``
-            in differential attention. A callable is asked at each pass, as lambda is learnt.
-        outputs: Which tokens its queries are, as windows; None for all tokens in order.
-        sources: Which tokens its keys are; None for all tokens in order.
+        value_weight: Returns the weight ``(heads, d_value, d)`` of the value projection, without the bias.
+        reads: The input tokens of the value projection: by default the input of ``module``.
+        modulated_values: The value projection, if it is modulated.
+        weights: One factor for each softmax that is summed into the attention: ``(1,)``, or ``(1, -lambda)`` in
+            differential attention. A callable is evaluated at each pass, because lambda is learnt.
+        outputs: Which tokens are its queries, as for windows; None for all tokens in order.
+        sources: Which tokens are its keys; None for all tokens in order.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Merging:
 
     Attributes:
         name: Its dotted path in the model.
-        tokens: Which old tokens each new one is made of, with the new grid.
+        tokens: Which old tokens each new one consists of, with the new grid.
         steps: From the concatenated old tokens to the new one.
     """
 
@@ -162,11 +162,11 @@ class Stage:
     """One residual add: ``E_next = E + sum of the branches``, or a norm of that sum; or a change of resolution.
 
     Attributes:
-        block: The index of the block it belongs to, from 0: what ``layers=`` counts.
+        block: The index of the block it belongs to, from 0: the number that ``layers=`` refers to.
         stream: Where the residual stream ``E`` ``(B, n, d)`` that enters it can be read.
         branches: What is added.
-        summed: Where the sum can be read, if a norm stands between it and the next stage's stream.
-        merging: How ``E`` changes its resolution; None where it goes on as it is.
+        summed: Where the sum can be read, if there is a norm between it and the next stage's stream.
+        merging: How the resolution of ``E`` changes; None if it does not.
     """
 
     block: int
@@ -178,12 +178,12 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Pooling:
-    """A read-out by attention: a pooling head, with no residual add.
+    """A read-out by attention: a pooling head, without a residual add.
 
     Attributes:
         branch: Its attention, whose keys are the pooled tokens of the final stream.
-        rows: Gives the weight of each query ``(m,)`` of ``m`` in the pooled vector.
-        pooled: Where the head's attention, projected, can be read ``(B, m, d)``.
+        rows: Returns the weight of each query ``(m,)`` in the pooled vector, given their number ``m``.
+        pooled: Where the head's projected attention can be read, ``(B, m, d)``.
     """
 
     branch: AttentionBranch

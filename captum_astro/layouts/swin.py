@@ -31,10 +31,10 @@ from captum_astro.layouts.structure import (
 class SwinLayout(Layout):
     """Models with ``layers`` (v2-CR: ``stages``) of ``downsample`` and ``blocks``, whose final tokens are averaged.
 
-    Blocks are numbered through all stages. The tokens are those of the first stage's grid.
+    Blocks are numbered consecutively through all stages. The tokens are those of the first stage's grid.
 
     Raises:
-        UnsupportedModelError: If the model pools otherwise than by the average.
+        UnsupportedModelError: If the model does not use average pooling.
     """
 
     num_prefix_tokens = 0

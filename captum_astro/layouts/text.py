@@ -15,7 +15,7 @@ from captum_astro.models.astromorphic_text import AstromorphicLanguageModel, Ast
 
 @register_layout(AstromorphicTextClassifier)
 class TextClassifierLayout(Layout):
-    """A model that averages its tokens, without padding."""
+    """A model that averages its tokens, excluding padding."""
 
     reads_text = True
     num_prefix_tokens = 0
@@ -49,7 +49,7 @@ class TextClassifierLayout(Layout):
 
 @register_layout(AstromorphicLanguageModel)
 class LanguageModelLayout(TextClassifierLayout):
-    """A model with an output for each position; the target is ``(position, token id)``."""
+    """A model with one output per position; the target is ``(position, token id)``."""
 
     per_position = True
 

@@ -1,4 +1,4 @@
-"""The module that is explained, without what others put around it."""
+"""The module to explain, without the wrappers around it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from captum_astro.layouts.errors import UnsupportedModelError
 
 
 def unwrapped(forward_func: Any) -> nn.Module:
-    """The module itself, without DataParallel or a compiler around it.
+    """The module itself, without DataParallel or a compiler wrapper.
 
     Args:
-        forward_func: What the user gave.
+        forward_func: The user's model.
 
     Raises:
         TypeError: If it is not a `torch.nn.Module`.
@@ -30,10 +30,10 @@ def unwrapped(forward_func: Any) -> nn.Module:
             break
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"The model must be a torch.nn.Module, so that its layers can be seen; {type(model).__name__} was given."
+            f"The model must be a torch.nn.Module, so that its layers can be seen, not {type(model).__name__}."
         )
     if isinstance(model, torch.jit.ScriptModule):
-        raise UnsupportedModelError("A ScriptModule hides its layers. Pass the Python model that it was made from.")
+        raise UnsupportedModelError("A ScriptModule hides its layers. Pass the Python model that it was compiled from.")
     for name, module in model.named_modules():
         if getattr(module, "grad_checkpointing", False) is True:
             raise UnsupportedModelError(

@@ -1,4 +1,4 @@
-"""timm's VisionTransformer, plain and distilled, with any of its stems and poolings."""
+"""timm's VisionTransformer, plain and distilled, with any of its stems and pooling types."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from captum_astro.layouts.structure import AttentionBranch, Linear, Pooling, Tap
 class VisionTransformerLayout(Layout):
     """Models with ``blocks``, ``patch_embed``, ``num_prefix_tokens`` and ``global_pool``, as timm names them.
 
-    Covers the class token, registers, average pooling (with or without the prefix tokens) and attention
-    pooling; images of any size that the model takes.
+    Covers the class token, registers, average pooling (with or without the prefix tokens) and attention pooling; images
+    of any size that the model accepts.
 
     Raises:
-        UnsupportedModelError: If a block is of an unknown class, or the model pools by maximum or not at all.
+        UnsupportedModelError: If the class of a block is unknown, or the model uses max pooling or no pooling.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -84,7 +84,7 @@ class DistilledLayout(VisionTransformerLayout):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.pooled = None  # there is no pooled vector, each head reads its token
+        self.pooled = None  # there is no pooled vector: each head reads its own token
 
     def readout(self, tokens: int) -> torch.Tensor:
         weights = torch.zeros(tokens, dtype=torch.float64)
@@ -98,11 +98,11 @@ def attention_pooling(pool: nn.Module, name: str, prefix: int, pools_prefix: boo
     Args:
         pool: An ``AttentionPoolLatent`` or ``AttentionPoolPrr``.
         name: Its dotted path.
-        prefix: How many prefix tokens stand before the patch tokens.
-        pools_prefix: Whether it pools them too.
+        prefix: The number of prefix tokens before the patch tokens.
+        pools_prefix: Whether it pools them as well.
 
     Raises:
-        UnsupportedModelError: If it is of another class, or adds position embeddings of its own.
+        UnsupportedModelError: If its class is unknown, or it has its own position embeddings.
     """
     module: Any = pool
     heads = module.num_heads
@@ -121,7 +121,7 @@ def attention_pooling(pool: nn.Module, name: str, prefix: int, pools_prefix: boo
         pooled = Tap(module.post_norm)
     elif isinstance(pool, AttentionPoolLatent):
         if module.pos_embed is not None:
-            raise UnsupportedModelError(f"{name} adds position embeddings of its own. Build it with pos_embed=''.")
+            raise UnsupportedModelError(f"{name} adds its own position embeddings. Build it with pos_embed=''.")
         project = (Linear(module.proj.weight, module.proj.bias),) if isinstance(module.proj, nn.Linear) else ()
 
         def value_weight() -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Measures of maps as pure functions, and the statistics that compare them; ``metrics.quantus`` holds the classes."""
+"""Metrics for maps as pure functions, and statistics to compare them; Quantus classes are in ``metrics.quantus``."""
 
 from captum_astro.metrics.accuracy import accuracy as accuracy
 from captum_astro.metrics.alignment import HUMAN_CEILING as HUMAN_CEILING

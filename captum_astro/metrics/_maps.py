@@ -1,4 +1,4 @@
-"""Maps and masks as they were given, brought into one form."""
+"""Validation and conversion of maps and masks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 class MapsAndMasks(NamedTuple):
-    """Maps ``(B, H, W)`` float64 and where the object, the background and anything known is, all bool.
+    """Maps ``(B, H, W)`` float64, and bool masks of the object, the background and all known pixels.
 
-    ``finite`` ``(B,)`` says which maps can be scored; the others hold zeros.
+    ``finite`` ``(B,)`` says which maps can be scored; the others are filled with zeros.
     """
 
     maps: torch.Tensor
@@ -20,7 +20,7 @@ class MapsAndMasks(NamedTuple):
 
     @property
     def labelled(self) -> torch.Tensor:
-        """All but the unknown pixels."""
+        """All pixels except the unknown ones."""
         return self.object | self.background
 
     def undefined_to_nan(self, scores: torch.Tensor, defined: torch.Tensor | None = None) -> torch.Tensor:
@@ -30,14 +30,14 @@ class MapsAndMasks(NamedTuple):
 
 
 def maps_and_masks(maps: torch.Tensor, masks: torch.Tensor) -> MapsAndMasks:
-    """Check and convert both.
+    """Validate and convert both.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``.
-        masks: The same; 1 or True object, 0 or False background, -1 unknown.
+        masks: The same shape; 1 or True object, 0 or False background, -1 unknown.
 
     Raises:
-        ValueError: If a shape or a value is none of these.
+        ValueError: If a shape or a value is invalid.
     """
     maps, finite = finite_maps(maps)
     masks = planes("masks", masks).to(maps.device)
@@ -57,17 +57,17 @@ def maps_and_masks(maps: torch.Tensor, masks: torch.Tensor) -> MapsAndMasks:
 
 
 def finite_maps(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Maps ``(B, H, W)`` in float64, zeros where one holds NaN or infinite values, and ``(B,)`` which do not."""
+    """Maps ``(B, H, W)`` in float64, zeros for one with NaN or infinite values, and ``(B,)`` which are finite."""
     maps = planes("maps", maps).double()
     finite = maps.isfinite().flatten(1).all(1)
     return torch.where(finite[:, None, None], maps, 0.0), finite
 
 
 def planes(name: str, values: torch.Tensor) -> torch.Tensor:
-    """``(B, H, W)`` from that or ``(B, 1, H, W)``.
+    """Convert to ``(B, H, W)``, from that or ``(B, 1, H, W)``.
 
     Raises:
-        ValueError: If the shape is another, or the values are complex.
+        ValueError: If the shape is different, or the values are complex.
     """
     shape = tuple(values.shape)
     if values.ndim == 4 and values.shape[1] == 1:
@@ -83,10 +83,10 @@ def planes(name: str, values: torch.Tensor) -> torch.Tensor:
 
 
 def finite_planes(name: str, values: torch.Tensor) -> torch.Tensor:
-    """As `planes`, of finite values alone.
+    """As `planes`, for finite values only.
 
     Raises:
-        ValueError: As `planes`, or if a value is NaN or infinite: it names the places in the batch.
+        ValueError: As `planes`, or if a value is NaN or infinite; the message lists the indices in the batch.
     """
     values = planes(name, values)
     bad = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
@@ -99,7 +99,7 @@ def finite_planes(name: str, values: torch.Tensor) -> torch.Tensor:
 
 
 def unit_range(maps: torch.Tensor) -> torch.Tensor:
-    """Each ``(H, W)`` map brought to 0 .. 1 by its own minimum and maximum; a constant one becomes zeros."""
+    """Each ``(H, W)`` map rescaled to 0 .. 1 by its own minimum and maximum; a constant one becomes zeros."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     span = high - low
     return (maps - low) / torch.where(span > 0, span, 1.0)

@@ -1,4 +1,4 @@
-"""Whether the model's first choice is the true class."""
+"""Whether the model's top prediction is the true class."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How close a map comes to where people look: rank correlation, overlap of the top pixels, structural similarity.
+"""Agreement with human attention maps: rank correlation, overlap of the top pixels, structural similarity.
 
-Each function scores every image by itself, in float64: two ``(B, H, W)`` tensors in, ``(B,)`` out.
+Each function scores every image separately, in float64: it takes two ``(B, H, W)`` tensors and returns ``(B,)``.
 
 Sources: Fel et al., "Harmonizing the object recognition strategies of deep neural networks with humans", NeurIPS 2022
 (arXiv 2211.04533) and its published code for Spearman, Dice and IoU on ClickMe maps (Linsley et al., ICLR 2019, arXiv
@@ -19,22 +19,22 @@ from captum_astro.metrics._maps import finite_planes, unit_range
 from captum_astro.metrics.declaration import Given, Metric
 from captum_astro.metrics.registry import register
 
-HUMAN_CEILING = 0.65753  # Spearman between people's ClickMe maps of one image, of the published code
-_C1, _C2 = 0.01**2, 0.03**2  # of SSIM, for values from 0 to 1
+HUMAN_CEILING = 0.65753  # Spearman between the ClickMe maps of different people for one image, from the published code
+_C1, _C2 = 0.01**2, 0.03**2  # constants of SSIM, for values from 0 to 1
 
 
 def spearman(maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
-    """Rank correlation over the pixels; pixels of equal value share their mean rank, as in ``scipy.stats.spearmanr``.
+    """Rank correlation over the pixels; equal pixels share their mean rank, as in ``scipy.stats.spearmanr``.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
         human: The same shape, of any scale.
 
     Returns:
-        ``(B,)``, from -1 to 1. NaN where one of the two maps is constant: no correlation is defined there.
+        ``(B,)``, from -1 to 1. NaN if one of the two maps is constant, where no correlation is defined.
 
     Raises:
-        ValueError: If the shapes differ or are no batch of maps, or a value is NaN or infinite.
+        ValueError: If the shapes differ or are not a batch of maps, or a value is NaN or infinite.
 
     Example:
         >>> maps = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
@@ -49,7 +49,7 @@ def spearman(maps: torch.Tensor, human: torch.Tensor) -> torch.Tensor:
 def dice(maps: torch.Tensor, human: torch.Tensor, percentile: float = 90.0) -> torch.Tensor:
     """Overlap ``2 |A and B| / (|A| + |B|)`` of the pixels strictly above each map's own percentile.
 
-    Pixels equal to the percentile stay out, so a map whose top is flat can have few pixels or none.
+    Pixels equal to the percentile are excluded, so a map with a flat top may have few pixels or none.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
@@ -57,11 +57,11 @@ def dice(maps: torch.Tensor, human: torch.Tensor, percentile: float = 90.0) -> t
         percentile: From 0, below 100; linear interpolation, as in ``numpy.percentile``.
 
     Returns:
-        ``(B,)``, from 0 to 1; 0 where both sets are empty, as the published ``+ 1e-9`` in the denominator has it.
+        ``(B,)``, from 0 to 1; 0 where both sets are empty, as with the published ``+ 1e-9`` in the denominator.
 
     Raises:
-        ValueError: If the shapes differ or are no batch of maps, a value is NaN or infinite, or the percentile is out
-            of range.
+        ValueError: If the shapes differ or are not a batch of maps, a value is NaN or infinite, or the percentile is
+            out of range.
 
     Example:
         >>> maps, human = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[[1.0, 4.0], [2.0, 3.0]]])
@@ -98,8 +98,9 @@ def iou(maps: torch.Tensor, human: torch.Tensor, percentile: float = 90.0) -> to
 def ssim(maps: torch.Tensor, human: torch.Tensor, window: int = 7) -> torch.Tensor:
     """Structural similarity (Eq. 13 of its paper), averaged over the windows that lie inside the image.
 
-    Each map is first brought to 0 .. 1 by its own minimum and maximum; a constant map becomes zeros. The rest are the
-    defaults of ``skimage.metrics.structural_similarity``: uniform windows, sample covariance, constants .01 and .03.
+    Each map is first rescaled to 0 .. 1 by its own minimum and maximum; a constant map becomes zeros. Everything else
+    follows the defaults of ``skimage.metrics.structural_similarity``: uniform windows, sample covariance, constants .01
+    and .03.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
@@ -107,11 +108,11 @@ def ssim(maps: torch.Tensor, human: torch.Tensor, window: int = 7) -> torch.Tens
         window: Side of the windows in pixels, odd, at least 3.
 
     Returns:
-        ``(B,)``, at most 1, which is reached by equal maps.
+        ``(B,)``, at most 1, which equal maps reach.
 
     Raises:
-        ValueError: If the shapes differ or are no batch of maps, a value is NaN or infinite, or the window is not odd
-            or does not fit into the maps.
+        ValueError: If the shapes differ or are not a batch of maps, a value is NaN or infinite, or the window is not
+            odd or does not fit into the maps.
 
     Example:
         >>> maps = torch.arange(64.0).reshape(1, 8, 8)
@@ -138,14 +139,14 @@ def ssim(maps: torch.Tensor, human: torch.Tensor, window: int = 7) -> torch.Tens
 
 
 def alignment_score(scores: torch.Tensor, ceiling: float = HUMAN_CEILING) -> torch.Tensor:
-    """Scores as shares of what people reach against each other.
+    """Scores as fractions of the agreement between humans.
 
     Args:
         scores: Of any shape. The default ceiling is for `spearman` on ClickMe maps.
-        ceiling: The score of people, above 0.
+        ceiling: The agreement between humans, above 0.
 
     Returns:
-        ``scores / ceiling``, the same shape; 1 is as close as people come, and more is possible.
+        ``scores / ceiling``, the same shape; 1 equals the agreement between humans, and larger values are possible.
 
     Raises:
         ValueError: If the ceiling is not a number above 0.
@@ -171,7 +172,7 @@ def _pair(maps: torch.Tensor, human: torch.Tensor) -> tuple[torch.Tensor, torch.
 
 
 def _centred_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Ranks less their mean, ``(B, N)``: halves of whole numbers, so that their sums are exact in any order."""
+    """Ranks minus their mean, ``(B, N)``: multiples of one half, so that their sums are exact in any order."""
     ordered = values.sort(-1).values
     below = torch.searchsorted(ordered, values)
     up_to = torch.searchsorted(ordered, values, right=True)
@@ -180,7 +181,7 @@ def _centred_ranks(values: torch.Tensor) -> torch.Tensor:
 
 def _top_pixels(maps: torch.Tensor, human: torch.Tensor, percentile: float) -> tuple[torch.Tensor, torch.Tensor]:
     if not 0 <= percentile < 100:
-        raise ValueError(f"percentile: from 0, below 100, not {percentile!r}; 90 keeps the top tenth of the pixels.")
+        raise ValueError(f"percentile must be from 0 to below 100, not {percentile!r}; 90 keeps the top tenth.")
     maps, human = _pair(maps, human)
     return _above(maps.flatten(1), percentile), _above(human.flatten(1), percentile)
 
@@ -196,10 +197,10 @@ def _above(values: torch.Tensor, percentile: float) -> torch.Tensor:
 
 
 def _scored(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[[Given], torch.Tensor]:
-    """A metric's values in the benchmark, where a map that is the same everywhere scores 0 if it has no value.
+    """A metric's values in the benchmark, where a constant map scores 0 if its value is undefined.
 
-    A constant map orders nothing, as a random one. If it were left out, what makes maps die would win. SSIM has a value
-    for it, and a high one where the human map is mostly empty. NaN stays where the human map is constant.
+    A constant map ranks nothing, like a random one. If it were left out, a setting that makes maps vanish could win.
+    SSIM is defined for it, and high where the human map is mostly empty. NaN stays where the human map is constant.
     """
 
     def compute(given: Given) -> torch.Tensor:
@@ -213,7 +214,7 @@ def _constant(maps: torch.Tensor) -> torch.Tensor:
     return maps.amax((1, 2)) == maps.amin((1, 2))
 
 
-_TENTH = 0.1  # of the pixels is above the 90th percentile
+_TENTH = 0.1  # fraction of the pixels above the 90th percentile
 for _name, _function, _chance in (
     ("Spearman", spearman, 0.0),
     ("Dice", dice, _TENTH),

@@ -1,4 +1,4 @@
-"""What a metric of the benchmark is: one declaration, which the engine, the tables and the report read."""
+"""The declaration of a benchmark metric, which the engine, the tables and the report read."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Probability = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Given:
-    """What a metric is computed from: M maps and what is known of their images, all but the pixels on the CPU.
+    """The inputs of a metric: M maps and what is known of their images, all on the CPU except the pixels.
 
-    Beside ``maps`` it holds what the metric names in its ``needs``, and nothing else.
+    Besides ``maps`` it holds only what the metric lists in its ``needs``.
 
     Attributes:
-        maps: ``(M, H, W)`` float32; a metric of the model gets none.
+        maps: ``(M, H, W)`` float32; empty for a metric of the model.
         classes: ``(M,)``, the class that each map explains.
         labels: ``(M,)``, the true classes.
         masks: ``(M, H, W)`` int8: 1 the object, 0 the background, -1 unknown.
         human_maps: ``(M, H, W)``, blurred as in the Harmonization benchmark.
-        logits: ``(M, classes)``, of the untouched images.
-        positive_logits: ``(M, L, classes)``, while pixels are removed, most important first.
+        logits: ``(M, classes)``, of the unperturbed images.
+        positive_logits: ``(M, L, classes)``, as pixels are removed, most important first.
         negative_logits: ``(M, L, classes)``, least important first.
         pixels: ``(M, 3, H, W)`` in [0, 1], on the model's device.
-        probability: Takes N changed images ``(N, 3, H, W)`` and the place ``(N,)`` among the M that each was made from,
-            and gives the probability ``(N,)`` of that place's class.
+        probability: Takes N modified images ``(N, 3, H, W)`` and the indices ``(N,)`` among the M of the image that
+            each was made from, and returns the probability ``(N,)`` of the class explained there.
     """
 
     maps: torch.Tensor
@@ -53,14 +53,14 @@ class Given:
 
     def __getattr__(self, name: str) -> Any:
         if name in get_args(Need):
-            raise AttributeError(f"the metric reads {name}, which it does not name in its needs")
+            raise AttributeError(f"the metric reads {name}, which is not listed in its needs")
         raise AttributeError(name)
 
     def shared(self, function: Callable[[Given], Any]) -> Any:
-        """What a function gives for this, computed once for all metrics that ask for it.
+        """The result of a function on these inputs, computed once for all metrics that request it.
 
         Args:
-            function: A function with a name, not one that is made anew in each call.
+            function: A named function, not one that is created anew in each call.
 
         Example:
             >>> def counted(given):
@@ -77,11 +77,11 @@ class Given:
 
 
 class Scores(NamedTuple):
-    """Scores with what each was drawn from.
+    """Scores with the curves they come from.
 
     Attributes:
         values: ``(M,)``.
-        curves: ``(M, L)``, kept in the rows.
+        curves: ``(M, L)``, stored in the rows.
     """
 
     values: torch.Tensor
@@ -94,8 +94,8 @@ class Pooling:
 
     Attributes:
         value: From sums ``(..., parts)`` to ``(...)``; NaN where nothing was counted.
-        parts: How many counts a sample has.
-        weight: The place of the count that says how much a sample weighs; without any weight it does not count.
+        parts: The number of counts per sample.
+        weight: The index of the count that is the weight of a sample; a sample with zero weight is ignored.
     """
 
     value: Callable[[NDArray[Any]], NDArray[Any]]
@@ -105,11 +105,11 @@ class Pooling:
 
 @dataclass(frozen=True)
 class ChanceFrom:
-    """A chance level that follows from another metric's values of the same samples.
+    """A chance level derived from another metric's values of the same samples.
 
     Attributes:
-        metric: Its name, as ``object share``.
-        level: From the mean of its values, weighted as the metric is pooled, to the chance level.
+        metric: Its name, such as ``object share``.
+        level: Maps the mean of its values, weighted as the metric is pooled, to the chance level.
     """
 
     metric: str
@@ -118,11 +118,11 @@ class ChanceFrom:
 
 @dataclass(frozen=True)
 class CurvePlot:
-    """How the report draws a metric's curve.
+    """How the report plots a metric's curve.
 
     Attributes:
-        title: Of the panel; ``{explained}`` is ``predicted`` or ``true``.
-        axis: What goes up, with its unit.
+        title: Title of the panel; ``{explained}`` is ``predicted`` or ``true``.
+        axis: Label of the vertical axis, with its unit.
         whole: Whether the axis always ends at 100 %.
     """
 
@@ -136,23 +136,23 @@ class Metric:
     """A metric of the benchmark.
 
     Attributes:
-        name: In the rows and on the command line.
-        compute: From what is given to ``(M,)`` values, or to `Scores`; NaN where a value is not defined.
-        needs: What ``compute`` reads besides the maps, by `Given`'s names. With ``classes`` it is computed for each
-            class explained. Samples that lack labels, masks or human maps are left out.
-        direction: 1 where higher is better, -1 where lower is.
-        kind: A word for all of its kind on the command line.
-        heading: Of its table in the report; by default the kind.
-        percent: Printed as a percentage with one digit; otherwise with three.
-        plot: How its curve is drawn, where it has one that is worth it.
-        chance: What a map without information has: one number for all data, what follows from another metric, or
-            ``RANDOM_MAPS``, what the method Random reached. None if it is not known.
-        pooling: The value of a set, where it is not the mean of the samples' values.
-        of_model: It belongs to the model or the data and not to a map.
-        predicted_only: It is defined for the predicted class alone.
+        name: The name in the rows and on the command line.
+        compute: Returns ``(M,)`` values, or `Scores`, from its inputs; NaN where a value is undefined.
+        needs: What ``compute`` reads besides the maps, by the names of `Given`. With ``classes`` it is computed for
+            each explained class. Samples that lack labels, masks or human maps are skipped.
+        direction: 1 if higher is better, -1 if lower is better.
+        kind: The name of its kind on the command line.
+        heading: The heading of its table in the report; by default the kind.
+        percent: Printed as a percentage with one decimal; otherwise as a number with three.
+        plot: How its curve is plotted, if at all.
+        chance: The score of a map without information: one number for all data, derived from another metric, or
+            ``RANDOM_MAPS``, the score of the method Random. None if unknown.
+        pooling: The value of a set, if it is not the mean of the samples' values.
+        of_model: It belongs to the model or the data, not to a map.
+        predicted_only: It is defined only for the predicted class.
 
     Raises:
-        ValueError: If a value is none of these.
+        ValueError: If a value is invalid.
     """
 
     name: str
@@ -171,11 +171,11 @@ class Metric:
     def __post_init__(self) -> None:
         unknown = [need for need in self.needs if need not in get_args(Need)]
         if unknown:
-            raise ValueError(f"{self.name}: needs are {', '.join(get_args(Need))}, not {unknown[0]!r}.")
+            raise ValueError(f"{self.name}: needs must be among {', '.join(get_args(Need))}, not {unknown[0]!r}.")
         if self.direction not in (1, -1):
-            raise ValueError(f"{self.name}: direction is 1 (higher is better) or -1, not {self.direction!r}.")
+            raise ValueError(f"{self.name}: direction must be 1 (higher is better) or -1, not {self.direction!r}.")
         if not self.name.strip() or set(self.name) & {",", ":"}:
-            raise ValueError(f"A metric's name has a letter, and neither comma nor colon: {self.name!r}.")
+            raise ValueError(f"A metric's name must have a letter, and neither comma nor colon: {self.name!r}.")
 
     @property
     def title(self) -> str:
@@ -183,17 +183,17 @@ class Metric:
         return self.heading or self.kind.capitalize()
 
     def scores(self, given: Given, count: int) -> Scores:
-        """Compute it, with curves of no length where it has none.
+        """Compute it, with empty curves if it has none.
 
         Args:
-            given: What it needs.
-            count: How many values are to come.
+            given: Its inputs.
+            count: The expected number of values.
 
         Raises:
-            ValueError: If others come.
+            ValueError: If the number of values is different.
         """
         found = self.compute(given)
         found = found if isinstance(found, Scores) else Scores(found, found.new_zeros(len(found), 0))
         if found.values.shape != (count,) or len(found.curves) != count:
-            raise ValueError(f"{self.name} gave values of shape {tuple(found.values.shape)} for {count} maps")
+            raise ValueError(f"{self.name} returned values of shape {tuple(found.values.shape)} for {count} maps")
         return found

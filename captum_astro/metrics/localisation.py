@@ -1,9 +1,9 @@
-"""Whether a map falls on the object: the pointing game and the energy inside, with their common chance level.
+"""Whether a map falls on the object: pointing game and energy inside, with their common chance level.
 
-Maps and masks are ``(B, H, W)`` or ``(B, 1, H, W)``; masks hold 1 for the object, 0 for the background and -1 for
-unknown, where nothing counts: neither a maximum nor energy. Boxes are masks that are 1 inside. Everything is float64,
-on the device of the maps, and no image depends on the others of its batch. A map with NaN or infinite values, and an
-image without object, have NaN for a score.
+Maps and masks are ``(B, H, W)`` or ``(B, 1, H, W)``; masks are 1 for the object, 0 for the background and -1 for
+unknown pixels, which are ignored: neither a maximum nor energy counts there. Boxes are masks that are 1 inside.
+Everything is float64, on the device of the maps, and no image depends on the others in its batch. A map with NaN or
+infinite values, and an image without an object, have a score of NaN.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from captum_astro.metrics.registry import register
 
 
 def pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Whether the map's largest value lies on the object; where several pixels share it, the share that does.
+    """Whether the map's largest value lies on the object; for ties, the fraction of tied pixels that do.
 
-    That is the expected value of choosing one of them at random: a flat top, as patches give, is not won by the pixel
-    that happens to come first, and a constant map has the chance level.
+    This is the expected value of choosing one of them at random: the first pixel of a flat top, as patches produce it,
+    has no advantage, and a constant map scores the chance level.
 
     Source: Zhang et al., "Top-down neural attention by excitation backprop", IJCV 126, 2018 (arXiv 1608.00507), without
     the tolerance of 15 pixels.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        masks: The same, of 1, 0 and -1.
+        masks: The same shape, of 1, 0 and -1.
 
     Returns:
         ``(B,)``, from 0 to 1; chance is `object_share`.
 
     Raises:
-        ValueError: If the shapes differ or are no batch of maps, or a mask has other values.
+        ValueError: If the shapes differ or are not a batch of maps, or a mask has other values.
 
     Example:
         >>> pointing_game(torch.tensor([[[0.0, 3.0], [3.0, 1.0]]]), torch.tensor([[[0, 0], [1, 1]]]))
@@ -48,19 +48,19 @@ def pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def energy_inside(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """The share of the map's positive part that lies on the object; 0 where the map has no positive part.
+    """The fraction of the map's positive part that lies on the object; 0 if the map has no positive part.
 
-    Source: Wang et al., "Score-CAM", CVPR workshops 2020 (arXiv 1910.01279), section 4.3, on masks and boxes alike.
+    Source: Wang et al., "Score-CAM", CVPR workshops 2020 (arXiv 1910.01279), section 4.3, for both masks and boxes.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        masks: The same, of 1, 0 and -1.
+        masks: The same shape, of 1, 0 and -1.
 
     Returns:
-        ``(B,)``, from 0 to 1; chance is `object_share`, which a constant positive map has.
+        ``(B,)``, from 0 to 1; chance is `object_share`, the score of a constant positive map.
 
     Raises:
-        ValueError: If the shapes differ or are no batch of maps, or a mask has other values.
+        ValueError: If the shapes differ or are not a batch of maps, or a mask has other values.
 
     Example:
         >>> energy_inside(torch.tensor([[[1.0, 3.0], [4.0, -2.0]]]), torch.tensor([[[0, 0], [1, 1]]]))
@@ -75,16 +75,16 @@ def energy_inside(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def object_share(masks: torch.Tensor) -> torch.Tensor:
-    """The object's share of the known pixels: the chance level of `pointing_game` and `energy_inside`.
+    """The object's fraction of the known pixels: the chance level of `pointing_game` and `energy_inside`.
 
     Args:
         masks: ``(B, H, W)`` or ``(B, 1, H, W)``, of 1, 0 and -1.
 
     Returns:
-        ``(B,)``, from 0 to 1; 0 without object, NaN where no pixel is known.
+        ``(B,)``, from 0 to 1; 0 without an object, NaN if no pixel is known.
 
     Raises:
-        ValueError: If the shape is no batch of masks, or a mask has other values.
+        ValueError: If the shape is not a batch of masks, or a mask has other values.
 
     Example:
         >>> object_share(torch.tensor([[[-1, 0], [0, 1]]]))

@@ -1,4 +1,4 @@
-"""What a model's answers do while pixels are removed in the order of a map: the scores of the curves.
+"""The model's output as pixels are removed in the order of a map: the scores of the curves.
 
 A map's *negative* curve removes its least important pixels first, its *positive* curve the most important first, from
 0 % to 100 % in equal steps. Which pixels these are is in `captum_astro.metrics.removal`; the model is run
@@ -17,17 +17,17 @@ from captum_astro.metrics.registry import register
 
 
 def top_choice_is(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Whether the model's first choice is the label, the accuracy of one image.
+    """Whether the model's top prediction is the label: the accuracy on one image.
 
     Args:
-        logits: ``(B, L, C)``, one row a level.
+        logits: ``(B, L, C)``, one row per level.
         labels: ``(B,)`` classes. The true ones, whichever class the maps explain.
 
     Returns:
-        ``(B, L)`` float64, 1 or 0. Of equal logits the first counts.
+        ``(B, L)`` float64, 1 or 0. For equal logits the first one counts.
 
     Raises:
-        ValueError: If the shapes do not fit together, or a label is no class of the model.
+        ValueError: If the shapes do not match, or a label is not a class of the model.
 
     Example:
         >>> top_choice_is(torch.tensor([[[0.1, 0.9], [0.8, 0.2]]]), torch.tensor([1]))
@@ -37,17 +37,17 @@ def top_choice_is(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def class_probability(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """The probability of one class, the softmax taken in float64 so that it stays above 0.
+    """The probability of one class, with the softmax in float64 so that it stays above 0.
 
     Args:
-        logits: ``(B, L, C)``, one row a level.
+        logits: ``(B, L, C)``, one row per level.
         classes: ``(B,)``, the class explained.
 
     Returns:
         ``(B, L)`` float64.
 
     Raises:
-        ValueError: If the shapes do not fit together, or a class is none of the model's.
+        ValueError: If the shapes do not match, or a class is not one of the model's.
 
     Example:
         >>> class_probability(torch.tensor([[[0.0, 0.0], [200.0, 0.0]]]), torch.tensor([1]))
@@ -58,16 +58,16 @@ def class_probability(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tens
 
 
 def area_under_curve(curve: torch.Tensor) -> torch.Tensor:
-    """Area by the trapezium rule over the share of removed pixels, 0 to 1, both ends included.
+    """Area under the curve by the trapezoidal rule, over the fraction of removed pixels from 0 to 1, ends included.
 
     Args:
-        curve: ``(B, L)``, the levels at equal distances, the untouched image first; at least 2.
+        curve: ``(B, L)``, at equidistant levels, the unperturbed image first; at least 2.
 
     Returns:
         ``(B,)`` float64, ``numpy.trapezoid(curve, numpy.linspace(0, 1, L))``.
 
     Raises:
-        ValueError: If that is no batch of curves.
+        ValueError: If it is not a batch of curves.
 
     Example:
         >>> area_under_curve(torch.tensor([[1.0, 1.0, 0.0]]))
@@ -78,19 +78,19 @@ def area_under_curve(curve: torch.Tensor) -> torch.Tensor:
 
 
 def aopc(probability: torch.Tensor) -> torch.Tensor:
-    """Area over the perturbation curve (Eq. 21): how far the probability drops, on the mean of the removal levels.
+    """Area over the perturbation curve (Eq. 21): the drop of the probability, averaged over the removal levels.
 
-    The mean is over the levels at which something is removed, 5 % to 100 %. The untouched image's own level would add
+    The mean is over the levels at which something is removed, 5 % to 100 %. The unperturbed image's own level would add
     a zero: with it, as Samek et al. write the mean, the value is ``(L - 1) / L`` of this one.
 
     Args:
-        probability: ``(B, L)`` of the class explained, the untouched image first; of the positive curve.
+        probability: ``(B, L)`` of the explained class, the unperturbed image first; of the positive curve.
 
     Returns:
         ``(B,)`` float64, from -1 to 1, higher is better.
 
     Raises:
-        ValueError: If that is no batch of curves.
+        ValueError: If it is not a batch of curves.
 
     Example:
         >>> aopc(torch.tensor([[0.9, 0.5, 0.1]]))
@@ -104,13 +104,13 @@ def log_odds(probability: torch.Tensor) -> torch.Tensor:
     """LOdds (Eq. 22): the mean of ``log(p(y|x_k) / p(y|x))`` over the removal levels, as in `aopc`.
 
     Args:
-        probability: ``(B, L)`` of the class explained, the untouched image first; of the positive curve.
+        probability: ``(B, L)`` of the explained class, the unperturbed image first; of the positive curve.
 
     Returns:
         ``(B,)`` float64, natural logarithm, lower is better.
 
     Raises:
-        ValueError: If that is no batch of curves, or a probability is not above 0.
+        ValueError: If it is not a batch of curves, or a probability is not above 0.
 
     Example:
         >>> log_odds(torch.tensor([[1.0, 0.1, 0.001]], dtype=torch.float64))

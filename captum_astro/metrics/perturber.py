@@ -1,4 +1,4 @@
-"""The engine of the perturbation tests: a model on images whose pixels go, level by level, in the order of a map."""
+"""The engine of the perturbation tests: runs a model on images whose pixels are removed in the order of a map."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Curves(NamedTuple):
 
 
 class Perturber:
-    """Logits of a model while pixels are set to 0 in [0, 1] space, before normalisation.
+    """Logits of a model as pixels are set to 0 in [0, 1] space, before normalisation.
 
-    For ``steps`` equal steps there are ``L = steps + 1`` levels, rounded as in `removal.removed_counts`. A map
-    costs ``steps - 1`` forwards a direction and nothing else: the untouched image is the caller's, and the image
-    without any pixel is the same for all, so it is run once a size and kept. Ranks are taken once for both directions.
-    The image is normalised once: as normalisation treats every pixel by itself, a perturbed image is the normalised
-    black where pixels are gone and the normalised image elsewhere, to the bit.
+    For ``steps`` equal steps there are ``L = steps + 1`` levels, rounded as in `removal.removed_counts`. A map costs
+    only ``steps - 1`` forward passes per direction: the unperturbed image is run by the caller, and the blank image is
+    the same for all, so it is run once per size and cached. Ranks are computed once for both directions. The image is
+    normalised once: because normalisation acts on every pixel separately, a perturbed image is the normalised black
+    where pixels are removed and the normalised image elsewhere, bit for bit.
 
-    The weights must not change during its life. Nothing is recorded for a backward.
+    The weights must not change during the object's lifetime. Nothing is recorded for a backward pass.
 
     Args:
-        model: From ``(N, C, H, W)`` normalised to logits ``(N, classes)``, in eval mode.
-        normalise: From pixels in [0, 1] to what the model takes, every pixel by itself, ``(N, C, H, W)``.
-        steps: Equal steps from nothing to everything removed; 20 are the papers' 5 %.
-        batch_size: Perturbed images at a time, of one map or of several. On a CPU 8 to 20 are best.
-        autocast: A lower precision for the model's forwards; None leaves it alone.
+        model: Maps normalised images ``(N, C, H, W)`` to logits ``(N, classes)``, in eval mode.
+        normalise: Maps pixels in [0, 1] to the model's input, every pixel separately, ``(N, C, H, W)``.
+        steps: The number of equal steps from nothing to everything removed; 20 are the papers' 5 %.
+        batch_size: Perturbed images at a time, from one map or from several. On a CPU 8 to 20 are best.
+        autocast: A lower precision for the model's forward passes; None leaves it unchanged.
 
     Raises:
         ValueError: If ``steps`` or ``batch_size`` is below 1.
@@ -75,13 +75,13 @@ class Perturber:
             ``(B, classes)``, float32 at least.
 
         Raises:
-            ValueError: If that are no such images, or the model is in training mode or gives something else.
+            ValueError: If the images are invalid, the model is in training mode, or it does not return logits.
         """
         images = self._normalised(pixels)
         return torch.cat([self._forward(part) for part in images.split(self.batch_size)])
 
     def blank(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Logits of an image without any pixel, run once for each size, dtype and device, then kept.
+        """Logits of the blank image, run once for each size, dtype and device, then cached.
 
         Args:
             pixels: Any images of the size, ``(B, C, H, W)`` in [0, 1].
@@ -107,15 +107,15 @@ class Perturber:
             pixels: B images ``(B, C, H, W)`` in [0, 1], on the model's device.
             maps: M maps ``(M, H, W)`` or ``(M, 1, H, W)``, higher is more important; on any device.
             untouched: ``(B, classes)``, from `untouched`.
-            owner: ``(M,)``, the image that each map explains, so that maps of many methods share it; None if each image
-                has one map.
+            owner: ``(M,)``, the index of the image that each map explains, so that maps of many methods share it; None
+                if each image has one map.
 
         Returns:
-            Logits ``(M, L, classes)`` of both directions: level 0 is the untouched image, the last one is blank.
+            Logits ``(M, L, classes)`` of both directions: level 0 is the unperturbed image, the last one is blank.
 
         Raises:
-            ValueError: If shapes do not fit together, a value is NaN or infinite, pixels are far outside [0, 1], the
-                model is in training mode, or ``normalise`` mixes pixels.
+            ValueError: If shapes do not match, a value is NaN or infinite, pixels are far outside [0, 1], the model is
+                in training mode, or ``normalise`` mixes pixels.
         """
         positive, negative = self._run(pixels, maps, untouched, owner, (0, 1))
         return Curves(positive, negative)
@@ -129,7 +129,7 @@ class Perturber:
         *,
         most_important_first: bool,
     ) -> torch.Tensor:
-        """One of the two curves, at half the price; else as `curves`."""
+        """One of the two curves, at half the cost; otherwise as `curves`."""
         return self._run(pixels, maps, untouched, owner, (0 if most_important_first else 1,))[0]
 
     def _run(
@@ -188,14 +188,14 @@ class Perturber:
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
             found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise ValueError(f"The model gives {found} for {len(images)} images; logits (N, classes) are needed.")
-        return logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)  # a copy is no inference tensor
+        return logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)  # not an inference tensor
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         if pixels.ndim != 4 or not pixels.is_floating_point():
             raise ValueError(f"pixels: float (B, C, H, W) is needed, not {pixels.dtype} {tuple(pixels.shape)}.")
         if pixels.numel():
             low, high = (float(end) for end in pixels.detach().aminmax())
-            if not (low >= -0.5 and high <= 1.5):  # a resize may overshoot a little
+            if not (low >= -0.5 and high <= 1.5):  # resizing may overshoot slightly
                 raise ValueError(
                     f"pixels: values in [0, 1] are needed, not {low:.3g} .. {high:.3g}; divide bytes by 255, and leave "
                     "the normalisation to this class."

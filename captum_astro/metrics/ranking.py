@@ -1,8 +1,8 @@
-"""How sure the order of several methods is: their places over bootstrap samples.
+"""How reliable a ranking of methods is: their ranks over bootstrap samples.
 
 Sources: Hall and Miller, "Using the bootstrap to quantify the authority of an empirical ranking", Annals of Statistics
-37(6B), 2009, for bootstrapped places; Kendall, "A new measure of rank correlation", Biometrika 30, 1938, for tau, whose
-form b of 1945 shares tied places.
+37(6B), 2009, for bootstrapped ranks; Kendall, "A new measure of rank correlation", Biometrika 30, 1938, for tau, and
+its form b of 1945, which handles ties.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _DRAWN_AT_ONCE = 2**22
 
 @dataclass(frozen=True)
 class RankStability:
-    """The places of m methods, 1 the best.
+    """The ranks of m methods, 1 is the best.
 
     Attributes:
-        n: Samples ranked by.
-        left_out: Samples left out, as one of their values is NaN.
-        places: ``(m,)``, by all samples; methods that tie share the mean of their places.
+        n: Number of samples used.
+        left_out: Number of samples left out because one of their values is NaN.
+        places: ``(m,)``, over all samples; tied methods share the mean of their ranks.
         mean_places: ``(m,)``, the mean over the bootstrap samples.
-        low: ``(m,)``, the 2.5 % percentile of the places over the bootstrap samples, itself one of them.
+        low: ``(m,)``, the 2.5 % percentile of the ranks over the bootstrap samples, itself one of them.
         high: ``(m,)``, the 97.5 % percentile.
-        shares: ``(m, m)``, the share of bootstrap samples in which a method (row) has a place (column); methods that
-            tie share their places in equal parts. Rows and columns sum to 1.
-        agreement: Kendall's tau b between a bootstrap sample's order and that of all samples, its mean; 1 where every
-            bootstrap sample gives the same order, NaN where the methods do not differ at all.
+        shares: ``(m, m)``, the fraction of bootstrap samples in which a method (row) has a rank (column); tied methods
+            share their ranks in equal parts. Rows and columns sum to 1.
+        agreement: Mean Kendall's tau b between the ranking of a bootstrap sample and that of all samples; 1 if every
+            bootstrap sample has the same ranking, NaN if the methods do not differ at all.
     """
 
     n: int
@@ -44,7 +44,7 @@ class RankStability:
 
     @property
     def first(self) -> NDArray[np.float64]:
-        """``(m,)``, the share of bootstrap samples in which a method is the best."""
+        """``(m,)``, the fraction of bootstrap samples in which a method is the best."""
         return self.shares[:, 0]
 
 
@@ -53,19 +53,19 @@ def rank_stability(
 ) -> RankStability:
     """Rank methods by their mean score, and again in every bootstrap sample of the images.
 
-    All methods are ranked on the same images: one with a NaN for any of them is left out and counted.
+    All methods are ranked on the same images: an image with a NaN for any of them is left out and counted.
 
     Args:
-        scores: ``(n, m)``, one row an image, one column a method.
-        samples: How many bootstrap samples are drawn.
-        seed: Of the drawing. The same seed gives the same result.
-        larger_is_better: Whether place 1 has the largest mean, or the smallest.
+        scores: ``(n, m)``, one row per image, one column per method.
+        samples: The number of bootstrap samples.
+        seed: Random seed. The same seed gives the same result.
+        larger_is_better: Whether rank 1 has the largest mean, or the smallest.
 
     Returns:
-        The places.
+        The ranks.
 
     Raises:
-        ValueError: If the scores are no table, a value is infinite, no row is without NaN, or no sample is drawn.
+        ValueError: If the scores are not a table, a value is infinite, every row has a NaN, or no sample is drawn.
 
     Example:
         >>> found = rank_stability([[0.9, 0.1, 0.2], [0.8, 0.3, 0.2], [0.7, 0.1, 0.1]])
@@ -86,12 +86,12 @@ def rank_stability(
 
 
 def resampled_sums(values: NDArray[np.float64], samples: int, seed: int) -> NDArray[np.float64]:
-    """Sums over bootstrap samples of the rows, all columns over the same rows.
+    """Sums over bootstrap samples of the rows, with the same rows for all columns.
 
     Args:
         values: ``(n, q)``, without NaN.
-        samples: How many bootstrap samples are drawn, each of n rows.
-        seed: Of the drawing; it depends on n and the seed alone.
+        samples: The number of bootstrap samples, each of n rows.
+        seed: Random seed; the drawn rows depend only on n and the seed.
 
     Returns:
         ``(samples, q)``.
@@ -120,16 +120,16 @@ def resampled_sums(values: NDArray[np.float64], samples: int, seed: int) -> NDAr
 def stability(
     draws: NDArray[np.float64], whole: NDArray[np.float64], *, n: int, left_out: int = 0, larger_is_better: bool = True
 ) -> RankStability:
-    """Places from statistics that are computed already, as pooled ones are.
+    """Ranks from precomputed statistics, such as pooled ones.
 
-    Values that differ by less than one part in 10^12 tie: so far do sums differ by their order alone.
+    Values that differ by less than one part in 10^12 are tied: the order of summation alone causes such differences.
 
     Args:
         draws: ``(samples, m)``, each method's statistic in each bootstrap sample.
         whole: ``(m,)``, over all samples.
-        n: Samples ranked by.
-        left_out: Samples left out.
-        larger_is_better: Whether place 1 has the largest statistic, or the smallest.
+        n: Number of samples used.
+        left_out: Number of samples left out.
+        larger_is_better: Whether rank 1 has the largest statistic, or the smallest.
 
     Example:
         >>> stability(np.array([[0.1, 0.2], [0.3, 0.1]]), np.array([0.2, 0.15]), n=9).shares.tolist()
@@ -155,7 +155,7 @@ def stability(
 
 
 def _beaten(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each value in its row: how many are larger, and how many equal, itself among them."""
+    """For each value in its row: how many are larger, and how many are equal, including itself."""
     room = 1e-12 * np.abs(values).max(1)[:, None, None]
     gap = values[:, None, :] - values[:, :, None]
     return (gap > room).sum(2), (np.abs(gap) <= room).sum(2)

@@ -1,4 +1,4 @@
-"""All metrics of the benchmark, each declared by `register` in the file of its function."""
+"""All metrics of the benchmark, each declared with `register` in the file of its function."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _REGISTERED: dict[str, Metric] = {}
 
 
 def register(metric: Metric) -> Metric:
-    """Make a metric known to the benchmark, its tables and its report.
+    """Register a metric for the benchmark, its tables and its report.
 
-    Files in ``captum_astro/metrics/`` are found by themselves; a metric of your own is known once its module is
+    Files in ``captum_astro/metrics/`` are discovered automatically; your own metric is available once its module is
     imported.
 
     Args:
         metric: The metric.
 
     Raises:
-        ValueError: If there is another one of its name.
+        ValueError: If another metric has the same name.
     """
     other = _REGISTERED.get(metric.name)
     if other is not None and other.compute.__module__ != metric.compute.__module__:
@@ -37,7 +37,7 @@ def register(metric: Metric) -> Metric:
 
 
 def all_metrics() -> dict[str, Metric]:
-    """The metrics by name, kind by kind.
+    """All metrics by name, grouped by kind.
 
     Example:
         >>> list(all_metrics())[:3]
@@ -50,7 +50,7 @@ def all_metrics() -> dict[str, Metric]:
 
 
 def metric_named(name: str) -> Metric:
-    """A metric; of a name that is not known, one of which higher is better, as rows of others may have.
+    """The metric of this name; for an unknown name, a placeholder where higher is better, for rows from elsewhere.
 
     Example:
         >>> metric_named("mIoU").percent, metric_named("mine").title
@@ -61,7 +61,7 @@ def metric_named(name: str) -> Metric:
 
 @cache
 def _discover() -> None:
-    """Import the files beside this one, which register their metrics."""
+    """Import the other files in this folder, which register their metrics."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if not module.ispkg and not module.name.startswith("_"):
             import_module(f"captum_astro.metrics.{module.name}")

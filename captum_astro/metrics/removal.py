@@ -12,11 +12,11 @@ from captum_astro.metrics._maps import finite_planes
 
 
 def removed_counts(pixels: int, steps: int = 20) -> torch.Tensor:
-    """How many pixels are gone at each level: ``k / steps * pixels``, rounded to the nearest, halves up.
+    """The number of removed pixels at each level: ``k / steps * pixels``, rounded to the nearest, halves up.
 
     Args:
-        pixels: Pixels of an image, ``H * W``.
-        steps: Equal steps from nothing to everything.
+        pixels: Number of pixels in the image, ``H * W``.
+        steps: The number of equal steps from nothing to everything.
 
     Returns:
         ``(steps + 1,)`` whole numbers from 0 to ``pixels``, in integer arithmetic, so exact.
@@ -34,11 +34,11 @@ def removed_counts(pixels: int, steps: int = 20) -> torch.Tensor:
 
 
 def ranks(maps: torch.Tensor) -> torch.Tensor:
-    """The place of every pixel in the order from least to most important.
+    """The position of every pixel in the order from least to most important.
 
     One order serves both curves, the positive one from its end. It is stable: of equal values, the pixel that comes
-    first row by row ranks lower, so it goes first in the negative curve and last in the positive one. A constant map is
-    removed from the top left in the one and from the bottom right in the other.
+    first row by row ranks lower, so it is removed first in the negative curve and last in the positive one. A constant
+    map is removed from the top left in the former and from the bottom right in the latter.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
@@ -47,24 +47,24 @@ def ranks(maps: torch.Tensor) -> torch.Tensor:
         ``(B, H * W)`` int64, each row a permutation of 0 .. H * W - 1.
 
     Raises:
-        ValueError: If that is no batch of maps, or a value is NaN or infinite.
+        ValueError: If it is not a batch of maps, or a value is NaN or infinite.
 
     Example:
         >>> ranks(torch.tensor([[[0.5, 0.1], [0.5, 0.9]]]))
         tensor([[1, 0, 2, 3]])
     """
-    values = finite_planes("maps", maps).flatten(1) + 0  # -0 becomes 0, which not every sort takes for its equal
+    values = finite_planes("maps", maps).flatten(1) + 0  # -0 becomes 0, which some sorts treat as different
     order = values.argsort(dim=1, stable=True)
     places = torch.arange(values.shape[1], device=values.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
 
 
 def removal_levels(maps: torch.Tensor, steps: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first level at which each pixel is gone: a mask for level k is ``levels <= k``.
+    """The first level at which each pixel is removed: a mask for level k is ``levels <= k``.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        steps: Equal steps from nothing to everything.
+        steps: The number of equal steps from nothing to everything.
 
     Returns:
         For the positive and for the negative curve, ``(B, H, W)`` int16, from 1 to ``steps``.
@@ -86,11 +86,11 @@ def removal_levels(maps: torch.Tensor, steps: int = 20) -> tuple[torch.Tensor, t
 
 
 def removal_masks(maps: torch.Tensor, steps: int = 20, *, most_important_first: bool) -> torch.Tensor:
-    """Which pixels are gone at each level.
+    """Which pixels are removed at each level.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        steps: Equal steps from nothing to everything.
+        steps: The number of equal steps from nothing to everything.
         most_important_first: True for the positive curve, False for the negative one.
 
     Returns:

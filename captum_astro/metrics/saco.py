@@ -1,4 +1,4 @@
-"""SaCo, the salience-guided faithfulness coefficient: do pixels with more salience matter more to the model?
+"""SaCo, the salience-guided faithfulness coefficient: do pixels with higher salience matter more to the model?
 
 Source: Wu et al., "On the faithfulness of vision transformer explanations", CVPR 2024 (arXiv 2404.01415), Algorithm 1.
 """
@@ -17,27 +17,27 @@ Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def saco(maps: torch.Tensor, images: torch.Tensor, predict: Predict, groups: int = 10) -> torch.Tensor:
-    """Score each map by hiding one group of pixels after the other and asking the model.
+    """Score each map by hiding one group of pixels after the other and running the model.
 
-    The pixels, sorted by falling salience (of equal ones the first comes first), make ``groups`` groups of equal size,
-    or sizes that differ by one where the number of pixels cannot be divided. Each group in turn is replaced by the
-    image's mean colour; all such images of the batch go to the model in one call. What the untouched image gives
-    cancels in the score and is not asked for.
+    The pixels, sorted by decreasing salience (ties in order of position), form ``groups`` groups of equal size, or
+    sizes that differ by one if the number of pixels is not divisible. Each group in turn is replaced by the image's
+    mean colour; all such images of the batch are run in one call. The output for the unperturbed image cancels in the
+    score and is not needed.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        images: ``(B, C, H, W)``, as ``predict`` takes them; normalised or not makes no difference.
-        predict: Takes N images ``(N, C, H, W)`` and the place in the batch ``(N,)`` of the image that each was made
-            from, and gives the probability ``(N,)`` of that image's explained class. N is B times ``groups``.
-        groups: How many, at least 2.
+        images: ``(B, C, H, W)``, as ``predict`` takes them; normalisation makes no difference.
+        predict: Takes N images ``(N, C, H, W)`` and the index in the batch ``(N,)`` of the image that each was made
+            from, and returns the probability ``(N,)`` of that image's explained class. N is B times ``groups``.
+        groups: The number of groups, at least 2.
 
     Returns:
-        ``(B,)`` float64, from -1 to 1, higher is better; a random order of the pixels has 0 on average. NaN for a
-        constant map or one with NaN or infinite values, and where ``predict`` gives NaN.
+        ``(B,)`` float64, from -1 to 1, higher is better; a random order of the pixels scores 0 on average. NaN for a
+        constant map or one with NaN or infinite values, and where ``predict`` returns NaN.
 
     Raises:
-        ValueError: If the shapes do not fit each other, there are more groups than pixels, or ``predict`` gives
-            something other than N numbers.
+        ValueError: If the shapes do not match, there are more groups than pixels, or ``predict`` returns something
+            other than N numbers.
 
     Example:
         >>> images = torch.rand(2, 3, 8, 8)
@@ -60,24 +60,24 @@ def saco(maps: torch.Tensor, images: torch.Tensor, predict: Predict, groups: int
     salience = (maps - maps.amin((1, 2), keepdim=True)).flatten(1)  # shifted: a constant map is exactly zero
     members = torch.zeros(size, groups, dtype=torch.float64, device=maps.device)
     summed = members.scatter_add(1, group, salience)
-    # the mean, not the sum: the same up to a factor, and fair where group sizes differ by one
+    # the mean, not the sum: the same up to a factor, and fair if group sizes differ by one
     means = summed / members.scatter_add(1, group, torch.ones_like(salience))
     probability = _asked(images, group.to(images.device).reshape(maps.shape), predict, groups).to(maps.device)
     return torch.where(finite, saco_score(means, -probability), torch.nan)
 
 
 def saco_score(salience: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
-    """SaCo from the groups' salience and what hiding each costs (Algorithm 1).
+    """SaCo from the groups' salience and the drop caused by hiding each (Algorithm 1).
 
-    Over all pairs i < j the weight ``s_i - s_j`` counts plus if ``d_i >= d_j`` and minus if not; the sum is divided by
-    the sum of the absolute weights.
+    Over all pairs i < j the weight ``s_i - s_j`` is added if ``d_i >= d_j`` and subtracted otherwise; the sum is
+    divided by the sum of the absolute weights.
 
     Args:
-        salience: ``(B, K)``, of the groups by falling salience.
-        drop: ``(B, K)``, how much the probability falls without each group; a constant may be missing.
+        salience: ``(B, K)``, of the groups by decreasing salience.
+        drop: ``(B, K)``, the drop of the probability without each group; a constant offset does not matter.
 
     Returns:
-        ``(B,)`` float64, from -1 to 1; NaN where all groups have the same salience or a value is not a number.
+        ``(B,)`` float64, from -1 to 1; NaN where all groups have the same salience or a value is NaN.
 
     Raises:
         ValueError: If the shapes differ or there are fewer than two groups.

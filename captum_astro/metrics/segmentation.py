@@ -1,12 +1,12 @@
 """A map as a segmentation of the object: pixel accuracy and mean IoU; average precision is in `segmentation_ap`.
 
 The protocol of Chefer et al., "Transformer interpretability beyond attention visualization", CVPR 2021 (arXiv
-2012.09838, section 4.2) and its published code, which VTranM (CVPR 2024, arXiv 2403.14552) follows: the object is where
-the map exceeds its own mean, and unknown pixels count nowhere. Maps and masks are ``(B, H, W)`` or ``(B, 1, H, W)``;
-masks hold 1 for the object, 0 for the background and -1 for unknown. Everything is float64, on the device of the maps,
-and no image depends on the others of its batch.
+2012.09838, section 4.2) and its published code, which VTranM (CVPR 2024, arXiv 2403.14552) follows: the map is
+thresholded at its own mean, and unknown pixels are ignored. Maps and masks are ``(B, H, W)`` or ``(B, 1, H, W)``; masks
+are 1 for the object, 0 for the background and -1 for unknown. Everything is float64, on the device of the maps, and no
+image depends on the others in its batch.
 
-A map with NaN or infinite values has NaN for a score. A constant map, which points nowhere, has no foreground.
+A map with NaN or infinite values has a score of NaN. A constant map, which points nowhere, has no foreground.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from captum_astro.metrics.registry import register
 
 
 class SegmentationCounts(NamedTuple):
-    """Counts of pixels of each image, float64, from which both the image's score and the set's follow.
+    """Pixel counts of each image, float64, from which both the image's score and the set's follow.
 
-    Those of a set are the sums over its images; the scores take any leading dimensions, ``(...)`` for ``(B,)``.
+    The counts of a set are the sums over its images; the scores accept any leading dimensions, ``(...)`` for ``(B,)``.
 
     Attributes:
-        correct: ``(B,)``, pixels whose class is right.
+        correct: ``(B,)``, correctly classified pixels.
         labelled: ``(B,)``, pixels whose class is known.
-        intersection: ``(B, 2)``, pixels right of background and of object.
+        intersection: ``(B, 2)``, correct background pixels and correct object pixels.
         union: ``(B, 2)``, pixels that are background in map or mask, and that are object in map or mask.
     """
 
@@ -44,7 +44,7 @@ class SegmentationCounts(NamedTuple):
         return self.correct / self.labelled
 
     def mean_iou(self) -> torch.Tensor:
-        """The mean of the two classes' intersection over union, ``(...)``; NaN where a class is nowhere."""
+        """The mean of the two classes' intersection over union, ``(...)``; NaN if a class does not occur."""
         return (self.intersection / self.union).mean(-1)
 
     def table(self) -> torch.Tensor:
@@ -64,7 +64,7 @@ class SegmentationCounts(NamedTuple):
 
 
 def foreground(maps: torch.Tensor) -> torch.Tensor:
-    """Where a map exceeds its own mean; nowhere in a constant map, or one that is not finite.
+    """Where a map exceeds its own mean; nowhere for a constant map, or one that is not finite.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
@@ -73,7 +73,7 @@ def foreground(maps: torch.Tensor) -> torch.Tensor:
         ``(B, H, W)`` bool.
 
     Raises:
-        ValueError: If the shape is no batch of maps.
+        ValueError: If the shape is not a batch of maps.
 
     Example:
         >>> foreground(torch.tensor([[[0.0, 1.0], [2.0, 5.0]]]))
@@ -90,13 +90,13 @@ def counts(maps: torch.Tensor, masks: torch.Tensor) -> SegmentationCounts:
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        masks: The same, of 1, 0 and -1.
+        masks: The same shape, of 1, 0 and -1.
 
     Returns:
-        The counts, unknown pixels left out.
+        The counts, excluding unknown pixels.
 
     Raises:
-        ValueError: If the shapes differ or are no batch of maps, or a mask has other values.
+        ValueError: If the shapes differ or are not a batch of maps, or a mask has other values.
 
     Example:
         >>> found = counts(torch.tensor([[[0.0, 1.0], [2.0, 5.0]]]), torch.tensor([[[-1, 0], [1, 1]]]))
@@ -113,11 +113,11 @@ def counts(maps: torch.Tensor, masks: torch.Tensor) -> SegmentationCounts:
 
 
 def pixel_accuracy(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """The share of the known pixels whose class is right, as ``sklearn.metrics.accuracy_score``.
+    """The fraction of the known pixels that are classified correctly, as ``sklearn.metrics.accuracy_score``.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        masks: The same, of 1, 0 and -1.
+        masks: The same shape, of 1, 0 and -1.
 
     Returns:
         ``(B,)``, from 0 to 1; NaN where no pixel is known or the map is not finite.
@@ -133,11 +133,11 @@ def pixel_accuracy(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def mean_iou(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of each image, the mean of background's and object's: macro ``jaccard_score``.
+    """Intersection over union of each image, averaged over background and object: macro ``jaccard_score``.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        masks: The same, of 1, 0 and -1.
+        masks: The same shape, of 1, 0 and -1.
 
     Returns:
         ``(B,)``, from 0 to 1; NaN where a class is neither in the map nor in the mask, or the map is not finite.
@@ -156,7 +156,7 @@ def pooled_pixel_accuracy(counts: SegmentationCounts) -> float:
     """Pixel accuracy over the pixels of all images, as in the tables of the papers.
 
     Args:
-        counts: Of any number of images.
+        counts: The counts of any number of images.
 
     Returns:
         From 0 to 1; NaN where no pixel is known or a map was not finite.
@@ -170,10 +170,10 @@ def pooled_pixel_accuracy(counts: SegmentationCounts) -> float:
 
 
 def pooled_mean_iou(counts: SegmentationCounts) -> float:
-    """Mean IoU of a set: each class's over the pixels of all images, then the mean of the two.
+    """Mean IoU of a set: for each class over the pixels of all images, then the mean of the two.
 
     Args:
-        counts: Of any number of images.
+        counts: The counts of any number of images.
 
     Returns:
         From 0 to 1; NaN where a class is in no map and no mask, or a map was not finite.
@@ -195,7 +195,7 @@ def _counted(given: Given) -> SegmentationCounts:
 
 
 def _from_counts(score: Callable[[SegmentationCounts], torch.Tensor]) -> Callable[[Given], Scores]:
-    """Each image's own score, with the counts from which a set's is pooled."""
+    """Each image's own score, with the counts from which the set's score is pooled."""
 
     def compute(given: Given) -> Scores:
         found = given.shared(_counted)
@@ -211,11 +211,11 @@ def _pooled(score: Callable[[SegmentationCounts], torch.Tensor]) -> Pooling:
         pooled: NDArray[Any] = score(SegmentationCounts.from_table(torch.as_tensor(sums, dtype=torch.float64))).numpy()
         return pooled
 
-    return Pooling(value, parts=6, weight=1)  # a sample weighs as much as it has labelled pixels
+    return Pooling(value, parts=6, weight=1)  # the weight of a sample is its number of labelled pixels
 
 
 def _of_a_coin(share: NDArray[Any]) -> NDArray[Any]:
-    """The mean IoU of a coin's mask, where the object has a share s of the pixels.
+    """The mean IoU of a coin-flip mask, if the object has a share s of the pixels.
 
     The IoU of the object is ``s / (1 + s)`` and that of the background ``(1 - s) / (2 - s)``.
     """

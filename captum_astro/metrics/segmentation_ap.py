@@ -11,18 +11,18 @@ from captum_astro.metrics.registry import register
 
 
 def average_precision(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Average precision of both classes at once, whose mean over images is the papers' mAP.
+    """Average precision over both classes together, whose mean over images is the papers' mAP.
 
-    With m the map brought to 0 .. 1 by its own minimum and maximum, the scores of a pixel are 1 - m for background and
+    With m the map rescaled to 0 .. 1 by its own minimum and maximum, the scores of a pixel are 1 - m for background and
     m for object, and the truth is its class one-hot: ``average_precision_score(one_hot, [1 - m, m])``, flattened, with
-    equal scores counted as scikit-learn does, as one threshold.
+    equal scores treated as one threshold, as in scikit-learn.
 
     Args:
         maps: ``(B, H, W)`` or ``(B, 1, H, W)``, of any scale.
-        masks: The same, of 1, 0 and -1. The minimum and maximum of a map are taken over its unknown pixels, too.
+        masks: The same shape, of 1, 0 and -1. The minimum and maximum of a map include its unknown pixels.
 
     Returns:
-        ``(B,)``, from 0 to 1; 1/2, what chance gives, for a constant map; NaN where no pixel is known or the map is not
+        ``(B,)``, from 0 to 1; 1/2, the chance level, for a constant map; NaN where no pixel is known or the map is not
         finite.
 
     Raises:
@@ -46,12 +46,12 @@ def average_precision(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def _ascending(values: torch.Tensor) -> torch.Tensor:
-    """``(B, N)``, each row sorted; by NumPy where it can, which takes a tenth of the time on a CPU."""
+    """``(B, N)``, each row sorted; with NumPy if possible, which takes a tenth of the time on a CPU."""
     return torch.from_numpy(np.sort(values.numpy(), 1)) if values.device.type == "cpu" else values.sort(1).values
 
 
 def _from_own_value(ordered: torch.Tensor) -> torch.Tensor:
-    """``(B, N)``: how many of a sorted row are at least each of its own values."""
+    """``(B, N)``: how many values of a sorted row are at least as large as each of its values."""
     place = torch.arange(ordered.shape[1], dtype=torch.float64, device=ordered.device).expand_as(ordered)
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
@@ -59,7 +59,7 @@ def _from_own_value(ordered: torch.Tensor) -> torch.Tensor:
 
 
 def _below(ordered: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """``(B, N)``: how many of a sorted row are less than each of the values."""
+    """``(B, N)``: how many values of a sorted row are less than each of the given values."""
     if ordered.device.type != "cpu":
         return torch.searchsorted(ordered, values)
     rows = [np.searchsorted(*pair) for pair in zip(ordered.numpy(), values.numpy(), strict=True)]

@@ -1,4 +1,4 @@
-"""Comparing two methods on the same images: bootstrap intervals, paired tests, correction for many tests.
+"""Comparing two methods on the same images: bootstrap confidence intervals, paired tests, multiple-test correction.
 
 Sources: Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1(6), 1945; Kerby, "The simple
 difference formula", Comprehensive Psychology 3, 2014, for the matched-pairs rank-biserial correlation; Holm, "A simple
@@ -29,14 +29,14 @@ class PairedComparison:
 
     Attributes:
         n: Pairs compared.
-        left_out: Pairs left out, as one of their values is NaN.
-        mean_a: Mean of the first method over the pairs compared.
+        left_out: Pairs left out because one of their values is NaN.
+        mean_a: Mean of the first method over the compared pairs.
         mean_b: Mean of the second.
         difference: Mean of ``a - b``.
-        interval: 95 % bootstrap interval of the difference, ``(low, high)``.
+        interval: 95 % bootstrap confidence interval of the difference, ``(low, high)``.
         p_value: Wilcoxon's signed-rank test, two-sided.
-        effect_size: Matched-pairs rank-biserial correlation: of the rank sum of ``|a - b|``, the share where a is
-            larger less the share where b is; from -1 to 1.
+        effect_size: Matched-pairs rank-biserial correlation: the share of the rank sum of ``|a - b|`` where a is larger
+            minus the share where b is larger; from -1 to 1.
         p_holm: The p-value after Holm's correction over all comparisons made together; None for a single one.
     """
 
@@ -52,9 +52,9 @@ class PairedComparison:
 
 
 def holm(p_values: Values) -> NDArray[np.float64]:
-    """Holm's step-down correction: p-values that may be held against one level, however many tests there are.
+    """Holm's step-down correction: p-values that can be compared with one level, however many tests there are.
 
-    The i-th smallest of m is multiplied by ``m - i + 1``; none becomes smaller than the one before it, or exceeds 1.
+    The i-th smallest of m is multiplied by ``m - i + 1``; none is smaller than the one before it, or exceeds 1.
 
     Args:
         p_values: ``(m,)``, from 0 to 1.
@@ -85,20 +85,20 @@ def bootstrap_interval(
     seed: int = 0,
     resamples: int = 9999,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic, by ``scipy.stats.bootstrap``.
+    """Percentile bootstrap confidence interval of a statistic, from ``scipy.stats.bootstrap``.
 
-    Percentiles, not BCa: they need no jackknife, whose cost is the square of the number of values, and they never leave
-    the range of the statistic.
+    Percentiles, not BCa: they need no jackknife, whose cost grows with the square of the number of values, and they
+    never leave the range of the statistic.
 
     Args:
         values: ``(n,)``, at least one value.
-        statistic: From a sample to a number; called with ``axis=`` if it takes that, as numpy's functions do.
-        level: Of confidence, between 0 and 1.
-        seed: Of the resampling. The same seed gives the same interval.
-        resamples: How many samples are drawn.
+        statistic: Maps a sample to a number; called with ``axis=`` if it accepts that, as NumPy's functions do.
+        level: Confidence level, between 0 and 1.
+        seed: Random seed. The same seed gives the same interval.
+        resamples: The number of bootstrap samples.
 
     Returns:
-        ``(low, high)``. Both are the statistic itself where all values are equal, or there is one only.
+        ``(low, high)``. Both are the statistic itself if all values are equal, or there is only one.
 
     Raises:
         ValueError: If there is no value, or one is NaN or infinite, or the level or the resamples are out of range.
@@ -136,13 +136,13 @@ def compare_paired(a: Values, b: Values, seed: int = 0, resamples: int = 9999) -
     """Compare two methods that were scored on the same samples.
 
     Pairs with a NaN are left out and counted. In the test and the effect size pairs without a difference are dropped,
-    as Wilcoxon did; where no pair differs, p is 1 and the effect 0.
+    following Wilcoxon; if no pair differs, p is 1 and the effect 0.
 
     Args:
         a: ``(n,)``, the first method.
         b: ``(n,)``, the second, in the same order.
-        seed: Of the bootstrap.
-        resamples: Of the bootstrap; with 0 the interval is NaN.
+        seed: Random seed of the bootstrap.
+        resamples: The number of bootstrap samples; with 0 the interval is NaN.
 
     Returns:
         The comparison.
@@ -193,8 +193,8 @@ def compare_many(
     """Compare many pairs of methods, with Holm's correction over all of them.
 
     Args:
-        pairs: For each name ``(a, b)``, as `compare_paired` takes them.
-        seed: Of each bootstrap.
+        pairs: For each name ``(a, b)``, as in `compare_paired`.
+        seed: Random seed of each bootstrap.
         resamples: As for `compare_paired`.
 
     Returns:

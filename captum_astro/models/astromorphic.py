@@ -24,31 +24,31 @@ AttentionKind = Literal["astromorphic", "softmax"]
 class AstromorphicAttention(nn.Module):
     """Self-attention from neuron-astrocyte dynamics, linear in the number of tokens.
 
-    The equations, their numbers and their source (arXiv 2312.10925) stand in `captum_astro.functional.astromorphic`;
-    every mechanism is a switch. Where the paper is open: the hidden units are shared out among the heads as the values
-    are, and s is their number m a head (the paper prints ``s = 500 D``, with which attention is nearly inert at the
-    start); positions are those of the sequence as it stands, which for images is row by row.
+    For the equations, their numbers and their source (arXiv 2312.10925) see `captum_astro.functional.astromorphic`;
+    every mechanism can be switched. Where the paper is ambiguous: the hidden units are divided among the heads like the
+    values, and s is their number m per head (the paper prints ``s = 500 D``, with which attention is nearly inert at
+    initialisation); positions are those in the sequence, which for images is row by row.
 
-    ``M`` is learnt for ``num_tokens`` places, as in the paper. A shorter sequence uses its first ones; a longer one is
-    refused, for a place that was never learnt has no key.
+    ``M`` is learnt for ``num_tokens`` positions, as in the paper. A shorter sequence uses the first ones; a longer one
+    is rejected, because a position that was never trained has no key.
 
     Args:
         dim: Width D of the tokens.
         num_heads: H; divides ``dim``.
         num_tokens: N, the longest sequence.
-        hidden_dim: m, the hidden units a head; by default ``dim / num_heads``.
+        hidden_dim: m, the hidden units per head; by default ``dim / num_heads``.
         alpha: The exponent of the calcium response; 0.25 in the paper, 1 is the linear form.
         scale: s; by default m.
-        nonlinearity: Where sigma stands: ``"inside"`` (Eq. 11), ``"outside"`` (Eq. 18), ``"none"`` (Algorithm 1).
-        relative_position: Whether astrocytes write, ``H_astro`` (Eq. 10, 12).
-        position_scale: The distance, in tokens, over which ``P`` falls by e; by default the root of ``num_tokens``,
-            the length of a row of a square image.
+        nonlinearity: Where sigma is applied: ``"inside"`` (Eq. 11), ``"outside"`` (Eq. 18), ``"none"`` (Algorithm 1).
+        relative_position: Whether astrocytes write ``H_astro`` (Eq. 10, 12).
+        position_scale: The distance, in tokens, over which ``P`` falls by e; by default the square root of
+            ``num_tokens``, the length of a row of a square image.
         output_projection: A linear map after the heads; not in the paper.
-        causal: Whether token t sees tokens up to t only. With a sigma this costs ``dim * hidden_dim`` exponentials a
+        causal: Whether token t sees only tokens up to t. With a sigma this costs ``dim * hidden_dim`` exponentials per
             token, see `astromorphic_attention`.
         qkv_bias: Biases in the three projections; not in the paper.
-        device: Of the parameters.
-        dtype: Of the parameters.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Attributes:
         qkv: One linear map to queries, keys (``H m`` rows each) and values (``dim`` rows), in this order.
@@ -56,7 +56,7 @@ class AstromorphicAttention(nn.Module):
         proj: The output projection, or an identity.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of range.
 
     Example:
         >>> attention = AstromorphicAttention(dim=32, num_heads=4, num_tokens=50)
@@ -84,9 +84,9 @@ class AstromorphicAttention(nn.Module):
     ) -> None:
         super().__init__()
         if num_heads < 1 or dim % num_heads:
-            raise ValueError(f"num_heads divides dim, but {num_heads} does not divide {dim}.")
+            raise ValueError(f"num_heads must divide dim, but {num_heads} does not divide {dim}.")
         if num_tokens < 1:
-            raise ValueError(f"num_tokens is at least 1, not {num_tokens!r}.")
+            raise ValueError(f"num_tokens must be at least 1, not {num_tokens!r}.")
         self.num_heads, self.num_tokens = num_heads, num_tokens
         self.head_dim = dim // num_heads
         self.hidden_dim = hidden_dim or self.head_dim
@@ -95,7 +95,7 @@ class AstromorphicAttention(nn.Module):
         check_options(self.scale, alpha, nonlinearity)
         self.position_scale = math.sqrt(num_tokens) if position_scale is None else position_scale
         if not 0 < self.position_scale < math.inf:
-            raise ValueError(f"position_scale is above 0 and finite, not {position_scale!r}.")
+            raise ValueError(f"position_scale must be above 0 and finite, not {position_scale!r}.")
         at: dict[str, Any] = {"device": device, "dtype": dtype}
         self._split = num_heads * self.hidden_dim, num_heads * self.hidden_dim, dim
         self.qkv = nn.Linear(dim, sum(self._split), bias=qkv_bias, **at)
@@ -106,26 +106,26 @@ class AstromorphicAttention(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Start quiet: small values, for what is mixed at random is noise; but astrocytes' keys that differ."""
+        """Initialise with small values, because a random mixture is noise, but with distinct astrocyte keys."""
         nn.init.trunc_normal_(self.qkv.weight, std=0.02)
         if self.qkv.bias is not None:
             nn.init.zeros_(self.qkv.bias)
         if self.positions is not None:
-            # a = M^T M P M^T, of the third power in M and growing with N, is about 1
+            # a = M^T M P M^T, of third order in M and growing with N, is about 1
             nn.init.normal_(self.positions, std=self.num_tokens ** (-1 / 3))
         if isinstance(self.proj, nn.Linear):
             nn.init.xavier_uniform_(self.proj.weight)
             nn.init.zeros_(self.proj.bias)
 
     def position_keys(self, tokens: int) -> torch.Tensor | None:
-        """The keys of the first ``tokens`` places, ``(H, tokens, m)``, or None without relative positions.
+        """The keys of the first ``tokens`` positions, ``(H, tokens, m)``, or None without relative positions.
 
         Raises:
-            ValueError: If there are more tokens than places.
+            ValueError: If there are more tokens than positions.
         """
         if tokens > self.num_tokens:
             raise ValueError(
-                f"The attention was built for at most {self.num_tokens} tokens and was given {tokens}. "
+                f"The attention was built for at most {self.num_tokens} tokens but received {tokens}. "
                 f"Build the model with a larger num_tokens (img_size, length)."
             )
         return None if self.positions is None else position_keys(self.positions, tokens, self.position_scale)
@@ -168,13 +168,13 @@ class AstromorphicAttention(nn.Module):
 
 
 class SoftmaxAttention(Attention):
-    """timm's softmax attention of the same width, with its output projection, under the same call.
+    """timm's softmax attention of the same width, with its output projection, under the same interface.
 
     Args:
         dim: Width of the tokens.
         num_heads: Divides ``dim``.
-        causal: Whether token t sees tokens up to t only.
-        options: As of timm's class.
+        causal: Whether token t sees only tokens up to t.
+        options: Options of timm's class.
 
     Example:
         >>> SoftmaxAttention(32, 4, causal=True)(torch.randn(2, 50, 32)).shape
@@ -189,11 +189,11 @@ class SoftmaxAttention(Attention):
         """Mix the tokens; see `AstromorphicAttention.forward`."""
         seen = None
         if mask is not None:
-            # a text of padding alone sees itself: a softmax over nothing is not a number
+            # a text of pure padding sees itself: a softmax over nothing is NaN
             seen = (mask | ~mask.any(1, keepdim=True))[:, None, None, :]
             if self.causal:
                 n = x.shape[1]
-                # nor may a query before the first token see nothing
+                # a query before the first token must not see nothing either
                 seen = seen & seen.new_ones(n, n).tril() | torch.eye(n, dtype=torch.bool, device=x.device)
         mixed: torch.Tensor = super().forward(x, attn_mask=seen, is_causal=self.causal and seen is None)
         return mixed
@@ -206,19 +206,19 @@ class AstromorphicBlock(nn.Module):
         dim: Width of the tokens.
         num_heads: Divides ``dim``.
         num_tokens: The longest sequence.
-        mlp_ratio: Hidden width of the feed-forward layer over ``dim``; the paper does not give it, 4 is ours.
+        mlp_ratio: Hidden width of the feed-forward layer over ``dim``; the paper does not give it, 4 is our choice.
         drop: Dropout of each sum before its norm, as in the paper.
         drop_path: Stochastic depth of each branch.
-        attention: ``"astromorphic"``, or ``"softmax"`` for the ordinary one, which takes only ``causal`` and
-            ``qkv_bias`` of the attention's options and leaves the others aside.
-        norm_layer: Makes a norm of a width.
-        act_layer: Of the feed-forward layer.
-        device: Of the parameters.
-        dtype: Of the parameters.
+        attention: ``"astromorphic"``, or ``"softmax"`` for the ordinary one, which uses only ``causal`` and
+            ``qkv_bias`` of the attention's options and ignores the others.
+        norm_layer: Builds a norm of a given width.
+        act_layer: Activation of the feed-forward layer.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
         options: Further arguments of `AstromorphicAttention`.
 
     Raises:
-        ValueError: If ``attention`` is neither, or an option is out of its range.
+        ValueError: If ``attention`` is neither, or an option is out of range.
 
     Example:
         >>> block = AstromorphicBlock(32, 4, num_tokens=50, alpha=1.0)
@@ -244,7 +244,7 @@ class AstromorphicBlock(nn.Module):
     ) -> None:
         super().__init__()
         if attention not in get_args(AttentionKind):
-            raise ValueError(f"attention is one of {', '.join(get_args(AttentionKind))}, not {attention!r}.")
+            raise ValueError(f"attention must be one of {', '.join(get_args(AttentionKind))}, not {attention!r}.")
         at: dict[str, Any] = {"device": device, "dtype": dtype}
         if attention == "softmax":
             kept = {name: options[name] for name in ("causal", "qkv_bias") if name in options}
@@ -262,7 +262,7 @@ class AstromorphicBlock(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """The feed-forward layer and a softmax attention; `AstromorphicAttention` has its own."""
+        """Initialise the feed-forward layer and a softmax attention; `AstromorphicAttention` initialises itself."""
         softmax = [self.attn.qkv, self.attn.proj] if isinstance(self.attn, SoftmaxAttention) else []
         for layer in (self.mlp.fc1, self.mlp.fc2, *softmax):
             nn.init.xavier_uniform_(layer.weight)

@@ -1,4 +1,4 @@
-"""The astromorphic Vision Transformers that timm knows by name."""
+"""The astromorphic Vision Transformers that are registered with timm."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def astromorphic_vit_cifar10(pretrained: bool = False, **kwargs: Any) -> Astromo
 
 @register_model
 def astromorphic_cifar10_tiny_patch4_32(pretrained: bool = False, **kwargs: Any) -> AstromorphicVisionTransformer:
-    """For CIFAR-10 on a processor: 64 tokens, width 96, 4 blocks, 4 heads, convolution first, 0.3 million parameters.
+    """For CIFAR-10 on a CPU: 64 tokens, width 96, 4 blocks, 4 heads, convolution first, 0.3 million parameters.
 
     The weights were trained by ``captum-astro train cifar10 --dim 96 --epochs 24``, and are stored in half precision
     inside the package.

@@ -1,4 +1,4 @@
-"""Text models of astromorphic blocks: a classifier and a causal language model, as plain modules."""
+"""Text models built from astromorphic blocks: a classifier and a causal language model, as plain modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from captum_astro.models.astromorphic import AstromorphicBlock
 
 
 class AstromorphicTextEncoder(nn.Module):
-    """Embedding, positions and blocks: what the classifier and the language model share.
+    """Embedding, positions and blocks, shared by the classifier and the language model.
 
     Args:
         vocabulary: Number of token ids.
@@ -20,12 +20,12 @@ class AstromorphicTextEncoder(nn.Module):
         num_heads: Divides ``dim``.
         depth: Number of blocks.
         length: The longest text, in tokens.
-        padding_index: The id of padding, whose embedding is 0; None without.
-        pos_embed: ``"learn"`` adds a learnt embedding of each place, ``"none"`` leaves positions to the astrocytes.
-        embed_scale: What embeddings are multiplied by; they start with length about the root of ``dim`` after it.
+        padding_index: The id of padding, whose embedding is 0; None if there is no padding.
+        pos_embed: ``"learn"`` adds a learnt embedding of each position, ``"none"`` leaves positions to the astrocytes.
+        embed_scale: The factor of the embeddings; with it they start with a length of about the square root of ``dim``.
         drop_rate: Dropout after the embedding, and of each residual sum before its norm.
-        device: Of the parameters.
-        dtype: Of the parameters.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
         options: Further arguments of `AstromorphicBlock`, and of its attention.
 
     Attributes:
@@ -33,7 +33,7 @@ class AstromorphicTextEncoder(nn.Module):
         blocks: The blocks. They are post-norm, so no norm follows.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of range.
 
     Example:
         >>> encoder = AstromorphicTextEncoder(vocabulary=100, dim=16, num_heads=2, depth=1, length=10)
@@ -59,7 +59,7 @@ class AstromorphicTextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if pos_embed not in ("learn", "none"):
-            raise ValueError(f"pos_embed is one of learn, none, not {pos_embed!r}.")
+            raise ValueError(f"pos_embed must be one of learn, none, not {pos_embed!r}.")
         at: dict[str, Any] = {"device": device, "dtype": dtype}
         self.dim, self.length, self.padding_index, self.embed_scale = dim, length, padding_index, embed_scale
         self.embed = nn.Embedding(vocabulary, dim, padding_idx=padding_index, **at)
@@ -86,20 +86,20 @@ class AstromorphicTextEncoder(nn.Module):
         """The last block's tokens.
 
         Args:
-            token_ids: Long ``(B, n)``, n at most ``length``. Padding stands at the end: places are counted from the
+            token_ids: Long ``(B, n)``, n at most ``length``. Padding must be at the end: positions are counted from the
                 first token.
 
         Returns:
-            ``(B, n, dim)``; those of padding mean nothing.
+            ``(B, n, dim)``; the vectors of padding are meaningless.
 
         Raises:
             ValueError: If the text is not ``(B, n)``, or too long.
         """
         if token_ids.ndim != 2:
-            raise ValueError(f"Token ids are (B, n), not {tuple(token_ids.shape)}.")
+            raise ValueError(f"Token ids must be (B, n), not {tuple(token_ids.shape)}.")
         tokens = token_ids.shape[1]
         if tokens > self.length:
-            raise ValueError(f"The model reads at most {self.length} tokens and was given {tokens}. Cut the text.")
+            raise ValueError(f"The model reads at most {self.length} tokens but received {tokens}. Shorten the text.")
         x: torch.Tensor = self.embed(token_ids) * self.embed_scale
         if self.pos_embed is not None:
             x = x + self.pos_embed[:, :tokens]
@@ -110,7 +110,7 @@ class AstromorphicTextEncoder(nn.Module):
         return x
 
     def no_weight_decay(self) -> set[str]:
-        """The position embedding, and what the astrocytes know of positions: for `timm.optim`."""
+        """The position embedding, and the position parameters of the astrocytes: for `timm.optim`."""
         return {"pos_embed"} | {name for name, _ in self.named_parameters() if name.endswith("attn.positions")}
 
 
@@ -118,7 +118,7 @@ class AstromorphicTextClassifier(AstromorphicTextEncoder):
     """A text classifier, by default of the paper's size for IMDB.
 
     Source: arXiv 2312.10925; see `captum_astro.functional.astromorphic` for the equations. The tokens of the last
-    block are averaged; the paper does not say how it pools. Padding is neither written nor averaged.
+    block are averaged; the paper does not describe its pooling. Padding is neither written nor averaged.
 
     Args:
         vocabulary: Number of token ids.
@@ -131,7 +131,7 @@ class AstromorphicTextClassifier(AstromorphicTextEncoder):
         options: Further arguments of `AstromorphicTextEncoder`, `AstromorphicBlock` and `AstromorphicAttention`.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of range.
 
     Example:
         >>> model = AstromorphicTextClassifier(vocabulary=1000, num_classes=2).eval()
@@ -157,7 +157,7 @@ class AstromorphicTextClassifier(AstromorphicTextEncoder):
         nn.init.zeros_(self.head.bias)
 
     def forward_head(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits ``(B, num_classes)`` of the last block's tokens ``(B, n, dim)``; padding alone averages to 0."""
+        """Logits ``(B, num_classes)`` of the last block's tokens ``(B, n, dim)``; pure padding averages to 0."""
         if mask is None:
             pooled = x.mean(1)
         else:
@@ -182,8 +182,8 @@ class AstromorphicLanguageModel(AstromorphicTextEncoder):
     """A causal language model, by default of the paper's size for WikiText-2.
 
     Source: arXiv 2312.10925; see `captum_astro.functional.astromorphic` for the equations. The paper sums over all
-    tokens and does not say how its decoder is kept from seeing the next one; here memory and normaliser are prefix
-    sums, so the logits at t depend on the tokens up to t alone.
+    tokens and does not say how its decoder is made causal; here memory and normaliser are prefix sums, so the logits at
+    t depend only on the tokens up to t.
 
     Args:
         vocabulary: Number of token ids.
@@ -191,12 +191,12 @@ class AstromorphicLanguageModel(AstromorphicTextEncoder):
         num_heads: Divides ``dim``.
         depth: Number of blocks.
         length: The longest text, in tokens.
-        tie_weights: Whether the output map is the embedding.
+        tie_weights: Whether the output map shares the embedding's weight.
         drop_rate: Dropout after the embedding, of the residual sums, and before the output.
         options: Further arguments of `AstromorphicTextEncoder`, `AstromorphicBlock` and `AstromorphicAttention`.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of range.
 
     Example:
         >>> model = AstromorphicLanguageModel(vocabulary=1000, dim=48, length=64).eval()
@@ -222,7 +222,7 @@ class AstromorphicLanguageModel(AstromorphicTextEncoder):
             num_heads,
             depth,
             length,
-            # tied, an embedding of length 1 gives logits of a sensible size
+            # with tied weights, an embedding of length 1 gives logits of a reasonable size
             embed_scale=math.sqrt(dim) if tie_weights else 1.0,
             drop_rate=drop_rate,
             causal=True,
@@ -242,7 +242,7 @@ class AstromorphicLanguageModel(AstromorphicTextEncoder):
         return logits
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Logits of the token that follows each.
+        """Logits of the token that follows each token.
 
         Args:
             token_ids: Long ``(B, n)``.

@@ -1,4 +1,4 @@
-"""Vision Transformers of astromorphic blocks."""
+"""Vision Transformers built from astromorphic blocks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ImageSize = int | tuple[int, int]
 
 
 class ConvolutionalPatchEmbed(PatchEmbed):
-    """Patches of a feature map: a 3x3 convolution at full resolution before patching, as CoAtNet begins.
+    """Patches of a feature map: a 3x3 convolution at full resolution before patching, as in CoAtNet.
 
     Args:
         stem_width: Channels of the feature map.
         in_chans: Channels of the image.
-        options: As of timm's ``PatchEmbed``.
+        options: Options of timm's ``PatchEmbed``.
 
     Example:
         >>> embed = ConvolutionalPatchEmbed(stem_width=16, img_size=32, patch_size=2, embed_dim=24)
@@ -45,14 +45,15 @@ class ConvolutionalPatchEmbed(PatchEmbed):
 
 
 class AstromorphicVisionTransformer(VisionTransformer):
-    """timm's Vision Transformer with astromorphic blocks: post-norm, without norms of its own outside them.
+    """timm's Vision Transformer with astromorphic blocks: post-norm, without norms outside them.
 
-    Source: arXiv 2312.10925; see `captum_astro.functional.astromorphic` for the equations. All of timm's contract is
-    that of its `VisionTransformer`. The image size is fixed, for ``M`` has learnt a key for each place of the sequence.
+    Source: arXiv 2312.10925; see `captum_astro.functional.astromorphic` for the equations. The interface is that of
+    timm's `VisionTransformer`. The image size is fixed, because ``M`` has a learnt key for each position of the
+    sequence.
 
     Args:
         img_size: Height and width of the image in pixels.
-        patch_size: Of a patch, in pixels.
+        patch_size: Size of a patch, in pixels.
         in_chans: Channels of the image.
         num_classes: Outputs; 0 for features.
         global_pool: ``"token"``, ``"avg"``, or another of timm's.
@@ -63,25 +64,25 @@ class AstromorphicVisionTransformer(VisionTransformer):
         class_token: Whether there is one, before the patches.
         pos_embed: ``"learn"`` adds a learnt embedding to each token, ``"none"`` leaves positions to the astrocytes.
         stem_width: Channels of a 3x3 convolution before patching; 0 for none.
-        final_activation: Whether a GELU stands between the blocks and the pooling: the paper's "extra non-linearity".
+        final_activation: Whether to apply a GELU between the blocks and the pooling: the paper's "extra non-linearity".
         drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout after the embedding.
         proj_drop_rate: Dropout of each residual sum before its norm.
         drop_path_rate: Stochastic depth of the last block's branches, rising to it from 0.
         qkv_bias: Biases of queries, keys and values.
         attention: ``"astromorphic"`` or ``"softmax"``, for comparison.
-        hidden_dim: Hidden units a head.
+        hidden_dim: Hidden units per head.
         alpha: The exponent of the calcium response.
         scale: s.
-        nonlinearity: Where sigma stands.
+        nonlinearity: Where sigma is applied.
         relative_position: Whether astrocytes write.
         position_scale: The reach of ``P``, in tokens.
         output_projection: A linear map after the heads.
-        device: Of the parameters.
-        dtype: Of the parameters.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of range.
 
     Example:
         >>> model = AstromorphicVisionTransformer(img_size=16, patch_size=4, embed_dim=32, depth=2, num_heads=4)
@@ -157,20 +158,20 @@ class AstromorphicVisionTransformer(VisionTransformer):
             dtype=dtype,
         )
         if final_activation:
-            # the blocks end with a norm, so timm's place for the last one is free
+            # the blocks end with a norm, so timm's final norm is not needed
             self.norm = nn.GELU()
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Class token, position embedding, and what the astrocytes know of positions."""
+        """Class token, position embedding, and the position parameters of the astrocytes."""
         positions = {name for name, _ in self.named_parameters() if name.endswith("attn.positions")}
         return {"pos_embed", "cls_token"} | positions
 
     def set_input_size(self, img_size: ImageSize | None = None, patch_size: ImageSize | None = None) -> None:
-        """Refuse another size: ``M`` has a column for each token of this one.
+        """Reject another size: ``M`` has a column for each token of the current one.
 
         Raises:
-            ValueError: If a size is not the present one.
+            ValueError: If a size differs from the current one.
         """
         embed = self.patch_embed
         for name, wanted, present in (
@@ -180,12 +181,12 @@ class AstromorphicVisionTransformer(VisionTransformer):
             if wanted is not None and tuple(to_2tuple(wanted)) != tuple(present):
                 raise ValueError(
                     f"{name} is {tuple(present)} and cannot become {wanted}: the attention has learnt a key for each "
-                    f"place. Create the model with {name}={wanted!r}."
+                    f"position. Create the model with {name}={wanted!r}."
                 )
 
 
 def _block(**options: Any) -> Callable[..., AstromorphicBlock]:
-    """A maker of blocks that takes what timm's model gives to its own."""
+    """A block factory with the arguments that timm's model passes to its own blocks."""
 
     def make(
         *, proj_drop: float, qk_norm: bool, scale_attn_norm: bool, scale_mlp_norm: bool, proj_bias: bool,

@@ -1,4 +1,4 @@
-"""The small trained models that ship in the package; those whose classes are timm's are registered with timm here."""
+"""The small trained models included in the package; those of timm's own classes are registered with timm here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIGITS = "0123456789"
 
 
 def bundled_cfg(name: str, size: int, first_conv: str, labels: Iterable[str], **changes: Any) -> dict[str, Any]:
-    """The pretrained configuration, as timm has it, of a model whose weights are in the package."""
+    """The pretrained configuration, in timm's form, of a model whose weights are in the package."""
     return {
         "file": str(WEIGHTS / f"{name}.safetensors"),
         "num_classes": 10,

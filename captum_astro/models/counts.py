@@ -1,4 +1,4 @@
-"""What attention costs, counted: multiply-adds, exponentials, and the state a reader keeps, as functions of n.
+"""Operation counts of attention: multiply-adds, exponentials, and the state of a causal reader, as functions of n.
 
 For one layer of width D with H heads of m hidden units and ``d = D / H`` value channels, one sample of n tokens::
 
@@ -11,9 +11,9 @@ For one layer of width D with H heads of m hidden units and ``d = D / H`` value 
                      + H m d with sigma (causal: + n H m d)
     state            H m d + H m                           2 n D
 
-c is the chunk of the position kernel's recurrence, 128. The state is what has to be kept to read the next token: the
-memory and the calcium, or all keys and values. Causal softmax is counted as what it needs; a kernel that computes the
-whole square and hides half of it does twice that. Sources: arXiv 2312.10925, Eq. 9 to 17, and the implementation in
+c is the chunk of the position kernel's recurrence, 128. The state is what must be kept to read the next token: the
+memory and the calcium, or all keys and values. Causal softmax is counted by what it needs; a kernel that computes the
+whole square and masks half of it does twice that. Sources: arXiv 2312.10925, Eq. 9 to 17, and the implementation in
 `captum_astro.functional.astromorphic`.
 """
 
@@ -34,15 +34,15 @@ _CHUNK = 128
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one attention layer on one sample, forward.
+    """Operation counts of one attention layer on one sample, forward.
 
     Attributes:
         projections: Multiply-adds to queries, keys, values and after the heads.
         mixing: Multiply-adds between tokens, or into and out of the memory.
-        normaliser: Multiply-adds (for softmax additions) of what the outputs are divided by.
-        positions: Multiply-adds for the keys of positions; done once a batch, whatever its size.
+        normaliser: Multiply-adds (for softmax additions) of the normaliser of the outputs.
+        positions: Multiply-adds for the position keys; done once per batch, whatever its size.
         exponentials: Evaluations of exp, in feature maps, softmax and sigmoids.
-        state: Numbers that a causal reader keeps to go on.
+        state: Numbers that a causal reader keeps between tokens.
     """
 
     projections: int
@@ -54,7 +54,7 @@ class Cost:
 
     @property
     def multiply_adds(self) -> int:
-        """All of them."""
+        """The sum of all multiply-adds."""
         return self.projections + self.mixing + self.normaliser + self.positions
 
 
@@ -80,11 +80,11 @@ def astromorphic_cost(
         dim: D.
         heads: H, divides ``dim``.
         hidden_dim: m; by default ``dim / heads``.
-        nonlinearity: Where sigma stands.
+        nonlinearity: Where sigma is applied.
         relative_position: Whether astrocytes write.
         output_projection: Whether a linear map follows the heads.
-        causal: Whether token t sees tokens up to t only.
-        places: N, of the position memory; by default n.
+        causal: Whether token t sees only tokens up to t.
+        places: N, the number of positions in the position memory; by default n.
 
     Raises:
         ValueError: If a number is below 1, or ``heads`` does not divide ``dim``.
@@ -120,7 +120,7 @@ def softmax_cost(tokens: int, dim: int, heads: int, *, causal: bool = False) -> 
         tokens: n.
         dim: D.
         heads: H, divides ``dim``.
-        causal: Whether token t sees tokens up to t only.
+        causal: Whether token t sees only tokens up to t.
 
     Raises:
         ValueError: If a number is below 1, or ``heads`` does not divide ``dim``.
@@ -142,12 +142,12 @@ def softmax_cost(tokens: int, dim: int, heads: int, *, causal: bool = False) -> 
 
 
 def equal_length(dim: int, heads: int, *, causal: bool = False, relative_position: bool = True) -> int:
-    """The shortest n from which on astromorphic attention needs fewer multiply-adds than softmax, to the token.
+    """The smallest n from which astromorphic attention needs fewer multiply-adds than softmax.
 
     Args:
         dim: D.
         heads: H, divides ``dim``.
-        causal: Whether both are.
+        causal: Whether both are causal.
         relative_position: Whether astrocytes write; positions are counted for a batch of one.
 
     Example:
@@ -159,7 +159,7 @@ def equal_length(dim: int, heads: int, *, causal: bool = False, relative_positio
         ours = astromorphic_cost(n, dim, heads, causal=causal, relative_position=relative_position)
         return ours.multiply_adds < softmax_cost(n, dim, heads, causal=causal).multiply_adds
 
-    # both are polynomials but for the recurrence's steps: their difference changes sign once
+    # both are polynomials except for the recurrence's steps: their difference changes sign once
     high = 1
     while not cheaper(high):
         high *= 2
@@ -171,13 +171,13 @@ def equal_length(dim: int, heads: int, *, causal: bool = False, relative_positio
 
 
 def cost_table(lengths: Iterable[int], dim: int, heads: int, *, causal: bool = False) -> pd.DataFrame:
-    """Both, for some lengths: a row each, columns as in `Cost` with ``tokens``, ``attention`` and ``multiply_adds``.
+    """The counts of both for several lengths: one row each, columns as in `Cost`, plus ``tokens``, ``attention`` and ``multiply_adds``.
 
     Args:
         lengths: Values of n.
         dim: D.
         heads: H.
-        causal: Whether both are.
+        causal: Whether both are causal.
     """
     import pandas as pd
 
@@ -200,6 +200,6 @@ def _recurrence(length: int) -> int:
 
 def _check(tokens: int, dim: int, heads: int) -> None:
     if min(tokens, dim, heads) < 1:
-        raise ValueError(f"tokens, dim and heads are at least 1, not {tokens}, {dim} and {heads}.")
+        raise ValueError(f"tokens, dim and heads must be at least 1, not {tokens}, {dim} and {heads}.")
     if dim % heads:
-        raise ValueError(f"heads divides dim, but {heads} does not divide {dim}.")
+        raise ValueError(f"heads must divide dim, but {heads} does not divide {dim}.")

@@ -1,4 +1,4 @@
-"""timm models by name, with errors that say the way out."""
+"""Loading timm models by name, with errors that suggest a fix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 
 class ModelError(ValueError):
-    """A model that cannot be made, or weights that cannot be loaded into it."""
+    """A model that cannot be created, or weights that cannot be loaded into it."""
 
 
 def load_model(
@@ -25,17 +25,18 @@ def load_model(
     device: str = "cpu",
     num_classes: int | None = None,
 ) -> nn.Module:
-    """Make a timm model in eval mode.
+    """Create a timm model in eval mode.
 
     Args:
-        name: A name that timm knows, with or without a tag; this package's among them.
-        pretrained: Load the published weights, which timm fetches or has in its cache.
-        checkpoint: A file of weights instead: safetensors, or a PyTorch file that holds nothing but weights.
-        device: Where it is put.
-        num_classes: Of the classifier, where it is not the published one's, as for a checkpoint trained on other data.
+        name: A name that timm knows, with or without a tag, including this package's models.
+        pretrained: Load the published weights, which timm downloads or has in its cache.
+        checkpoint: A weights file to load instead: safetensors, or a weights-only PyTorch file.
+        device: The device to move it to.
+        num_classes: Number of classes, if it differs from the published model's, as for a checkpoint trained on other
+            data.
 
     Raises:
-        ModelError: If there is no such model, its weights cannot be fetched, or the file does not fit it.
+        ModelError: If there is no such model, its weights cannot be downloaded, or the file does not match it.
     """
     known = timm.list_models()
     if name.split(".", maxsplit=1)[0] not in known and ":" not in name:
@@ -47,9 +48,9 @@ def load_model(
         model = timm.create_model(name, pretrained=pretrained and checkpoint is None, **classes)
     except Exception as error:
         if not pretrained or checkpoint is not None:
-            raise ModelError(f"{name} could not be made: {_first_line(error)}") from error
+            raise ModelError(f"{name} could not be created: {_first_line(error)}") from error
         raise ModelError(
-            f"The published weights of {name} could not be fetched ({_first_line(error)}). Give a file with "
+            f"The published weights of {name} could not be downloaded ({_first_line(error)}). Give a file with "
             f"--checkpoint, or random weights with --no-pretrained."
         ) from error
     if checkpoint is not None:
@@ -68,7 +69,7 @@ def preprocessing(model: nn.Module) -> tuple[Callable[[Image.Image], torch.Tenso
 
 
 def class_names(model: nn.Module, count: int) -> list[str]:
-    """A name for each class: the model's own, ImageNet's for an ImageNet-1k model, or else the number.
+    """A name for each class: the model's own, ImageNet's for an ImageNet-1k model, otherwise the index.
 
     Args:
         model: A timm model.
@@ -91,7 +92,7 @@ def _load(model: nn.Module, name: str, checkpoint: Path) -> None:
     except Exception as error:
         if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
             lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-            raise ModelError(f"{checkpoint} does not fit {name}: {' '.join(lines)[:300]}") from error
+            raise ModelError(f"{checkpoint} does not match {name}: {' '.join(lines)[:300]}") from error
         raise ModelError(f"{checkpoint} cannot be read: {_first_line(error)}") from error
 
 

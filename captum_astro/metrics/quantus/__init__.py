@@ -1,8 +1,8 @@
-# ruff: noqa: E402  (what is missing is said before anything is imported that needs it)
-"""Quantus metrics over the pure functions, and explanations for Quantus' own metrics.
+# ruff: noqa: E402  (report a missing extra before importing anything that needs it)
+"""Quantus metrics built on the pure functions, and explanations for Quantus' own metrics.
 
-They run wherever Quantus' own metrics do: called directly, or in ``quantus.evaluate``. Importing this package imports
-Quantus, which the extra ``bench`` brings.
+They can be used like Quantus' own metrics: called directly, or in ``quantus.evaluate``. Importing this package imports
+Quantus, which the extra ``bench`` provides.
 """
 
 from captum_astro.extras import require

@@ -1,4 +1,4 @@
-"""Agreement of explanations with maps of where people look, over `captum_astro.metrics.alignment`."""
+"""Agreement of explanations with human attention maps, based on `captum_astro.metrics.alignment`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class HumanAlignment(TargetMetric):
     """A metric that needs human maps: real values in ``s_batch``, ``(B, H, W)`` or ``(B, 1, H, W)``.
 
     Raises:
-        ValueError: When called, if ``s_batch`` is missing, or a map does not suit the function.
+        ValueError: When called, if ``s_batch`` is missing, or a map is not valid for the function.
     """
 
     target: ClassVar[str] = "the human maps"
@@ -26,7 +26,7 @@ class SpearmanAlignment(HumanAlignment):
     From -1 to 1, higher is better; NaN where a map is constant. Source: Fel et al., NeurIPS 2022 (arXiv 2211.04533).
 
     Args:
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
 
     Example:
         >>> import numpy as np
@@ -50,7 +50,7 @@ class DiceAlignment(HumanAlignment):
 
     Args:
         percentile: Pixels strictly above it are compared, each map by its own.
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
     """
 
     name: ClassVar[str] = "Dice alignment"
@@ -71,7 +71,7 @@ class IoUAlignment(HumanAlignment):
 
     Args:
         percentile: Pixels strictly above it are compared, each map by its own.
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
     """
 
     name: ClassVar[str] = "IoU alignment"
@@ -86,13 +86,13 @@ class IoUAlignment(HumanAlignment):
 
 
 class SSIMAlignment(HumanAlignment):
-    """Structural similarity of explanation and human map, each brought to 0 .. 1, `alignment.ssim`.
+    """Structural similarity of explanation and human map, each rescaled to 0 .. 1, `alignment.ssim`.
 
     At most 1, higher is better. Source: Wang et al., IEEE TIP 13(4), 2004, Eq. 13.
 
     Args:
         window: Side of the windows in pixels, odd, at least 3.
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
     """
 
     name: ClassVar[str] = "SSIM alignment"

@@ -1,4 +1,4 @@
-"""What all our Quantus metrics share: a class over a function on tensors, one score a sample."""
+"""Base of this package's Quantus metrics: a class around a function on tensors, one score per sample."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from quantus.metrics.base import Metric
 
 
 class TensorMetric(Metric[list[float]]):
-    """A Quantus metric whose scores come from a function on tensors; a subclass names itself and writes ``scores``.
+    """A Quantus metric whose scores come from a function on tensors; a subclass sets its name and defines ``scores``.
 
-    Unlike in Quantus, explanations are taken as they are (no ``abs``, no ``normalise``), nothing is aggregated, and
+    Unlike in Quantus, explanations are used unchanged (no ``abs``, no ``normalise``), nothing is aggregated, and
     nothing is printed. With ``normalise=True`` each map is divided by its own largest absolute value, not by the
-    largest of the batch. A score depends on its own sample only, whatever the batch size.
+    largest of the batch. A score depends only on its own sample, whatever the batch size.
 
     Args:
         **kwargs: ``abs``, ``normalise``, ``normalise_func``, ``normalise_func_kwargs``, ``return_aggregate``,
-            ``aggregate_func``, ``default_plot_func``, ``disable_warnings``, ``display_progressbar``, as for any metric
-            of Quantus.
+            ``aggregate_func``, ``default_plot_func``, ``disable_warnings``, ``display_progressbar``, as for any Quantus
+            metric.
 
     Raises:
         ValueError: If another keyword is given.
@@ -60,20 +60,20 @@ class TensorMetric(Metric[list[float]]):
         """Score explanations.
 
         Args:
-            model: The model explained, in eval mode.
+            model: The explained model, in eval mode.
             x_batch: Its inputs, ``(B, C, H, W)``.
             y_batch: The classes explained, ``(B,)``.
             a_batch: The explanations, ``(B, H, W)``, ``(B, 1, H, W)`` or ``(B, C, H, W)``, whose channels are averaged;
-                None to have ``explain_func`` make them. Quantus refuses explanations that are all constant or all
-                negative: the whole set if they are given here, each batch if ``explain_func`` makes them.
-            s_batch: What the explanations are held against.
+                None to compute them with ``explain_func``. Quantus rejects explanations that are all constant or all
+                negative: the whole set if they are given here, each batch if ``explain_func`` computes them.
+            s_batch: The ground truth that the explanations are compared with.
             explain_func_kwargs: Passed to ``explain_func``; a copy, since Quantus writes into it.
             batch_size: Samples at a time.
             **kwargs: ``explain_func``, ``device``, ``softmax``, ``channel_first``, ``model_predict_kwargs``,
-                ``custom_batch``, as for any metric of Quantus.
+                ``custom_batch``, as for any Quantus metric.
 
         Returns:
-            One score a sample.
+            One score per sample.
         """
         defaults: dict[str, Any] = {
             "channel_first": None,
@@ -94,15 +94,15 @@ class TensorMetric(Metric[list[float]]):
         return scores
 
     def evaluate_batch(self, a_batch: NDArray[Any], s_batch: NDArray[Any] | None = None, **kwargs: Any) -> list[float]:
-        """Hand a batch to `scores`.
+        """Pass a batch to `scores`.
 
         Args:
             a_batch: ``(B, C, H, W)``; the channels are averaged.
-            s_batch: What Quantus was given, of B samples.
+            s_batch: The data passed to Quantus, for B samples.
             **kwargs: ``model``, ``x_batch``, ``y_batch`` and ``custom_batch``, passed on.
 
         Returns:
-            One score a sample.
+            One score per sample.
         """
         maps = torch.as_tensor(np.asarray(a_batch, dtype=np.float64)).mean(1)
         target = None if s_batch is None else torch.as_tensor(np.asarray(s_batch, dtype=np.float64))
@@ -114,24 +114,24 @@ class TensorMetric(Metric[list[float]]):
         """The metric: explanations ``(B, H, W)`` and ``s_batch``, both float64, to scores ``(B,)``."""
 
     def interpret_scores(self) -> None:
-        """Print what the metric says of itself."""
+        """Print the metric's description."""
         print(type(self).__doc__)  # noqa: T201
 
 
 class TargetMetric(TensorMetric):
-    """A metric that holds explanations against ``s_batch``, ``(B, H, W)`` or ``(B, 1, H, W)``.
+    """A metric that compares explanations with ``s_batch``, ``(B, H, W)`` or ``(B, 1, H, W)``.
 
-    A subclass writes ``agreement`` and says in ``target`` what is to be passed.
+    A subclass defines ``agreement`` and describes the expected ``s_batch`` in ``target``.
 
     Raises:
-        ValueError: When called, if ``s_batch`` is missing, or a map does not suit the function.
+        ValueError: When called, if ``s_batch`` is missing, or a map is not valid for the function.
     """
 
     evaluation_category: ClassVar[EvaluationCategory] = EvaluationCategory.LOCALISATION
-    target: ClassVar[str] = "what the maps are held against"
+    target: ClassVar[str] = "the ground truth"
 
     def custom_preprocess(self, *, s_batch: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """``s_batch`` as an array, whatever holds it."""
+        """``s_batch`` as an array, whatever its container."""
         return {"s_batch": np.asarray(self._needed(s_batch))}
 
     def scores(self, maps: torch.Tensor, target: torch.Tensor | None, **kwargs: Any) -> torch.Tensor:
@@ -140,7 +140,7 @@ class TargetMetric(TensorMetric):
 
     @abstractmethod
     def agreement(self, maps: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Explanations ``(B, H, W)`` and ``s_batch`` as it was given, both float64, to scores ``(B,)``."""
+        """Explanations ``(B, H, W)`` and ``s_batch`` in its given shape, both float64, to scores ``(B,)``."""
 
     def _needed(self, given: Any) -> Any:
         if given is None:
@@ -149,7 +149,7 @@ class TargetMetric(TensorMetric):
 
 
 class MaskMetric(TargetMetric):
-    """A metric that needs masks in ``s_batch``: 1 object, 0 background, -1 unknown, which is left out.
+    """A metric that needs masks in ``s_batch``: 1 object, 0 background, -1 unknown, which is ignored.
 
     Raises:
         ValueError: When called, if ``s_batch`` is missing, has another shape than the maps, or other values.

@@ -1,4 +1,4 @@
-"""Explanations for Quantus: a method as the ``explain_func`` that all its metrics take."""
+"""Explanations for Quantus: a method as the ``explain_func`` that all its metrics accept."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from torch import nn
 
 from captum_astro.attr._base import Explanation
 
-_OF_QUANTUS = ("device", "method")  # what Quantus adds to explain_func_kwargs by itself
+_OF_QUANTUS = ("device", "method")  # added to explain_func_kwargs by Quantus itself
 
 
 def quantus_explain(
     method: Callable[..., Any], constructor: Mapping[str, Any] | None = None, **kwargs: Any
 ) -> QuantusExplain:
-    """A method as an ``explain_func``.
+    """Turn a method into an ``explain_func``.
 
-    The method is built anew from the model that Quantus hands over. That matters: `quantus.MPRT` and others hand over
-    randomised copies, and a method that was built before would go on explaining the original, and every such score
-    would be perfect.
+    The method is rebuilt from the model that Quantus passes. This matters because `quantus.MPRT` and others pass
+    randomised copies: an explainer that was built before would keep explaining the original, and every such score would
+    be perfect.
 
     Args:
-        method: A class of this package or of Captum, or a function, that takes the model and gives an object with
-            ``attribute(inputs, target=...)``, as ``lambda model: NoiseTunnel(Saliency(model))``.
-        constructor: What the class takes besides the model. Name layers by their path, not as modules: those of a copy
-            are others.
-        **kwargs: What ``attribute`` takes besides inputs and target, as ``output="logit"``.
+        method: A class of this package or of Captum, or a function, that takes the model and returns an object with
+            ``attribute(inputs, target=...)``, such as ``lambda model: NoiseTunnel(Saliency(model))``.
+        constructor: Arguments of the class besides the model. Name layers by their path, not as modules, because a copy
+            has different modules.
+        **kwargs: Arguments of ``attribute`` besides inputs and target, such as ``output="logit"``.
 
     Returns:
         The function; it can be pickled if ``method`` can.
 
     Raises:
-        TypeError: If ``method`` is not callable, as an object that was already built is not.
-        ValueError: If ``target`` is among the arguments, which is Quantus' to give.
+        TypeError: If ``method`` is not callable, for example because it is an object that was already built.
+        ValueError: If ``target`` is among the arguments, because Quantus provides it.
 
     Example:
         >>> import quantus, timm
@@ -56,21 +56,21 @@ def quantus_explain(
     if not callable(method):
         raise TypeError(
             f"method: a class or a function of the model is needed, not {type(method).__name__}; pass VTranM, not "
-            "VTranM(model), as Quantus hands over models of its own."
+            "VTranM(model), because Quantus passes its own models."
         )
     if "target" in kwargs:
-        raise ValueError("target: Quantus gives the classes, its y_batch; leave it out.")
+        raise ValueError("target: Quantus provides the classes, its y_batch; leave it out.")
     return QuantusExplain(method, dict(constructor or {}), kwargs)
 
 
 @dataclass(frozen=True, repr=False)
 class QuantusExplain:
-    """What `quantus_explain` gives: a callable that Quantus takes as ``explain_func``.
+    """The result of `quantus_explain`: a callable that Quantus accepts as ``explain_func``.
 
     Attributes:
-        method: Takes the model, gives the object that explains.
-        constructor: What it takes besides.
-        kwargs: What ``attribute`` takes besides inputs and target.
+        method: Takes the model, returns the explainer.
+        constructor: Its other arguments.
+        kwargs: Arguments of ``attribute`` besides inputs and target.
     """
 
     method: Callable[..., Any]
@@ -80,24 +80,25 @@ class QuantusExplain:
     def __call__(
         self, model: nn.Module, inputs: ArrayLike | torch.Tensor, targets: ArrayLike | torch.Tensor, **kwargs: Any
     ) -> NDArray[np.float32]:
-        """Explain a batch with this very model.
+        """Explain a batch with exactly this model.
 
-        Methods of this package are asked for ``attribute_to="pixels"``; the channels of any other are summed. Quantus
-        refuses batches whose maps are all zero, all negative or constant, but not NaN, which it would rank: that is
-        refused here. A negative batch (rare: a signed method on one image) passes together with others, with a larger
-        ``batch_size``, or as ``a_batch`` with each map's minimum taken off, which no metric that ranks can see.
+        Methods of this package are called with ``attribute_to="pixels"``; the channels of any other are summed. Quantus
+        rejects batches whose maps are all zero, all negative or constant, but ranks NaN, which is therefore rejected
+        here. A negative batch (rare: a signed method on one image) passes together with others, with a larger
+        ``batch_size``, or as ``a_batch`` with each map's minimum subtracted, which does not affect rank-based metrics.
 
         Args:
             model: The model, in eval mode.
-            inputs: Images ``(B, C, H, W)``; brought to the model's device and dtype.
+            inputs: Images ``(B, C, H, W)``; moved to the model's device and dtype.
             targets: The classes, ``(B,)``.
-            **kwargs: Go to ``attribute``, over those given before; but not Quantus' own ``device`` and ``method``.
+            **kwargs: Passed to ``attribute``, overriding those given before, except Quantus' own ``device`` and
+                ``method``.
 
         Returns:
             ``(B, 1, H, W)`` float32.
 
         Raises:
-            ValueError: If a map is not of the images' size, or has NaN or infinite values.
+            ValueError: If a map does not have the size of the images, or has NaN or infinite values.
         """
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         x = torch.as_tensor(inputs).to(like.device, like.dtype)
@@ -110,14 +111,14 @@ class QuantusExplain:
         maps = (found[0] if isinstance(found, tuple) else found).detach().double()
         if maps.ndim != 4 or maps.shape[2:] != x.shape[2:] or len(maps) != len(x):
             raise ValueError(
-                f"{self!r} gives {tuple(maps.shape)} for images {tuple(x.shape)}; pass a function whose "
+                f"{self!r} returns {tuple(maps.shape)} for images {tuple(x.shape)}; pass a function whose "
                 "object enlarges its map to the images."
             )
         maps = maps.sum(1, keepdim=True)
         bad = (~maps.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         if bad:
             raise ValueError(
-                f"{self!r} gives NaN or infinite values for images {bad[:10]} of the batch, which Quantus would "
+                f"{self!r} returns NaN or infinite values for images {bad[:10]} of the batch, which Quantus would "
                 "rank; leave these images out."
             )
         return np.asarray(maps.float().cpu().numpy())

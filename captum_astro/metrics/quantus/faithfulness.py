@@ -1,6 +1,6 @@
-"""Quantus metrics that ask the model what it does without some pixels: perturbation AUC, AOPC, LOdds and SaCo.
+"""Quantus metrics that run the model on images without some pixels: perturbation AUC, AOPC, LOdds and SaCo.
 
-They remove whole pixels of colour images, not entries of single channels, and each sample is run by itself, so that
+They remove whole pixels of colour images, not entries of single channels, and each sample is run separately, so that
 its score does not depend on the batch size.
 """
 
@@ -22,7 +22,7 @@ from captum_astro.metrics.saco import saco
 
 
 class ModelMetric(TensorMetric):
-    """A metric that runs the model, sample by sample; ``model.predict`` must give logits, as by default.
+    """A metric that runs the model, sample by sample; ``model.predict`` must return logits, the default.
 
     Raises:
         ValueError: When called, if there is no model, or it was wrapped with ``softmax=True``.
@@ -40,7 +40,7 @@ class ModelMetric(TensorMetric):
         y_batch: NDArray[Any] | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """One sample after the other through `score`."""
+        """Run `score` on one sample after the other."""
         if model is None or x_batch is None or y_batch is None:
             raise ValueError(f"{self.name}: model, x_batch and y_batch are needed; the metric runs the model.")
         if getattr(model, "softmax", False):
@@ -60,14 +60,14 @@ class ModelMetric(TensorMetric):
 
 
 class PerturbationMetric(ModelMetric):
-    """A metric of the model's answers while pixels are set to 0 in [0, 1] space, before normalisation.
+    """A metric of the model's output as pixels are set to 0 in [0, 1] space, before normalisation.
 
     Args:
-        mean: What was subtracted from each channel of ``x_batch``; a number for all, or one for each.
-        std: What each channel was then divided by.
-        steps: Equal steps from nothing to everything removed; 20 are the papers' 5 %.
+        mean: The value subtracted from each channel of ``x_batch``; a number for all, or one per channel.
+        std: The value by which each channel was then divided.
+        steps: The number of equal steps from nothing to everything removed; 20 are the papers' 5 %.
         batch_size: Perturbed images at a time.
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
 
     Raises:
         ValueError: When called, if the images are not in [0, 1] before normalisation: ``mean`` and ``std`` do not fit.
@@ -91,7 +91,7 @@ class PerturbationMetric(ModelMetric):
     def score(self, model: Any, image: torch.Tensor, salience: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """The score of the curve's logits."""
 
-        def normalise(pixels: torch.Tensor) -> torch.Tensor:  # from float64, so that the image comes back to the bit
+        def normalise(pixels: torch.Tensor) -> torch.Tensor:  # from float64, so that the image is restored exactly
             return ((pixels - self.mean) / self.std).to(image.dtype)
 
         engine = Perturber(model, normalise, steps=self.steps, batch_size=self.batch_size)
@@ -105,17 +105,17 @@ class PerturbationMetric(ModelMetric):
 
 
 class PerturbationAUC(PerturbationMetric):
-    """Area under the top-1 accuracy curve while pixels go, 0 % and 100 % included.
+    """Area under the top-1 accuracy curve as pixels are removed, 0 % and 100 % included.
 
     From 0 to 1. Positive (most important pixels first): lower is better. Negative (least important first): higher is
-    better. ``y_batch`` are the labels that the first choice is compared with; whether the maps explain them or the
-    predicted classes is the caller's choice. Source: the perturbation tests of Chefer et al., CVPR 2021, as in VTranM.
+    better. ``y_batch`` are the labels that the top prediction is compared with; whether the maps explain them or the
+    predicted classes is up to the caller. Source: the perturbation tests of Chefer et al., CVPR 2021, as in VTranM.
 
     Args:
-        mean: What was subtracted from each channel of ``x_batch``.
-        std: What each channel was then divided by.
+        mean: The value subtracted from each channel of ``x_batch``.
+        std: The value by which each channel was then divided.
         direction: ``"positive"`` or ``"negative"``.
-        **kwargs: ``steps``, ``batch_size`` and the options of any metric of Quantus, see `PerturbationMetric`.
+        **kwargs: ``steps``, ``batch_size`` and the options of any Quantus metric, see `PerturbationMetric`.
 
     Raises:
         ValueError: If the direction is neither of the two.
@@ -139,7 +139,7 @@ class PerturbationAUC(PerturbationMetric):
     ) -> None:
         super().__init__(mean, std, **kwargs)
         if direction not in ("positive", "negative"):
-            raise ValueError(f"direction is 'positive' or 'negative', not {direction!r}.")
+            raise ValueError(f"direction must be 'positive' or 'negative', not {direction!r}.")
         positive = direction == "positive"
         better = ScoreDirection.LOWER if positive else ScoreDirection.HIGHER
         vars(self).update(positive=positive, score_direction=better, name=f"{direction.capitalize()} {self.name}")
@@ -150,14 +150,14 @@ class PerturbationAUC(PerturbationMetric):
 
 
 class AOPC(PerturbationMetric):
-    """How far the probability of the class drops while the most important pixels go, `perturbation.aopc`.
+    """The drop of the class's probability as the most important pixels are removed, `perturbation.aopc`.
 
-    From -1 to 1, higher is better. ``y_batch`` are the classes explained. Source: VTranM, Eq. 21; Samek et al., 2017.
+    From -1 to 1, higher is better. ``y_batch`` are the explained classes. Source: VTranM, Eq. 21; Samek et al., 2017.
 
     Args:
-        mean: What was subtracted from each channel of ``x_batch``.
-        std: What each channel was then divided by.
-        **kwargs: ``steps``, ``batch_size`` and the options of any metric of Quantus, see `PerturbationMetric`.
+        mean: The value subtracted from each channel of ``x_batch``.
+        std: The value by which each channel was then divided.
+        **kwargs: ``steps``, ``batch_size`` and the options of any Quantus metric, see `PerturbationMetric`.
     """
 
     name: ClassVar[str] = "AOPC"
@@ -168,14 +168,14 @@ class AOPC(PerturbationMetric):
 
 
 class LOdds(PerturbationMetric):
-    """Log-ratio of the class's probability while the most important pixels go, `perturbation.log_odds`.
+    """Log-ratio of the class's probability as the most important pixels are removed, `perturbation.log_odds`.
 
-    Lower is better. ``y_batch`` are the classes explained. Source: VTranM, Eq. 22; Shrikumar et al., ICML 2017.
+    Lower is better. ``y_batch`` are the explained classes. Source: VTranM, Eq. 22; Shrikumar et al., ICML 2017.
 
     Args:
-        mean: What was subtracted from each channel of ``x_batch``.
-        std: What each channel was then divided by.
-        **kwargs: ``steps``, ``batch_size`` and the options of any metric of Quantus, see `PerturbationMetric`.
+        mean: The value subtracted from each channel of ``x_batch``.
+        std: The value by which each channel was then divided.
+        **kwargs: ``steps``, ``batch_size`` and the options of any Quantus metric, see `PerturbationMetric`.
     """
 
     name: ClassVar[str] = "LOdds"
@@ -189,12 +189,12 @@ class LOdds(PerturbationMetric):
 class SaCo(ModelMetric):
     """Whether pixels with more salience matter more to the model, `captum_astro.metrics.saco.saco`.
 
-    From -1 to 1, higher is better, 0 for a random order; NaN for a constant map. ``y_batch`` are the classes
-    explained. Source: Wu et al., CVPR 2024 (arXiv 2404.01415), Algorithm 1.
+    From -1 to 1, higher is better, 0 for a random order; NaN for a constant map. ``y_batch`` are the explained classes.
+    Source: Wu et al., CVPR 2024 (arXiv 2404.01415), Algorithm 1.
 
     Args:
-        groups: Into how many groups the pixels go.
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        groups: The number of pixel groups.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
     """
 
     name: ClassVar[str] = "SaCo"

@@ -1,7 +1,7 @@
-"""Whether a map falls on the object, over `captum_astro.metrics.localisation`.
+"""Whether a map falls on the object, based on `captum_astro.metrics.localisation`.
 
-Unlike Quantus' own, these take ``(B, C, H, W)`` explanations and masks with unknown pixels, and leave the maximum of a
-flat top to no chance.
+Unlike Quantus' own, these accept ``(B, C, H, W)`` explanations and masks with unknown pixels, and resolve ties at the
+maximum deterministically.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from captum_astro.metrics.quantus.base import MaskMetric
 
 
 class ExpectedPointingGame(MaskMetric):
-    """Whether the largest value lies on the object; where several pixels share it, the share that does.
+    """Whether the largest value lies on the object; for ties, the fraction of tied pixels that do.
 
     From 0 to 1, higher is better; `localisation.pointing_game`. Masks of 1, 0 and -1 (unknown) in ``s_batch``. Source:
     Zhang et al., IJCV 126, 2018 (arXiv 1608.00507).
 
     Args:
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
     """
 
     name: ClassVar[str] = "Expected pointing game"
@@ -32,13 +32,13 @@ class ExpectedPointingGame(MaskMetric):
 
 
 class EnergyInside(MaskMetric):
-    """The share of the map's positive part that lies on the object, `localisation.energy_inside`.
+    """The fraction of the map's positive part that lies on the object, `localisation.energy_inside`.
 
     From 0 to 1, higher is better. Masks of 1, 0 and -1 (unknown) in ``s_batch``. Source: Wang et al., CVPR workshops
     2020 (arXiv 1910.01279), section 4.3.
 
     Args:
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""ROAD on images with channels, which Quantus' own refuses; the imputation is Quantus'."""
+"""ROAD on images with channels, which Quantus' own rejects; the imputation is Quantus'."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from captum_astro.metrics.quantus.base import TensorMetric
 
 
 class ROAD(TensorMetric):
-    """Remove And Debias: is the class still seen after the top pixels became noisy averages of their neighbours?
+    """Remove And Debias: is the class still predicted after the top pixels became noisy averages of their neighbours?
 
-    Quantus 0.6.0 ranks the entries of the channels where it removes pixels, so that it fails on images with channels,
-    and it scores the first batch alone. Here pixels are ranked, of equal ones the first first, they go with all their
-    channels, every batch counts, and each sample has noise of its own, whatever the batch size.
+    Quantus 0.6.0 ranks channel entries where it removes pixels, so that it fails on images with channels, and it scores
+    only the first batch. Here pixels are ranked (ties in order of position) and removed with all their channels, every
+    batch counts, and each sample has its own noise, whatever the batch size.
 
-    A sample's score is the share of the percentages at which ``y_batch`` is still the model's first choice, from 0 to
-    1, lower is better. After a call ``accuracy`` holds what Quantus gives: for each percentage the accuracy over all
-    samples. Source: Rong et al., "A consistent and efficient evaluation strategy for attribution methods", ICML 2022
-    (arXiv 2202.00449).
+    A sample's score is the fraction of the percentages at which ``y_batch`` is still the model's top prediction, from 0
+    to 1, lower is better. After a call ``accuracy`` holds what Quantus returns: for each percentage the accuracy over
+    all samples. Source: Rong et al., "A consistent and efficient evaluation strategy for attribution methods", ICML
+    2022 (arXiv 2202.00449).
 
     Args:
-        percentages: Of the pixels that go, each above 0 and below 100. Each costs a forward pass and a system of
-            equations as large as the number of pixels that go.
+        percentages: The percentages of removed pixels, each above 0 and below 100. Each costs a forward pass and a
+            linear system as large as the number of removed pixels.
         noise: The standard deviation of the noise, in units of the inputs.
-        seed: Of the noise.
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        seed: Random seed of the noise.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
 
     Raises:
         ValueError: If a percentage is out of range or there is none; when called, if there is no model, or a map has
@@ -68,10 +68,10 @@ class ROAD(TensorMetric):
         self._kept: list[NDArray[np.bool_]] = []
 
     def custom_preprocess(self, **kwargs: Any) -> None:
-        """Forget the last call.
+        """Reset the results of the last call.
 
         Args:
-            **kwargs: What Quantus passes.
+            **kwargs: The arguments passed by Quantus.
         """
         self._kept, self.accuracy = [], {}
 
@@ -79,13 +79,13 @@ class ROAD(TensorMetric):
         """Average over the samples of all batches.
 
         Args:
-            **kwargs: What Quantus passes.
+            **kwargs: The arguments passed by Quantus.
         """
         means = np.mean(self._kept, axis=0).tolist() if self._kept else []
         self.accuracy = dict(zip(self.percentages, means, strict=False))
 
     def scores(self, maps: torch.Tensor, target: torch.Tensor | None, **kwargs: Any) -> torch.Tensor:
-        """The share of the percentages at which each sample keeps its class."""
+        """The fraction of the percentages at which each sample keeps its class."""
         model, x, y = kwargs["model"], kwargs["x_batch"], np.asarray(kwargs["y_batch"]).reshape(-1)
         if model is None:
             raise ValueError(f"{self.name}: a model is needed, which sees the images without their top pixels.")
@@ -103,7 +103,7 @@ class ROAD(TensorMetric):
         return torch.from_numpy(kept.mean(1))
 
     def _without(self, image: NDArray[Any], pixels: NDArray[np.int_], draw: np.random.Generator) -> NDArray[Any]:
-        """An image ``(C, H, W)`` with some pixels imputed, and noise on them."""
+        """An image ``(C, H, W)`` with some pixels imputed and noise added to them."""
         if not len(pixels):
             return image
         imputed: NDArray[Any] = noisy_linear_imputation(image, pixels, noise=0)  # type: ignore[arg-type]

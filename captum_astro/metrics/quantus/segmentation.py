@@ -1,4 +1,4 @@
-"""A map as a segmentation of the object, over `captum_astro.metrics.segmentation`."""
+"""A map as a segmentation of the object, based on `captum_astro.metrics.segmentation`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from captum_astro.metrics.quantus.base import MaskMetric
 
 
 class PixelAccuracy(MaskMetric):
-    """The share of pixels whose class is right, the object being where a map exceeds its mean.
+    """The fraction of correctly classified pixels, with the map thresholded at its mean.
 
-    From 0 to 1, higher is better; each image's own, `segmentation.pixel_accuracy`. Masks of 1, 0 and -1 (unknown) in
+    From 0 to 1, higher is better; per image, `segmentation.pixel_accuracy`. Masks of 1, 0 and -1 (unknown) in
     ``s_batch``. Source: Chefer et al., CVPR 2021 (arXiv 2012.09838), section 4.2.
 
     Args:
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
 
     Example:
         >>> import numpy as np
@@ -35,13 +35,13 @@ class PixelAccuracy(MaskMetric):
 
 
 class MeanIoU(MaskMetric):
-    """Intersection over union, the mean of background's and object's, of the same sets of pixels.
+    """Intersection over union, averaged over background and object, with the map thresholded at its mean.
 
-    From 0 to 1, higher is better; each image's own, `segmentation.mean_iou`. Masks of 1, 0 and -1 (unknown) in
-    ``s_batch``. Source: Chefer et al., CVPR 2021 (arXiv 2012.09838), section 4.2.
+    From 0 to 1, higher is better; per image, `segmentation.mean_iou`. Masks of 1, 0 and -1 (unknown) in ``s_batch``.
+    Source: Chefer et al., CVPR 2021 (arXiv 2012.09838), section 4.2.
 
     Args:
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
     """
 
     name: ClassVar[str] = "Mean IoU"
@@ -52,13 +52,13 @@ class MeanIoU(MaskMetric):
 
 
 class AveragePrecision(MaskMetric):
-    """Average precision of both classes at once, `segmentation_ap.average_precision`, whose mean is the papers' mAP.
+    """Average precision over both classes, `segmentation_ap.average_precision`, whose mean is the papers' mAP.
 
     From 0 to 1, higher is better; chance is 1/2. Masks of 1, 0 and -1 (unknown) in ``s_batch``. Source: Chefer et al.,
     CVPR 2021 (arXiv 2012.09838), section 4.2, and its code.
 
     Args:
-        **kwargs: The options of any metric of Quantus, see `TensorMetric`.
+        **kwargs: The options of any Quantus metric, see `TensorMetric`.
     """
 
     name: ClassVar[str] = "Average precision"
