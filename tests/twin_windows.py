@@ -254,14 +254,15 @@ def merge_matrix(step: Merged, by_length: bool) -> T:
 
 def measure(stream: T, vectors: T, components: tuple[str, ...], window: list[int]) -> T:
     """``|E~_j| / |E_j| NECC(j)`` of one head; the softmax is over the tokens of j's window."""
-    weights = torch.ones(len(stream), dtype=stream.dtype)
-    cosines = [float(v @ e / (v.norm() * e.norm())) for v, e in zip(vectors, stream, strict=True)]
-    exponentials = torch.tensor(cosines, dtype=stream.dtype).exp()
-    for j in range(len(stream)):
+    weights, sums = torch.ones(len(stream), dtype=stream.dtype), dict.fromkeys(window, 0.0)
+    exponentials = [float((v @ e / (v.norm() * e.norm())).exp()) for v, e in zip(vectors, stream, strict=True)]
+    for j, number in enumerate(window):
+        sums[number] += exponentials[j]
+    for j, number in enumerate(window):
         if "length" in components:
             weights[j] *= vectors[j].norm() / stream[j].norm()
         if "direction" in components:
-            weights[j] *= exponentials[j] / sum(exponentials[k] for k in range(len(stream)) if window[k] == window[j])
+            weights[j] *= exponentials[j] / sums[number]
     return weights
 
 
@@ -376,32 +377,51 @@ def attention_grad_cam(taken: Taken, relu: bool = True) -> T:
 
 
 class WindowedTaylor(twin_rules.DeepTaylor):
-    """The rules of z+ where attention has a batch of windows; ``maps`` keeps R_A ``(windows, H, N, N)``."""
+    """The rules of z+ where attention has a batch of windows; ``maps`` keeps R_A ``(windows, H, N, N)``.
 
-    def __call__(self, trace: twin_rules.Trace, node: Any, r: Any) -> Any:
+    One image is traced, so an add is one sample, however many windows it has.
+    """
+
+    def __call__(self, trace: twin_rules.Trace, node: Any, r: T) -> twin_rules.Parts:
         """What each argument of an operation gets of its relevance."""
-        aten = twin_rules.aten
+        aten, args = twin_rules.aten, node.args
         if node.target is aten.softmax.int:
             self.maps.append(r)
-            return [(node.args[0], r)]
+            return [(args[0], r)]
+        if node.target is aten.adaptive_avg_pool2d.default:
+            x = trace.values[args[0]]
+            return [(args[0], x * twin_rules.quotient(r, x.sum((2, 3), keepdim=True)))]
         if node.target is aten.scaled_dot_product_attention.default:
-            (q, k, v, *_), kwargs = trace.given(node)
-            bias = kwargs["attn_mask"]
-            a = torch.stack([(q[w] @ k[w].transpose(1, 2) / q.shape[-1] ** 0.5) for w in range(len(q))])
-            a = (a + bias).softmax(-1)
-            ra, rv = self.product(a, v, r)
+            q, k, v, bias = trace.given(node)[0][:4]
+            scores = torch.stack([q[w] @ k[w].transpose(1, 2) / q.shape[-1] ** 0.5 for w in range(len(q))])
+            ra, rv = self.product((scores + bias).softmax(-1), v, r)
             self.maps.append(ra)
             rq, rk = self.product(q, k.transpose(2, 3), ra)
-            return list(zip(node.args[:3], (rq, rk.transpose(2, 3), rv), strict=True))
+            return list(zip(args[:3], (rq, rk.transpose(2, 3), rv), strict=True))
         return super().__call__(trace, node, r)
 
 
+def traced(model: Any, image: T) -> tuple[twin_rules.Trace, Any]:
+    """A model's operations on one image, and that which gives the tokens: attention is fused where it can be."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):  # as the package runs it: a bias inside takes no share
+            module.fused_attn = True
+    trace = twin_rules.Trace(model, image, blocks_of(model)[0])
+    whole = trace.values[trace.tokens]
+    same = (n for n, v in trace.values.items() if isinstance(v, T) and v.shape == whole.shape and torch.equal(v, whole))
+    return trace, next(same)  # later ones are copies inside a branch
+
+
 @torch.no_grad()
-def transformer_attribution(model: Any, taken: Taken, image: T, target: int) -> T:
-    """The read-out row of the product with ``U = I + E_h[(dy/dA * R_A)^+]``; ``taken`` is of the logit."""
-    trace, rules = twin_rules.Trace(model, image, blocks_of(model)[0]), WindowedTaylor()
-    trace.back(target, rules)
-    relevance = rules.maps[::-1]
+def transformer_attribution(model: Any, taken: Taken, maps: list[T]) -> T:
+    """The read-out row of the product with ``U = I + E_h[(dy/dA * R_A)^+]``.
+
+    Args:
+        model: The model.
+        taken: Of the logit.
+        maps: ``R_A`` of each layer, the last first.
+    """
+    relevance = maps[::-1]
     updates = {}
     for block, number in zip(blocks_of(model), range(len(relevance)), strict=True):
         step = next(s for s in taken.steps if isinstance(s, Attended) and s.block == number)
