@@ -9,9 +9,10 @@ proved on the way: with them, each layer's output is rebuilt.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -236,7 +237,7 @@ def linear_part(norm: Any, x: T) -> T:
     return x if norm is None else (x - x.mean()) * norm.weight
 
 
-@lru_cache(maxsize=4)
+@cache
 def of_model(name: str, output: str, target: int = 3) -> tuple[Any, Taken]:
     """A tiny model and what one image's pass of it gives."""
     model = build(name)
@@ -254,16 +255,17 @@ def merge_matrix(step: Merged, by_length: bool) -> T:
 
 def measure(stream: T, vectors: T, components: tuple[str, ...], window: list[int]) -> T:
     """``|E~_j| / |E_j| NECC(j)`` of one head; the softmax is over the tokens of j's window."""
-    weights, sums = torch.ones(len(stream), dtype=stream.dtype), dict.fromkeys(window, 0.0)
-    exponentials = [float((v @ e / (v.norm() * e.norm())).exp()) for v, e in zip(vectors, stream, strict=True)]
+    lengths, own = vectors.norm(dim=1).tolist(), stream.norm(dim=1).tolist()
+    products = (vectors * stream).sum(1).tolist()
+    exponentials = [math.exp(dot / (a * b)) for dot, a, b in zip(products, lengths, own, strict=True)]
+    sums = dict.fromkeys(window, 0.0)
     for j, number in enumerate(window):
         sums[number] += exponentials[j]
+    weights = []
     for j, number in enumerate(window):
-        if "length" in components:
-            weights[j] *= vectors[j].norm() / stream[j].norm()
-        if "direction" in components:
-            weights[j] *= exponentials[j] / sums[number]
-    return weights
+        length = lengths[j] / own[j] if "length" in components else 1.0
+        weights.append(length * exponentials[j] / sums[number] if "direction" in components else length)
+    return torch.tensor(weights, dtype=stream.dtype)
 
 
 def attention_map(step: Attended, components: tuple[str, ...], include_norm: bool) -> T:
