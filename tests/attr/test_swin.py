@@ -205,11 +205,15 @@ def test_methods_that_propagate(method: Any, name: str) -> None:
 
 
 @every_model
-def test_token_grad_cam(name: str) -> None:
-    """On what the last block's attention reads, which has channels last in every one of these models."""
+@pytest.mark.parametrize("where", ["default", "block"])
+def test_token_grad_cam(where: str, name: str) -> None:
+    """On what the last block's attention reads, or a block that is named: channels are last in all of these models."""
     model, x, kept = build(name), images(name, 1), []
-    block = twin.blocks_of(model)[-1]
-    if isinstance(block, SwinTransformerBlock):
+    block = twin.blocks_of(model)[1 if where == "block" else -1]
+    layer = next(path for path, module in model.named_modules() if module is block) if where == "block" else None
+    if where == "block":
+        handle = block.register_forward_hook(lambda m, a, o: kept.append(o))
+    elif isinstance(block, SwinTransformerBlock):
         handle = block.norm1.register_forward_hook(lambda m, a, o: kept.append(o))
     else:
         handle = block.register_forward_pre_hook(lambda m, a: kept.append(a[0]))
@@ -219,7 +223,7 @@ def test_token_grad_cam(name: str) -> None:
     expected = torch.zeros(1, 1, rows, columns, dtype=torch.float64)
     for c in range(channels):
         expected[0, 0] += gradient[0, ..., c].mean() * kept[0][0, ..., c].detach()
-    got = TokenGradCAM(model).attribute(x, target=TARGET, attribute_to="grid", relu_attributions=False)
+    got = TokenGradCAM(model, layer).attribute(x, target=TARGET, attribute_to="grid", relu_attributions=False)
     _close(got, expected)
 
 
