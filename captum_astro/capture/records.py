@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -26,6 +26,7 @@ class AttentionRecord:
         map_gradients: The explained output's gradient there, of each map that was asked for; none in a pass without.
         statistics: Of the branch's steps that have some, in order: ``1 / sigma`` of a norm, what a modulated layer did.
         read: A few of the tokens that the value projection read, ``(B, 3, d)``, those of `spots`.
+        entered: The same tokens as they entered the branch; None where the layout does not say where to look.
         values: What a modulated value projection did.
         outputs: Which tokens its queries are; None for all tokens in order.
         sources: Which tokens its keys are; None for all tokens in order.
@@ -39,6 +40,7 @@ class AttentionRecord:
     map_gradients: tuple[torch.Tensor, ...]
     statistics: Statistics = ()
     read: torch.Tensor | None = None
+    entered: torch.Tensor | None = None
     values: Measured | None = None
     outputs: TokenMap | None = None
     sources: TokenMap | None = None
@@ -129,7 +131,7 @@ class MergingRecord:
 
     def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """What each source adds to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
-        chosen = replace(self.tokens, index=self.tokens.index[:, targets])
+        chosen = self.tokens if isinstance(targets, slice) else self.tokens.only(targets)
         sources = widen(chosen.gather_each(self.residual))
         k, width = sources.shape[2:]
         assert self.map_out.matrix is not None

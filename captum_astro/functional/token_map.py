@@ -70,6 +70,11 @@ class TokenMap:
         weights = weights.expand(len(x), -1, -1, -1).flatten(0, 1)
         return (found * weights.reshape(*weights.shape, *[1] * (found.ndim - 3))).sum(2)
 
+    def only(self, targets: list[int]) -> TokenMap:
+        """The map of some targets of every group."""
+        share = None if self.share is None else self.share[:, :, targets]
+        return replace(self, index=self.index[:, targets], grid=None, share=share)
+
     def gather_row(self, row: torch.Tensor) -> torch.Tensor:
         """As `gather`, of a row over the tokens: ``(B, ..., n)`` to ``(B * groups, ..., targets)``."""
         return self.gather(row.movedim(-1, 1)).movedim(1, -1)

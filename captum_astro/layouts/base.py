@@ -72,7 +72,7 @@ class Layout(ABC):
         return [token_ids.shape[1]] * len(token_ids)
 
     def extent(self, height: int, width: int) -> tuple[int, int]:
-        """The size in pixels that the grid covers: larger than the image where the model pads it."""
+        """The size in pixels that the grid covers: larger than a padded image, smaller than one that is cut."""
         return height, width
 
 
