@@ -12,6 +12,9 @@ from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
 from timm.models.vision_transformer import (
     DiffParallelScalingBlock,
     ParallelScalingBlock,
@@ -105,11 +108,48 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
 }
 SIZES = {"dynamic_rectangular": (24, 40), "dynamic_padded": (29, 35), "rectangular": (32, 48), "dinov3": (40, 24)}
 
+WINDOWED = {"patch_size": 4, "embed_dim": 12, "depths": (2, 2), "num_heads": (2, 3), "num_classes": 5, "mlp_ratio": 2.0}
+_swin = partial(SwinTransformer, **WINDOWED)
+_swin_v2 = partial(SwinTransformerV2, **WINDOWED)
+_swin_v2_cr = partial(SwinTransformerV2Cr, **WINDOWED)
+# Models with several resolutions. The comments give the grids of their stages.
+HIERARCHICAL: dict[str, Callable[[], nn.Module]] = {
+    # 8 x 8 in four windows, shifted in every second block; 4 x 4 in one window
+    "swin": partial(_swin, img_size=32, window_size=4),
+    # 10 x 10 and 5 x 5, padded to 12 x 12 and 8 x 8
+    "swin_padded": partial(_swin, img_size=40, window_size=4),
+    # 6 x 12, then 3 x 6, which is shifted along its rows alone, then 2 x 3
+    "swin_rectangular": partial(
+        _swin, img_size=(24, 48), window_size=3, depths=(2, 2, 1), num_heads=(2, 3, 2), qkv_bias=False
+    ),
+    # 9 x 7, then 5 x 4, then 3 x 2: patches are merged over the edge, windows of unequal sides over the grid
+    "swin_odd": partial(
+        _swin, img_size=(36, 28), window_size=(4, 3), depths=(2, 3, 2), num_heads=(2, 3, 4), always_partition=True
+    ),
+    # made for 8 x 8, given 10 x 7
+    "swin_dynamic": partial(_swin, img_size=32, window_size=4, dynamic_img_size=True),
+    # as S3: other windows in each stage; and heads of a width of their own
+    "swin_s3": partial(_swin, img_size=48, window_size=((3, 3), (4, 2)), head_dim=5),
+    "swin_v2": partial(_swin_v2, img_size=32, window_size=4),
+    # 9 x 10, then 5 x 5
+    "swin_v2_padded": partial(_swin_v2, img_size=(36, 40), window_size=4, qkv_bias=False, always_partition=True),
+    "swin_v2_dynamic": partial(_swin_v2, img_size=32, window_size=3, dynamic_img_size=True),
+    "swin_v2_cr": partial(_swin_v2_cr, img_size=32, window_size=4, init_values=None),
+    # 9 x 7, then 5 x 4; a norm of the stream after every second block and after every stage
+    "swin_v2_cr_norms": partial(
+        _swin_v2_cr, img_size=(36, 28), window_size=3, depths=(3, 3), extra_norm_period=2, extra_norm_stage=True
+    ),
+}
+SIZES |= {
+    "swin_padded": (40, 40), "swin_rectangular": (24, 48), "swin_odd": (36, 28), "swin_dynamic": (40, 28),
+    "swin_s3": (48, 48), "swin_v2_padded": (36, 40), "swin_v2_dynamic": (28, 40), "swin_v2_cr_norms": (36, 28),
+}  # fmt: skip
+
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A model in eval mode whose weights, norms, biases and LayerScale are all far from their defaults."""
     torch.manual_seed(0)
-    model = FAMILIES[name]().eval()
+    model = (HIERARCHICAL.get(name) or FAMILIES[name])().eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if "lambda" in path:

@@ -53,6 +53,12 @@ FOLLOWED = [page for page in PAGES if any(t.startswith("captum_astro/") for t, _
 # what a page has one write, and whether that is a new file; for a metric the second may be left out
 FILES = {
     "metric.md": {"captum_astro/metrics/centre.py": True, "captum_astro/metrics/quantus/centre.py": True},
+    "method.md": {
+        "captum_astro/functional/max_head.py": True,
+        "captum_astro/attr/max_head.py": True,
+        "captum_astro/__init__.pyi": False,
+    },
+    "family.md": {"pooled_vit.py": True, "captum_astro/layouts/pooled_vit.py": True},
     "dataset.md": {"captum_astro/data/pairs.py": True},
 }
 COMMANDS = [(page, line) for page in PAGES for _, code in _blocks(page, "console") for line in code.splitlines()]
@@ -70,7 +76,8 @@ def test_code_runs(page: Path, code: str, tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_is_to_be_written_can_be_followed(page: Path, tmp_path: Path) -> None:
     """The files of the page are put into a copy of the package, the rest runs one block after the other.
 
-    The pages on a metric and on a dataset end in a run of the benchmark with them.
+    The pages on a metric and on a dataset end in a run of the benchmark with them; that on a family begins with a
+    model, which stands for one of timm's.
     """
     shutil.copytree(ROOT / "captum_astro", tmp_path / "captum_astro", ignore=shutil.ignore_patterns("__pycache__"))
     steps: list[str] = []

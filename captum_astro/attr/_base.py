@@ -157,6 +157,7 @@ def enlarged(
     pixels = F.interpolate(widen(grid), size=extent, mode="bilinear", align_corners=False)
     height, width = image_size
     pixels = pixels[:, :, :height, :width]
+    pixels = F.pad(pixels, (0, width - pixels.shape[3], 0, height - pixels.shape[2]))  # what no patch covers is 0
     if pixels.shape[-2:] != images.shape[-2:]:
         pixels = F.interpolate(pixels, size=images.shape[-2:], mode="bilinear", align_corners=False)
     if attribute_to == "input":

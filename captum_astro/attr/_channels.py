@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -15,6 +15,7 @@ from captum_astro.attr._base import enlarged
 from captum_astro.attr._contract import AttributeTo
 from captum_astro.capture.activation import activation_and_gradient
 from captum_astro.capture.call import Call
+from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, Tap
@@ -69,13 +70,21 @@ def channel_maps(call: Call, tap: Tap) -> ChannelMaps:
     model, layout, shape = call.model, call.layout, call.inputs.shape
     seen = activation_and_gradient(call, tap)
     image_size = seen.image_size or (1 if len(shape) == 2 else shape[-2], shape[-1])
-    grid, prefix = _positions(seen.value, tap.module, layout, model, image_size)
-    flat, slopes = (_flat(x, tap.module, model)[:, prefix:] for x in (seen.value, seen.gradient))
+    if seen.value.ndim not in (3, 4):
+        what = f"{type(tap.module).__name__} gives {tuple(seen.value.shape)}"
+        raise UnsupportedModelError(f"{what}: no tokens and no feature map.")
+    tap, mapped = _as_tokens(seen.value, tap, call, image_size)
+    grid, prefix = (mapped, 0) if mapped else _token_grid(seen.value.shape[1], tap, call, image_size)
+    if len(seen.value) != len(call.inputs):
+        raise UnsupportedModelError(
+            f"{type(tap.module).__name__} gives {len(seen.value)} maps for {len(call.inputs)} images: it works on "
+            f"windows, or on several copies. Choose a layer outside of them."
+        )
+    flat, slopes = (tap.tokens(x)[:, prefix:] for x in (seen.value, seen.gradient))
     if (slopes == 0).flatten(1).all(1).any():
         raise ValueError(_no_gradient(model))
     extent = layout.extent(*image_size) if layout is not None else image_size
-    prefixed = prefix if seen.value.ndim == 3 else None
-    return ChannelMaps(flat, slopes, seen.output, grid, prefixed, image_size, extent)
+    return ChannelMaps(flat, slopes, seen.output, grid, None if mapped else prefix, image_size, extent)
 
 
 def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | None, Tap]:
@@ -120,30 +129,33 @@ def _channels_last(module: nn.Module, model: nn.Module) -> bool:
     return getattr(_timm_model(model), "output_fmt", "NCHW") == "NHWC"
 
 
-def _flat(x: torch.Tensor, module: nn.Module, model: nn.Module) -> torch.Tensor:
-    """Positions x channels, ``(B, positions, channels)``."""
-    if x.ndim == 3:
-        return x
-    return x.flatten(1, 2) if _channels_last(module, model) else x.flatten(2).transpose(1, 2)
-
-
-def _positions(
-    x: torch.Tensor, module: nn.Module, layout: Layout | None, model: nn.Module, image_size: tuple[int, int]
-) -> tuple[tuple[int, int], int]:
-    """Rows and columns of an activation, and the number of prefix tokens before them."""
-    if x.ndim == 4:
-        return ((x.shape[1], x.shape[2]) if _channels_last(module, model) else (x.shape[2], x.shape[3])), 0
-    if x.ndim != 3:
-        raise UnsupportedModelError(f"{type(module).__name__} returns {tuple(x.shape)}: no tokens and no feature map.")
-    if layout is not None:
-        grid, prefix = layout.grid(*image_size), layout.num_prefix_tokens
+def _as_tokens(x: torch.Tensor, tap: Tap, call: Call, image_size: tuple[int, int]) -> tuple[Tap, Grid | None]:
+    """How a feature map is flattened, and its rows and columns; None if the tensor is already tokens."""
+    if x.ndim != 4:
+        return tap, None
+    if call.layout is not None and tuple(x.shape[1:3]) in call.layout.grids(*image_size):
+        last = True
+    elif call.layout is not None and tuple(x.shape[2:]) in call.layout.grids(*image_size):
+        last = False
     else:
-        prefix = int(cast(Any, getattr(_timm_model(model), "num_prefix_tokens", 0)) or 0)
-        rows = round(((x.shape[1] - prefix) * image_size[0] / image_size[1]) ** 0.5)
-        grid = (rows, (x.shape[1] - prefix) // max(1, rows))
-    if grid[0] * grid[1] + prefix != x.shape[1]:
+        last = _channels_last(tap.module, call.model)
+    rows, columns = x.shape[1:3] if last else x.shape[2:]
+    return replace(tap, channels="last" if last else "first"), (rows, columns)
+
+
+def _token_grid(tokens: int, tap: Tap, call: Call, image_size: tuple[int, int]) -> tuple[Grid, int]:
+    """Rows and columns for a number of tokens, and the number of prefix tokens before them."""
+    if call.layout is not None:
+        prefix = call.layout.num_prefix_tokens
+        grids = call.layout.grids(*image_size)
+        grid = next((grid for grid in grids if grid[0] * grid[1] + prefix == tokens), grids[0])
+    else:
+        prefix = int(cast(Any, getattr(_timm_model(call.model), "num_prefix_tokens", 0)) or 0)
+        rows = round(((tokens - prefix) * image_size[0] / image_size[1]) ** 0.5)
+        grid = (rows, (tokens - prefix) // max(1, rows))
+    if grid[0] * grid[1] + prefix != tokens:
         raise UnsupportedModelError(
-            f"{type(module).__name__} returns {x.shape[1]} tokens, which are not {prefix} prefix tokens and a grid of "
+            f"{type(tap.module).__name__} returns {tokens} tokens, which are not {prefix} prefix tokens and a grid of "
             f"{grid[0]} x {grid[1]}."
         )
     return grid, prefix

@@ -35,7 +35,7 @@ class PropagationAttribution(Explanation):
         super().__init__(forward_func)
         layout_for(unwrapped(forward_func))
 
-    def _mode(self, model: nn.Module) -> AbstractContextManager[Any]:
+    def _mode(self, call: Call) -> AbstractContextManager[Any]:
         """The rules of the method."""
         raise NotImplementedError
 
@@ -52,7 +52,7 @@ class PropagationAttribution(Explanation):
     def _one(self, call: Call, attribute_to: AttributeTo, times_input: bool) -> torch.Tensor:
         """Run the method on one part."""
         assert call.layout is not None
-        arrived = propagate(call, self._mode(call.model), times_input)
+        arrived = propagate(call, self._mode(call), times_input)
         found = _shaped(arrived, call.layout, attribute_to)
         return found if call.layout.reads_text else found.to(call.inputs.dtype).contiguous()
 

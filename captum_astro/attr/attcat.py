@@ -14,6 +14,7 @@ from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.target import Output
 from captum_astro.functional.attcat import class_activation, received_attention
+from captum_astro.functional.attention import widen
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -68,7 +69,7 @@ class ATTCAT(TokenAttribution):
 
 
 class _ATTCATUpdate(Update):
-    """Carries two rows: the weights of the queries, which pass through unchanged, and the sum so far."""
+    """Carries two rows: the read-out, which passes back only through merging, and the sum so far."""
 
     def __init__(self, readout_row: bool) -> None:
         self._readout_row = readout_row
@@ -81,17 +82,19 @@ class _ATTCATUpdate(Update):
             for stage in passed.stages
             if stage.following_gradient is not None  # set where a block ends
         }
-        final = passed.stages[-1].following
-        queries = passed.readout
-        if not self._readout_row or passed.pooling is not None:
-            queries = passed.readout.new_full(final.shape[:2], 1 / final.shape[1])
-        return torch.stack([queries, torch.zeros_like(queries)], 1)
+        self._readout_row = self._readout_row and passed.pooling is None
+        sums = torch.zeros_like(widen(passed.stages[-1].following[..., 0]))
+        return torch.stack([passed.readout if self._readout_row else sums, sums], 1)
 
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         activation = self._activations[record.block]
+        queries = row[:, 0]
+        if not self._readout_row:
+            whole = torch.full_like(activation, 1 / activation.shape[1])
+            queries = whole if record.outputs is None else record.outputs.gather(whole)
         if record.sources is not None:
             activation = record.sources.gather(activation)
-        added = received_attention(record.attention, row[:, 0]) * activation
+        added = received_attention(record.attention, queries) * activation
         return torch.stack([torch.zeros_like(added), added], 1)
 
     def finish(self, row: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from captum_astro.attr._propagation import InputTimesGradient
+from captum_astro.capture.call import Call
 from captum_astro.capture.gradient_rules import SharedGradients
 
 
@@ -32,5 +31,5 @@ class AttnLRP(InputTimesGradient):
     family = "propagation"
     source = "Achtibat et al., ICML 2024, arXiv 2402.05602"
 
-    def _mode(self, model: nn.Module) -> SharedGradients:
-        return SharedGradients(model)
+    def _mode(self, call: Call) -> SharedGradients:
+        return SharedGradients(call.model)

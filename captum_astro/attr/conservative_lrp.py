@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from captum_astro.attr._propagation import InputTimesGradient
+from captum_astro.capture.call import Call
 from captum_astro.capture.gradient_rules import ConstantWeights
 
 
@@ -31,5 +30,5 @@ class ConservativeLRP(InputTimesGradient):
     family = "propagation"
     source = "Ali et al., ICML 2022, arXiv 2202.07304"
 
-    def _mode(self, model: nn.Module) -> ConstantWeights:
-        return ConstantWeights(model)
+    def _mode(self, call: Call) -> ConstantWeights:
+        return ConstantWeights(call.model)

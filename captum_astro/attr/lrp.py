@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from captum_astro.attr._contract import Common, TensorOrTuple, contract
 from captum_astro.attr._propagation import PropagationAttribution
+from captum_astro.capture.call import Call
 from captum_astro.capture.relevance_rules import Relevance
-from captum_astro.layouts.base import layout_for
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,8 +38,9 @@ class LRP(PropagationAttribution):
     family = "propagation"
     source = "Chefer et al., CVPR 2021, arXiv 2012.09838; Montavon et al., 2017"
 
-    def _mode(self, model: nn.Module) -> Relevance:
-        return Relevance(model, from_pixels=not layout_for(model).reads_text)
+    def _mode(self, call: Call) -> Relevance:
+        assert call.layout is not None
+        return Relevance(call.model, len(call.inputs), from_pixels=not call.layout.reads_text)
 
     @contract
     def attribute(self, inputs: TensorOrTuple, target: Any = None, **common: Unpack[Common]) -> TensorOrTuple:

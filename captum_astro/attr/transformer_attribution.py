@@ -63,7 +63,7 @@ class TransformerAttribution(TokenAttribution):
 
     def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
         assert isinstance(update, _RelevanceUpdate)
-        ruled = capture(call, replace(wanted, rules=Relevance(call.model, from_pixels=False)))
+        ruled = capture(call, replace(wanted, rules=Relevance(call.model, len(call.inputs), from_pixels=False)))
         return carry(passed, update.with_relevance(ruled))
 
 

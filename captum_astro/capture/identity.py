@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
+from torch.linalg import vector_norm
 
 from captum_astro.capture.modes import draws
 from captum_astro.capture.records import AttentionRecord, Pass, StageRecord, spots
@@ -65,7 +65,7 @@ def identity_error(record: StageRecord, places: list[int] | None = None) -> torc
         record.branches
     ):
         raise UnsupportedModelError(f"{record.attentions[0].branch.name} is one of several branches with windows.")
-    chosen = replace(windows, index=windows.index[:, rows])
+    chosen = windows if places is None else windows.only(places)
     added = torch.stack([rebuilt_attention(branch, places) for branch in record.attentions]).sum(0)
     # attention outputs at padding are dropped
     added = added * chosen.present.repeat(len(following), 1)[..., None]
@@ -78,18 +78,24 @@ def _relative(
 ) -> torch.Tensor:
     """The largest error of ``(B, places, d)``, relative to the largest entry over all places, or per place."""
     over = (0, 2) if each else tuple(range(found.ndim))
-    difference = (found - expected).abs().amax(over)
-    added = expected.abs().amax(over)
-    size = torch.maximum(stream.abs().amax(over), added)
+    difference, added, before = (vector_norm(x, torch.inf, over) for x in (found - expected, expected, stream))
+    size = torch.maximum(before, added)
     error = difference / torch.where(difference <= 4 * torch.finfo(dtype).eps * size, size, added)
     return torch.where(difference == 0, 0.0, error).amax()  # 0 also where there is nothing to compare, as in padding
 
 
 def value_error(record: AttentionRecord) -> torch.Tensor:
-    """Error of the recorded values relative to ``W_V x + constant``, as given by `AttentionBranch.value_weight`."""
+    """Error of the recorded values relative to ``W_V x + constant``, and of x to the tokens entering the branch."""
     value = widen(record.attention.value)
     if record.read is None:
         return value.new_zeros(())
+    if record.entered is not None and record.entered.shape == record.read.shape:
+        # other tokens than the layout says would have been read
+        moved = _relative(
+            widen(record.read), widen(record.entered), widen(record.entered), record.read.dtype, each=True
+        )
+    else:
+        moved = value.new_zeros(())
     weight = record.value_weight().to(value)
     read, where = widen(record.read), spots(value.shape[2])
     found = value[:, :, where]
@@ -106,7 +112,7 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
     error = (found - expected).abs().amax() / expected.abs().amax().clamp(min=torch.finfo(value.dtype).tiny)
     # identical tokens, as for a blank image without position embeddings, leave nothing to compare
     alike = torch.maximum(found.abs().amax(), expected.abs().amax()) <= rounding
-    return torch.where(alike, 0.0, error)
+    return torch.maximum(torch.where(alike, 0.0, error), moved.to(error))
 
 
 def problem_of(passed: Pass, layout: Layout, seen: dict[str, torch.Tensor], reached: torch.Tensor | None) -> str | None:

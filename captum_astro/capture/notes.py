@@ -88,6 +88,7 @@ class AttentionNotes:
         self._value: torch.Tensor | None = None
         self._constant: torch.Tensor | None = None
         self._read: torch.Tensor | None = None
+        self._entered: torch.Tensor | None = None
         self._values: Measured | None = None
 
     def note(self, recorded: Recorded, output: torch.Tensor) -> None:
@@ -102,6 +103,12 @@ class AttentionNotes:
         """The input tokens of the value projection: a few of them are kept."""
         if x.ndim == 3:
             self._read = x.detach()[:, spots(x.shape[1])]
+
+    def note_entering(self, x: torch.Tensor) -> None:
+        """The tokens that enter the branch: a few of them are kept, or all until it is known which are in windows."""
+        assert self.branch.entering is not None
+        tokens = self.branch.entering.tokens(x.detach())
+        self._entered = tokens[:, spots(tokens.shape[1])] if self.branch.sources is None else tokens
 
     def note_values(self, x: torch.Tensor) -> None:
         """The input of a modulated value projection."""
@@ -142,10 +149,16 @@ class AttentionNotes:
             tuple(_as_heads(gradient, value) for gradient in self.gradients),
             self.steps.statistics(outputs, branch.name),
             self._read,
+            self._entered_places(sources),
             self._values,
             outputs,
             sources,
         )
+
+    def _entered_places(self, sources: TokenMap | None) -> torch.Tensor | None:
+        if self._entered is None or sources is None:
+            return self._entered
+        return sources.only(spots(sources.index.shape[1])).gather(self._entered)
 
 
 class FeedForwardNotes:

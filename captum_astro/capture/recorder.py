@@ -103,6 +103,8 @@ class Recorder(TorchFunctionMode):
         self._hooks.before(branch.module, partial(self._enter_attention, notes))
         self._hooks.finally_(branch.module, self._leave_attention)
         self._hooks.tap(branch.reads or Tap(branch.module), notes.note_read)
+        if branch.entering is not None:
+            self._hooks.tap(branch.entering, notes.note_entering)
         self._watch_steps(notes.steps)
         if branch.modulated_values is not None:
             self._hooks.tap(Tap(branch.modulated_values.module), notes.note_values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -27,6 +27,7 @@ class AttentionRecord:
         statistics: The statistics of the branch's steps that have some, in order: ``1 / sigma`` of a norm, the effect
             of a modulated layer.
         read: A few of the input tokens of the value projection, ``(B, 3, d)``, those of `spots`.
+        entered: The same tokens as they entered the branch; None if the layout does not say where to read them.
         values: The effect of a modulated value projection.
         outputs: Which tokens are its queries; None for all tokens in order.
         sources: Which tokens are its keys; None for all tokens in order.
@@ -40,6 +41,7 @@ class AttentionRecord:
     map_gradients: tuple[torch.Tensor, ...]
     statistics: Statistics = ()
     read: torch.Tensor | None = None
+    entered: torch.Tensor | None = None
     values: Measured | None = None
     outputs: TokenMap | None = None
     sources: TokenMap | None = None
@@ -130,7 +132,7 @@ class MergingRecord:
 
     def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """The contribution of each source to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
-        chosen = replace(self.tokens, index=self.tokens.index[:, targets])
+        chosen = self.tokens if isinstance(targets, slice) else self.tokens.only(targets)
         sources = widen(chosen.gather_each(self.residual))
         k, width = sources.shape[2:]
         assert self.map_out.matrix is not None

@@ -41,12 +41,13 @@ class Relevance(Rules):
 
     Args:
         model: The module that is run.
+        images: The number of images: each is normalised separately, over all of its windows.
         from_pixels: Whether the first layer reads pixels, and uses the pixel rule.
     """
 
-    def __init__(self, model: nn.Module, from_pixels: bool = True) -> None:
+    def __init__(self, model: nn.Module, images: int, from_pixels: bool = True) -> None:
         super().__init__(model)
-        self._pixels = from_pixels
+        self._images, self._pixels = images, from_pixels
 
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Norms and activations pass relevance on unchanged."""
@@ -78,9 +79,9 @@ class Relevance(Rules):
             # a normalisation before the first layer: the pixels keep their relevance
             return lambda: _apply(rules.Unchanged, args[0], func(args[0].detach(), *args[1:]))
         if func in ADD:
-            return lambda: _apply(rules.ResidualAdd, *_two(args))
+            return lambda: _apply(rules.ResidualAdd, *_two(args), self._images)
         if func in SUB:
-            return lambda: _apply(rules.ResidualAdd, args[0], _negative(args[1]))
+            return lambda: _apply(rules.ResidualAdd, args[0], _negative(args[1]), self._images)
         if func in NEG:
             return lambda: _negative(args[0])
         if func in MUL and both_need_grad(args):

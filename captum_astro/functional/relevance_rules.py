@@ -95,28 +95,31 @@ class InputZB(torch.autograd.Function):
 
 
 class ResidualAdd(torch.autograd.Function):
-    """``a + b``: ``R_a = a / (a + b) R``, with the share ``|sum R_a| / (|sum R_a| + |sum R_b|)`` of the sample."""
+    """``a + b``: ``R_a = a / (a + b) R``, with the share ``|sum R_a| / (|sum R_a| + |sum R_b|)`` of the image."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        """The shapes must broadcast."""
+    def forward(ctx: Any, a: Tensor, b: Tensor, images: int) -> Tensor:
+        """The shapes must broadcast; the rows of the sum are the windows of the images, image by image."""
         ctx.save_for_backward(a, b)
+        ctx.images = images
         return a + b
 
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         a, b = ctx.saved_tensors
+        rows = len(relevance[0])
+        images = ctx.images if rows % ctx.images == 0 else rows
         share = divided(relevance[0], a + b)
         parts = [a * share, b * share]
-        sums = [part.flatten(1).sum(1) for part in parts]
-        total = relevance[0].flatten(1).sum(1)
+        sums = [part.reshape(images, -1).sum(1) for part in parts]
+        total = relevance[0].reshape(images, -1).sum(1)
         sizes = [s.abs() for s in sums]
         out = []
         for part, own, size, like in zip(parts, sums, sizes, (a, b), strict=True):
-            factor = divided(divided(size, sizes[0] + sizes[1]) * total, own)
+            factor = divided(divided(size, sizes[0] + sizes[1]) * total, own).repeat_interleave(rows // images)
             scaled = part * factor.reshape(-1, *[1] * (part.ndim - 1))
             out.append(scaled.sum_to_size(like.shape))
-        return tuple(out)
+        return *out, None
 
 
 class Pooled(torch.autograd.Function):

@@ -10,8 +10,6 @@ rows are divided by their sums.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from captum_astro.functional.attention import Attention
@@ -31,17 +29,3 @@ def mixed_row(row: torch.Tensor, attention: Attention) -> torch.Tensor:
     for chunk, probabilities in attention.chunks():
         total += torch.einsum("bi,bhij->bj", row[:, chunk], probabilities)
     return total / attention.value.shape[1]
-
-
-def rollout_step(row: torch.Tensor, attentions: Sequence[Attention]) -> torch.Tensor:
-    """A row times ``rownorm(I + E_h[A])``; the mean maps of parallel layers are summed.
-
-    Args:
-        row: ``(B, n)``.
-        attentions: The attention layers of one residual add.
-
-    Returns:
-        ``(B, n)``.
-    """
-    scaled = row / (1 + sum(attention.row_sums() for attention in attentions))
-    return scaled + torch.stack([mixed_row(scaled, attention) for attention in attentions]).sum(0)

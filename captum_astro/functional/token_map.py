@@ -62,8 +62,18 @@ class TokenMap:
         return found.reshape(len(x) * groups, targets, k, *x.shape[2:])
 
     def gather(self, x: torch.Tensor) -> torch.Tensor:
-        """The source of each target, if it has one: ``(B, n, ...)`` to ``(B * groups, targets, ...)``."""
-        return self.gather_each(x).squeeze(2)
+        """Each target as the weighted sum of its sources: ``(B, n, ...)`` to ``(B * groups, targets, ...)``."""
+        found = self.gather_each(x)
+        if found.shape[2] == 1 and self.share is None:
+            return found.squeeze(2)
+        weights = self._weights().to(found)
+        weights = weights.expand(len(x), -1, -1, -1).flatten(0, 1)
+        return (found * weights.reshape(*weights.shape, *[1] * (found.ndim - 3))).sum(2)
+
+    def only(self, targets: list[int]) -> TokenMap:
+        """The map restricted to some targets of every group."""
+        share = None if self.share is None else self.share[:, :, targets]
+        return replace(self, index=self.index[:, targets], grid=None, share=share)
 
     def gather_row(self, row: torch.Tensor) -> torch.Tensor:
         """As `gather`, for a row over the tokens: ``(B, ..., n)`` to ``(B * groups, ..., targets)``."""

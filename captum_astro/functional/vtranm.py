@@ -67,6 +67,7 @@ def head_weights(
     weights = value.new_ones(batch, heads, tokens)
     if not components:
         return weights
+    absent = None if present is None else ~present.repeat(batch // len(present), 1)[:, None]
     gram = output_map @ output_map.transpose(-2, -1)
     length = ((value @ gram) * value).sum(-1).clamp_min(0).sqrt()
     own = stream.norm(dim=-1)[:, None]
@@ -76,10 +77,8 @@ def head_weights(
         seen = stream @ output_map.flatten(-3, -2).transpose(-2, -1)
         dot = (seen.reshape(batch, tokens, heads, width).transpose(1, 2) * value).sum(-1)
         cosine = _ratio(dot, length * own).clamp(-1, 1)
-        if present is not None:
-            cosine = cosine.masked_fill(~present.repeat(batch // len(present), 1)[:, None], -torch.inf)
-        weights = weights * cosine.softmax(-1)
-    return weights if present is None else weights.nan_to_num(0.0)
+        weights = weights * (cosine if absent is None else cosine.masked_fill(absent, -torch.inf)).softmax(-1)
+    return weights if absent is None else weights.masked_fill(absent, 0)
 
 
 def feed_forward_weights(

@@ -1,19 +1,12 @@
-"""What a model's tokens mean, one file per model family. Importing this package registers all of them."""
+"""What a model's tokens mean, one file per model family, discovered automatically when this package is imported."""
 
-from captum_astro.layouts import astromorphic, eva, naflexvit, relative_position, swin, text, vision_transformer
+from importlib import import_module
+from pkgutil import iter_modules
+
 from captum_astro.layouts.base import Layout, layout_for, register_layout
 from captum_astro.layouts.errors import UnsupportedModelError
 
-__all__ = [
-    "Layout",
-    "UnsupportedModelError",
-    "astromorphic",
-    "eva",
-    "layout_for",
-    "naflexvit",
-    "register_layout",
-    "relative_position",
-    "swin",
-    "text",
-    "vision_transformer",
-]
+__all__ = ["Layout", "UnsupportedModelError", "layout_for", "register_layout"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -17,9 +17,9 @@ def astromorphic_block(block: Any, index: int, path: str) -> list[Stage]:
     """Two stages, each with its sum before the norm. The attention is effective or softmax attention."""
     attn = block.attn
     if isinstance(attn, AstromorphicAttention):
-        attention = _astromorphic(attn, f"{path}.attn")
+        attention = _astromorphic(attn, f"{path}.attn", Tap(block))
     else:
-        attention = attention_branch(attn, f"{path}.attn")
+        attention = attention_branch(attn, f"{path}.attn", entering=Tap(block))
     feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"))
     return [
         Stage(index, Tap(block), (attention,), Tap(block.norm1)),
@@ -27,7 +27,7 @@ def astromorphic_block(block: Any, index: int, path: str) -> list[Stage]:
     ]
 
 
-def _astromorphic(attention: Any, path: str) -> AttentionBranch:
+def _astromorphic(attention: Any, path: str, entering: Tap) -> AttentionBranch:
     heads, width = attention.num_heads, attention.head_dim
     projected = isinstance(attention.proj, nn.Linear)
     steps: tuple[Step, ...] = (Linear(attention.proj.weight, attention.proj.bias),) if projected else ()
@@ -36,4 +36,4 @@ def _astromorphic(attention: Any, path: str) -> AttentionBranch:
         weight: torch.Tensor = attention.qkv.weight
         return weight[-heads * width :].reshape(heads, width, -1)
 
-    return AttentionBranch(path, attention, steps, value_weight)
+    return AttentionBranch(path, attention, steps, value_weight, entering=entering)

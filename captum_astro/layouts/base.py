@@ -72,7 +72,7 @@ class Layout(ABC):
         return [token_ids.shape[1]] * len(token_ids)
 
     def extent(self, height: int, width: int) -> tuple[int, int]:
-        """The size in pixels that the grid covers: larger than the image if the model pads it."""
+        """The size in pixels that the grid covers: larger than the image if it is padded, smaller if it is cropped."""
         return height, width
 
 

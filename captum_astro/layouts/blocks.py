@@ -73,7 +73,11 @@ def register_block(*block_classes: type[nn.Module]) -> Callable[[Describe], Desc
 
 def _pre_norm(block: Any, index: int, path: str) -> list[Stage]:
     attention = attention_branch(
-        block.attn, f"{path}.attn", _layer_scale(block, 1), wide_norm=_norm(getattr(block.attn, "norm", None))
+        block.attn,
+        f"{path}.attn",
+        _layer_scale(block, 1),
+        wide_norm=_norm(getattr(block.attn, "norm", None)),
+        entering=Tap(block.norm1, "output"),
     )
     feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"))
     return [Stage(index, Tap(block.norm1), (attention,)), Stage(index, Tap(block.norm2), (feed_forward,))]
@@ -81,7 +85,11 @@ def _pre_norm(block: Any, index: int, path: str) -> list[Stage]:
 
 def _post_norm(block: Any, index: int, path: str) -> list[Stage]:
     attention = attention_branch(
-        block.attn, f"{path}.attn", _norm(block.norm1), wide_norm=_norm(getattr(block.attn, "norm", None))
+        block.attn,
+        f"{path}.attn",
+        _norm(block.norm1),
+        wide_norm=_norm(getattr(block.attn, "norm", None)),
+        entering=Tap(block),
     )
     feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"))
     return [Stage(index, Tap(block.attn), (attention,)), Stage(index, Tap(block.mlp), (feed_forward,))]
@@ -89,7 +97,9 @@ def _post_norm(block: Any, index: int, path: str) -> list[Stage]:
 
 def _parallel_things(block: Any, index: int, path: str) -> list[Stage]:
     attentions = tuple(
-        attention_branch(part.attn, f"{path}.attns.{i}.attn", _scale(part.ls), wide_norm=_norm(part.attn.norm))
+        attention_branch(
+            part.attn, f"{path}.attns.{i}.attn", _scale(part.ls), _norm(part.attn.norm), Tap(part.norm, "output")
+        )
         for i, part in enumerate(block.attns)
     )
     feed_forwards = tuple(
@@ -123,7 +133,7 @@ def _parallel_scaling(block: Any, index: int, path: str) -> list[Stage]:
         return weight[-dim:].reshape(heads, dim // heads, -1)
 
     reads = Tap(block.in_norm, "output")
-    attention = AttentionBranch(f"{path}.attn", block, steps, value_weight, weights, reads)
+    attention = AttentionBranch(f"{path}.attn", block, steps, value_weight, weights, reads, reads)
     feed_forward = FeedForwardBranch(f"{path}.mlp", ffn_tap, (*ffn_steps, *scale))
     return [Stage(index, Tap(block.in_norm), (attention, feed_forward))]
 
@@ -144,7 +154,11 @@ _ATTENTION = (Attention, AttentionRope, DiffAttention, eva.EvaAttention, beit.At
 
 
 def attention_branch(
-    attention: Any, name: str, after: tuple[Step, ...] = (), wide_norm: tuple[Step, ...] = ()
+    attention: Any,
+    name: str,
+    after: tuple[Step, ...] = (),
+    wide_norm: tuple[Step, ...] = (),
+    entering: Tap | None = None,
 ) -> AttentionBranch:
     """Describe one of timm's self-attention modules.
 
@@ -153,6 +167,7 @@ def attention_branch(
         name: Its dotted path.
         after: The steps between its output and the residual stream.
         wide_norm: The norm over all heads before the output projection, if it has one.
+        entering: The tokens as they enter the branch, see `AttentionBranch`.
 
     Raises:
         UnsupportedModelError: If its class is unknown, or it gates its output.
@@ -176,7 +191,7 @@ def attention_branch(
     weights = _single
     if isinstance(attention, DiffAttention):
         steps, weights = (*_differential_norm(attention), *steps), _differential_weights(attention)
-    return AttentionBranch(name, attention, steps, lambda: _value_weight(attention), weights)
+    return AttentionBranch(name, attention, steps, lambda: _value_weight(attention), weights, entering=entering)
 
 
 def _value_weight(attention: Any) -> torch.Tensor:

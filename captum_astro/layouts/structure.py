@@ -115,6 +115,8 @@ class AttentionBranch:
         steps: From the concatenated heads' outputs to what is added to the residual stream.
         value_weight: Returns the weight ``(heads, d_value, d)`` of the value projection, without the bias.
         reads: The input tokens of the value projection: by default the input of ``module``.
+        entering: The tokens of the residual stream as they enter the branch, normalised if it begins with a norm and
+            before any windows. With it, the input of the value projection is compared with them in every pass.
         modulated_values: The value projection, if it is modulated.
         weights: One factor for each softmax that is summed into the attention: ``(1,)``, or ``(1, -lambda)`` in
             differential attention. A callable is evaluated at each pass, because lambda is learnt.
@@ -128,6 +130,7 @@ class AttentionBranch:
     value_weight: Callable[[], torch.Tensor]
     weights: Callable[[], tuple[float, ...]] = lambda: (1.0,)
     reads: Tap | None = None
+    entering: Tap | None = None
     modulated_values: Modulated | None = None
     outputs: Rearrange | None = None
     sources: Rearrange | None = None

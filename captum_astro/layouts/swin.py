@@ -65,27 +65,31 @@ class SwinLayout(Layout):
         rows, columns = self._model.patch_embed.patch_size
         return height // int(rows), width // int(columns)
 
+    def extent(self, height: int, width: int) -> tuple[int, int]:
+        rows, columns = self._model.patch_embed.patch_size
+        return height // int(rows) * int(rows), width // int(columns) * int(columns)
+
     def readout(self, tokens: int) -> torch.Tensor:
         return torch.full((tokens,), 1 / tokens, dtype=torch.float64)
 
 
 @register_block(v1.SwinTransformerBlock)
 def _pre_norm(block: Any, index: int, path: str) -> list[Stage]:
-    attention = _attention(block, f"{path}.attn", ())
+    attention = _attention(block, f"{path}.attn", (), Tap(block.norm1, "output"))
     feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"))
     return [Stage(index, Tap(block.norm1), (attention,)), Stage(index, Tap(block.norm2), (feed_forward,))]
 
 
 @register_block(v2.SwinTransformerV2Block, v2_cr.SwinTransformerV2CrBlock)
 def _post_norm(block: Any, index: int, path: str) -> list[Stage]:
-    attention = _attention(block, f"{path}.attn", (Norm(block.norm1, after_windows=True),))
+    attention = _attention(block, f"{path}.attn", (Norm(block.norm1, after_windows=True),), Tap(block))
     feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"))
     main = getattr(block, "norm3", nn.Identity())  # of the residual stream itself, in some blocks of v2-CR
     summed = None if isinstance(main, nn.Identity) else Tap(main)
     return [Stage(index, Tap(block), (attention,)), Stage(index, Tap(block.mlp), (feed_forward,), summed)]
 
 
-def _attention(block: Any, name: str, after: tuple[Step, ...]) -> AttentionBranch:
+def _attention(block: Any, name: str, after: tuple[Step, ...], entering: Tap) -> AttentionBranch:
     attn = block.attn
     windows = partial(_windows, size=tuple(block.window_size), shift=tuple(block.shift_size))
     return AttentionBranch(
@@ -93,6 +97,7 @@ def _attention(block: Any, name: str, after: tuple[Step, ...]) -> AttentionBranc
         attn,
         (Linear(attn.proj.weight, attn.proj.bias), *after),
         lambda: attn.qkv.weight[2 * len(attn.qkv.weight) // 3 :].reshape(attn.num_heads, -1, block.dim),
+        entering=entering,
         outputs=windows,
         sources=windows,
     )

@@ -171,7 +171,7 @@ def equal_length(dim: int, heads: int, *, causal: bool = False, relative_positio
 
 
 def cost_table(lengths: Iterable[int], dim: int, heads: int, *, causal: bool = False) -> pd.DataFrame:
-    """The counts of both for several lengths: one row each, columns as in `Cost`, plus ``tokens``, ``attention`` and ``multiply_adds``.
+    """Both for several lengths, a row each: columns of `Cost`, ``tokens``, ``attention`` and ``multiply_adds``.
 
     Args:
         lengths: Values of n.

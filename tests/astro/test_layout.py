@@ -18,6 +18,8 @@ from captum_astro import (
 )
 from captum_astro.astro import AstrocyticLinear, Modulation
 from captum_astro.astro.layout import with_modulated
+from captum_astro.capture.call import Call
+from captum_astro.capture.target import Target
 from captum_astro.functional.astrocyte import modulation_factors
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.structure import AttentionBranch, Linear, Modulated
@@ -82,9 +84,8 @@ def test_gradient_rules_hold_the_rescaling_constant() -> None:
     frozen.blocks[0].attn.proj = Frozen(model.blocks[0].attn.proj)
     vita = ViTA(model, **MILD)
     for mode in (AttnLRP, ConservativeLRP):
-        rules = mode(model)._mode
         leaf = x.clone().requires_grad_(True)
-        with rules(frozen):
+        with mode(model)._mode(Call(frozen, leaf, Target(1))):
             score = frozen(leaf)[0, 1]
         (expected,) = torch.autograd.grad(score, leaf)
         torch.testing.assert_close(mode(vita).attribute(x, target=1), expected * x, rtol=1e-9, atol=1e-12)

@@ -56,7 +56,7 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 @every_method
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, "swin_padded", "swin_odd", "swin_v2_dynamic", "swin_v2_cr_norms"])
 def test_a_batch_is_its_images_one_by_one(method: Any, name: str) -> None:
     uncut = UNCUT.get(method.__name__, {})
     rough = 2e-2 if method.__name__ in ILL_CONDITIONED else 5e-6

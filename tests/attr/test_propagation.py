@@ -16,7 +16,7 @@ from tests.families import build, images
 class Plain(InputTimesGradient):
     """Without rules: input times gradient, as autograd gives it."""
 
-    def _mode(self, model: nn.Module) -> AbstractContextManager[Any]:
+    def _mode(self, call: Any) -> AbstractContextManager[Any]:
         return nullcontext()
 
 

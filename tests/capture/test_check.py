@@ -9,10 +9,10 @@ from timm.models.vision_transformer import VisionTransformer
 from captum_astro import UnsupportedModelError, VTranM, check, register_layout
 from captum_astro.layouts.base import _REGISTRY
 from captum_astro.layouts.vision_transformer import VisionTransformerLayout
-from tests.families import FAMILIES, SMALL, build, images
+from tests.families import FAMILIES, HIERARCHICAL, SMALL, build, images
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *HIERARCHICAL])
 def test_every_family_is_rebuilt(name: str) -> None:
     report = check(build(name), images(name))
     assert report.ok

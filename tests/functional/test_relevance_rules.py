@@ -67,7 +67,7 @@ def test_input_z_b() -> None:
 
 def test_residual_add() -> None:
     a, b, r = _normal(2, 3, 4).requires_grad_(), _normal(2, 3, 4).requires_grad_(), _normal(2, 3, 4)
-    got = _carried(rules.ResidualAdd.apply(a, b), [a, b], r)
+    got = _carried(rules.ResidualAdd.apply(a, b, len(a)), [a, b], r)
     for i in range(2):
         raw = [a[i] / (a[i] + b[i]) * r[i], b[i] / (a[i] + b[i]) * r[i]]
         sizes = [abs(float(part.sum())) for part in raw]
@@ -75,7 +75,7 @@ def test_residual_add() -> None:
             share = size / sum(sizes) * r[i].sum()
             torch.testing.assert_close(out[i], part * share / part.sum(), rtol=1e-10, atol=1e-14)
     torch.testing.assert_close(sum(g.sum((1, 2)) for g in got), r.sum((1, 2)), rtol=1e-10, atol=0)
-    alone = _carried(rules.ResidualAdd.apply(a[:1], b[:1]), [a, b], r[:1])
+    alone = _carried(rules.ResidualAdd.apply(a[:1], b[:1], 1), [a, b], r[:1])
     torch.testing.assert_close(alone[0][:1], got[0][:1])
 
 
