@@ -1,4 +1,4 @@
-"""The samples of ClickMe inside a file, by form: TFRecord, NPZ, PTH and WebDataset."""
+"""The ClickMe samples inside a file, by format: TFRecord, NPZ, PTH and WebDataset."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Parts = tuple[Any, Any, Any]
 
 
 class Entry(NamedTuple):
-    """One sample to be read: ``read`` gives image, heatmap and label, or raises ValueError; ``place`` leads reasons."""
+    """A sample to be read: ``read`` returns image, heatmap and label, or raises ValueError; ``place`` locates it."""
 
     name: str
     place: str
@@ -62,7 +62,7 @@ def _zip(path: Path, first: int, step: int) -> Iterator[Entry]:
 
 
 def _tar(path: Path, first: int, step: int) -> Iterator[Entry]:
-    """Neighbouring members whose names agree up to the first dot are one sample."""
+    """Neighbouring members whose names agree up to the first dot form one sample."""
     index, key, end, problem = -1, "", 0, ""
     parts: dict[str, bytes] = {}
     seen: set[str] = set()
@@ -95,9 +95,9 @@ def _tar(path: Path, first: int, step: int) -> Iterator[Entry]:
 
 
 def _after_last(path: Path, end: int) -> str:
-    """What is wrong with the byte where the last member ends: a whole archive has a block of zeros there.
+    """What is wrong with the byte after the last member: a complete archive has a block of zeros there.
 
-    Without this look a damaged header would end the archive as if nothing were amiss.
+    Without this check a damaged header would end the archive silently.
     """
     with open(path, "rb") as file:
         file.seek(end)

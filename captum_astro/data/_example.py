@@ -21,14 +21,14 @@ class _Field(NamedTuple):
 def parse_example(payload: bytes) -> dict[str, list[bytes] | list[float] | list[int]]:
     """Read a serialised ``tf.train.Example``.
 
-    Lists may be packed or not, fields that the message does not have are passed over, and of two features with one name
-    the later counts, as in any protobuf reader.
+    Lists may be packed or not, unknown fields are ignored, and of two features with the same name the later counts, as
+    in any protobuf reader.
 
     Args:
         payload: The data of one record.
 
     Returns:
-        By feature name a list of bytes, of floats or of integers; an empty list where the feature holds nothing.
+        By feature name a list of bytes, of floats or of integers; an empty list for an empty feature.
 
     Raises:
         ValueError: If these are not the bytes of an Example.
@@ -61,7 +61,7 @@ def _named_feature(message: memoryview) -> tuple[str, list[bytes] | list[float] 
 
 
 def _feature(message: memoryview) -> list[bytes] | list[float] | list[int]:
-    """The one list that is set: set twice it grows, and one of another kind replaces it."""
+    """The one list that is set: a second one of the same kind extends it, one of another kind replaces it."""
     kind = 0
     blobs: list[bytes] = []
     floats: list[float] = []
@@ -109,7 +109,7 @@ def _message(field: _Field) -> memoryview:
 
 
 def _fields(message: memoryview) -> Iterator[_Field]:
-    """The fields of one message in the order written."""
+    """The fields of one message in the order in which they were written."""
     at, nothing = 0, memoryview(b"")
     while at < len(message):
         tag, at = _varint(message, at)
@@ -133,7 +133,7 @@ def _fields(message: memoryview) -> Iterator[_Field]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """An unsigned 64-bit number of at most ten bytes, and where it ends."""
+    """An unsigned 64-bit number of at most ten bytes, and the position of its end."""
     value = 0
     for place, byte in enumerate(message[at : at + 10]):
         value |= (byte & 0x7F) << (7 * place)

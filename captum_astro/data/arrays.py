@@ -11,16 +11,16 @@ from PIL import Image
 
 
 def decoded(data: bytes, channels: int) -> np.ndarray:
-    """A picture from its bytes: a JPEG or PNG, or raw little-endian float32 of a square ``(side, side, channels)``.
+    """Decode an image from bytes: a JPEG or PNG, or raw little-endian float32 of a square ``(side, side, channels)``.
 
-    The camera's rotation is not applied: the map belongs to the pixels as they are stored.
+    EXIF rotation is not applied: the map belongs to the pixels as they are stored.
 
     Args:
         data: The bytes.
-        channels: 3 for a picture in colour, 1 for a map.
+        channels: 3 for a colour image, 1 for a map.
 
     Raises:
-        ValueError: If the bytes are neither of the two, or the picture is damaged.
+        ValueError: If the bytes are neither of the two, or the image is damaged.
     """
     jpeg = data[:3] == b"\xff\xd8\xff" and data[3:4] >= b"\xc0"  # as a float32 this would be negative
     if jpeg or data[:4] == b"\x89PNG":
@@ -39,7 +39,7 @@ def as_image(values: np.ndarray) -> torch.Tensor:
     """Pixels as ``(3, H, W)`` uint8, from ``(H, W, 3)`` or ``(3, H, W)`` in 0 to 255; floats are rounded.
 
     Raises:
-        ValueError: If the shape is another, or the values are not in 0 to 255.
+        ValueError: If the shape is different, or the values are not in 0 to 255.
     """
     if values.ndim != 3 or 3 not in (values.shape[0], values.shape[-1]) or values.size == 0:
         raise ValueError(f"the image is (H, W, 3) or (3, H, W), not {values.shape}")
@@ -57,7 +57,7 @@ def as_human(values: np.ndarray) -> torch.Tensor:
     """A map as ``(h, w)`` float32, from ``(h, w)``, ``(h, w, 1)`` or ``(1, h, w)``; uint8 is divided by 255.
 
     Raises:
-        ValueError: If the shape is another, or a value is negative or not a number.
+        ValueError: If the shape is different, or a value is negative or not a number.
     """
     shape = values.shape
     if values.ndim == 3 and shape[-1] == 1:

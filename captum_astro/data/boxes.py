@@ -1,4 +1,4 @@
-"""Boxes drawn by hand, as maps of where people look, for those without ClickMe."""
+"""Hand-drawn boxes in place of human attention maps, for use without ClickMe."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from captum_astro.data.samples import HumanSamples
 class Boxes(Dataset[HumanSample]):
     r"""A folder of images with a table of boxes; the human map is 1 inside the boxes of an image and 0 outside.
 
-    The table is a CSV with the columns ``file,label,x0,y0,x1,y1`` in any order; others are passed over. ``file`` is
-    relative to the folder. A box is in pixels of the image as displayed, that is after the camera's rotation, with the
-    origin at the top left: a pixel belongs to it if its centre does, so ``0,0,W,H`` is the whole of a W x H image. One
-    file may have several rows, with one label among them; ``label`` may be empty. Samples come in the order in which
-    the files first appear. ``human`` has sharp edges: ``prepare_heatmap`` blurs it.
+    The table is a CSV with the columns ``file,label,x0,y0,x1,y1`` in any order; others are ignored. ``file`` is
+    relative to the folder. A box is in pixels of the image as displayed, that is after EXIF rotation, with the origin
+    at the top left: a pixel belongs to it if its centre does, so ``0,0,W,H`` is the whole of a W x H image. One file
+    may have several rows, all with the same label; ``label`` may be empty. Samples come in the order in which the files
+    first appear. ``human`` has sharp edges: ``prepare_heatmap`` blurs it.
 
     Args:
-        folder: Where the images are.
+        folder: The folder of the images.
         csv: The table, relative to the folder.
 
     Raises:

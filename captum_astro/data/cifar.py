@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from the folders that torchvision makes or from parquet files."""
+"""CIFAR-10 and CIFAR-100, from torchvision's folders or from parquet files."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def read_cifar(path: Path | str, split: Split, classes: Literal[10, 100] = 10) -
     """All images of a split, decoded once.
 
     Args:
-        path: The folder that holds torchvision's ``cifar-10-batches-py`` or ``cifar-100-python``, or that folder; or a
-            folder of parquet files, or one of them, the split's own or the training one: columns ``img`` or ``image``
+        path: The folder that contains torchvision's ``cifar-10-batches-py`` or ``cifar-100-python``, or that folder; or
+            a folder of parquet files, or one of them, the split's own or the training one: columns ``img`` or ``image``
             (encoded images) and ``label`` (``fine_label`` for CIFAR-100).
         split: ``"train"`` or ``"test"``.
         classes: 10 or 100.
 
     Raises:
-        DataError: If nothing of this kind is there, a file is damaged, or a row holds no 32 x 32 image or no class.
+        DataError: If no such data is found, a file is damaged, or a row has no 32 x 32 image or no class.
     """
     path = Path(path)
     for folder in (path / _FOLDERS[classes], path):
@@ -76,7 +76,7 @@ class CifarSamples(Dataset[Sample]):
         classes: 10 or 100.
 
     Raises:
-        DataError: As `read_cifar` does.
+        DataError: As `read_cifar`.
     """
 
     def __init__(self, path: Path | str, classes: Literal[10, 100] = 10) -> None:
@@ -153,7 +153,7 @@ def _text(key: object) -> str:
 
 
 class _Plain(pickle.Unpickler):
-    """Arrays and what Python has built in; anything else that a pickle asks for is refused, not run."""
+    """Allows arrays and Python's built-in types; anything else that a pickle requests is rejected, not executed."""
 
     _KNOWN = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "encode", "_frombuffer"})
 

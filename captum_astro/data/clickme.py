@@ -1,4 +1,4 @@
-"""ClickMe, where people clicked on what makes an image recognisable, in the forms in which it is found on disks."""
+"""ClickMe, human attention maps from clicks on what makes an image recognisable, in its common file formats."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TFRECORD = re.compile(r"\.tfrecords?(-[0-9]+-of-[0-9]+)?$")
 
 
 class ClickMe(IterableDataset[HumanSample]):
-    """ClickMe samples, one at a time, from any of the forms in which people hold the dataset.
+    """ClickMe samples, one at a time, from any of the formats in which the dataset is distributed.
 
     ====================  ====================================================================================
     TFRecord              ``image`` and ``heatmap`` as JPEG (the Harmonization release), or as raw float32 of
@@ -34,25 +34,25 @@ class ClickMe(IterableDataset[HumanSample]):
     ====================  ====================================================================================
 
     Samples come in the order of the file names, and inside a file in its own order (inside a ``.zip`` by name). In a
-    ``DataLoader`` each worker takes its own files, or every n-th sample where there are fewer shards than workers, so
-    none comes twice. A sample without a label has ``label=None``. Heatmaps of uint8 are divided by 255, those of floats
-    kept as they are, at whatever size they have: ``prepare_heatmap`` takes any. ``name`` is the file, and for a shard
-    the number or name of the sample in it: ``val-3.tfrecords:17``.
+    ``DataLoader`` each worker takes its own files, or every n-th sample if there are fewer shards than workers, so that
+    none is repeated. A sample without a label has ``label=None``. Heatmaps of uint8 are divided by 255, float heatmaps
+    are unchanged, and any size is allowed: ``prepare_heatmap`` accepts all of them. ``name`` is the file, and for a
+    shard also the number or name of the sample in it: ``val-3.tfrecords:17``.
 
-    Nothing is unpickled: ``.npz`` with objects and ``.pth`` with more than tensors are refused.
+    Nothing is unpickled: ``.npz`` files with objects and ``.pth`` files with more than tensors are rejected.
 
     Args:
         path: A file, a folder (its own files, not those of its subfolders), or a pattern for the files of a folder, as
             in ``"click-me/clickme-val-*.tar"``.
-        on_corrupt: ``"raise"``, or ``"skip"`` to pass over what cannot be read, with a warning for each.
+        on_corrupt: ``"raise"``, or ``"skip"`` to skip what cannot be read, with a warning for each.
 
     Attributes:
-        skipped: What the latest pass has skipped: pairs of a name and a reason. Every ``DataLoader`` worker has a
-            list of its own, which the main process does not see; its warnings are seen.
+        skipped: What the latest pass has skipped: pairs of a name and a reason. Every ``DataLoader`` worker has its own
+            list, which the main process does not see; its warnings are visible.
 
     Raises:
         FileNotFoundError: If there is no such path.
-        ValueError: If the path holds none of the forms, more than one, or shards of several splits.
+        ValueError: If the path has none of the formats, more than one, or shards of several splits.
         CorruptRecordError: While reading, if a sample is damaged or lacks an image or a heatmap. The message names the
             file, and the byte or the sample.
         ImportError: While reading TFRecords, if google-crc32c is not installed.
@@ -73,7 +73,7 @@ class ClickMe(IterableDataset[HumanSample]):
 
     def __init__(self, path: Path | str, on_corrupt: str = "raise") -> None:
         if on_corrupt not in ("raise", "skip"):
-            raise ValueError(f"on_corrupt is 'raise' or 'skip', not {on_corrupt!r}.")
+            raise ValueError(f"on_corrupt must be 'raise' or 'skip', not {on_corrupt!r}.")
         self._form, self._files = _found(Path(path))
         self._skip = on_corrupt == "skip"
         self.skipped: list[tuple[str, str]] = []
@@ -86,11 +86,11 @@ class ClickMe(IterableDataset[HumanSample]):
                 yield sample
 
     def entries(self) -> Iterator[Entry]:
-        """All samples that there are, in order and not yet read, whatever the worker."""
+        """All samples, in order and not yet read, regardless of the worker."""
         return self._stepped(0, 1)
 
     def sample(self, entry: Entry) -> HumanSample | None:
-        """Read a sample; None if it is damaged and passed over.
+        """Read a sample; None if it is damaged and skipped.
 
         Raises:
             CorruptRecordError: If it is damaged, unless ``on_corrupt`` is ``"skip"``.
@@ -122,13 +122,13 @@ class ClickMe(IterableDataset[HumanSample]):
 
 
 def _found(path: Path) -> tuple[str, list[Path]]:
-    """The form that lies at a path, and its files in order of name."""
+    """The format found at a path, and its files in order of name."""
     if path.is_dir():
         files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
     elif path.exists():
         form = _form(path, sniff=True)
         if not form:
-            raise ValueError(f"{path}: not a form of ClickMe (a TFRecord file, or one of {', '.join(_SUFFIXES)}).")
+            raise ValueError(f"{path}: not a ClickMe format (a TFRecord file, or one of {', '.join(_SUFFIXES)}).")
         return form, [path]
     elif path.parent.is_dir() and any(mark in path.name for mark in "*?["):
         files = [file for file in path.parent.glob(path.name) if file.is_file()]
@@ -143,23 +143,23 @@ def _found(path: Path) -> tuple[str, list[Path]]:
         looked = f"looked for *.tfrecords, {', '.join('*' + suffix for suffix in _SUFFIXES)}"
         inside = sorted(p.name for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
         hint = f"; it has the subfolders {', '.join(inside[:5])}" if inside else ""
-        raise ValueError(f"{path}: no form of ClickMe here ({looked}){hint}.")
+        raise ValueError(f"{path}: no ClickMe format here ({looked}){hint}.")
     if len(forms) > 1:
         raise ValueError(
-            f"{path}: several forms here ({', '.join(sorted(forms))}); choose with a pattern, as in *.npz."
+            f"{path}: several formats here ({', '.join(sorted(forms))}); choose with a pattern, such as *.npz."
         )
     ((form, files),) = forms.items()
     splits = {split for file in files for split in _SPLIT.findall(file.stem.lower())}
     if path.is_dir() and form in SHARDS and len(splits) > 1:
         raise ValueError(
             f"{path}: shards of several splits here ({', '.join(sorted(splits))}); "
-            f"choose with a pattern, as in {path / re.sub('[0-9]+', '*', files[-1].stem)}{files[-1].suffix}."
+            f"choose with a pattern, such as {path / re.sub('[0-9]+', '*', files[-1].stem)}{files[-1].suffix}."
         )
     return form, files
 
 
 def _form(path: Path, sniff: bool) -> str:
-    """The form of a file by its name, or else by its beginning; empty if it is none."""
+    """The format of a file by its name, otherwise by its first bytes; empty if it is none."""
     if _TFRECORD.search(path.name.lower()):
         return "tfrecord"
     form = _SUFFIXES.get(path.suffix.lower(), "")

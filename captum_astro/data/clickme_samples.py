@@ -1,4 +1,4 @@
-"""ClickMe by number, as the benchmark takes it."""
+"""ClickMe by index, as the benchmark needs it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from captum_astro.data.samples import Sample, checked
 
 @register_data("clickme", place="PATH", limited=True, human=lambda path, limit: ClickMe(path))
 class ClickMeSamples(Dataset[Sample]):
-    """The samples of `ClickMe`, in its order, each to be had by its number.
+    """The samples of `ClickMe`, in its order, accessible by index.
 
-    Shards hold no table of their samples. So they are counted by one pass over them, up to ``limit``; and as reading
-    goes forwards only, a sample before the latest one is reached from the beginning. In order, or in any rising order,
-    it costs what `ClickMe` costs.
+    Shards have no index of their samples. They are therefore counted in one pass, up to ``limit``; and because reading
+    only goes forwards, a sample before the latest one is reached from the beginning. In order, or in any increasing
+    order, it costs as much as `ClickMe`.
 
     Args:
         path: As in `ClickMe`.
-        limit: At most so many.
+        limit: Maximum number of samples.
 
     Raises:
         FileNotFoundError: As `ClickMe`.
@@ -55,7 +55,7 @@ class ClickMeSamples(Dataset[Sample]):
 
 
 class _Reader:
-    """Entries in rising order, of one process: a forked one shares the open file's place and would disturb it."""
+    """Entries in increasing order, for one process: a forked one would share and disturb the open file's position."""
 
     def __init__(self, entries: Iterator[Entry]) -> None:
         self._entries, self._next, self._process = entries, 0, os.getpid()

@@ -11,20 +11,20 @@ from captum_astro.data.tables import DataError
 
 
 def read_glove(file: Path | str, vocabulary: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The vectors of the words that a vocabulary has.
+    """The vectors of the words in a vocabulary.
 
-    The file, of gigabytes, is not held in memory. Of a word that stands there twice the first counts.
+    The file, of several gigabytes, is not held in memory. Of a repeated word the first one counts.
 
     Args:
-        file: Text, on each line a word and its numbers, with spaces between. Words may hold spaces themselves, as some
-            of the 840B file do.
+        file: Text with a word and its numbers on each line, separated by spaces. Words may contain spaces themselves,
+            as some in the 840B file do.
         vocabulary: Word to id.
 
     Returns:
         Ids, long ``(W,)``, and vectors ``(W, d)``.
 
     Raises:
-        DataError: If there is no such file, a line has another number of numbers, or no word is known.
+        DataError: If there is no such file, a line has a different number of values, or no word is known.
     """
     file = Path(file)
     if not file.is_file():
@@ -52,7 +52,7 @@ def read_glove(file: Path | str, vocabulary: dict[str, int]) -> tuple[torch.Tens
 
 
 def fill_embedding(weight: torch.Tensor, ids: torch.Tensor, vectors: torch.Tensor) -> None:
-    """Write vectors into an embedding, in place, brought to the mean square of its own start.
+    """Write vectors into an embedding, in place, rescaled to the mean square of its initial values.
 
     Longer vectors are reduced to their principal components.
 

@@ -1,4 +1,4 @@
-"""Where people looked: one sample of human attention, and the preparation of its map for a comparison."""
+"""Human attention maps: one sample, and the preparation of its map for a comparison."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _BEFORE, _AFTER = 4, 5
 
 
 class HumanSample(NamedTuple):
-    """One image with the map of where people looked.
+    """One image with its human attention map.
 
     ``image`` is ``(3, H, W)`` uint8. ``human`` is ``(h, w)`` float32, at least 0, as read: its scale is the dataset's
-    own, and so is its size, which is most often that of the image. ``label`` is the class, or None where none is
-    given. ``name`` says where the sample came from and is unique within its dataset.
+    own, and so is its size, which is usually that of the image. ``label`` is the class, or None if there is none.
+    ``name`` identifies the sample's source and is unique within its dataset.
     """
 
     image: torch.Tensor
@@ -27,16 +27,16 @@ class HumanSample(NamedTuple):
 
 
 def prepare_heatmap(human: torch.Tensor, size: int = 224) -> torch.Tensor:
-    """Blur human maps as the Harmonization benchmark does before it compares them.
+    """Blur human attention maps as the Harmonization benchmark does before comparing them.
 
-    The map is brought to 64 x 64, blurred with a 10 x 10 Gaussian of sigma 10, and brought to ``size``. Both resizings
-    are bilinear with half-pixel centres and without antialiasing, and outside the map there is zero. The kernel is
-    even, so it has no middle: each pixel gathers from 4 before to 5 after it, which moves the map by half a pixel of
-    the 64 (1.75 pixels of 224) up and to the left. The benchmark's published numbers contain this, so it is kept.
+    The map is resized to 64 x 64, blurred with a 10 x 10 Gaussian of sigma 10, and resized to ``size``. Both resizings
+    are bilinear with half-pixel centres and without antialiasing, and outside the map there is zero. The kernel size is
+    even, so it has no centre: each pixel covers from 4 before to 5 after it, which shifts the map by half a pixel of
+    the 64 (1.75 pixels of 224) up and to the left. The benchmark's published numbers include this, so it is kept.
 
     Args:
         human: ``(h, w)`` or ``(B, h, w)`` of any size and any scale; integers become float32.
-        size: Side of the result, in pixels.
+        size: Side length of the result, in pixels.
 
     Returns:
         ``(size, size)`` or ``(B, size, size)``, on the scale of the input.
@@ -56,9 +56,9 @@ def prepare_heatmap(human: torch.Tensor, size: int = 224) -> torch.Tensor:
         (torch.Size([224, 224]), tensor(True), tensor(True))
     """
     if human.dim() not in (2, 3) or human.numel() == 0:
-        raise ValueError(f"A human map is (h, w) or (B, h, w) and has pixels, not {tuple(human.shape)}.")
+        raise ValueError(f"A human map must be (h, w) or (B, h, w) and have pixels, not {tuple(human.shape)}.")
     if size < 1:
-        raise ValueError(f"size is at least 1, not {size}.")
+        raise ValueError(f"size must be at least 1, not {size}.")
     maps = human if human.is_floating_point() else human.float()
     maps = maps.reshape(-1, 1, *human.shape[-2:])
     coarse = F.pad(_resized(maps, _COARSE), (_BEFORE, _AFTER, _BEFORE, _AFTER))

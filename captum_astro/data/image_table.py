@@ -1,4 +1,4 @@
-"""A folder of images with a CSV of their labels, and boxes in them."""
+"""A folder of images with a CSV of their labels and bounding boxes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FIRST = ("file", "label")
 
 
 class Box(NamedTuple):
-    """A box, and the row of the table that it is from."""
+    """A box, and its row in the table."""
 
     x0: float
     y0: float
@@ -27,7 +27,7 @@ class Box(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """One image of a table: ``image`` ``(3, H, W)`` uint8, ``inside`` ``(H, W)`` bool or None where it has no box."""
+    """One image of a table: ``image`` ``(3, H, W)`` uint8, ``inside`` ``(H, W)`` bool or None if it has no box."""
 
     image: torch.Tensor
     inside: torch.Tensor | None
@@ -39,13 +39,13 @@ class ImageTable:
     """The rows of ``file,label,x0,y0,x1,y1`` by file, in the order in which the files first appear.
 
     Args:
-        folder: Where the images are.
-        csv: The table, relative to the folder. Other columns are passed over.
-        boxes: Whether every row must have a box; else the four columns may be missing, or empty in a row.
+        folder: The folder of the images.
+        csv: The table, relative to the folder. Other columns are ignored.
+        boxes: Whether every row must have a box; otherwise the four columns may be missing, or empty in a row.
 
     Raises:
         FileNotFoundError: If there is no such table, or a file in it does not exist.
-        ValueError: If a column is missing, or a row is wrong. Messages about rows name the line of the table.
+        ValueError: If a column is missing, or a row is invalid. Messages about rows name the line of the table.
     """
 
     def __init__(self, folder: Path | str, csv: Path | str, *, boxes: bool) -> None:

@@ -1,4 +1,4 @@
-"""ImageNet's validation images, in folders of classes or flat with a list."""
+"""ImageNet's validation images, in class folders or in one folder with a list."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _LISTS = ("", "data", "devkit/data", "ILSVRC2012_devkit_t12/data")
 
 @register_data("imagenet")
 class ImageNetValidation(Dataset[Sample]):
-    """ImageNet's validation set as it lies on disks.
+    """ImageNet's validation set in its common folder layouts.
 
     Either sub-folders named by WordNet ids, ``n01440764`` and so on, of which some may be missing: a class keeps its
-    number among the 1000. Samples come in torchvision's order, by folder and then by file. Or all images in one folder
-    with a list of their classes, see `listed_classes`; samples come in the order of the file names, and images that
-    are not listed are left out. Pixels are as stored: the camera's rotation is not applied, as in torchvision and timm.
+    index among the 1000. Samples come in torchvision's order, by folder and then by file. Or all images in one folder
+    with a list of their classes, see `listed_classes`; samples come in the order of the file names, and images that are
+    not listed are skipped. Pixels are used as stored: EXIF rotation is not applied, as in torchvision and timm.
 
     Args:
-        folder: The images' folder, or the one above it: ``val``, ``validation`` and Kaggle's
-            ``ILSVRC/Data/CLS-LOC/val`` are looked for. A list may lie in it, beside it or above it, and the devkit's
-            in ``ILSVRC2012_devkit_t12/data``.
+        folder: The images' folder, or its parent: ``val``, ``validation`` and Kaggle's ``ILSVRC/Data/CLS-LOC/val`` are
+            searched. A list may be in it, next to it or in a parent folder, and the devkit's in
+            ``ILSVRC2012_devkit_t12/data``.
 
     Attributes:
-        by_class: Whether neighbours are of one class, so that the first few samples say little.
+        by_class: Whether the samples are sorted by class, so that the first few are not representative.
 
     Raises:
-        DataError: If there are no such images or no list of their classes, or a folder or a line is of no class. A
-            damaged image raises ImageError when it is read.
+        DataError: If there are no such images or no list of their classes, or a folder or a line has an unknown class.
+            A damaged image raises ImageError when it is read.
 
     Example:
         >>> import tempfile
@@ -80,7 +80,7 @@ def files_of_classes(folder: Path) -> dict[str, list[str]]:
     """The images in each sub-folder that is named by a WordNet id, both in order of name.
 
     Raises:
-        DataError: If a sub-folder's id is of no class.
+        DataError: If a sub-folder's id is not a known class.
     """
     wnids = sorted(inside.name for inside in folder.iterdir() if WNID.fullmatch(inside.name) and inside.is_dir())
     for wnid in wnids:
@@ -89,13 +89,13 @@ def files_of_classes(folder: Path) -> dict[str, list[str]]:
 
 
 def image_names(folder: Path) -> list[str]:
-    """The images of a folder, in order of name; hidden ones are none."""
+    """The images of a folder, in order of name, excluding hidden files."""
     names = (file.name for file in folder.iterdir())
     return sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."))
 
 
 def _images(folder: Path) -> tuple[Path, dict[str, list[str]] | list[str]]:
-    """Where the images are, and their names: by class, or all."""
+    """Where the images are, and their names: by class, or all of them."""
     for place in (folder / inside for inside in _INSIDE):
         if place.is_dir():
             found = files_of_classes(place)

@@ -12,7 +12,7 @@ WNID = re.compile(r"n\d{8}")
 
 @lru_cache(maxsize=1)
 def imagenet_classes() -> dict[str, int]:
-    """The number of each class, which is its place among the sorted ids.
+    """The index of each class, which is its position among the sorted ids.
 
     Example:
         >>> imagenet_classes()["n02123045"]  # a tabby
@@ -24,16 +24,16 @@ def imagenet_classes() -> dict[str, int]:
 
 
 def imagenet_class(wnid: str, place: object) -> int:
-    """The number of a class.
+    """The index of a class.
 
     Args:
         wnid: Its id.
-        place: Where it was read, for the error.
+        place: Where it was read, for the error message.
 
     Raises:
-        DataError: If it is none of the 1000.
+        DataError: If it is not one of the 1000.
     """
     try:
         return imagenet_classes()[wnid]
     except KeyError:
-        raise DataError(f"{place}: {wnid} is none of ImageNet's 1000 classes.") from None
+        raise DataError(f"{place}: {wnid} is not one of ImageNet's 1000 classes.") from None

@@ -1,4 +1,4 @@
-"""The classes of ImageNet's validation images, in the lists that go with a flat folder of them."""
+"""The classes of ImageNet's validation images, from the lists that accompany a flat folder of them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _STEM = "ILSVRC2012_val_{:08d}"
 
 
 def listed_classes(places: Sequence[Path]) -> tuple[Path, dict[str, int]]:
-    """Read the first list that there is.
+    """Read the first list that is found.
 
     =========================================  ========================================================================
     LOC_val_solution.csv                       Kaggle's: ``ImageId,PredictionString``, the string begins with the wnid
-    val.txt                                    an image a line, its name and its class: 0 to 999, or the wnid
-    imagenet_2012_validation_synset_labels.txt  the wnids of images 1 to 50000, one a line
-    ILSVRC2012_validation_ground_truth.txt     the devkit's: its own numbers, which ``meta.mat`` beside it explains
+    val.txt                                    one image per line, its name and its class: 0 to 999, or the wnid
+    imagenet_2012_validation_synset_labels.txt  the wnids of images 1 to 50000, one per line
+    ILSVRC2012_validation_ground_truth.txt     the devkit's: its own numbers, explained by ``meta.mat`` next to it
     =========================================  ========================================================================
 
     Args:
-        places: Folders, the best first.
+        places: Folders, in order of preference.
 
     Returns:
-        The list, and by the stem of a file name its class.
+        The list, and the class by the stem of the file name.
 
     Raises:
-        DataError: If there is none, or it is not in its form. The message names the line.
+        DataError: If there is none, or its format is invalid. The message names the line.
     """
     for name, reader in _FORMS.items():
         for place in places:
@@ -73,7 +73,7 @@ def _pairs(file: Path, places: Sequence[Path]) -> dict[str, int]:
             raise DataError(f"{place}: the class is {given[:20]!r}, not a number or a wnid.")
         numbers.append(int(given))
         found[_stem(name)] = numbers[-1]
-    # Kaggle's ImageSets/CLS-LOC/val.txt has the same name and form, but what it numbers are the images
+    # Kaggle's ImageSets/CLS-LOC/val.txt has the same name and format, but its numbers are those of the images
     if len(numbers) > 1 and numbers == list(range(1, len(numbers) + 1)):
         raise DataError(f"{file}: this numbers the images 1, 2, 3 and says no class; LOC_val_solution.csv does.")
     if numbers and max(numbers) >= len(imagenet_classes()):
@@ -112,7 +112,7 @@ def _devkit_wnids(meta: Path) -> dict[int, str]:
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:
-    """The lines that hold something, each with its number from 1."""
+    """The non-empty lines, each with its number from 1."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -122,7 +122,7 @@ def _lines(file: Path) -> list[tuple[int, str]]:
 
 
 def _stem(name: str) -> str:
-    """``ILSVRC2012_val_00000001`` of a name with or without suffix and folders."""
+    """``ILSVRC2012_val_00000001`` from a name with or without suffix and folders."""
     return Path(name).stem
 
 

@@ -21,18 +21,18 @@ from captum_astro.extras import needed
 
 @register_data("imagenet-segmentation", place="FILE")
 class ImageNetSegmentation(Dataset[Sample]):
-    """The images and masks of ``gtsegs_ijcv.mat``, which is a file of HDF5.
+    """The images and masks of ``gtsegs_ijcv.mat``, which is an HDF5 file.
 
     In it ``/value/img`` and ``/value/gt`` are columns of references: to an image, and to a cell with a reference to its
-    mask. MATLAB stores by columns, so they are read turned over. In a mask 0 is the background and 1 the object;
-    anything else is unknown. ``/value/target``, where it is there, names the WordNet class: the label is None if that
-    is none of the 1000.
+    mask. MATLAB stores arrays column by column, so they are transposed. In a mask 0 is the background and 1 the object;
+    anything else is unknown. ``/value/target``, if it exists, is the WordNet class: the label is None if that is not
+    one of the 1000.
 
     Args:
         path: The file.
 
     Raises:
-        DataError: If there is no such file, or it is not of this form; at a sample, if that is damaged.
+        DataError: If there is no such file, or its format is different; at a sample, if that is damaged.
         MissingExtraError: If h5py is not installed.
 
     Source:
@@ -55,7 +55,7 @@ class ImageNetSegmentation(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         checked(index, self._count)
-        # opened anew each time: an open HDF5 file cannot be shared among processes, nor pickled
+        # opened each time: an open HDF5 file can neither be shared among processes nor pickled
         with self._opened(f"image {index}") as value:
             file = value.file
             image = as_image(_pixels(np.asarray(file[value["img"][index, 0]])))
@@ -94,7 +94,7 @@ def _pixels(stored: np.ndarray) -> np.ndarray:
 
 
 def _text(file: Any, value: Any, field: str, index: int) -> str:
-    """A string of MATLAB, which is an array of characters' numbers; empty if the field is not there."""
+    """A MATLAB string, which is an array of character codes; empty if the field does not exist."""
     if field not in value:
         return ""
     return "".join(chr(int(number)) for number in np.asarray(file[value[field][index, 0]]).ravel()).strip()

@@ -1,4 +1,4 @@
-"""Image files as RGB, whatever they hold."""
+"""Image files as RGB, whatever their mode."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def read_pixels(path: Path | str, *, upright: bool = True) -> torch.Tensor:
 
 
 def open_image(path: Path | str, *, upright: bool = True) -> Image.Image:
-    """Open an image as a person sees it, in RGB.
+    """Open an image as it is displayed, in RGB.
 
-    A camera's rotation is applied, transparency shows white, 16-bit and float greys are brought to 8 bits, palettes and
-    CMYK are converted. Of several frames the first is taken.
+    EXIF rotation is applied, transparency becomes white, 16-bit and float greys are converted to 8 bits, palettes and
+    CMYK are converted. Of several frames the first is used.
 
     Args:
         path: The file.
-        upright: Apply the camera's rotation. ImageNet's figures are of pixels as they are stored, without it.
+        upright: Apply EXIF rotation. ImageNet's published results use the pixels as stored, without it.
 
     Returns:
         An RGB image.
@@ -48,10 +48,10 @@ def open_image(path: Path | str, *, upright: bool = True) -> Image.Image:
 
 
 def load_image(path: Path | str, *, upright: bool) -> Image.Image:
-    """Open a file in whatever mode it is stored, with the camera's rotation or without.
+    """Open a file in its stored mode, with or without EXIF rotation.
 
     Raises:
-        ImageError: As `open_image` does.
+        ImageError: As `open_image`.
     """
     try:
         with Image.open(path) as file:

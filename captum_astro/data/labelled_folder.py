@@ -14,18 +14,18 @@ from captum_astro.data.samples import Sample
 
 @register_data("folder")
 class LabelledFolder(Dataset[Sample]):
-    r"""Images with classes, and boxes where the object is if the table has them.
+    r"""Images with classes, and boxes around the object if the table has them.
 
-    The table is a CSV with the columns ``file,label`` and perhaps ``x0,y0,x1,y1``, as `Boxes` reads them; others are
-    passed over. The mask is 1 inside the boxes of an image and 0 outside; an image without a box has no mask.
+    The table is a CSV with the columns ``file,label`` and optionally ``x0,y0,x1,y1``, as for `Boxes`; others are
+    ignored. The mask is 1 inside the boxes of an image and 0 outside; an image without a box has no mask.
 
     Args:
-        folder: Where the images are.
+        folder: The folder of the images.
         csv: The table, relative to the folder.
 
     Raises:
         FileNotFoundError: If there is no such table, or a file in it does not exist.
-        ValueError: As `Boxes` raises it, but for a row whose four edges are empty: it has no box.
+        ValueError: As for `Boxes`, except that the four edges may be empty: such a row has no box.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""Folders of images and folders of their masks: VOC's, ImageNet-S' and plain ones."""
+"""Folders of images with folders of masks: VOC, ImageNet-S and plain ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Entry(NamedTuple):
 
 @register_data("masks")
 class MaskFolder(Dataset[Sample]):
-    """Images with masks, in the form that the folder's sub-folders tell.
+    """Images with masks, in a layout that is recognised by the sub-folders.
 
     ==========  ======================================================================================================
     VOC         ``JPEGImages/*.jpg``, ``SegmentationClass/*.png`` and ``ImageSets/Segmentation/val.txt``; without that
@@ -39,18 +39,18 @@ class MaskFolder(Dataset[Sample]):
     plain       ``images/*`` and ``masks/*`` of the same stem: black and white, or with a palette as VOC's
     ==========  ======================================================================================================
 
-    How pixels are read stands at `voc_mask`, `imagenet_s_mask` and `plain_mask`. In the first two forms images are
-    taken as stored; in the plain form the camera's rotation is applied, as programs do in which masks are drawn.
+    For the pixel values see `voc_mask`, `imagenet_s_mask` and `plain_mask`. In the first two layouts images are used as
+    stored; in the plain layout EXIF rotation is applied, as in programs that masks are drawn with.
 
     Args:
-        folder: With the sub-folders named above.
+        folder: The folder that contains the sub-folders above.
 
     Attributes:
-        by_class: Whether neighbours are of one class, so that the first few samples say little.
+        by_class: Whether the samples are sorted by class, so that the first few are not representative.
 
     Raises:
-        DataError: If the folder has none of the forms, or an image or a mask that belongs to another is missing; at a
-            sample, if its two sizes differ. A damaged file raises ImageError when it is read.
+        DataError: If the folder has none of the layouts, or the image or mask that belongs to another file is missing;
+            at a sample, if its two sizes differ. A damaged file raises ImageError when it is read.
 
     Example:
         >>> import tempfile

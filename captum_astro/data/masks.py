@@ -1,4 +1,4 @@
-"""Masks in picture files: int8, 1 the object, 0 the background, -1 unknown."""
+"""Masks from image files: int8, 1 the object, 0 the background, -1 unknown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _IMAGENET_S_UNKNOWN = 1000
 
 
 def voc_mask(path: Path) -> torch.Tensor:
-    """VOC's: each pixel a class as an index of a palette; 0 is the background, 255 the unknown edge, all else object.
+    """VOC mask: each pixel is a class as a palette index; 0 background, 255 the unknown edge, all else object.
 
     Raises:
         ImageError: If the file is damaged.
@@ -29,7 +29,7 @@ def voc_mask(path: Path) -> torch.Tensor:
 
 
 def imagenet_s_mask(path: Path) -> torch.Tensor:
-    """ImageNet-S': each pixel a class as R + 256 G; 0 is what is no class, 1000 unknown, all else object.
+    """ImageNet-S mask: each pixel is a class as R + 256 G; 0 is no class, 1000 unknown, all else object.
 
     Raises:
         ImageError: If the file is damaged.
@@ -46,11 +46,11 @@ def imagenet_s_mask(path: Path) -> torch.Tensor:
 
 
 def plain_mask(path: Path) -> torch.Tensor:
-    """A black and white picture: black background, white (or 1) the object, 128 unknown; with a palette as VOC's.
+    """Black and white mask: black background, white (or 1) object, 128 unknown; with a palette as in VOC.
 
     Raises:
         ImageError: If the file is damaged.
-        DataError: If it has other values, as an antialiased or JPEG-compressed one has.
+        DataError: If it has other values, as antialiased or JPEG-compressed masks do.
     """
     picture = load_image(path, upright=True)
     if picture.mode == "P":

@@ -1,4 +1,4 @@
-"""Datasets by a word, each registered in the file of its reader."""
+"""Datasets by name, each registered in the file of its reader."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _REGISTERED: dict[str, Source] = {}
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset that is known by a word.
+    """A dataset that is registered under a name.
 
     Attributes:
-        word: As in ``--data WORD:PATH``.
-        read: From the path to its samples, `captum_astro.data.samples.Samples`; with ``limited``, from the path and the
+        word: The name, as in ``--data WORD:PATH``.
+        read: Returns the samples, `captum_astro.data.samples.Samples`, for a path; with ``limited``, for a path and a
             limit.
-        place: What the path is, in messages; empty where there is none.
-        limited: Whether the reader takes the limit itself.
-        human: From the path and the limit to samples with human maps, where it has them; more than the limit may come.
+        place: The kind of path, for messages; empty if there is none.
+        limited: Whether the reader applies the limit itself.
+        human: Returns samples with human maps for a path and a limit, if there are any; may return more than the limit.
     """
 
     word: str
@@ -37,7 +37,7 @@ class Source:
 
     @property
     def form(self) -> str:
-        """How it is written, ``word:FOLDER``."""
+        """How it is written on the command line, ``word:FOLDER``."""
         return f"{self.word}:{self.place}" if self.place else self.word
 
 
@@ -48,18 +48,19 @@ def register_data(
     limited: bool = False,
     human: Callable[[Path, int | None], Iterable[HumanSample]] | None = None,
 ) -> Callable[[R], R]:
-    """A decorator that makes a reader known to ``--data``.
+    """A decorator that registers a reader for ``--data``.
 
-    Files in ``captum_astro/data/`` are found by themselves; a reader of your own is known once its module is imported.
+    Files in ``captum_astro/data/`` are discovered automatically; your own reader is available once its module is
+    imported.
 
     Args:
-        word: Before the colon.
-        place: What stands after it, in messages: ``FOLDER``, ``FILE``, ``PATH``, or nothing.
+        word: The name before the colon.
+        place: The kind of path after it, for messages: ``FOLDER``, ``FILE``, ``PATH``, or nothing.
         limited: The reader takes the limit as its second argument.
-        human: For ``captum-astro vita``: from the path and the limit to samples with human maps.
+        human: For ``captum-astro vita``: returns samples with human maps for a path and a limit.
 
     Raises:
-        ValueError: If another reader has the word, or it is none.
+        ValueError: If another reader has the name, or it is invalid.
 
     Example:
         >>> @register_data("three numbers", place="FILE")
@@ -67,15 +68,15 @@ def register_data(
         ...     pass
         Traceback (most recent call last):
             ...
-        ValueError: A dataset's word has letters, digits and hyphens alone: 'three numbers'.
+        ValueError: A dataset's name may have only letters, digits and hyphens: 'three numbers'.
     """
     if not word or not all(letter.isalnum() or letter in "-_" for letter in word):
-        raise ValueError(f"A dataset's word has letters, digits and hyphens alone: {word!r}.")
+        raise ValueError(f"A dataset's name may have only letters, digits and hyphens: {word!r}.")
 
     def decorated(read: R) -> R:
         other = _REGISTERED.get(word)
         if other is not None and other.read.__module__ != read.__module__:
-            raise ValueError(f"There is a dataset {word!r} already, in {other.read.__module__}: give another word.")
+            raise ValueError(f"There is already a dataset {word!r}, in {other.read.__module__}: choose another name.")
         _REGISTERED[word] = Source(word, read, place, limited, human)
         return read
 
@@ -83,7 +84,7 @@ def register_data(
 
 
 def sources() -> dict[str, Source]:
-    """All datasets by their words: those without a path first, then by name.
+    """All datasets by name: those without a path first, then in alphabetical order.
 
     Example:
         >>> list(sources())[:3]
@@ -96,7 +97,7 @@ def sources() -> dict[str, Source]:
 
 @cache
 def _discover() -> None:
-    """Import the files beside this one, which register their readers."""
+    """Import the other files in this folder, which register their readers."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if not module.name.startswith("_"):
             import_module(f"captum_astro.data.{module.name}")

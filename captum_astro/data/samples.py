@@ -1,4 +1,4 @@
-"""What the benchmark takes: images with what is known of them, each to be had by its number."""
+"""Samples of the benchmark: images with their annotations, accessible by index."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from captum_astro.data.human import HumanSample
 
 
 class Sample(NamedTuple):
-    """One image and what is known of it; None is what is not known.
+    """One image and its annotations; None for anything unknown.
 
     Attributes:
         image: ``(3, H, W)`` uint8.
         label: The class.
-        mask: ``(H, W)`` int8: 1 the object, 0 the background, -1 unknown and not to be counted.
-        human: ``(h, w)`` float32 where people looked, as `HumanSample` has it.
+        mask: ``(H, W)`` int8: 1 the object, 0 the background, -1 unknown and ignored.
+        human: ``(h, w)`` float32 human attention map, as in `HumanSample`.
         name: Unique in its dataset.
     """
 
@@ -30,7 +30,7 @@ class Sample(NamedTuple):
 
 
 class Samples(Protocol):
-    """A dataset of samples: it has a length, and any sample can be read at any time."""
+    """A dataset of samples: it has a length, and samples can be read in any order."""
 
     def __len__(self) -> int: ...
 
@@ -38,7 +38,7 @@ class Samples(Protocol):
 
 
 class HumanDataset(Protocol):
-    """Human samples by number, as `Boxes` and `HumanScenes` are."""
+    """Human samples by index, such as `Boxes` and `HumanScenes`."""
 
     def __len__(self) -> int: ...
 
@@ -49,7 +49,7 @@ class HumanSamples(Dataset[Sample]):
     """Human samples whose map is also the object's mask: drawn boxes, and the scenes' digits.
 
     Args:
-        dataset: Maps of the images' own size; what is above 0 is the object.
+        dataset: Maps with the size of the images; values above 0 are the object.
 
     Example:
         >>> from captum_astro.data.scenes import HumanScenes, Scenes
@@ -70,7 +70,7 @@ class HumanSamples(Dataset[Sample]):
 
 
 def sample_digest(sample: Sample | HumanSample) -> str:
-    """A short name of all that a sample holds."""
+    """A short digest of everything in a sample."""
     found = hashlib.sha256(f"{plain_text(sample.name)} {sample.label} {tuple(sample.image.shape)}".encode())
     for tensor in (sample.image, getattr(sample, "mask", None), sample.human):
         found.update(b"-" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())
@@ -78,16 +78,16 @@ def sample_digest(sample: Sample | HumanSample) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Text that can be written: the name of a file may hold bytes that are no UTF-8."""
+    """Printable text: a file name may contain bytes that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def checked(index: int, count: int) -> int:
-    """The number of a sample.
+    """Validate the index of a sample.
 
     Raises:
-        IndexError: If there is none of that number.
+        IndexError: If there is no such sample.
     """
     if not 0 <= index < count:
-        raise IndexError(f"There are {count} images, numbered from 0; {index} was asked for.")
+        raise IndexError(f"There are {count} images, numbered from 0, but index {index} was requested.")
     return index

@@ -18,7 +18,7 @@ from captum_astro.data.samples import HumanSamples
 
 SIZE = 64
 _SCENES = 500
-_DRAW = 2  # strokes are drawn at twice the size, then reduced: that smooths their edges
+_DRAW = 2  # strokes are drawn at twice the size, then reduced, which smooths their edges
 
 
 class Scene(NamedTuple):
@@ -33,13 +33,13 @@ class Scenes(Dataset[Scene]):
     """Handwritten digits on 64 x 64 textured backgrounds, with the digit's own pixels as the mask.
 
     The digits are 8 x 8, the test part of UCI's *Optical Recognition of Handwritten Digits*. Every fifth one is held
-    out: ``split="train"`` never shows it, ``split="test"`` shows nothing else. A scene depends on the split, the seed
-    and its index alone, so any subset can be made again anywhere.
+    out: ``split="train"`` never shows it, ``split="test"`` shows nothing else. A scene depends only on the split, the
+    seed and its index, so any subset can be reproduced anywhere.
 
     Args:
         split: ``"train"`` or ``"test"``.
         size: Number of scenes.
-        seed: Another seed gives other scenes of the same digits.
+        seed: Random seed; another seed gives other scenes with the same digits.
 
     Raises:
         ValueError: If the split is neither of the two.
@@ -52,7 +52,7 @@ class Scenes(Dataset[Scene]):
 
     def __init__(self, split: str = "test", size: int = 500, seed: int = 0) -> None:
         if split not in ("train", "test"):
-            raise ValueError(f"split is 'train' or 'test', not {split!r}.")
+            raise ValueError(f"split must be 'train' or 'test', not {split!r}.")
         images, labels = _digits()
         held_out = np.arange(len(labels)) % 5 == 0
         chosen = held_out if split == "test" else ~held_out
@@ -65,7 +65,7 @@ class Scenes(Dataset[Scene]):
 
     def __getitem__(self, index: int) -> Scene:
         if not 0 <= index < self._size:
-            raise IndexError(f"There are {self._size} scenes, numbered from 0; {index} was asked for.")
+            raise IndexError(f"There are {self._size} scenes, numbered from 0, but index {index} was requested.")
         random = np.random.default_rng((*self._key, index))
         which = int(random.integers(len(self._labels)))
         canvas = _strokes(_background(random), random)
@@ -86,7 +86,7 @@ def batch(scenes: Dataset[Scene], indices: range) -> tuple[torch.Tensor, torch.T
         Images ``(B, 3, 64, 64)`` float in [0, 1], labels long ``(B,)`` and masks bool ``(B, 64, 64)``.
 
     Raises:
-        IndexError: If there is no scene of a number.
+        IndexError: If an index is out of range.
 
     Example:
         >>> images, labels, masks = batch(Scenes("test", size=5), range(1, 3))
@@ -102,7 +102,7 @@ def batch(scenes: Dataset[Scene], indices: range) -> tuple[torch.Tensor, torch.T
 
 
 class HumanScenes(Dataset[HumanSample]):
-    """Scenes as human samples: the digit's pixels stand in for where people looked.
+    """Scenes as human samples: the digit's pixels replace the human attention map.
 
     Args:
         scenes: The scenes.
@@ -121,7 +121,7 @@ class HumanScenes(Dataset[HumanSample]):
 
 @lru_cache(maxsize=1)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Images from 0 to 255 and their classes; see docs/licences.md for where they come from."""
+    """Images from 0 to 255 and their classes; see docs/licences.md for their source."""
     with np.load(Path(__file__).with_name("digits.npz")) as digits:
         return (digits["images"] * (255 / 16)).astype(np.uint8), digits["labels"].astype(np.int64)
 
@@ -165,7 +165,7 @@ def _ink(random: np.random.Generator) -> np.ndarray:
 
 
 def _placed(digit: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The digit's coverage of each pixel: enlarged, slightly turned, somewhere inside the frame."""
+    """The digit's coverage of each pixel: enlarged, slightly rotated, somewhere inside the frame."""
     side = int(random.integers(26, 39))
     turned = (
         Image.fromarray(digit)

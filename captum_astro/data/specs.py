@@ -1,4 +1,4 @@
-"""Datasets by a word on the command line."""
+"""Datasets by their spec on the command line."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from captum_astro.data.samples import Sample, Samples
 def samples(spec: str, limit: int | None = None) -> Samples:
     """A dataset for the benchmark.
 
-    Each form is described on the page of datasets. Reading is lazy; the order is always the same.
+    Each format is described on the datasets page. Reading is lazy; the order is always the same.
 
     Args:
-        spec: ``scenes``, or a word and a path, as in ``imagenet:/data/val``. The words are those of
+        spec: ``scenes``, or a name and a path, as in ``imagenet:/data/val``. For the names see
             `captum_astro.data.registry.sources`.
-        limit: At most so many samples; for scenes 500 if it is not given. The first ones; but where classes follow
-            each other (ImageNet and ImageNet-S in folders of classes), evenly spread over all.
+        limit: Maximum number of samples; for scenes 500 by default. The first ones are taken, but if the data is sorted
+            by class (ImageNet and ImageNet-S in class folders), evenly spaced ones.
 
     Raises:
-        ValueError: If the word is none of these, or ``limit`` is less than 1; and as the dataset says (DataError).
-        FileNotFoundError: As the dataset says.
+        ValueError: If the name is unknown, or ``limit`` is less than 1; and as raised by the dataset (DataError).
+        FileNotFoundError: As raised by the dataset.
 
     Example:
         >>> data = samples("scenes", limit=3)
@@ -35,7 +35,7 @@ def samples(spec: str, limit: int | None = None) -> Samples:
         (3, 'scene 2', torch.Size([3, 64, 64]))
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"At least 1 sample, not {limit}.")
+        raise ValueError(f"limit must be at least 1, not {limit}.")
     source, path = _found(spec, list(sources().values()))
     if source.limited:
         return cast(Samples, source.read(path, limit))
@@ -49,14 +49,15 @@ def samples(spec: str, limit: int | None = None) -> Samples:
 
 
 def human_samples(spec: str, limit: int | None = None) -> Iterable[HumanSample]:
-    """Images with human maps.
+    """Images with human attention maps.
 
     Args:
-        spec: ``scenes``; ``clickme:PATH``, in any form that `ClickMe` reads; or ``boxes:FOLDER``, with a ``boxes.csv``.
-        limit: At most so many samples; for scenes 500 if it is not given.
+        spec: ``scenes``; ``clickme:PATH``, in any format that `ClickMe` reads; or ``boxes:FOLDER``, with a
+            ``boxes.csv``.
+        limit: Maximum number of samples; for scenes 500 by default.
 
     Raises:
-        ValueError: If the word is none of these.
+        ValueError: If the name is unknown.
 
     Example:
         >>> len(list(human_samples("scenes", limit=3)))
@@ -73,5 +74,5 @@ def _found(spec: str, known: list[Source]) -> tuple[Source, Path]:
     source = next((source for source in known if source.word == word), None)
     if source is None or bool(path) != bool(source.place):
         *forms, last = (source.form for source in known)
-        raise ValueError(f"--data is {', '.join(forms)} or {last}, not {spec!r}.")
+        raise ValueError(f"--data must be {', '.join(forms)} or {last}, not {spec!r}.")
     return source, Path(path)

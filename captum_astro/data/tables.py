@@ -1,4 +1,4 @@
-"""Tables of labelled samples in parquet files, as Hugging Face's datasets are published."""
+"""Tables of labelled samples in parquet files, as published by Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class DataError(ValueError):
-    """Data that are not there, or not in a form that can be read."""
+    """Data that is missing, or in a format that cannot be read."""
 
 
 def parquet_files(path: Path, split: str, name: str) -> list[Path]:
     """The files of a split.
 
     Args:
-        path: A folder that holds them, also in its ``data`` or ``plain_text`` folder; or the split's own file; or the
-            training file, beside which the test file has the same name but for that word.
-        split: ``"train"`` or ``"test"``, a word of the file's name.
-        name: The data set's. Files whose name begins with it are preferred, where a folder holds several sets.
+        path: A folder that contains them, also in its ``data`` or ``plain_text`` folder; or the split's own file; or
+            the training file, next to which the test file has the same name except for that word.
+        split: ``"train"`` or ``"test"``, a word in the file's name.
+        name: Name of the dataset. Files whose name begins with it are preferred, if a folder contains several datasets.
 
     Returns:
         At least one file, in order of name.
@@ -59,17 +59,17 @@ def parquet_files(path: Path, split: str, name: str) -> list[Path]:
 
 
 def read_columns(files: list[Path], wanted: dict[str, tuple[str, ...]]) -> tuple[dict[str, list[Any]], list[str]]:
-    """Columns of some files, one after the other.
+    """Concatenated columns of several files.
 
     Args:
         files: Parquet files.
-        wanted: By our name the names that a column may have, the best first.
+        wanted: For each column the names that it may have in the file, in order of preference.
 
     Returns:
-        By our name the values, and for each row where it stands: ``file, row 7`` from 0.
+        For each column the values, and for each row its location: ``file, row 7`` from 0.
 
     Raises:
-        DataError: If a file is damaged or lacks a column, or there is no row.
+        DataError: If a file is damaged or lacks a column, or there are no rows.
         MissingExtraError: If pyarrow is not installed.
     """
     arrow, parquet = needed("A parquet file", "pyarrow"), needed("A parquet file", "pyarrow.parquet")
@@ -91,15 +91,15 @@ def read_columns(files: list[Path], wanted: dict[str, tuple[str, ...]]) -> tuple
 
 
 def labels(values: list[Any], places: list[str], classes: int | None = None) -> list[int]:
-    """Class numbers, checked.
+    """Validate class numbers.
 
     Args:
         values: As read.
-        places: Of each.
+        places: The location of each, for messages.
         classes: Their number; by default one more than the largest label.
 
     Raises:
-        DataError: If one is no whole number from 0 to ``classes - 1``.
+        DataError: If one is not a whole number from 0 to ``classes - 1``.
     """
     for value, place in zip(values, places, strict=True):
         if (

@@ -33,7 +33,7 @@ def read_imdb(path: Path | str, split: Split) -> LabelledTexts:
         split: ``"train"`` or ``"test"``.
 
     Raises:
-        DataError: If there is no such file, or it is damaged, or a row holds no text or no class.
+        DataError: If there is no such file, or it is damaged, or a row has no text or no class.
     """
     values, places = read_columns(
         parquet_files(Path(path), split, "imdb"), {"text": ("text", "review", "sentence"), "label": ("label",)}
@@ -45,17 +45,17 @@ def read_imdb(path: Path | str, split: Split) -> LabelledTexts:
 
 
 def read_wikitext(path: Path | str) -> dict[WikiSplit, str]:
-    """The parts of WikiText-2 that are at hand, as they are published: words between spaces.
+    """The available parts of WikiText-2, as published: words separated by spaces.
 
     Args:
         path: A folder with ``wiki.train.tokens``, ``wiki.valid.tokens`` and ``wiki.test.tokens``, or with text files
             that have ``train``, ``valid`` and ``test`` in their names, such as ``wikitext2_valid.txt``.
 
     Returns:
-        Training text where it is there, validation and test text. Lines end with a newline.
+        Training text if available, validation and test text. Lines end with a newline.
 
     Raises:
-        DataError: If validation or test text is not there, or a file is empty or not UTF-8.
+        DataError: If validation or test text is missing, or a file is empty or not UTF-8.
     """
     path = Path(path)
     if not path.is_dir():
@@ -82,7 +82,7 @@ def read_wikitext(path: Path | str) -> dict[WikiSplit, str]:
 
 
 def count_words(text: str) -> int:
-    r"""Words between spaces and line ends, as perplexities of WikiText-2 count them; empty lines are one each.
+    r"""Count words between spaces and line ends, as in WikiText-2 perplexities; an empty line counts as one.
 
     Example:
         >>> count_words(" = Title = \n \n")

@@ -18,7 +18,7 @@ class CorruptRecordError(ValueError):
 
 
 class Frame(NamedTuple):
-    """One record as framed: its number in the file, the byte it begins at, its data, and what is wrong with it."""
+    """One record as framed: its number in the file, its byte offset, its data, and what is wrong with it."""
 
     number: int
     offset: int
@@ -27,16 +27,16 @@ class Frame(NamedTuple):
 
 
 def frames(path: Path | str, check: bool = True, first: int = 0, step: int = 1) -> Iterator[Frame]:
-    """Read the records ``first``, ``first + step``, ``first + 2 * step`` and so on, and go on after damaged data.
+    """Read the records ``first``, ``first + step``, ``first + 2 * step`` and so on, continuing after damaged data.
 
-    The data of other records are not read. A record with a problem has no data; where its length is in doubt, or the
-    file is cut short, it is the last one.
+    The data of other records is not read. A record with a problem has no data; if its length is in doubt, or the file
+    is cut short, it is the last one.
 
     Args:
         path: The file, not compressed.
-        check: Compare the checksums. Without this, damaged data pass unseen.
-        first: The number of the first record that is wanted.
-        step: From one that is wanted to the next.
+        check: Verify the checksums. Otherwise damaged data is not detected.
+        first: The number of the first record to read.
+        step: The distance between records to read.
 
     Raises:
         MissingExtraError: If checksums are wanted and google-crc32c is not installed.

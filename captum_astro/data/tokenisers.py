@@ -1,4 +1,4 @@
-"""Tokenisers that are learnt from the training texts, by the `tokenizers` library."""
+"""Tokenisers trained on the training texts, with the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TOKENISER = "tokeniser.json"
 
 
 def learn_words(texts: Iterable[str], size: int = 20_000, least: int = 2) -> Tokenizer:
-    """Lower-case words and punctuation, for reviews: the commonest, the others are ``<unk>``.
+    """Lower-case words and punctuation, for reviews: the most frequent ones, others are ``<unk>``.
 
     Args:
-        texts: To learn from. HTML line breaks count as spaces.
-        size: Of the vocabulary, with padding (0) and unknown (1).
-        least: How often a word occurs at least.
+        texts: The training texts. HTML line breaks count as spaces.
+        size: Size of the vocabulary, including padding (0) and unknown (1).
+        least: Minimum number of occurrences of a word.
 
     Example:
         >>> learn_words(["A fine film.<br />A fine film!"], size=10).encode("A fine day").tokens
@@ -48,11 +48,11 @@ def learn_words(texts: Iterable[str], size: int = 20_000, least: int = 2) -> Tok
 
 
 def learn_wikitext_words(text: str, size: int = 33_278) -> Tokenizer:
-    r"""WikiText's own words, between spaces, and ``<eos>`` for the end of a line; what is not known is ``<unk>``.
+    r"""WikiText's own words, separated by spaces, and ``<eos>`` for the end of a line; unknown words are ``<unk>``.
 
     Args:
-        text: To learn from.
-        size: Of the vocabulary, with padding (0), unknown (1) and end (2).
+        text: The training text.
+        size: Size of the vocabulary, including padding (0), unknown (1) and end (2).
 
     Example:
         >>> encode_stream(learn_wikitext_words(" a b \n a c \n"), " a d \n").tolist()
@@ -69,11 +69,11 @@ def learn_wikitext_words(text: str, size: int = 33_278) -> Tokenizer:
 
 
 def learn_bpe(text: str, size: int = 4096) -> Tokenizer:
-    """Byte-pair encoding over bytes: it can write every text. ``<unk>`` as WikiText prints it is one token.
+    """Byte-level byte-pair encoding, which can encode every text. ``<unk>``, as printed in WikiText, is one token.
 
     Args:
-        text: To learn from.
-        size: Of the vocabulary, at least 259: the bytes, padding (0), unknown (1) and the end of a line (2).
+        text: The training text.
+        size: Size of the vocabulary, at least 259: the bytes, padding (0), unknown (1) and the end of a line (2).
 
     Raises:
         ValueError: If the vocabulary is too small.
@@ -83,7 +83,7 @@ def learn_bpe(text: str, size: int = 4096) -> Tokenizer:
         ['the', 'Ġ', 'e', 'n', 'd']
     """
     if size < 259:
-        raise ValueError(f"A vocabulary over bytes has at least 259 tokens, not {size}.")
+        raise ValueError(f"A byte-level vocabulary has at least 259 tokens, not {size}.")
     library = _library()
     tokeniser: Tokenizer = library.Tokenizer(library.models.BPE())
     tokeniser.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -99,17 +99,17 @@ def learn_bpe(text: str, size: int = 4096) -> Tokenizer:
 
 
 def load_tokeniser(file: Path) -> Tokenizer:
-    """A tokeniser from its JSON file.
+    """Load a tokeniser from its JSON file.
 
     Raises:
-        DataError: If there is no such file, or it holds none, or its padding is not the id 0.
+        DataError: If there is no such file, or it is invalid, or its padding does not have the id 0.
     """
     if not file.is_file():
         raise DataError(f"{file}: there is no such file.")
     library = _library()
     try:
         tokeniser: Tokenizer = library.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises nothing more specific
         raise DataError(f"{file}: not a tokeniser of the tokenizers library ({str(error)[:150]}).") from error
     if tokeniser.token_to_id(PADDING) != 0:
         raise DataError(f"{file}: the tokeniser's {PADDING} must be its id 0.")
@@ -117,15 +117,15 @@ def load_tokeniser(file: Path) -> Tokenizer:
 
 
 def kept_tokeniser(folder: Path, given: str, learn: Callable[[], Tokenizer]) -> Tokenizer:
-    """The tokeniser of a run: the one in its folder; otherwise one from a file, or learnt, which is then kept there.
+    """The tokeniser of a run: the one in its folder; otherwise from a file, or trained, and then saved there.
 
     Args:
-        folder: Of the run.
+        folder: The folder of the run.
         given: The file; empty for none.
-        learn: Learns one.
+        learn: Trains a tokeniser.
 
     Raises:
-        DataError: If a file holds no tokeniser.
+        DataError: If a file contains no tokeniser.
         OSError: If the folder cannot be written.
     """
     file = folder / TOKENISER
@@ -136,7 +136,7 @@ def kept_tokeniser(folder: Path, given: str, learn: Callable[[], Tokenizer]) -> 
 
 
 def encode(tokeniser: Tokenizer, texts: list[str], length: int) -> list[torch.Tensor]:
-    """The first ``length`` token ids of each text, long ``(n,)``; of a text without a token, that of ``<unk>``."""
+    """The first ``length`` token ids of each text, long ``(n,)``; for a text without tokens, that of ``<unk>``."""
     unknown = tokeniser.token_to_id(UNKNOWN) or 0
     return [torch.tensor(one.ids[:length] or [unknown]) for one in tokeniser.encode_batch(texts)]
 
@@ -151,5 +151,5 @@ def _library() -> Any:
 
 
 def _lines(text: str, end: str = f" {END_OF_LINE}") -> list[str]:
-    """The lines, their ends written as a word."""
+    """The lines, with their ends written as a word."""
     return [line.replace("\n", end) for line in re.findall(r"[^\n]*\n|[^\n]+", text)]

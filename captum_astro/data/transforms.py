@@ -1,4 +1,4 @@
-"""Images and their masks as a model takes them, both by the same geometry."""
+"""Preprocessing of images and their masks for a model, with the same geometry."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ Crop = Literal["timm", "none"]
 class ModelTransform:
     """Pixels of a model's input in [0, 1], and the mask of the same pixels.
 
-    Normalisation stands apart, because perturbations set pixels to 0 before it. On a PIL image, with
-    ``crop="timm"`` and `normalise`, this is timm's own evaluation transform bit for bit.
+    Normalisation is separate, because perturbations set pixels to 0 before it. On a PIL image, with ``crop="timm"`` and
+    `normalise`, this is timm's own evaluation transform bit for bit.
 
     Args:
-        model: A timm model, or a wrapper of one.
-        crop: ``"timm"``: as timm evaluates the model: resized by its ``crop_pct`` and interpolation, and the middle cut
-            out. ``"none"``: the whole image, squeezed to the square bilinearly, as in Chefer et al.'s segmentation: a
-            map of the image keeps its place, and so do maps of where people looked, which this does not move.
+        model: A timm model, or a wrapper around one.
+        crop: ``"timm"``: as timm evaluates the model: resized by its ``crop_pct`` and interpolation, then
+            centre-cropped. ``"none"``: the whole image, resized bilinearly to the square, as in Chefer et al.'s
+            segmentation: maps of the whole image, such as human attention maps, stay aligned.
 
     Attributes:
-        size: The side S of the input, in pixels: the patch embedding's own, or else the model's configuration's.
-        mean: Of each channel.
-        std: Of each channel.
-        described: All settings, for a record of what was run.
+        size: The side length S of the input, in pixels: from the patch embedding, otherwise from the model's
+            configuration.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        described: All settings, for the record of a run.
 
     Raises:
-        ValueError: If ``crop`` is neither of the two, or the model does not take squares of three channels.
+        ValueError: If ``crop`` is neither of the two, or the model does not take square images of three channels.
 
     Source:
         timm's ``create_transform``; Chefer et al., "Transformer interpretability beyond attention visualization",
@@ -50,7 +51,7 @@ class ModelTransform:
 
     def __init__(self, model: nn.Module, crop: Crop = "timm") -> None:
         if crop not in ("timm", "none"):
-            raise ValueError(f"crop is 'timm' or 'none', not {crop!r}.")
+            raise ValueError(f"crop must be 'timm' or 'none', not {crop!r}.")
         inside = next((module for module in model.modules() if getattr(module, "pretrained_cfg", None)), model)
         config: dict[str, Any] = timm.data.resolve_model_data_config(inside)
         self.size = _side(inside, config)
@@ -74,23 +75,23 @@ class ModelTransform:
     def __call__(
         self, image: torch.Tensor, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Bring an image and its mask to the model's size.
+        """Resize an image and its mask to the model's size.
 
         Args:
             image: ``(3, H, W)`` uint8.
             mask: ``(H, W)`` int8, or None.
 
         Returns:
-            ``(3, S, S)`` float32 in [0, 1], and ``(S, S)`` int8 of the nearest pixels, or None.
+            ``(3, S, S)`` float32 in [0, 1], and ``(S, S)`` int8 by nearest neighbour, or None.
 
         Raises:
-            ValueError: If they are not of these shapes and types.
+            ValueError: If they do not have these shapes and types.
         """
         if image.dim() != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
-            raise ValueError(f"An image is (3, H, W) uint8, not {tuple(image.shape)} {image.dtype}.")
+            raise ValueError(f"An image must be (3, H, W) uint8, not {tuple(image.shape)} {image.dtype}.")
         if mask is not None and (mask.shape != image.shape[1:] or mask.dtype != torch.int8):
             raise ValueError(
-                f"A mask is int8 and of its image's {tuple(image.shape[1:])}, not {tuple(mask.shape)} {mask.dtype}."
+                f"A mask must be int8 of its image's {tuple(image.shape[1:])}, not {tuple(mask.shape)} {mask.dtype}."
             )
         pixels = self._image(Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())))
         if mask is None:
@@ -99,7 +100,7 @@ class ModelTransform:
         return pixels.float() / 255, sized[0].view(torch.int8)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """``(..., 3, S, S)`` in [0, 1] to what the model takes, on the same device and of the same type."""
+        """``(..., 3, S, S)`` in [0, 1] to the model's input, on the same device and of the same type."""
         mean, std = (pixels.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (pixels - mean) / std
 

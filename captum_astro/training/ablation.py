@@ -1,4 +1,4 @@
-"""What each mechanism of the attention is worth: variants of a run, over seeds."""
+"""The effect of each mechanism of the attention: variants of a run, over several seeds."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sigma outside": {"nonlinearity": "outside"},
     "sigma none": {"nonlinearity": "none"},
 }
-"""The paper's ablations, and the readings of sigma. The learnt embedding of places stays in all of them."""
+"""The paper's ablations, and the versions of sigma. The learnt position embedding stays in all of them."""
 
 
 def variants_of(names: Iterable[str], alphas: Iterable[float] = ()) -> dict[str, dict[str, Any]]:
     """Variants by name, and the full form with other exponents.
 
     Args:
-        names: Of `VARIANTS`.
+        names: Names in `VARIANTS`.
         alphas: Exponents.
 
     Raises:
@@ -69,17 +69,17 @@ def run_ablation(
     device: torch.device | str = "cpu",
     console: Console | None = None,
 ) -> str:
-    """Train every variant with every seed; finished runs in the folder count, others go on.
+    """Train every variant with every seed; finished runs in the folder are reused, others resumed.
 
-    Writes ``runs.csv`` (a row a run), ``ablation.csv`` and ``ablation.md`` (a row a variant) and ``ablation.png`` (the
-    first seed's curves) after every run, so the tables are there whenever it is stopped.
+    Writes ``runs.csv`` (one row per run), ``ablation.csv`` and ``ablation.md`` (one row per variant) and
+    ``ablation.png`` (the first seed's curves) after every run, so the tables exist whenever it is stopped.
 
     Args:
-        config: What the variants vary.
+        config: The options that the variants modify.
         variants: Changed options by name.
-        folder: Of runs and tables.
-        seeds: Of each variant's runs.
-        reach: The value on validation data whose epoch is counted.
+        folder: Folder of runs and tables.
+        seeds: Random seeds of each variant's runs.
+        reach: The validation value for which the epoch is reported.
         device: Where to train.
         console: Shows progress; None for silence.
 
@@ -111,11 +111,11 @@ def run_ablation(
 
 
 def summary(runs: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """A row a variant: runs, how many reached the value, and means with 95 % bootstrap intervals over seeds.
+    """One row per variant: runs, how many reached the value, and means with 95 % bootstrap intervals over seeds.
 
     Args:
         runs: Columns ``variant``, ``epochs_to`` (NaN: not reached), the metric, ``parameters`` and ``seconds``.
-        metric: Its name.
+        metric: Name of the metric.
 
     Returns:
         Columns ``variant``, ``runs``, ``reached``, ``epochs`` (mean over runs that reached it), ``epochs_low``,

@@ -1,4 +1,4 @@
-"""What the training loop draws batches from; the order is a function of seed and epoch, so a run can go on anywhere."""
+"""Batches for the training loop; their order is a function of seed and epoch, so a run can resume anywhere."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _MOVED = 4  # pixels, as is usual for images of 32 x 32
 
 
 class Source(ABC):
-    """Samples in memory, asked for batch by batch."""
+    """Samples in memory, requested batch by batch."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """The number of samples of an epoch."""
+        """The number of samples per epoch."""
 
     @abstractmethod
     def batch(self, indices: torch.Tensor) -> Batch:
-        """The samples with these numbers, long ``(B,)``, as tensors whose first dimension is B."""
+        """The samples with these indices, long ``(B,)``, as tensors whose first dimension is B."""
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Whole batches of an epoch; what is left over waits for another epoch's order."""
+        """Complete batches per epoch; the remainder is dropped and reshuffled in the next epoch."""
         return max(1, len(self) // batch_size)
 
     def order(self, epoch: int, batch_size: int, seed: int) -> list[torch.Tensor]:
-        """The numbers of each batch of an epoch: `steps_per_epoch` tensors."""
+        """The indices of each batch of an epoch: `steps_per_epoch` tensors."""
         shuffled = torch.randperm(len(self), generator=generator(seed, epoch))
         return list(shuffled[: self.steps_per_epoch(batch_size) * batch_size].split(batch_size))
 
@@ -40,7 +40,7 @@ class Images(Source):
         labels: Long ``(N,)``.
         mean: Per channel, of pixels in [0, 1].
         std: Likewise.
-        augment: Mirror every other image and move each by up to 4 pixels, at random; black comes in at the sides.
+        augment: Flip every other image and shift each by up to 4 pixels, at random; the border is filled with black.
         device: Where images are kept and batches are made.
 
     Example:
@@ -77,20 +77,20 @@ class Images(Source):
 
 
 def mirrored(images: torch.Tensor) -> torch.Tensor:
-    """Each image, or with even odds its mirror image; torch's generator is asked."""
+    """Flip each image with probability one half, using torch's generator."""
     flip = (torch.rand(len(images)) < 0.5).to(images.device)
     return torch.where(flip[:, None, None, None], images.flip(-1), images)
 
 
 def shifted(images: torch.Tensor, most: int) -> torch.Tensor:
-    """Each image moved by up to so many pixels in both directions; torch's generator is asked.
+    """Shift each image by up to a number of pixels in both directions, using torch's generator.
 
     Args:
         images: ``(B, C, H, W)``.
-        most: In pixels.
+        most: Maximum shift in pixels.
 
     Returns:
-        ``(B, C, H, W)``, with 0 where nothing came from.
+        ``(B, C, H, W)``, filled with 0 at the border.
     """
     height, width = images.shape[-2:]
     top, left = torch.randint(0, 2 * most + 1, (2, len(images))).to(images.device)
@@ -102,7 +102,7 @@ def shifted(images: torch.Tensor, most: int) -> torch.Tensor:
 
 
 class Texts(Source):
-    """Texts of different lengths and their classes; batches hold texts of about one length, which spares padding.
+    """Texts of different lengths and their classes; batches hold texts of similar length, which reduces padding.
 
     Args:
         texts: Long ``(n,)`` each, at least one token.
@@ -137,7 +137,7 @@ class Texts(Source):
         return padded.to(self._device), self._labels[indices].to(self._device)
 
     def order(self, epoch: int, batch_size: int, seed: int) -> list[torch.Tensor]:
-        """Shuffled, sorted by length within pools, cut into batches, and the batches shuffled."""
+        """Shuffled, sorted by length within pools, split into batches, and the batches shuffled."""
         random = generator(seed, epoch)
         kept = torch.randperm(len(self), generator=random)[: self.steps_per_epoch(batch_size) * batch_size]
         batches: list[torch.Tensor] = []
@@ -147,11 +147,11 @@ class Texts(Source):
 
 
 class TokenStream(Source):
-    """Windows of one long text; each epoch cuts it at other places.
+    """Windows of one long text; each epoch splits it at different positions.
 
     Args:
         ids: Long ``(n,)``.
-        length: Tokens of a window.
+        length: Tokens per window.
         device: Where batches are put.
 
     Raises:
@@ -185,5 +185,5 @@ class TokenStream(Source):
 
 
 def generator(seed: int, epoch: int) -> torch.Generator:
-    """Random numbers of an epoch."""
+    """The random generator of an epoch."""
     return torch.Generator().manual_seed((seed << 20) + epoch)

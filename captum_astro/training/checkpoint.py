@@ -1,4 +1,4 @@
-"""The whole state of a run in one file: what was learnt, the optimiser's memory, and every random generator."""
+"""The whole state of a run in one file: model, optimiser, and every random generator."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from captum_astro.storage import write_whole
 
 
 def save(file: Path, state: dict[str, Any]) -> None:
-    """Keep a state of tensors, numbers, texts, lists and dicts, and the generators of torch, numpy and Python."""
+    """Save a state of tensors, numbers, texts, lists and dicts, and the generators of torch, NumPy and Python."""
     write_whole(file, lambda part: torch.save({**state, "random": random_state()}, part))
 
 
 def load(file: Path) -> dict[str, Any]:
-    """Read a state, its tensors on the processor, and set the generators back; code inside the file is never run.
+    """Load a state, with its tensors on the CPU, and restore the generators; code inside the file is never run.
 
     Args:
-        file: From `save`.
+        file: A file written by `save`.
 
     Raises:
         ValueError: If it cannot be read.
@@ -57,7 +57,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` gave; states of GPUs that are not there are left aside."""
+    """Restore what `random_state` returned; states of missing GPUs are ignored."""
     name, keys, *rest = state["numpy"]
     torch.set_rng_state(state["torch"])
     for index, one in enumerate(state["cuda"][: torch.cuda.device_count()]):

@@ -19,19 +19,19 @@ from captum_astro.training.task import Config, Task
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar10(Config):
-    """Options of CIFAR-10; by default a small model.
+    """Options of CIFAR-10; a small model by default.
 
     The paper's size is ``dim=256, depth=8, heads=8, mlp_ratio=4, patch=2, stem=64``; it does not give the ratio, which
-    is ours.
+    is our choice.
 
     Attributes:
-        patch: Side of a patch, in pixels.
+        patch: Patch size, in pixels.
         stem: Channels of the convolution before patching; 0 for none.
         drop_path: Stochastic depth.
-        augment: Whether images are mirrored and moved.
-        smoothing: Of labels.
+        augment: Whether images are flipped and shifted.
+        smoothing: Label smoothing.
         validation: How many training images are held out, the last ones.
-        limit: At most so many training and test images, the first; for trials.
+        limit: Maximum number of training and test images, the first ones; for trial runs.
     """
 
     task: ClassVar[str] = "cifar10"
@@ -75,7 +75,7 @@ class Cifar10(Config):
         return model
 
     def prepare(self, folder: Path, device: torch.device | str) -> Task:
-        """Read and split the images, make the model."""
+        """Read and split the images, build the model."""
         images = _first(read_cifar(self.data, "train"), self.limit)
         count = len(images) - self.validation
         if count < self.batch_size:

@@ -1,4 +1,4 @@
-"""Which task a run is: its options from names and texts, and their record in its folder."""
+"""The task of a run: its options from names and texts, and their record in its folder."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def tasks() -> dict[str, type[Config]]:
 
 
 def configured(task: str, values: dict[str, Any]) -> Config:
-    """A task's options from names and values; texts, as from a command line, become what the option is.
+    """A task's options from names and values; texts, as from a command line, are converted to the option's type.
 
     Raises:
-        ValueError: If there is no such task or option, or a value does not fit it.
+        ValueError: If there is no such task or option, or a value is invalid.
 
     Example:
         >>> configured("imdb", {"dim": "64", "relative_position": "false"}).dim
@@ -42,7 +42,7 @@ def configured(task: str, values: dict[str, Any]) -> Config:
 
 
 def keep_config(folder: Path, config: Config) -> None:
-    """Write the options of a run, or see that those in the folder are the same.
+    """Write the options of a run, or check that those in the folder are the same.
 
     Raises:
         ValueError: If the folder holds another run, or its options cannot be read.
@@ -60,17 +60,17 @@ def read_config(folder: Path) -> Config:
     try:
         values = read_record(folder / RECORD)
     except FileNotFoundError as error:
-        raise ValueError(f"{folder}: no run of training in this folder.") from error
+        raise ValueError(f"{folder}: no training run in this folder.") from error
     return configured(str(values.pop("task", "")), values)
 
 
 def _parsed(name: str, value: Any, default: Any) -> Any:
     if not isinstance(value, str) or isinstance(default, str):
         return value
-    kind = int if default is None else type(default)  # what may be None is a number of something
+    kind = int if default is None else type(default)  # an option that may be None is a number of something
     try:
         if kind is bool:
             return {"true": True, "false": False}[value.lower()]
         return kind(value)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{name}: {value!r} is no value for it; such as {default!r}.") from error
+        raise ValueError(f"{name}: {value!r} is not a valid value; a valid one is {default!r}.") from error

@@ -1,4 +1,4 @@
-"""How a training went: a table, and its picture."""
+"""The training curve: a table and its plot."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ class Row:
 
     Attributes:
         step: Optimiser steps done.
-        epoch: Times the training data were seen.
-        loss: Mean loss since the row before.
+        epoch: Number of passes over the training data.
+        loss: Mean loss since the previous row.
         lr: The last step's learning rate.
-        train: The metric on the training batches since the row before, as they were seen (augmented, with dropout).
+        train: The metric on the training batches since the previous row, as they were trained on (augmented, with
+            dropout).
         valid: The metric on the validation data.
-        seconds: Of training and evaluation, without pauses.
+        seconds: Time for training and evaluation, without pauses.
     """
 
     step: int
@@ -44,7 +45,7 @@ def better(metric: Metric, a: float, b: float) -> bool:
 
 
 def best(metric: Metric, rows: list[Row]) -> Row:
-    """The first row of the best value on the validation data."""
+    """The first row with the best value on the validation data."""
     chosen = rows[0]
     for row in rows[1:]:
         if better(metric, row.valid, chosen.valid):
@@ -59,7 +60,7 @@ def epochs_to(metric: Metric, rows: list[Row], value: float) -> float | None:
 
 
 def write_csv(rows: list[Row], file: Path) -> None:
-    """One line a row, under the names of `Row`."""
+    """Write one line per row, with the names of `Row` as header."""
 
     def write(part: Path) -> None:
         with part.open("w", newline="") as to:
@@ -71,10 +72,10 @@ def write_csv(rows: list[Row], file: Path) -> None:
 
 
 def read_csv(file: Path) -> list[Row]:
-    """Rows of a file of `write_csv`, rounded to five significant figures.
+    """Read the rows of a file written by `write_csv`, rounded to five significant figures.
 
     Raises:
-        ValueError: If it is no such file.
+        ValueError: If it is not such a file.
     """
     with file.open(newline="") as lines:
         try:
@@ -86,13 +87,13 @@ def read_csv(file: Path) -> list[Row]:
 
 
 def plot(curves: dict[str, list[Row]], file: Path, metric: Metric, title: str = "") -> None:
-    """Loss and metric against epochs; of several runs, in one picture.
+    """Plot loss and metric against epochs; several runs in one figure.
 
     Args:
         curves: Rows by the run's name.
-        file: The picture to write, PNG.
-        metric: What ``train`` and ``valid`` are.
-        title: Above the picture.
+        file: The figure to write, PNG.
+        metric: Name of the metric in ``train`` and ``valid``.
+        title: Title of the figure.
     """
     from matplotlib.figure import Figure
 

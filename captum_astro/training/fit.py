@@ -26,14 +26,14 @@ CHECKPOINT, BEST, CURVE, PICTURE = "checkpoint.pt", "best.safetensors", "curve.c
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a model is trained, and how often it is looked at.
+    """How long a model is trained, and how often it is evaluated.
 
     Attributes:
-        steps: Of the optimiser.
-        batch_size: Samples a step.
-        metric: What ``evaluate`` of the task gives.
-        seed: Of the data's order.
-        clip: The longest gradient, over all parameters.
+        steps: Number of optimiser steps.
+        batch_size: Samples per step.
+        metric: Name of the metric that the task's ``evaluate`` returns.
+        seed: Random seed of the data order.
+        clip: Maximum gradient norm, over all parameters.
         evaluate_every: Steps between rows of the curve; by default an epoch.
         checkpoint_every: Steps between checkpoints.
     """
@@ -57,18 +57,18 @@ def fit(
 ) -> list[Row]:
     """Train a model, from a checkpoint in the folder if there is one.
 
-    A run that was stopped anywhere and started again ends with the same bits as one that was not: the checkpoint holds
-    model, optimiser, schedule, place in the data's order, sums for the curve, and all random states. It is the caller's
-    part to give the same model, data and options, see `captum_astro.training.run`.
+    A run that was stopped anywhere and started again ends bit for bit like one that was not: the checkpoint holds
+    model, optimiser, schedule, position in the data order, sums for the curve, and all random states. The caller must
+    pass the same model, data and options, see `captum_astro.training.run`.
 
     The loss is computed under bfloat16 autocast on CUDA.
 
     Args:
-        task: What is trained, in place, and on what; the order of its batches is a function of the seed and the epoch.
+        task: The model to train, in place, and its data; the batch order is a function of the seed and the epoch.
         optimiser: Over the model's parameters.
-        schedule: Stepped once a step.
-        plan: How long.
-        folder: Gets the checkpoint, ``curve.csv``, ``curve.png`` and the weights of the best row, ``best.safetensors``.
+        schedule: Called once per step.
+        plan: Duration and intervals.
+        folder: Receives the checkpoint, ``curve.csv``, ``curve.png`` and the best weights, ``best.safetensors``.
         console: Shows progress and time left, and a line for each row; None for silence.
 
     Returns:
@@ -106,7 +106,7 @@ def fit(
 
 
 class _Run:
-    """All that changes while a model is trained; `keep` writes it, `resume` reads it."""
+    """Everything that changes while a model is trained; `keep` writes it, `resume` reads it."""
 
     def __init__(self, task: Task, optimiser: Optimizer, schedule: LRScheduler, plan: Plan, folder: Path) -> None:
         self.task, self.plan, self.folder = task, plan, folder
@@ -131,7 +131,7 @@ class _Run:
         self.started = time.perf_counter() - state["seconds"]
 
     def step(self, batch: Batch) -> float:
-        """One of the optimiser, at the rate that is returned."""
+        """One optimiser step, at the learning rate that is returned."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             value, score = self.task.loss(self.task.trained, batch)
         self.optimiser.zero_grad()
@@ -145,7 +145,7 @@ class _Run:
         return rate
 
     def evaluate(self, epoch: float, rate: float) -> Row:
-        """A new row of the curve, and the weights if it is the best."""
+        """Add a row to the curve, and save the weights if it is the best."""
         losses, scores, count = self.sums.tolist()
         if not math.isfinite(losses):
             raise ValueError(

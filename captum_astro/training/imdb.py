@@ -23,13 +23,13 @@ class Imdb(Config):
     """Options of IMDB; widths, heads, depth and length are the paper's.
 
     Attributes:
-        length: Tokens that are read of a review.
-        vocabulary: Words that are known, if the tokeniser is learnt.
-        tokeniser: A tokeniser's JSON file instead.
-        glove: A file of GloVe vectors to start the embedding from.
-        smoothing: Of labels.
-        validation: The share of training reviews held out, drawn once for all seeds.
-        limit: At most so many training and test reviews of each class; for trials.
+        length: Tokens read from each review.
+        vocabulary: Vocabulary size, if the tokeniser is trained.
+        tokeniser: A tokeniser's JSON file to use instead.
+        glove: A file of GloVe vectors to initialise the embedding.
+        smoothing: Label smoothing.
+        validation: The fraction of training reviews held out, drawn once for all seeds.
+        limit: Maximum number of training and test reviews of each class; for trial runs.
     """
 
     task: ClassVar[str] = "imdb"
@@ -64,7 +64,7 @@ class Imdb(Config):
         )
 
     def prepare(self, folder: Path, device: torch.device | str) -> Task:
-        """Read and split the reviews, learn the words, make the model."""
+        """Read and split the reviews, train the tokeniser, build the model."""
         reviews = _limited(read_imdb(self.data, "train"), self.limit)
         shuffled = torch.randperm(len(reviews), generator=torch.Generator().manual_seed(0)).tolist()
         held_out = int(len(reviews) * self.validation)

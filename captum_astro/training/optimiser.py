@@ -1,4 +1,4 @@
-"""AdamW with weight decay where it belongs, and its schedule."""
+"""AdamW with weight decay on the appropriate parameters, and its schedule."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
-    """AdamW; biases, norms, embeddings and what a model names in ``no_weight_decay()`` are not decayed.
+    """AdamW; biases, norms, embeddings and parameters named in ``no_weight_decay()`` are not decayed.
 
     Args:
-        model: Its parameters that need a gradient are optimised.
+        model: Its trainable parameters are optimised.
         lr: The learning rate.
-        weight_decay: Of the other parameters.
+        weight_decay: Weight decay of the other parameters.
 
     Example:
         >>> groups = adamw(nn.Linear(3, 2), lr=1e-3, weight_decay=0.05).param_groups
@@ -28,7 +28,7 @@ def adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
 
 
 def undecayed(model: nn.Module) -> set[str]:
-    """Names of the parameters with two dimensions or more that are places or look-ups, not maps."""
+    """Names of the parameters with two dimensions or more that are positions or look-ups, not linear maps."""
     own: Callable[[], set[str]] | None = getattr(model, "no_weight_decay", None)
     named = set() if own is None else set(own())
     for path, module in model.named_modules():
@@ -38,12 +38,12 @@ def undecayed(model: nn.Module) -> set[str]:
 
 
 def warm_up_cosine(optimiser: Optimizer, steps: int, warm_up: float = 0.05) -> LambdaLR:
-    """The learning rate rises in a line over the first share of the steps, then falls to 0 along half a cosine.
+    """Linear warm-up of the learning rate over the first fraction of the steps, then half a cosine down to 0.
 
     Args:
-        optimiser: Its present rate is the highest.
-        steps: Of the whole run.
-        warm_up: The share of steps of the rise, from 0 to 1.
+        optimiser: Its current learning rate is the peak.
+        steps: Steps of the whole run.
+        warm_up: The fraction of the steps used for warm-up, from 0 to 1.
 
     Example:
         >>> optimiser = adamw(nn.Linear(3, 2), lr=1.0, weight_decay=0.0)

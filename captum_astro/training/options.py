@@ -1,4 +1,4 @@
-"""The options that every run has; nothing here knows a model or data."""
+"""The options common to all runs, independent of model and data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Metric = Literal["accuracy", "perplexity"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options that every task has; all of them together determine a run.
+    """The options of every task; all of them together determine a run.
 
     Attributes:
-        data: Where the data are.
-        attention: ``"astromorphic"`` or ``"softmax"``; the next three options are the former's.
-        nonlinearity: Where sigma stands.
+        data: Location of the data.
+        attention: ``"astromorphic"`` or ``"softmax"``; the next three options apply to the former.
+        nonlinearity: Where sigma is applied.
         alpha: Exponent of the calcium response.
         relative_position: Whether astrocytes write.
         dim: Width.
@@ -27,15 +27,14 @@ class Options:
         mlp_ratio: Hidden width of the feed-forward layers over ``dim``.
         drop: Dropout.
         epochs: Passes over the training data.
-        steps: Steps of the optimiser instead.
-        batch_size: Samples a step.
-        lr: The highest learning rate.
-        weight_decay: Of AdamW.
-        warm_up: Share of the steps in which the rate rises.
-        clip: The longest gradient.
-        seed: Of weights, order, augmentation and dropout.
-        keep: Which weights are tested and written: those of the row of the curve that is best on validation data, or
-            the last.
+        steps: Optimiser steps, instead of epochs.
+        batch_size: Samples per step.
+        lr: Peak learning rate.
+        weight_decay: Weight decay of AdamW.
+        warm_up: Fraction of the steps used for warm-up.
+        clip: Maximum gradient norm.
+        seed: Random seed of weights, data order, augmentation and dropout.
+        keep: Which weights are tested and written: the best on validation data, or the last.
         half: Whether they are written in half precision.
     """
 
@@ -67,15 +66,15 @@ class Options:
         for name in ("epochs", "steps", "batch_size", "lr", "clip", "dim", "depth", "heads"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name} is above 0, not {value!r}.")
+                raise ValueError(f"{name} must be above 0, not {value!r}.")
         if self.keep not in ("best", "last"):
-            raise ValueError(f"keep is best or last, not {self.keep!r}.")
+            raise ValueError(f"keep must be best or last, not {self.keep!r}.")
         for name in ("held_out", "validation"):
             if getattr(self, name, 1) <= 0:
-                raise ValueError(f"{name} is above 0, not {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}.")
         for name in ("drop", "warm_up"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 0 and below 1, not {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)!r}.")
 
     @property
     def evaluate_every(self) -> int | None:
@@ -84,7 +83,7 @@ class Options:
 
     @property
     def attention_options(self) -> dict[str, Any]:
-        """What the models take."""
+        """The arguments of the models."""
         return {
             "attention": self.attention,
             "nonlinearity": self.nonlinearity,

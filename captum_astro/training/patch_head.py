@@ -1,4 +1,4 @@
-"""A second head that names what each place of an image shows, and the loss of both heads."""
+"""An auxiliary head that classifies what each patch of an image shows, and the loss of both heads."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import nn
 
 from captum_astro.training.batches import Batch
 
-BACKGROUND = 10  # the class of a place that holds no part of a digit
-_COVERED = 0.25  # the least share of a place that a digit fills
+BACKGROUND = 10  # the class of a patch without a part of a digit
+_COVERED = 0.25  # the minimum fraction of a patch that a digit must fill
 
 
 class WithPatchHead(nn.Module):
-    """A transformer with a second head that names what each token of its last grid shows.
+    """A transformer with an auxiliary head that classifies each token of its last grid.
 
-    A Vision Transformer's grid is that of its patches; a Swin's is that of its last stage, whose tokens are patches
-    merged.
+    A Vision Transformer's grid is that of its patches; a Swin's is that of its last stage, whose tokens are merged
+    patches.
 
     Args:
         model: From timm, with 10 classes.
@@ -32,11 +32,11 @@ class WithPatchHead(nn.Module):
         self.in_bfloat16 = bfloat16
 
     def no_weight_decay(self) -> set[str]:
-        """The model's."""
+        """The output of the model itself."""
         return {f"model.{name}" for name in self.model.no_weight_decay()}
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits ``(B, 10)``, and of each place of the grid ``(B, h, w, 11)``."""
+        """Logits ``(B, 10)``, and those of each position of the grid ``(B, h, w, 11)``."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             tokens = self.model.forward_features(images)
             logits, patches = self.model.forward_head(tokens), self.patch_head(self._on_grid(tokens))

@@ -1,4 +1,4 @@
-"""One training run in a folder, from its options to its figures."""
+"""One training run in a folder, from its options to its results."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def train(
     checkpoint_every: int = 200,
     console: Console | None = None,
 ) -> dict[str, float]:
-    """Train a task's model, or go on with the run in the folder; a finished one is not trained again.
+    """Train a task's model, or resume the run in the folder; a finished one is not trained again.
 
     The folder gets ``run.json`` (the options), ``curve.csv`` and ``curve.png``, ``weights.safetensors`` (see
     `Config.keep`), ``result.json``, and for texts ``tokeniser.json``.
 
     Args:
         config: The options.
-        folder: Of this run.
-        device: Where to train; a run may go on elsewhere, though its bits are then others.
-        resume: Go on with a run of the same options; otherwise begin anew and replace it.
+        folder: Folder of this run.
+        device: Where to train; a run may resume on another device, but is then not bitwise reproducible.
+        resume: Resume a run with the same options; otherwise start again and replace it.
         checkpoint_every: Steps between checkpoints.
         console: Shows progress; None for silence.
 
     Returns:
-        The figures: first the metric on test data, then others of the test, ``valid`` (of the best row), ``step`` and
+        The results: first the metric on test data, then other test metrics, ``valid`` (of the best row), ``step`` and
         ``epoch`` of that row, ``parameters`` and ``seconds``.
 
     Raises:
-        ValueError: If the folder holds another run, the data cannot be read, or an option is out of its range.
+        ValueError: If the folder holds another run, the data cannot be read, or an option is out of range.
         OSError: If the folder cannot be written.
     """
     config = replace(config, data=str(Path(config.data).resolve()) if config.data else "")
@@ -101,7 +101,7 @@ def train(
 
 
 def read_result(folder: Path) -> dict[str, float]:
-    """The figures of a finished run.
+    """The results of a finished run.
 
     Raises:
         ValueError: If they cannot be read.
@@ -118,7 +118,7 @@ def load_trained(folder: Path | str) -> tuple[nn.Module, Tokenizer | None]:
     """The model of a finished run in eval mode, and for texts its tokeniser.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
 
     Raises:
         ValueError: If there is no finished run in it.

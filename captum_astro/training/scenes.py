@@ -1,4 +1,4 @@
-"""The bundled models: digits in scenes."""
+"""The task of the bundled models: digits in scenes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from captum_astro.training.patch_head import WithPatchHead, patch_loss
 from captum_astro.training.scores import accuracy
 from captum_astro.training.task import Config, Task
 
-_EPOCH = 6400  # scenes; there is no end of them
+_EPOCH = 6400  # scenes; their supply is unlimited
 _EVALUATE = 250
 _AT_ONCE = 64
-_OTHER_SCENES = 1_000_003  # seeds of scenes to validate on, of the training digits
+_OTHER_SCENES = 1_000_003  # seeds of validation scenes with training digits
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesTask(Config):
     """Options of the scenes. The sizes and attention of timm's classes are fixed; the length is given in steps.
 
-    A second head names each token of the last grid while training (the digit it shows, or background): with the
-    classification loss alone, the model does not start to learn for thousands of steps. That head is thrown away. The
+    During training an auxiliary head classifies each token of the last grid (the digit it shows, or background): with
+    the classification loss alone, the model does not start to learn for thousands of steps. That head is discarded. The
     schedule is PyTorch's one-cycle.
 
     Attributes:
-        model: The bundled Vision Transformer or Swin, whose attention is not ours to choose, or the astromorphic one.
-        bfloat16: Whether forward passes are in bfloat16 on processors too, as the plain model's weights were made (the
-            others' were not): twice as fast with the instructions for it, ten to twenty times as slow without them
-            (before Zen 4 and Cooper Lake).
-        held_out: Scenes of held-out digits that are tested.
+        model: The bundled Vision Transformer or Swin, whose attention is fixed, or the astromorphic one.
+        bfloat16: Whether forward passes are in bfloat16 on CPUs too, as for the plain model's weights (the others were
+            trained without): twice as fast with CPU support for it, ten to twenty times as slow without it (before Zen
+            4 and Cooper Lake).
+        held_out: Number of test scenes with held-out digits.
     """
 
     task: ClassVar[str] = "scenes"
@@ -58,7 +58,7 @@ class ScenesTask(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.model not in (PLAIN, SWIN, ASTROMORPHIC):
-            raise ValueError(f"model is {PLAIN}, {SWIN} or {ASTROMORPHIC}, not {self.model!r}.")
+            raise ValueError(f"model must be {PLAIN}, {SWIN} or {ASTROMORPHIC}, not {self.model!r}.")
         own = () if self.model == ASTROMORPHIC else (*self.attention_options, "dim", "depth", "heads")
         changed = [n for n in (*own, "drop", "mlp_ratio", "epochs") if getattr(self, n) != getattr(type(self), n)]
         if changed:
@@ -79,7 +79,7 @@ class ScenesTask(Config):
         return cast(nn.Module, timm.create_model(self.model, **options))
 
     def prepare(self, folder: Path, device: torch.device | str) -> Task:
-        """Make the model and its head for patches; scenes are drawn as they are asked for."""
+        """Build the model and its auxiliary head; scenes are generated on demand."""
         model = self.build(folder)
         trained = WithPatchHead(model, bfloat16=self.bfloat16).to(device)
         valid = SceneSource("train", self.seed + _OTHER_SCENES, 500, device)
@@ -94,7 +94,7 @@ class ScenesTask(Config):
         )
 
     def optimiser(self, task: Task) -> Optimizer:
-        """AdamW over everything, decayed alike; of the other models by their own groups."""
+        """AdamW with the same weight decay everywhere; for the other models by their own groups."""
         if self.model == PLAIN:
             return AdamW(task.trained.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         return super().optimiser(task)
@@ -105,12 +105,12 @@ class ScenesTask(Config):
 
 
 class SceneSource(Source):
-    """Scenes one after the other, never the same twice.
+    """An endless sequence of scenes without repetition.
 
     Args:
-        split: Of the digits.
-        seed: Of the scenes.
-        size: Scenes of an epoch.
+        split: The split of the digits.
+        seed: Random seed of the scenes.
+        size: Scenes per epoch.
         device: Where batches are put.
     """
 

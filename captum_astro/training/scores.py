@@ -14,7 +14,7 @@ def classification(smoothing: float = 0.0) -> Loss:
     """Cross-entropy and accuracy of a batch of inputs and classes.
 
     Args:
-        smoothing: Of the labels, the share of every class alike.
+        smoothing: Label smoothing, spread equally over all classes.
     """
 
     def loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,19 +26,19 @@ def classification(smoothing: float = 0.0) -> Loss:
 
 
 def language(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of the tokens that follow, twice: as loss and for the perplexity."""
+    """Cross-entropy of the next tokens, returned twice: as loss and for the perplexity."""
     value = F.cross_entropy(model(batch[0]).float().flatten(0, 1), batch[1].flatten())
     return value, value.detach()
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, source: Source, order: torch.Tensor | None = None, batch_size: int = 256) -> float:
-    """The share of samples whose class a model in eval mode names.
+    """Accuracy of a model in eval mode.
 
     Args:
-        model: From inputs to logits.
-        source: The samples; what their batches hold besides inputs and classes is left aside.
-        order: In which they are asked for, such as by length; the result does not depend on it.
+        model: Maps inputs to logits.
+        source: The samples; batch elements after inputs and classes are ignored.
+        order: The order in which they are read, such as by length; the result does not depend on it.
         batch_size: Samples at a time.
     """
     order = torch.arange(len(source)) if order is None else order
@@ -53,16 +53,16 @@ def accuracy(model: nn.Module, source: Source, order: torch.Tensor | None = None
 def negative_log_likelihood(
     model: nn.Module, ids: torch.Tensor, length: int, stride: int | None = None, batch_size: int = 16
 ) -> tuple[float, int]:
-    """Of a text under a causal language model in eval mode, in windows.
+    """Cross-entropy of a text under a causal language model in eval mode, in windows.
 
     Every token but the first is predicted once, from the longest window that holds it last: with a stride below the
     length, each after the first window sees at least ``length - stride`` tokens.
 
     Args:
-        model: From ids ``(B, n)`` to logits ``(B, n, V)``.
+        model: Maps ids ``(B, n)`` to logits ``(B, n, V)``.
         ids: Long ``(n,)``, at least two.
-        length: Tokens of a window.
-        stride: Between windows; by default the length, which is fastest.
+        length: Tokens per window.
+        stride: Distance between windows; by default the length, which is fastest.
         batch_size: Windows at a time.
 
     Returns:
@@ -73,7 +73,7 @@ def negative_log_likelihood(
     """
     stride = stride or length
     if not 1 <= stride <= length:
-        raise ValueError(f"stride is from 1 to the length of a window, {length}, not {stride}.")
+        raise ValueError(f"stride must be from 1 to the length of a window, {length}, not {stride}.")
     device = next(model.parameters()).device
     whole = len(ids) - 1
     starts = [0] + [start for start in range(stride, whole, stride) if start + length - stride < whole]

@@ -1,4 +1,4 @@
-"""A model with its data, and the options that become one."""
+"""A task: a model with its data, and the options that define it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from captum_astro.training.optimiser import adamw, warm_up_cosine
 from captum_astro.training.options import Options
 
 Loss = Callable[[nn.Module, Batch], tuple[torch.Tensor, torch.Tensor]]
-"""The loss of a batch, and what the metric is made of: the share of right answers, or the mean cross-entropy."""
+"""The loss of a batch, and the basis of the metric: the fraction of correct answers, or the mean cross-entropy."""
 
 
 def _no_figures(model: nn.Module) -> dict[str, float]:
@@ -30,12 +30,12 @@ class Task:
     """A model with its data.
 
     Attributes:
-        trained: What is trained, on the device where batches are.
+        trained: The module to train, on the device of the batches.
         source: Training batches.
         loss: See `Loss`.
-        evaluate: The metric on validation data, of what is trained, in eval mode without gradients.
-        test: Figures on test data by name, the metric first, of the model that is kept.
-        inner: The model that is kept, where more than it is trained.
+        evaluate: The metric of the trained module on validation data, in eval mode without gradients.
+        test: Results of the final model on test data by name, the metric first.
+        inner: The final model, if the trained module contains more.
     """
 
     trained: nn.Module
@@ -47,20 +47,20 @@ class Task:
 
     @property
     def model(self) -> nn.Module:
-        """What is kept."""
+        """The final model."""
         return self.trained if self.inner is None else self.inner
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Options, ABC):
-    """Options that become a task."""
+    """Options that define a task."""
 
     @abstractmethod
     def prepare(self, folder: Path, device: torch.device | str) -> Task:
-        """Read the data and make the model; a tokeniser is learnt and kept in the folder, or read from it.
+        """Read the data and build the model; a tokeniser is trained and saved in the folder, or read from it.
 
         Raises:
-            ValueError: If the data cannot be read, or an option is out of its range.
+            ValueError: If the data cannot be read, or an option is out of range.
         """
 
     @abstractmethod
@@ -68,7 +68,7 @@ class Config(Options, ABC):
         """The model alone, with random weights."""
 
     def optimiser(self, task: Task) -> Optimizer:
-        """AdamW over what is trained."""
+        """AdamW over the trained module."""
         return adamw(task.trained, self.lr, self.weight_decay)
 
     def schedule(self, optimiser: Optimizer, steps: int) -> LRScheduler:

@@ -12,12 +12,12 @@ from captum_astro.storage import write_whole
 
 
 def save_weights(model: nn.Module, file: Path, *, half: bool = False) -> None:
-    """The weights as safetensors; those that are one tensor under several names, under the first alone.
+    """Write the weights as safetensors; a tensor with several names is written under the first only.
 
     Args:
         model: The model.
-        file: To write, whole or not at all.
-        half: Floats in half precision.
+        file: The file to write, atomically.
+        half: Whether floats are written in half precision.
     """
     seen: set[int] = set()
     kept: dict[str, torch.Tensor] = {}
@@ -30,12 +30,12 @@ def save_weights(model: nn.Module, file: Path, *, half: bool = False) -> None:
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
-    """Weights of `save_weights` into a model of the same make.
+    """Load weights written by `save_weights` into a model of the same architecture.
 
     Raises:
-        ValueError: If they do not fit.
+        ValueError: If they do not match.
     """
     try:
         load_model(model, file)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{file} does not fit {type(model).__name__}: {str(error)[:300]}") from error
+        raise ValueError(f"{file} does not match {type(model).__name__}: {str(error)[:300]}") from error

@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 class WikiText2(Config):
     """Options of WikiText-2; the paper's model has ``dim=768, depth=1, heads=6, length=512``.
 
-    Where there is no training text, the validation text is trained on, but for its last lines.
+    If there is no training text, the model is trained on the validation text, except for its last lines.
 
     Attributes:
-        length: Tokens of a window.
-        tokens: ``"bpe"``, learnt byte pairs, with which every text has a probability; or ``"words"``, WikiText's own,
-            of which those that were not seen in training are ``<unk>``: perplexities of the two are not comparable.
-        vocabulary: Size of the vocabulary that is learnt.
-        tokeniser: A tokeniser's JSON file instead.
-        validation: The share of the lines that is held out, the last ones, where there is no training text.
+        length: Tokens per window.
+        tokens: ``"bpe"``, trained byte pairs, which assign a probability to every text; or ``"words"``, WikiText's own,
+            where words not seen in training are ``<unk>``: perplexities of the two are not comparable.
+        vocabulary: Size of the vocabulary to train.
+        tokeniser: A tokeniser's JSON file to use instead.
+        validation: The fraction of the lines that is held out, the last ones, if there is no training text.
     """
 
     task: ClassVar[str] = "wikitext2"
@@ -75,7 +75,7 @@ class WikiText2(Config):
         )
 
     def prepare(self, folder: Path, device: torch.device | str) -> Task:
-        """Read the texts, learn the tokens, make the model."""
+        """Read the texts, train the tokeniser, build the model."""
         parts = read_wikitext(self.data)
         if "train" in parts:
             train, valid = parts["train"], parts["valid"]
@@ -107,5 +107,5 @@ class WikiText2(Config):
 
     def _learnt(self, text: str) -> Tokenizer:
         if self.tokens not in ("words", "bpe"):
-            raise ValueError(f"tokens is bpe or words, not {self.tokens!r}.")
+            raise ValueError(f"tokens must be bpe or words, not {self.tokens!r}.")
         return (learn_bpe if self.tokens == "bpe" else learn_wikitext_words)(text, self.vocabulary)

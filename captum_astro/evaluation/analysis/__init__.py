@@ -1,4 +1,4 @@
-"""What the rows of a benchmark say: scores with intervals and chance levels, paired comparisons, places, failures."""
+"""Analysis of a benchmark's rows: scores with intervals and chance levels, paired comparisons, rankings, failures."""
 
 from captum_astro.evaluation.analysis.failed import failures as failures
 from captum_astro.evaluation.analysis.paired import comparisons as comparisons

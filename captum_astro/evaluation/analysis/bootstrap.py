@@ -1,6 +1,6 @@
 """The statistic of a group in bootstrap samples of its images, the same images for all methods.
 
-A metric that the papers pool over the images (pixel accuracy, mIoU) is pooled anew in every bootstrap sample.
+A metric that the papers pool over the images (pixel accuracy, mIoU) is pooled again in every bootstrap sample.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def drawn_statistics(group: Group, parts: NDArray[np.float64], bootstrap: int, s
 
 
 def interval(drawn: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The 95 % percentile interval over the bootstrap samples that hold a value; NaN where none does."""
+    """The 95 % percentile interval over the bootstrap samples that have a value; NaN if none has."""
     low, high = np.full((2, *drawn.shape[1:]), np.nan)
     there = ~np.isnan(drawn).all(0)
     if there.any():

@@ -1,4 +1,4 @@
-"""What a map without information would score, where that is known."""
+"""The score of a map without information, if it is known."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from captum_astro.metrics.declaration import RANDOM_MAPS, ChanceFrom
 
 
 def chance(group: Group, everything: Sequence[Group]) -> NDArray[np.float64]:
-    """The chance level of each method of a group, over the samples that the method has a value for.
+    """The chance level of each method of a group, over the samples for which the method has a value.
 
-    It is what `Metric.chance` says: a number, what follows from another metric's values of the same samples, or what
-    the method ``Random`` reached, if that was run.
+    It is defined by `Metric.chance`: a number, derived from another metric's values of the same samples, or the score
+    of the method ``Random``, if that was run.
 
     Args:
-        group: Whose levels.
+        group: The group of the levels.
         everything: All groups.
 
     Returns:
-        ``(m,)``, NaN where it is not known.
+        ``(m,)``, NaN if unknown.
 
     Example:
         >>> from captum_astro.metrics.registry import metric_named
@@ -56,7 +56,7 @@ def _values(group: Group, everything: Sequence[Group], metric: str) -> NDArray[n
 
 
 def _mean(values: NDArray[np.float64], weight: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Over the samples, leaving out what has no weight; NaN where nothing has any."""
+    """The weighted mean over the samples; NaN if all weights are zero."""
     times = np.asarray(weight, np.float64)
     total, count = (np.where(times > 0, values, 0) * times).sum(0), times.sum(0)
     mean: NDArray[np.float64] = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)

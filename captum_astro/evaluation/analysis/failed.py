@@ -1,4 +1,4 @@
-"""What failed in a benchmark, counted."""
+"""A count of the failures in a benchmark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _FAILED = ["model", "method", "error", "samples", "rows", "names"]
 
 
 def failures(rows: pd.DataFrame) -> pd.DataFrame:
-    """What failed: for each model, method and error, how many samples and rows, and the names of the first samples."""
+    """Failures per model, method and error: how many samples and rows, and the names of the first samples."""
     if "error" not in rows:
         return pd.DataFrame(columns=_FAILED)
     failed = rows[rows["error"].notna()].groupby(["model", "method", "error"], sort=False)

@@ -1,4 +1,4 @@
-"""The rows of a benchmark as arrays: for each model, metric and class explained, a table of samples and methods."""
+"""The rows of a benchmark as arrays: for each model, metric and explained class, a table of samples and methods."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _NEEDED = ("sample", "model", "method", "metric", "explained", "value")
 
 @dataclass(frozen=True)
 class Group:
-    """All methods' scores of one model by one metric for one class explained.
+    """All methods' scores for one model, one metric and one explained class.
 
     Attributes:
         model: The model.
         info: The metric.
         explained: ``predicted``, ``true`` or ``-``.
-        methods: m methods, in the order in which they first come in the rows.
-        samples: ``(n,)``, the samples' numbers.
+        methods: m methods, in the order in which they first occur in the rows.
+        samples: ``(n,)``, the sample indices.
         values: ``(n, m)``, NaN where there is none.
         failed: ``(m,)``, samples that ended in an error.
-        counts: ``(n, m, parts)``, what a pooled metric is pooled from, zeros where there is nothing; None for another.
+        counts: ``(n, m, parts)``, the counts of a pooled metric, zeros where there are none; None for other metrics.
     """
 
     model: str
@@ -44,21 +44,21 @@ class Group:
     def valid(self) -> NDArray[np.bool_]:
         """``(n, m)``, where there is a value, or known pixels to pool.
 
-        Of an image without one of the two classes mIoU has no value, yet its pixels count for the pooled one.
+        For an image without one of the two classes mIoU has no value, but its pixels count for the pooled one.
         """
         weight = self.weight
         return ~np.isnan(self.values) if weight is None else weight > 0
 
     @property
     def weight(self) -> NDArray[np.float64] | None:
-        """``(n, m)``, how much a sample weighs in a pooled metric; None for another."""
+        """``(n, m)``, the weight of a sample in a pooled metric; None for other metrics."""
         if self.counts is None or self.info.pooling is None:
             return None
         found: NDArray[np.float64] = self.counts[..., self.info.pooling.weight]
         return found
 
     def parts(self, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """What is summed over samples to give `statistic`, ``(n, m, q)``; zeros where a sample is not kept.
+        """The summands over samples from which `statistic` is computed, ``(n, m, q)``; zeros for a dropped sample.
 
         Args:
             kept: ``(n, m)``, the samples that count for each method.
@@ -70,7 +70,7 @@ class Group:
     def statistic(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """The value of a set of samples from the sum of their `parts`, ``(..., q)`` to ``(...)``; NaN for none.
 
-        It is the mean of the samples' values, or the pooled value where the metric has one.
+        It is the mean of the samples' values, or the pooled value if the metric is pooled.
         """
         if self.counts is not None and self.info.pooling is not None:
             return self.info.pooling.value(sums)
@@ -79,13 +79,13 @@ class Group:
 
 
 def groups(rows: pd.DataFrame) -> list[Group]:
-    """The groups, models as they first come, metrics in the order of `all_metrics`, ``predicted`` before ``true``.
+    """The groups, models in order of occurrence, metrics in the order of `all_metrics`, ``predicted`` before ``true``.
 
     Args:
-        rows: As `captum_astro.evaluation.run.rows.Row`; of a metric that is not known, higher is better.
+        rows: As `captum_astro.evaluation.run.rows.Row`; for an unknown metric, higher is better.
 
     Raises:
-        ValueError: If a column is missing, a row comes twice, or a pooled metric has a value without counts.
+        ValueError: If a column is missing, a row is repeated, or a pooled metric has a value without counts.
 
     Example:
         >>> rows = [(0, "vit", "LRP", "SaCo", "predicted", 0.5), (0, "vit", "ATTCAT", "SaCo", "predicted", None)]
@@ -133,7 +133,7 @@ def _group(model: str, info: Metric, explained: str, own: pd.DataFrame) -> Group
 
 
 def _counts(metric: Metric, parts: int, curves: Iterable[Any], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The counts of each row, ``(rows, parts)``; zeros where it has neither a value nor any."""
+    """The counts of each row, ``(rows, parts)``; zeros if it has neither a value nor counts."""
     found = np.zeros((len(values), parts))
     for place, (curve, value) in enumerate(zip(curves, values, strict=True)):
         there = curve is not None and np.size(curve) == parts

@@ -1,4 +1,4 @@
-"""Methods against one of them, or against the best: paired differences and tests."""
+"""Methods compared with one of them, or with the best: paired differences and tests."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _COMPARED = [
 def comparisons(
     rows: pd.DataFrame, against: str | None = REFERENCE, bootstrap: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Each method against one, on the images that count for both.
+    """Compare each method with one of them, on the images that both have values for.
 
-    The p-value is Wilcoxon's signed-rank test of the images' own values, two-sided. Holm's correction is over all
-    comparisons of a model; against the best (None), over those by one metric for one class explained.
+    The p-value is that of Wilcoxon's signed-rank test on the images' own values, two-sided. Holm's correction is over
+    all comparisons of a model; against the best (None), over those by one metric for one explained class.
 
     Args:
         rows: As `captum_astro.evaluation.run.rows.Row`.
-        against: The method; None for the best by each metric.
-        bootstrap: How many bootstrap samples are drawn for the interval.
-        seed: Of the drawing.
+        against: The method to compare with; None for the best by each metric.
+        bootstrap: The number of bootstrap samples for the interval.
+        seed: Random seed of the bootstrap.
 
     Returns:
         Columns ``model``, ``metric``, ``explained``, ``method``, ``against``, ``n``, ``left_out`` (images without
-        both), ``difference`` (method less against; of the pooled values where the metric is pooled), its 95 %
-        interval ``low`` and ``high``, ``effect`` (rank-biserial correlation of the images' values), ``p``, ``p_holm``.
+        both), ``difference`` (method minus against; of the pooled values if the metric is pooled), its 95 % interval
+        ``low`` and ``high``, ``effect`` (rank-biserial correlation of the images' values), ``p``, ``p_holm``.
 
     Raises:
         ValueError: If a model has no such method.
@@ -71,7 +71,7 @@ def comparisons(
 
 
 def best(group: Group) -> int:
-    """The place in the list of the method with the best score; 0 where none has any."""
+    """The index of the method with the best score; 0 if none has a score."""
     whole = group.info.direction * group.statistic(group.parts(group.valid).sum(0))
     return int(np.argmax(np.where(np.isnan(whole), -np.inf, whole)))
 
@@ -81,7 +81,7 @@ def _named(number: int, row: dict[str, Any]) -> str:
 
 
 def _against(group: Group, at: int, bootstrap: int, seed: int) -> list[tuple[dict[str, Any], Any]]:
-    """A row for each other method, without its test, and the pair of values that is tested."""
+    """One row per other method, without its test, and the pair of values to be tested."""
     others = [i for i in range(len(group.methods)) if i != at]
     both = group.valid[:, others] & group.valid[:, [at]]
     kept = np.zeros_like(group.valid)

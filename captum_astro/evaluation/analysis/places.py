@@ -1,4 +1,4 @@
-"""The methods' places by each metric, and how sure they are."""
+"""The methods' ranks by each metric, and their uncertainty."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _RANKED = [
 
 
 def ranking(rows: pd.DataFrame, bootstrap: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """The methods' places by each metric, and how sure they are.
+    """The methods' ranks by each metric, and their uncertainty.
 
-    All methods are ranked on the same images: those that count for all of them. A method for which none
-    counts is left out.
+    All methods are ranked on the same images: those that all of them have values for. A method without any such image
+    is left out.
 
     Args:
         rows: As `captum_astro.evaluation.run.rows.Row`.
-        bootstrap: How many bootstrap samples are drawn.
-        seed: Of the drawing.
+        bootstrap: The number of bootstrap samples.
+        seed: Random seed of the bootstrap.
 
     Returns:
         Columns ``model``, ``metric``, ``explained``, ``method``, ``n``, ``left_out``, ``place`` (1 the best),

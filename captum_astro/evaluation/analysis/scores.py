@@ -1,4 +1,4 @@
-"""Each method's score by each metric, with its interval and chance level."""
+"""Each method's score by each metric, with its confidence interval and chance level."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def summary(rows: pd.DataFrame, bootstrap: int = 2000, seed: int = 0) -> pd.Data
 
     Args:
         rows: As `captum_astro.evaluation.run.rows.Row`.
-        bootstrap: How many bootstrap samples are drawn.
-        seed: Of the drawing.
+        bootstrap: The number of bootstrap samples.
+        seed: Random seed of the bootstrap.
 
     Returns:
         Columns ``model``, ``method`` (``-``: of the model), ``metric``, ``explained``, ``n`` (samples that count),
         ``failed`` (samples that ended in an error), ``mean`` (or the pooled value), its 95 % percentile interval
-        ``low`` and ``high``, and ``chance``, NaN where it is not known.
+        ``low`` and ``high``, and ``chance``, NaN if unknown.
 
     Raises:
         ValueError: As `captum_astro.evaluation.analysis.groups.groups`.

@@ -1,4 +1,4 @@
-"""The method that the others are compared with."""
+"""The reference method of the comparisons."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from captum_astro.evaluation.analysis.paired import REFERENCE
 
 
 def reference(rows: pd.DataFrame, against: str | None = None) -> str:
-    """The method asked for, or VTranM, or the first one where that was not run.
+    """The requested method, otherwise VTranM, or the first one if that was not run.
 
     Args:
-        rows: As `captum_astro.evaluation.run.rows.Row`, one model's.
-        against: The method asked for.
+        rows: As `captum_astro.evaluation.run.rows.Row`, of one model.
+        against: The requested method.
 
     Raises:
         ValueError: If it was not run.

@@ -1,4 +1,4 @@
-"""Perturbation curves as lines of a drawing, in colours that colour-blind readers tell apart, with dashes and markers.
+"""Perturbation curves as lines of a plot, in a colour-blind-safe palette, with dashes and markers.
 
 Colours: Okabe and Ito, "Color universal design", 2008, without yellow, which is too light on white.
 """
@@ -25,7 +25,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 444, 10, 258
 
 @dataclass(frozen=True)
 class Style:
-    """How a method is drawn everywhere: a colour, a dash pattern and a marker's path."""
+    """How a method is plotted everywhere: a colour, a dash pattern and a marker's path."""
 
     colour: str
     dash: str
@@ -34,7 +34,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Line:
-    """A method's curve: its number among the methods, its path, and where its markers sit."""
+    """A method's curve: its index among the methods, its path, and the positions of its markers."""
 
     method: int
     path: str
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """A drawing of ``WIDTH`` by ``HEIGHT``: all methods' curves under one order of removal, for one class explained."""
+    """A plot of ``WIDTH`` by ``HEIGHT``: all methods' curves for one removal order and one explained class."""
 
     title: str
     side: str
@@ -76,15 +76,15 @@ def panels(rows: pd.DataFrame, methods: Sequence[str]) -> list[Panel]:
 
     Args:
         rows: As `captum_astro.evaluation.run.rows.Row`, one model's.
-        methods: In the order of their styles.
+        methods: The methods, in the order of their styles.
 
     Returns:
-        A panel for each order of removal and class explained for which there are curves.
+        A panel for each removal order and explained class that has curves.
     """
     found = []
     drawn = [(metric.name, metric.plot) for metric in all_metrics().values() if metric.plot is not None]
     axes = dict.fromkeys(plot.axis for _, plot in drawn)
-    for axis, explained in product(axes, ("predicted", "true")):  # what is compared side by side follows each other
+    for axis, explained in product(axes, ("predicted", "true")):  # panels to be compared follow each other
         for metric, plot in drawn:
             if plot.axis == axis:
                 own = rows[(rows["metric"] == metric) & (rows["explained"] == explained) & rows["curve"].notna()]
@@ -110,7 +110,7 @@ def _panel(rows: pd.DataFrame, methods: Sequence[str], plot: CurvePlot, explaine
 
 
 def mean_curve(curves: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The mean of the curves that have the usual length.
+    """The mean of the curves that have the most common length.
 
     Example:
         >>> mean_curve([np.array([1.0, 0.0]), np.array([0.0, 0.0])]).tolist()
@@ -125,7 +125,7 @@ def mean_curve(curves: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 def _line(method: int, curve: NDArray[np.float64], methods: int) -> Line:
     across = np.linspace(0, 1, len(curve)) if len(curve) > 1 else np.zeros(1)
     points = [(round(_x(x), 1), round(_y(y), 1)) for x, y in zip(across, curve, strict=True) if np.isfinite(y)]
-    # not all methods' markers at the same levels, or they would hide each other
+    # different marker positions per method, so that markers do not hide each other
     every = max(1, len(curve) // 4)
     marks = points[method % every :: every]
     return Line(method, "M" + "L".join(f"{x:g},{y:g}" for x, y in points) if points else "", marks)

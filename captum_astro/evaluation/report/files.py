@@ -1,4 +1,4 @@
-"""The tables of a benchmark as files: CSV with every column, Markdown and LaTeX as a paper prints them."""
+"""The tables of a benchmark as files: CSV with every column, Markdown and LaTeX in the layout of a paper."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _TEX = {
 def write_tables(folder: str | Path, out: str | Path, against: str | None = None, bootstrap: int = 2000) -> list[Path]:
     """Write ``summary.csv``, ``comparisons.csv``, ``ranking.csv``, ``failures.csv``, ``tables.md`` and ``tables.tex``.
 
-    In Markdown and LaTeX each family of metrics is a table of one model; the best of a column is bold, and ``~`` marks
+    In Markdown and LaTeX each family of metrics is a table per model; the best of a column is bold, and ``~`` marks
     what is not distinguishable from it. The LaTeX needs the package booktabs.
 
     Args:
-        folder: Of the run.
-        out: The folder for the files; made if it is not there.
-        against: The method that the others are compared with; by default VTranM, or the first one where it was not run.
-        bootstrap: How many bootstrap samples are drawn.
+        folder: Folder of the run.
+        out: The folder for the files; created if it does not exist.
+        against: The reference method of the comparisons; by default VTranM, or the first one if it was not run.
+        bootstrap: The number of bootstrap samples.
 
     Returns:
         The files.
@@ -117,7 +117,7 @@ def _row(words: Sequence[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Text as it is: neither columns, nor emphasis, nor HTML."""
+    """Escape text: neither columns, nor emphasis, nor HTML."""
     return re.sub(r"([\\`*_{}\[\]<>|~#])", r"\\\1", " ".join(text.split()))
 
 

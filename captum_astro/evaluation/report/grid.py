@@ -1,4 +1,4 @@
-"""The tables of a report: which methods and metrics stand in one, and what is written in each cell."""
+"""The tables of a report: their methods and metrics, and the text of each cell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MISSING = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Column:
-    """A metric for one class explained."""
+    """A metric for one explained class."""
 
     info: Metric
     explained: str
@@ -31,17 +31,17 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        """Where better is."""
+        """An arrow that shows whether higher or lower is better."""
         return "↑" if self.info.direction > 0 else "↓"
 
     @property
     def better(self) -> str:
-        """Where better is, in words."""
+        """The same in words."""
         return "higher is better" if self.info.direction > 0 else "lower is better"
 
     @property
     def below(self) -> str:
-        """What is written under the name: the class explained and the unit."""
+        """The text under the name: the explained class and the unit."""
         parts = [self.explained] if self.explained != "-" else []
         return ", ".join([*parts, "%"] if self.info.percent else parts)
 
@@ -51,9 +51,9 @@ class Cell:
     """One cell.
 
     Attributes:
-        text: What is read first.
-        value: What is sorted by; NaN comes last.
-        small: Smaller lines under it.
+        text: The main text.
+        value: The sort key; NaN is sorted last.
+        small: Smaller lines below it.
         mark: ``best``, ``near`` (not distinguishable from the best), ``better`` or ``worse`` (than the reference).
         strip: ``(low, mean, high)`` from 0 to 1, drawn as a line with a dot.
     """
@@ -79,7 +79,7 @@ NOTHING = Cell(MISSING)
 
 
 def number(value: float, info: Metric, sign: bool = False) -> str:
-    """A value as it is printed: percentages with one digit, others with three.
+    """A value as printed: percentages with one decimal, others with three.
 
     Example:
         >>> number(0.7134, metric_named("mIoU")), number(0.5, metric_named("SaCo"), sign=True)
@@ -93,11 +93,11 @@ def number(value: float, info: Metric, sign: bool = False) -> str:
 
 
 def scores(summary: pd.DataFrame, against_best: pd.DataFrame) -> list[Grid]:
-    """The scores of one model with intervals and chance levels, the best ones marked.
+    """The scores of one model with confidence intervals and chance levels, with the best ones marked.
 
     Args:
-        summary: Of `captum_astro.evaluation.analysis.summary`, one model's rows.
-        against_best: Of `captum_astro.evaluation.analysis.comparisons` against None, the same model's rows.
+        summary: Rows of one model from `captum_astro.evaluation.analysis.summary`.
+        against_best: Rows of the same model from `captum_astro.evaluation.analysis.comparisons` against None.
     """
     tests = {(row["metric"], row["explained"], row["method"]): row for row in against_best.to_dict("records")}
     tops = {(row["metric"], row["explained"]): row["against"] for row in against_best.to_dict("records")}
@@ -131,14 +131,14 @@ def scores(summary: pd.DataFrame, against_best: pd.DataFrame) -> list[Grid]:
 
 
 def compared(comparisons: pd.DataFrame) -> list[Grid]:
-    """The differences from the reference method, of one model, with intervals and corrected p-values."""
+    """The differences from the reference method, of one model, with confidence intervals and corrected p-values."""
 
     def cell(row: dict[str, Any], column: Column) -> Cell:
         if math.isnan(row["difference"]):
             return NOTHING
         gain = row["difference"] * column.info.direction
         mark = ""
-        # the values of a pooled metric may differ the other way than most images do: then neither is better
+        # a pooled metric may differ in the other direction than most images do: then neither is better
         if row["p_holm"] < LEVEL and row["difference"] * row["effect"] > 0:
             mark = "better" if gain > 0 else "worse"
         interval = f"[{number(row['low'], column.info, True)}, {number(row['high'], column.info, True)}]"
@@ -150,7 +150,7 @@ def compared(comparisons: pd.DataFrame) -> list[Grid]:
 
 
 def places(ranking: pd.DataFrame) -> list[Grid]:
-    """The places of one model's methods, with the bootstrap's interval, and how far its orders agree."""
+    """The ranks of one model's methods, with bootstrap intervals, and how well the bootstrap rankings agree."""
     last = max(2.0, float(ranking.groupby(["metric", "explained"])["method"].size().max()))
 
     def cell(row: dict[str, Any], column: Column) -> Cell:
@@ -167,7 +167,7 @@ def places(ranking: pd.DataFrame) -> list[Grid]:
 
 
 def p_value(value: float) -> str:
-    """A p-value as it is printed.
+    """A p-value as printed.
 
     Example:
         >>> p_value(0.0321), p_value(1e-5), p_value(1.0)
@@ -181,7 +181,7 @@ def p_value(value: float) -> str:
 
 
 def _grids(table: pd.DataFrame, cell: Any) -> Iterator[tuple[Grid, pd.DataFrame]]:
-    """A grid for each heading of metrics, and the rows of the table that stand in it."""
+    """A grid for each heading of metrics, and its rows of the table."""
     table = table[table["method"] != "-"]
     methods = list(pd.unique(table["method"]))
     pairs = list(dict.fromkeys(zip(table["metric"], table["explained"], strict=True)))

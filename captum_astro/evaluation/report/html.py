@@ -1,4 +1,4 @@
-"""The report of a benchmark: one HTML file that needs nothing else, neither network nor other files."""
+"""The report of a benchmark: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PICTURES = 500  # besides the best and worst cases, over all models: about 2.5 M
 
 @dataclass(frozen=True)
 class ModelSection:
-    """What the page shows of one model."""
+    """The part of the page for one model."""
 
     name: str
     accuracy: str
@@ -44,9 +44,9 @@ def write_report(folder: str | Path, out: str | Path, against: str | None = None
     """Write the report of a finished or unfinished run.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         out: The HTML file.
-        against: The method that the others are compared with; by default VTranM, or the first one where it was not run.
+        against: The reference method of the comparisons; by default VTranM, or the first one if it was not run.
 
     Returns:
         The file.
@@ -78,19 +78,19 @@ def render(
     Args:
         rows: As `captum_astro.evaluation.run.rows.Row`.
         maps: As `captum_astro.evaluation.run.rows.MapRow`; may be empty.
-        config: What was run, as `captum_astro.evaluation.run.results.BenchResults` has it; all of it is on the page.
+        config: The configuration, as in `captum_astro.evaluation.run.results.BenchResults`; all of it is on the page.
         finished: Whether the run has ended.
         against: As in `write_report`.
-        bootstrap: How many bootstrap samples are drawn.
+        bootstrap: The number of bootstrap samples.
 
     Raises:
         ValueError: If there are no rows, or a model was run without the method.
     """
     if rows.empty:
-        raise ValueError("There are no results yet; run the benchmark until a first chunk is written.")
+        raise ValueError("There are no results yet; run the benchmark until the first chunk is written.")
     environment = Environment(
         loader=PackageLoader("captum_astro.evaluation.report", ""),
-        autoescape=True,  # a name of a file, a model or an error is text, whatever it holds
+        autoescape=True,  # names of files, models and errors are untrusted text
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -123,13 +123,13 @@ def render(
         level=grid.LEVEL,
         script=script,
         style=style,
-        # no script but this one runs, and nothing is fetched, even if a name were not escaped
+        # only this script may run, and nothing is fetched, even if a name were not escaped
         digest="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
 def breakable(name: str) -> Markup:
-    """A name that may be broken before a capital that begins a word, and after what stands between words.
+    """A name with line-break opportunities before a capital that begins a word, and after separators.
 
     Example:
         >>> breakable("TokenGradCAM<1>")
@@ -169,4 +169,4 @@ def _accuracy(summary: pd.DataFrame) -> str:
 
 def _source(environment: Environment, name: str) -> Markup:
     assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])  # ours, not from the run
+    return Markup(environment.loader.get_source(environment, name)[0])  # part of the package, not of the run

@@ -1,4 +1,4 @@
-"""Kept maps as small pictures inside a page, and the samples that are shown."""
+"""The stored maps as small images inside a page, and the selection of samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SEEN = {True: "classified correctly", False: "misclassified"}
 
 @dataclass(frozen=True)
 class Picture:
-    """A method's map over its image: a data address, and what the method scored; no address where there is no map."""
+    """A method's map over its image: a data URL, and the method's score; no URL if there is no map."""
 
     method: str
     address: str | None
@@ -34,7 +34,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Example:
-    """A sample: its name, what is known of it, and its pictures, the image first."""
+    """A sample: its name, its annotations, and its images, the input first."""
 
     name: str
     note: str
@@ -43,7 +43,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """The samples that are shown, and how they were chosen; ``best`` and ``worst`` are empty if there is no score."""
+    """The selected samples, and how they were selected; ``best`` and ``worst`` are empty if there is no score."""
 
     metric: str
     explained: str
@@ -54,16 +54,16 @@ class Examples:
 
 
 def examples(maps: pd.DataFrame, rows: pd.DataFrame, method: str, pictures: int) -> Examples | None:
-    """The kept samples of one model: best and worst by a method's score, then others.
+    """The stored samples of one model: best and worst by a method's score, then others.
 
     Args:
-        maps: As `captum_astro.evaluation.run.rows.MapRow`, one model's.
-        rows: As `captum_astro.evaluation.run.rows.Row`, the same model's.
-        method: Whose scores choose.
-        pictures: About how many are drawn besides the best and the worst cases.
+        maps: As `captum_astro.evaluation.run.rows.MapRow`, of one model.
+        rows: As `captum_astro.evaluation.run.rows.Row`, of the same model.
+        method: The method whose scores are used for the selection.
+        pictures: Approximate number of images besides the best and the worst cases.
 
     Returns:
-        None if no map was kept.
+        None if no maps were stored.
     """
     drawn = maps[maps["method"] != "input"]
     if drawn.empty:
@@ -112,7 +112,7 @@ def examples(maps: pd.DataFrame, rows: pd.DataFrame, method: str, pictures: int)
 
 
 def _order(rows: pd.DataFrame, method: str, explained: str) -> tuple[str, list[Any]]:
-    """The metric that chooses, and the samples with a value by it, best first."""
+    """The metric used for the selection, and the samples with a value for it, best first."""
     own = rows[(rows["method"] == method) & (rows["explained"] == explained) & rows["value"].notna()]
     for metric in _CHOSEN_BY:
         table = own[own["metric"] == metric]
@@ -146,7 +146,7 @@ def _values(row: pd.Series[Any]) -> NDArray[np.float64] | None:
 
 
 def _address(image: Image.Image | None, values: NDArray[np.float64] | None, size: int) -> str:
-    """An image, a map over it, or a map alone, as the address of a JPEG."""
+    """An image, a map over it, or a map only, as the data URL of a JPEG."""
     if image is not None:
         width, height = image.size
     else:
@@ -165,7 +165,7 @@ def _address(image: Image.Image | None, values: NDArray[np.float64] | None, size
 
 
 def _heat(values: NDArray[np.float64], shape: tuple[int, int]) -> Image.Image:
-    """A map in colours: those of `captum_astro.viz`, about zero where it has negative values."""
+    """A map in colours: those of `captum_astro.viz`, centred at zero if it has negative values."""
     signed = bool((values < 0).any())
     top = float(np.percentile(np.abs(values), 100 - viz.OUTLIERS)) or float(np.abs(values).max()) or 1.0
     scaled = np.clip(values / top, -1, 1)

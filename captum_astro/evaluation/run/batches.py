@@ -1,4 +1,4 @@
-"""Images with what the model says of them, and maps that are to be scored."""
+"""Images with the model's output, and maps to be scored."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from captum_astro.metrics.declaration import Need
 
 
 class Batch(NamedTuple):
-    """Images and what is known of them.
+    """Images and their annotations.
 
     Attributes:
         pixels: ``(B, 3, S, S)`` in [0, 1], on the model's device.
-        logits: ``(B, classes)``, of the untouched images.
-        predicted: The class of each that is explained as the predicted one.
+        logits: ``(B, classes)``, of the unperturbed images.
+        predicted: The class that is explained as the predicted one, for each image.
         labels: The true class of each, or None.
         masks: ``(S, S)`` of each, or None.
         humans: ``(S, S)`` of each, or None.
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     humans: Sequence[torch.Tensor | None]
 
     def known(self, need: Need) -> Sequence[Any]:
-        """What the data has of each image, or None: its labels, masks or human maps."""
+        """One kind of annotation for each image, or None: labels, masks or human maps."""
         return {"labels": self.labels, "masks": self.masks, "human_maps": self.humans}[need]
 
 
@@ -39,9 +39,9 @@ class Job(NamedTuple):
 
     Attributes:
         method: Its method.
-        image: The place of its image in the batch.
+        image: The index of its image in the batch.
         map: ``(S, S)``.
-        classes: The class explained, by ``predicted`` and ``true``: both where one map is for both.
+        classes: The explained class, by ``predicted`` and ``true``: both if one map serves both.
     """
 
     method: str

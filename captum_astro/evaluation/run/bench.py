@@ -1,4 +1,4 @@
-"""A benchmark from beginning to end, on one process or many; one that was stopped goes on."""
+"""A complete benchmark, on one process or many; it resumes if it was stopped."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Outcome:
     """How a benchmark ended.
 
     Attributes:
-        samples: How many there are.
+        samples: The number of samples.
         computed: Chunks that this process computed.
-        missing: Chunks that are not there; with none, all rows are merged.
+        missing: Missing chunks; if there are none, all rows are merged.
     """
 
     samples: int
@@ -52,22 +52,23 @@ def run_bench(
     progress: Progress = lambda done, total: None,
     strict: bool = False,
 ) -> Outcome:
-    """Run a benchmark, or go on with one.
+    """Run a benchmark, or resume one.
 
     Args:
         config: The benchmark.
-        folder: Where its results are kept.
-        shard: The place of this process among those that run the same; by default it is alone.
-        say: Told, in a line, what is left out and what happened.
-        progress: Told how many of this process's samples are done, and how many there are, over all models.
-        strict: Refuse metrics that the data cannot give, instead of leaving them out.
+        folder: Folder for its results.
+        shard: The rank of this process among those that run the same benchmark; by default it is the only one.
+        say: Callback that receives messages about skipped metrics and the progress of the run, one line each.
+        progress: Callback that receives the number of finished samples and of all samples of this process, over all
+            models.
+        strict: Raise an error for metrics that the data cannot support, instead of skipping them.
 
     Returns:
         How it ended.
 
     Raises:
-        ValueError: If the data or a model is not there, a metric cannot be had, or the folder holds another benchmark.
-        OSError: If the folder cannot be written. What is finished stays, and the same command goes on.
+        ValueError: If the data or a model is missing, a metric is not available, or the folder holds another benchmark.
+        OSError: If the folder cannot be written. Finished chunks are kept, and the same command resumes.
     """
     shard = shard or Shard()
     dataset = samples(config.data, config.limit)
@@ -90,7 +91,7 @@ def run_bench(
     done = sum(len(numbers_of(chunk, size, found.count)) for model, chunk in mine if (model, chunk) not in todo)
     total = sum(len(numbers_of(chunk, size, found.count)) for _, chunk in mine)
     if done:
-        say(f"{done} of {total} samples are there already.")
+        say(f"{done} of {total} samples are already done.")
     progress(done, total)
     told: set[str] = set()
     for number, label in enumerate(config.labels):
@@ -105,12 +106,12 @@ def run_bench(
             _tell(scored.rows, told, say)
             done += len(numbers)
             progress(done, total)
-        models[number] = nn.Identity()  # its memory is for the next
+        models[number] = nn.Identity()  # free its memory for the next model
     return Outcome(found.count, len(todo), _merged(store, config, everything, shard, say))
 
 
 def _model(choice: ModelChoice, config: BenchConfig) -> nn.Module:
-    torch.manual_seed(config.seed)  # random weights are the same each time
+    torch.manual_seed(config.seed)  # makes random weights reproducible
     model = load_model(
         choice.name, pretrained=config.pretrained, checkpoint=choice.checkpoint, num_classes=choice.classes
     )
@@ -139,14 +140,14 @@ def _described(config: BenchConfig, found: Probe, models: list[nn.Module]) -> di
 
 
 def _tell(rows: list[Row], told: set[str], say: Callable[[str], None]) -> None:
-    """The first failure of each method, and each sample's own once: who mistyped an option learns it at once."""
+    """Report the first failure of each method, and each sample's own once, so that mistyped options are noticed."""
     for row in rows:
         method = f"{row.model}, {row.method}"
         failure = row.failure
         if failure is None or failure.where == "data" or str(failure) in told or method in told:
             continue
         told |= {str(failure), method}
-        say(f"Failed: {method}, {row.name}: {failure}. More of the kind are only counted, in the report.")
+        say(f"Failed: {method}, {row.name}: {failure}. Further failures are only counted, in the report.")
 
 
 def _begin(store: BenchStore, described: dict[str, Any], shard: Shard) -> None:
@@ -159,7 +160,7 @@ def _begin(store: BenchStore, described: dict[str, Any], shard: Shard) -> None:
 def _merged(
     store: BenchStore, config: BenchConfig, chunks: list[tuple[int, int]], shard: Shard, say: Callable[[str], None],
 ) -> int:  # fmt: skip
-    """Merge the rows when all are there; the first process waits for the others. Gives how many chunks are missing."""
+    """Merge the rows when all are there; the first process waits for the others. Returns the number missing."""
     missing = store.missing(chunks)
     left = len(missing)
     if not shard.first:
@@ -168,12 +169,12 @@ def _merged(
         say(f"Waiting for {left} chunks of the other processes.")
 
         def looked() -> int:
-            missing[:] = store.missing(missing)  # not at all chunks each time: there may be thousands
+            missing[:] = store.missing(missing)  # only check the remaining chunks: there may be thousands
             return len(missing)
 
         left = wait(looked, shard.patience, pause=2.0)
     if left:
-        say(f"{left} chunks are missing: their processes are gone. The same command goes on from here.")
+        say(f"{left} chunks are missing: their processes are gone. Run the same command again to resume.")
     else:
         store.merge(config.labels, len(chunks) // len(config.models))
         store.tidy()

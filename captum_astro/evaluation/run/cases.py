@@ -1,4 +1,4 @@
-"""Samples as a model takes them, those that cannot be read set apart."""
+"""Samples preprocessed for a model, separated from those that cannot be read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from captum_astro.metrics.declaration import Need
 
 
 class Case(NamedTuple):
-    """One sample as a model takes it.
+    """One sample, preprocessed for a model.
 
     Attributes:
-        number: In the dataset.
-        name: In the dataset.
+        number: Its index in the dataset.
+        name: Its name in the dataset.
         label: The true class.
         pixels: ``(3, S, S)`` in [0, 1].
         mask: ``(S, S)`` int8.
@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A sample without a result, and why."""
+    """A sample without a result, and the reason."""
 
     number: int
     name: str
@@ -47,12 +47,12 @@ class Failed(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """What a dataset is, as far as a few of its samples tell.
+    """The properties of a dataset, judged from a few of its samples.
 
     Attributes:
-        count: How many samples it has.
-        digest: Of the content of the samples that were looked at.
-        has: What they have, besides images.
+        count: The number of samples.
+        digest: Digest of the content of the inspected samples.
+        has: Which annotations they have.
     """
 
     count: int
@@ -63,19 +63,19 @@ class Probe:
 def load_cases(
     dataset: Samples, numbers: Iterable[int], transform: ModelTransform, human: int | None = None
 ) -> tuple[list[Case], list[Failed]]:
-    """Read some samples and bring them to the model's size.
+    """Read some samples and resize them to the model's size.
 
     Args:
         dataset: The samples.
-        numbers: Which of them.
-        transform: Of the model.
-        human: The side of the human maps in pixels; None where they are not wanted.
+        numbers: Their indices.
+        transform: The transform of the model.
+        human: The side length of the human maps in pixels; None if they are not needed.
 
     Returns:
-        The samples, and those that cannot be read or brought to size, each with its error.
+        The samples, and those that cannot be read or resized, each with its error.
 
     Raises:
-        Exception: An error of the machine, see `Failure.of`; any other one is a `Failed`.
+        Exception: A machine error, see `Failure.of`; any other error is returned as a `Failed`.
     """
     cases, failed = [], []
     for number in numbers:
@@ -95,18 +95,18 @@ def load_cases(
 
 
 def probe(dataset: Samples, looks: int = 16) -> Probe:
-    """Look at some samples, the first and the last among them.
+    """Inspect some samples, including the first and the last.
 
     Args:
         dataset: The samples.
-        looks: At how many.
+        looks: The number of samples to inspect.
 
     Raises:
-        ValueError: If there is none, or the first that are looked at cannot be read at all.
+        ValueError: If there are none, or the first inspected ones cannot be read at all.
     """
     count = len(dataset)
     if count == 0:
-        raise ValueError("The data holds no sample.")
+        raise ValueError("The data contains no samples.")
     numbers = sorted({round(i * (count - 1) / max(1, looks - 1)) for i in range(looks)})
     found, has, seen, errors = hashlib.sha256(str(count).encode()), set[Need](), 0, []
     for number in numbers:
@@ -126,7 +126,7 @@ def probe(dataset: Samples, looks: int = 16) -> Probe:
 
 
 def numbers_of(chunk: int, size: int, count: int) -> Sequence[int]:
-    """The samples of a chunk.
+    """The sample indices of a chunk.
 
     Example:
         >>> list(numbers_of(1, size=10, count=13))

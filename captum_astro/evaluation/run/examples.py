@@ -1,4 +1,4 @@
-"""Maps and images that are kept for the report, small."""
+"""Small maps and images that are stored for the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIDE, IMAGE_SIDE = 56, 224
 
 
 def kept_map(case: Case, model: str, method: str, explained: str, found: torch.Tensor) -> MapRow:
-    """A map of at most 56 x 56, in half precision, its largest absolute value 1.
+    """A map of at most 56 x 56, in half precision, scaled to a largest absolute value of 1.
 
     Args:
         case: The sample.

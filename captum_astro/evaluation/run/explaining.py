@@ -1,4 +1,4 @@
-"""The maps of all methods for a batch of images, failures of single images set apart."""
+"""The maps of all methods for a batch of images, with failures of single images recorded separately."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from captum_astro.evaluation.run.maps import Maps
 from captum_astro.evaluation.specification.methods import Method
 
 NOT_FINITE = Failure("ValueError", "the map holds NaN or infinite values", "method")
-Failures = dict[tuple[str, int, str], Failure]  # by method, place in the batch and class explained
+Failures = dict[tuple[str, int, str], Failure]  # by method, index in the batch and explained class
 
 
 class Explaining:
-    """Makes maps with one model.
+    """Computes maps with one model.
 
-    A method that fails on some images is tried again on each alone, so that only the one at fault has no map.
+    A method that fails on a batch is retried on each image separately, so that only the failing image has no map.
 
     Args:
         model: In eval mode.
-        methods: The methods; one that the model does not suit fails on every image.
-        transform: Of the model.
-        batch_size: Images explained together.
-        seed: Of what is random.
+        methods: The methods; one that does not support the model fails on every image.
+        transform: The transform of the model.
+        batch_size: The number of images explained together.
+        seed: Random seed.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Explaining:
         self._methods = [(method, _built(method, model, seed)) for method in methods]
 
     def __call__(self, batch: Batch, numbers: Sequence[int], roles: Sequence[str]) -> tuple[list[Job], Failures]:
-        """All maps of a batch; one map serves both roles where it is the same.
+        """All maps of a batch; one map serves both roles if it is the same.
 
         Args:
             batch: B images.
-            numbers: Their numbers in the dataset.
+            numbers: Their indices in the dataset.
             roles: ``predicted``, ``true``, or both.
         """
         jobs: list[Job] = []

@@ -1,4 +1,4 @@
-"""Failures as records, and those that are the machine's fault and end a run."""
+"""Failures as records, and machine errors that end a run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Failure:
     """Why there is no value.
 
     Attributes:
-        type: Of the exception, by its name.
-        message: In one line; may be empty.
-        where: What it concerns: ``data``, that a sample lacks what a metric needs; ``sample``, which cannot be read or
-            does not suit the model; ``method``, which has no map; ``metric``, which has no value.
+        type: The name of the exception's type.
+        message: A single line; may be empty.
+        where: What it concerns: ``data``, a sample lacks what a metric needs; ``sample``, which cannot be read or does
+            not fit the model; ``method``, which has no map; ``metric``, which has no value.
 
     Example:
         >>> str(Failure("ValueError", "no good", "method"))
@@ -41,15 +41,15 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, where: Where) -> Failure:
-        """The record of what was raised.
+        """The record of an exception.
 
         Args:
             error: The exception.
             where: What it concerns.
 
         Raises:
-            BaseException: The error itself, where it `is_of_the_machine`. Such a run ends, and the same command goes on
-                from there.
+            BaseException: The error itself, if it `is_of_the_machine`. The run then ends, and the same command resumes
+                it.
         """
         if is_of_the_machine(error):
             raise error
@@ -57,12 +57,12 @@ class Failure:
 
 
 def is_of_the_machine(error: BaseException) -> bool:
-    """Whether the machine is at fault and not the sample: no memory, no space, no file handle, a folder or a GPU lost.
+    """Whether the machine rather than the sample is at fault: no memory, disk or file handles, a lost folder or GPU.
 
-    After an error of CUDA nothing runs any more in the process: every later sample would seem to fail.
+    After a CUDA error nothing works any more in the process: every later sample would seem to fail.
 
     Args:
-        error: What was raised; the errors that it was raised from count, too.
+        error: The exception; the exceptions that caused it are checked too.
 
     Example:
         >>> is_of_the_machine(RuntimeError("CUDA error: unspecified launch failure"))

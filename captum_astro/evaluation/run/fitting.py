@@ -1,4 +1,4 @@
-"""A benchmark with what its data and its models can give."""
+"""Restricting a benchmark to what its data and its models support."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from captum_astro.metrics.registry import all_metrics
 def fitting(
     config: BenchConfig, found: Probe, say: Callable[[str], None], strict: bool
 ) -> tuple[BenchConfig, tuple[str, ...]]:
-    """The benchmark with what the data can give, and the classes that are explained.
+    """The benchmark restricted to what the data supports, and the classes to explain.
 
     Args:
-        config: As it was asked for.
-        found: What the data has.
-        say: Told what is left out.
-        strict: Refuse metrics that cannot be had, instead of leaving them out.
+        config: The requested benchmark.
+        found: The properties of the data.
+        say: Callback that receives messages about skipped metrics.
+        strict: Raise an error for metrics that are not available, instead of skipping them.
 
     Raises:
-        ValueError: If a metric cannot be had and ``strict`` is set, or there are no labels for the true class.
+        ValueError: If a metric is not available and ``strict`` is set, or there are no labels for the true class.
     """
     known = all_metrics()
     why = {name: f"the data has no {OF_THE_DATA[need]}" for name, need in lacking(config.metrics, found.has).items()}
@@ -50,17 +50,17 @@ def fitting(
 
 
 def for_model(config: BenchConfig, number: int) -> BenchConfig:
-    """The benchmark with the methods of one model, by its number: a model under astrocytes is given no others."""
+    """The benchmark with the methods for one model, by index: a model under astrocytes gets no second astrocytes."""
     if config.models[number].vita is None:
         return config
     return replace(config, methods=tuple(method for method in config.methods if not method.has_astrocytes))
 
 
 def tell_astrocytes(config: BenchConfig, say: Callable[[str], None]) -> None:
-    """What is left out for models under astrocytes.
+    """The methods that are skipped for models under astrocytes.
 
     Raises:
-        ValueError: If it is every method.
+        ValueError: If every method would be skipped.
     """
     names = [method.name for method in config.methods if method.has_astrocytes]
     labels = [label for label, model in zip(config.labels, config.models, strict=True) if model.vita is not None]

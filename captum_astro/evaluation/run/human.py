@@ -1,4 +1,4 @@
-"""Human maps as they are compared with."""
+"""Preparation of human attention maps for the comparison."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from captum_astro.data.human import prepare_heatmap
 
 
 def prepared(human: torch.Tensor, size: int, name: str) -> torch.Tensor:
-    """A map of where people looked, ``(h, w)``, as it is compared, ``(size, size)``.
+    """A human attention map, ``(h, w)``, prepared for the comparison, ``(size, size)``.
 
     Raises:
-        ValueError: If it is not finite; it has the sample's name.
+        ValueError: If it is not finite; the message has the sample's name.
     """
     if not human.isfinite().all():
         raise ValueError(f"The human map of {name} holds NaN or infinite values.")

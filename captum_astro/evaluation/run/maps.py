@@ -1,4 +1,4 @@
-"""The maps of one method on one model, whatever the method is."""
+"""The maps of one method on one model, whatever the method."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 
 from captum_astro.evaluation.specification.methods import INTEGRATED, RANDOM, Method
 
-_STEPS, _PATH_POINTS = 32, 64  # of IntegratedGradients: points on the path, and how many run at once
-_CELLS = 14  # of a random map, each way: as many as the patches of most Vision Transformers
+_STEPS, _PATH_POINTS = 32, 64  # IntegratedGradients: points on the path, and how many run at a time
+_CELLS = 14  # side of the random grid, as many as the patches of most Vision Transformers
 
 
 class Maps:
@@ -24,7 +24,7 @@ class Maps:
     Args:
         method: The method.
         model: In eval mode.
-        seed: Random numbers depend on it, the method and the sample alone.
+        seed: Random seed; random numbers depend only on it, the method and the sample.
     """
 
     def __init__(self, method: Method, model: nn.Module, seed: int) -> None:
@@ -37,10 +37,10 @@ class Maps:
         """Explain some samples.
 
         Args:
-            inputs: What the model is given, ``(B, 3, H, W)``.
+            inputs: The model's inputs, ``(B, 3, H, W)``.
             target: The class of each.
-            numbers: Their numbers in the dataset.
-            at_once: How many are explained together.
+            numbers: Their indices in the dataset.
+            at_once: The number of samples explained together.
 
         Returns:
             ``(B, H, W)`` float32.
@@ -76,5 +76,5 @@ class Maps:
 
 
 def _number(*parts: object) -> int:
-    """A seed that depends on all the parts, and on nothing else."""
+    """A seed that depends only on the given parts."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")

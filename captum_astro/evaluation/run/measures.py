@@ -1,4 +1,4 @@
-"""The metrics of some maps, each map for one image and for the classes that it explains."""
+"""The metrics of maps, each map for one image and for the classes that it explains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PERTURBED: frozenset[Need] = frozenset({"positive_logits", "negative_logits"})
 
 
 class Figure(NamedTuple):
-    """One result: of which job (or image) and class, by which metric."""
+    """One result: its job (or image), class and metric."""
 
     job: int
     metric: str
@@ -30,11 +30,11 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """What came out.
+    """All results.
 
     Attributes:
         figures: The results.
-        failures: By job and metric; all other figures are as if nothing had happened.
+        failures: By job and metric; all other results are unaffected.
     """
 
     figures: list[Figure] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Measured:
 
 
 class _Entry(NamedTuple):
-    """One value to compute: for which job and class, and the roles that it stands for."""
+    """One value to compute: its job and class, and the roles that it is used for."""
 
     job: int
     image: int
@@ -51,13 +51,13 @@ class _Entry(NamedTuple):
 
 
 def measure(jobs: Sequence[Job], batch: Batch, metrics: Sequence[Metric], perturber: Perturber) -> Measured:
-    """All metrics of all maps that their images can give.
+    """All metrics of all maps that their images support.
 
     Args:
         jobs: The maps.
         batch: Their images.
-        metrics: The metrics; those of the model are left out.
-        perturber: Of the model.
+        metrics: The metrics; those of the model are skipped.
+        perturber: The perturber of the model.
     """
     found = Measured()
     wanted = [metric for metric in metrics if not metric.of_model]
@@ -72,7 +72,7 @@ def measure(jobs: Sequence[Job], batch: Batch, metrics: Sequence[Metric], pertur
     material = _Material(maps.cpu(), batch, curves, perturber)
     for same in _alike(wanted):
         entries = [entry for entry in _entries(jobs, same[0]) if material.has(entry, same[0].needs)]
-        step = max(1, len(batch.pixels))  # what is made of all maps at once would be much
+        step = max(1, len(batch.pixels))  # intermediate results for all maps together would be large
         for start in range(0, len(entries), step):
             _compute(same, entries[start : start + step], material, found)
     return found
@@ -83,8 +83,8 @@ def measure_model(batch: Batch, metrics: Sequence[Metric], perturber: Perturber)
 
     Args:
         batch: The images.
-        metrics: The metrics; those of maps are left out.
-        perturber: Of the model.
+        metrics: The metrics; those of maps are skipped.
+        perturber: The perturber of the model.
     """
     found = Measured()
     material = _Material(None, batch, {}, perturber)
@@ -96,7 +96,7 @@ def measure_model(batch: Batch, metrics: Sequence[Metric], perturber: Perturber)
 
 
 class _Material:
-    """What metrics are computed from, given out by entries."""
+    """The inputs of metrics, selected by entries."""
 
     def __init__(
         self, maps: torch.Tensor | None, batch: Batch, curves: Mapping[int, Any], perturber: Perturber
@@ -104,7 +104,7 @@ class _Material:
         self._maps, self._batch, self._curves, self._perturber = maps, batch, curves, perturber
 
     def has(self, entry: _Entry, needs: Sequence[Need]) -> bool:
-        """Whether the image has what it takes, and the perturbed images had an answer."""
+        """Whether the image has the needed annotations, and the perturbed images have an output."""
         known = all(self._batch.known(need)[entry.image] is not None for need in needs if need in OF_THE_DATA)
         return known and (not _PERTURBED & set(needs) or entry.job in self._curves)
 
@@ -141,7 +141,7 @@ class _Material:
 def _curves(
     jobs: Sequence[Job], maps: torch.Tensor, batch: Batch, perturber: Perturber
 ) -> tuple[dict[int, Any], dict[int, Failure]]:
-    """Logits of both directions by job; where all together fail, job by job."""
+    """Logits of both directions by job; if all together fail, job by job."""
 
     def run(numbers: Sequence[int]) -> dict[int, Any]:
         owner = torch.tensor([jobs[number].image for number in numbers])
@@ -165,7 +165,7 @@ def _curves(
 
 
 def _alike(metrics: Sequence[Metric]) -> Iterator[list[Metric]]:
-    """Metrics of the same needs together, so that they share what they are computed from."""
+    """Metrics with the same needs together, so that they share their inputs."""
     found: dict[tuple[frozenset[Need], bool], list[Metric]] = {}
     for metric in metrics:
         found.setdefault((frozenset(metric.needs), metric.predicted_only), []).append(metric)
@@ -173,7 +173,7 @@ def _alike(metrics: Sequence[Metric]) -> Iterator[list[Metric]]:
 
 
 def _entries(jobs: Sequence[Job], metric: Metric) -> Iterator[_Entry]:
-    """A value for each map, or for each class of each map where the metric looks at it."""
+    """A value for each map, or for each class of each map if the metric depends on it."""
     for number, job in enumerate(jobs):
         roles = [role for role in job.classes if role == "predicted" or not metric.predicted_only]
         if "classes" not in metric.needs:
@@ -185,7 +185,7 @@ def _entries(jobs: Sequence[Job], metric: Metric) -> Iterator[_Entry]:
 
 
 def _compute(metrics: Sequence[Metric], entries: Sequence[_Entry], material: _Material, found: Measured) -> None:
-    """Add the figures; where a metric fails on all together, each entry alone."""
+    """Add the results; if a metric fails on all together, compute each entry separately."""
     if not entries:
         return
     given = material.given(entries, metrics[0].needs)
@@ -209,5 +209,5 @@ def _add(metric: Metric, entries: Sequence[_Entry], given: Given, found: Measure
 
 
 def _check(logits: torch.Tensor) -> None:
-    if not logits.isfinite().all():  # the first choice among NaN would be a class
+    if not logits.isfinite().all():  # the argmax of NaN would be a class
         raise ValueError(f"{NO_ANSWER} for perturbed images")

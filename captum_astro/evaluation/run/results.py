@@ -1,4 +1,4 @@
-"""Reading what a benchmark wrote, finished or not."""
+"""Reading the results of a benchmark, finished or not."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class BenchResults:
     """The results of a benchmark.
 
     Attributes:
-        rows: As `captum_astro.evaluation.run.rows.Row`; a value or an error that is not there is NaN or None.
-        config: What was run: ``configuration``, ``versions``, ``models``, ``samples``.
+        rows: As `captum_astro.evaluation.run.rows.Row`; a missing value or error is NaN or None.
+        config: The record of the run: ``configuration``, ``versions``, ``models``, ``samples``.
         maps: As `captum_astro.evaluation.run.rows.MapRow`.
         finished: Whether all rows are there.
     """
@@ -33,13 +33,13 @@ class BenchResults:
 
 
 def read_run(folder: Path) -> BenchResults:
-    """Read all rows, or those so far.
+    """Read all rows, or those written so far.
 
     Args:
-        folder: Of the benchmark.
+        folder: Folder of the benchmark.
 
     Raises:
-        ValueError: If the folder holds no benchmark, or none of its rows is finished.
+        ValueError: If the folder contains no benchmark, or no chunk is finished.
     """
     store = BenchStore(folder)
     if not store.record.is_file():

@@ -1,4 +1,4 @@
-"""The benchmark's rows: one for each sample, model, method, metric and class explained."""
+"""The benchmark's rows: one per sample, model, method, metric and explained class."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ ORDER = ("model", "sample", "method", "metric", "explained")
 
 
 class Row(NamedTuple):
-    """One figure of one sample.
+    """One value of one sample.
 
     Attributes:
-        sample: Its number in the dataset.
+        sample: Its index in the dataset.
         name: Its name there.
         model: The model.
-        method: The method, with its options; ``-`` where the figure belongs to the model or the data.
+        method: The method, with its options; ``-`` if the value belongs to the model or the data.
         metric: One of `captum_astro.metrics.registry.all_metrics`.
         explained: ``predicted``, ``true`` or ``-``.
-        value: None where it is not defined, or could not be computed.
-        curve: What the value was drawn from, where there is such a thing.
+        value: None if it is undefined, or could not be computed.
+        curve: The curve behind the value, if there is one.
         failure: Why there is no value; in the table the column ``error``, as text: ``Type: message``.
     """
 
@@ -65,16 +65,16 @@ class Row(NamedTuple):
 
 
 class MapRow(NamedTuple):
-    """One map that is kept for the report, or the image itself (method ``input``, explained ``-``).
+    """One map that is stored for the report, or the image itself (method ``input``, explained ``-``).
 
     Attributes:
-        sample: Its number.
+        sample: Its index.
         name: Its name.
         model: The model.
         method: The method, or ``input``.
         explained: ``predicted``, ``true`` or ``-``.
-        height: In pixels.
-        width: In pixels.
+        height: Height in pixels.
+        width: Width in pixels.
         data: float16 values, little-endian, row by row; for ``input`` a JPEG.
     """
 
@@ -89,7 +89,7 @@ class MapRow(NamedTuple):
 
 
 def table(rows: Iterable[Row]) -> pa.Table:
-    """Rows in their order of `ORDER`, as a table; values that are not finite are null.
+    """Rows as a table, sorted by `ORDER`; values that are not finite are null.
 
     Example:
         >>> table([Row(0, "a", "vit", "LRP", "SaCo", "predicted", float("nan"))])["value"].to_pylist()
@@ -100,7 +100,7 @@ def table(rows: Iterable[Row]) -> pa.Table:
 
 
 def map_table(rows: Iterable[MapRow]) -> pa.Table:
-    """Kept maps as a table."""
+    """Stored maps as a table."""
     return _columns(rows, MAPS)
 
 

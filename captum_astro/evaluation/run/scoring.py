@@ -26,7 +26,7 @@ from captum_astro.metrics.registry import all_metrics
 
 
 class Scored(NamedTuple):
-    """What a chunk gives."""
+    """The results of a chunk."""
 
     rows: list[Row]
     maps: list[MapRow]
@@ -35,13 +35,13 @@ class Scored(NamedTuple):
 class Scorer:
     """Scores chunks with one model.
 
-    Whatever fails has its rows all the same, with the failure, and nothing else fails with it.
+    Whatever fails still has its rows, with the failure, and nothing else fails because of it.
 
     Args:
         label: The model's name in the rows.
         model: In eval mode, on its device; under astrocytes, the predicted class is that of the model without them.
-        config: The benchmark, with the metrics that the data can give.
-        roles: ``predicted``, ``true``, or both: the classes explained.
+        config: The benchmark, with the metrics that the data supports.
+        roles: ``predicted``, ``true``, or both: the classes to explain.
     """
 
     def __init__(self, label: str, model: nn.Module, config: BenchConfig, roles: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ class Scorer:
         self._like = next(model.parameters())
         self._transform = ModelTransform(model, config.geometry)
         self._perturber = self._perturbing(model)
-        # astrocytes are there to explain: the predicted class is that of the model without them
+        # astrocytes serve explanation only: the predicted class is that of the model without them
         self._chooser = self._perturbing(model.model) if isinstance(model, ViTA) else None
         self._human = self._transform.size if any("human_maps" in metric.needs for metric in self._metrics) else None
         self._labelled = "true" in self._roles or any("labels" in metric.needs for metric in self._metrics)
@@ -72,7 +72,7 @@ class Scorer:
 
         Args:
             dataset: The samples.
-            numbers: Which of them.
+            numbers: Their indices.
         """
         cases, failed = load_cases(dataset, numbers, self._transform, self._human)
         scored = Scored([], [])
@@ -97,7 +97,7 @@ class Scorer:
         return scored
 
     def _wrong(self, case: Case, finite: bool, classes: int) -> Failure | None:
-        """Why a sample and the model do not go together, if they do not."""
+        """Why a sample and the model do not fit together; None if they do."""
         if not finite:
             return Failure("ValueError", NO_ANSWER, "sample")
         if self._labelled and case.label is not None and case.label >= classes:
@@ -147,7 +147,7 @@ class Scorer:
         return Row(case.number, case.name, self._label, method, metric.name, role, failure=why)
 
     def _expected(self, label: int | None, *, of_model: bool, known: bool = True) -> Iterator[tuple[Metric, str]]:
-        """The metrics and classes of which a sample has rows."""
+        """The metrics and classes for which a sample has rows."""
         for metric in self._metrics:
             if metric.of_model != of_model:
                 continue
@@ -182,7 +182,7 @@ def _batch(cases: Sequence[Case], pixels: torch.Tensor, logits: torch.Tensor, pr
 
 
 def _lacking(metric: Metric, batch: Batch, image: int) -> Failure | None:
-    """What a sample lacks for a metric; None where it has all."""
+    """What a sample lacks for a metric; None if it has everything."""
     for need in metric.needs:
         if need in OF_THE_DATA and batch.known(need)[image] is None:
             return Failure("ValueError", f"this sample has no {OF_THE_DATA[need]}", "data")

@@ -1,4 +1,4 @@
-"""One benchmark on many processes: who computes what, and how they wait for each other, through the folder alone."""
+"""One benchmark on many processes, which coordinate only through the folder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PATIENCE = 1800.0
 
 @dataclass(frozen=True)
 class Shard:
-    """The place of this process among all that run the same command.
+    """The rank of this process among all that run the same command.
 
     Attributes:
         rank: From 0.
-        world_size: How many there are.
-        local_rank: On this machine.
-        patience: Seconds without a new chunk after which the other processes are taken for dead.
+        world_size: The number of processes.
+        local_rank: The rank on this machine.
+        patience: Seconds without a new chunk after which the other processes are considered dead.
     """
 
     rank: int = 0
@@ -30,7 +30,7 @@ class Shard:
 
     @property
     def first(self) -> bool:
-        """The process that writes what all share."""
+        """Whether this is the process that writes the shared files."""
         return self.rank == 0
 
     def mine(self, chunks: Sequence[T]) -> list[T]:
@@ -43,18 +43,18 @@ class Shard:
         return list(chunks[self.rank :: self.world_size])
 
     def device(self, wanted: str) -> str:
-        """``cuda`` is this process's own GPU; anything else is what it says."""
+        """``cuda`` becomes this process's own GPU; any other device is unchanged."""
         return f"cuda:{self.local_rank}" if wanted == "cuda" and self.world_size > 1 else wanted
 
 
 def shard_of(environment: Mapping[str, str] | None = None) -> Shard:
-    """The place of this process from ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``, as torchrun sets them.
+    """The rank of this process from ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``, as set by torchrun.
 
     Args:
-        environment: By default the process's own.
+        environment: By default the environment of the process.
 
     Raises:
-        ValueError: If they are no numbers that fit together.
+        ValueError: If they are not consistent numbers.
 
     Example:
         >>> shard_of({"RANK": "1", "WORLD_SIZE": "2"})
@@ -76,13 +76,13 @@ def shard_of(environment: Mapping[str, str] | None = None) -> Shard:
 def wait(
     missing: Callable[[], int], patience: float, pause: float = 0.5, clock: Callable[[], float] = time.monotonic
 ) -> int:
-    """Wait until nothing is missing, as long as it becomes less.
+    """Wait until nothing is missing, as long as there is progress.
 
     Args:
-        missing: How much is.
-        patience: Give up after so many seconds without any change.
-        pause: Seconds between two looks.
-        clock: Of the seconds.
+        missing: Returns how much is missing.
+        patience: Give up after this many seconds without a change.
+        pause: Seconds between two checks.
+        clock: Returns the time in seconds.
 
     Returns:
         How much is missing at the end: 0 unless it gave up.

@@ -1,4 +1,4 @@
-"""The folder of a benchmark: a record of what was run, rows chunk by chunk, maps for the report, all rows merged."""
+"""The folder of a benchmark: the record of the run, rows chunk by chunk, maps for the report, all rows merged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from captum_astro.evaluation.run.rows import MAPS, SCHEMA, MapRow, Row, map_tabl
 from captum_astro.storage import RECORD, begin, part_of, write_whole
 
 MERGED = "results.parquet"
-Chunk = tuple[int, int]  # the model's number, and the chunk's
+Chunk = tuple[int, int]  # the index of the model, and of the chunk
 
 
 class BenchStore:
-    """Writes and reads the files of a benchmark; each is there whole or not at all.
+    """Writes and reads the files of a benchmark, each of them atomically.
 
     Args:
-        folder: The folder, ``run.json`` in it, ``chunks/``, ``maps/`` and at the end ``results.parquet``.
+        folder: The folder, with ``run.json``, ``chunks/``, ``maps/`` and at the end ``results.parquet``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,24 +31,24 @@ class BenchStore:
 
     @property
     def record(self) -> Path:
-        """The file that says what was run."""
+        """The file with the record of the run."""
         return self.folder / RECORD
 
     @property
     def results(self) -> Path:
-        """The file of all rows."""
+        """The file with all rows."""
         return self.folder / MERGED
 
     def begin(self, described: Mapping[str, Any]) -> None:
-        """Write what is run, or check that the folder holds that.
+        """Write the record of the run, or check that the folder belongs to the same run.
 
         Raises:
-            ValueError: If the folder holds results of something else, with what differs, or of nobody knows what.
+            ValueError: If the folder holds results of a different run, listing the differences, or of an unknown run.
             OSError: If it cannot be written.
         """
         if not self.record.exists() and self.chunks():
             raise ValueError(
-                f"{self.folder} holds rows without {RECORD}, which says what they are of. Give another folder, or "
+                f"{self.folder} holds rows without {RECORD}, which says what they are of. Choose another folder, or "
                 f"delete this one."
             )
         begin(self.folder, described)
@@ -56,7 +56,7 @@ class BenchStore:
             (self.folder / name).mkdir(exist_ok=True)
 
     def has(self, chunk: Chunk) -> bool:
-        """Whether a chunk is finished; a file that cannot be read is as none."""
+        """Whether a chunk is finished; an unreadable file does not count."""
         return _readable(self._rows(chunk), SCHEMA)
 
     def missing(self, chunks: Iterable[Chunk]) -> list[Chunk]:
@@ -64,7 +64,7 @@ class BenchStore:
         return [chunk for chunk in chunks if not self.has(chunk)]
 
     def add(self, chunk: Chunk, rows: Sequence[Row], maps: Sequence[MapRow]) -> None:
-        """Keep a chunk. The rows come last: with them it counts as finished.
+        """Store a chunk. The rows are written last and mark it as finished.
 
         Raises:
             OSError: If it cannot be written.
@@ -82,13 +82,13 @@ class BenchStore:
         return [file for file in sorted((self.folder / "maps").glob("maps-*.parquet")) if _readable(file, MAPS)]
 
     def merge(self, labels: Sequence[str], chunks: int) -> None:
-        """Write all rows into one file, sorted by model, sample, method, metric and class explained.
+        """Write all rows into one file, sorted by model, sample, method, metric and explained class.
 
-        Chunks are sorted, so they are copied one by one: a benchmark may be larger than the memory.
+        Chunks are sorted, so they are copied one by one: a benchmark may be larger than memory.
 
         Args:
-            labels: The models' names, by their number.
-            chunks: How many each has.
+            labels: The models' names, by index.
+            chunks: The number of chunks of each model.
 
         Raises:
             OSError: If it cannot be written.
@@ -104,7 +104,7 @@ class BenchStore:
         _write(self.results, write)
 
     def tidy(self) -> None:
-        """Remove what killed processes had begun to write; for when nobody writes any more."""
+        """Remove unfinished files of killed processes; call it only when nobody writes any more."""
         pattern = part_of(Path("*")).name
         for folder in (self.folder, self.folder / "chunks", self.folder / "maps"):
             for file in folder.glob(pattern):
@@ -119,7 +119,7 @@ class BenchStore:
 
 
 def _write(file: Path, write: Callable[[Path], object]) -> None:
-    """Under a name of this process's own: one that was taken for dead, and its successor, may write the same chunk."""
+    """A name specific to this process: one that was considered dead, and its successor, may write the same chunk."""
     write_whole(file, write, f".{socket.gethostname()}-{os.getpid()}")
 
 

@@ -1,4 +1,4 @@
-"""What is to be run: models, methods, metrics, data, and the presets of the papers' tables."""
+"""The definition of a benchmark: models, methods, metrics, data, and the presets of the papers' tables."""
 
 from captum_astro.evaluation.specification.config import BenchConfig as BenchConfig
 from captum_astro.evaluation.specification.methods import methods_of as methods_of

@@ -1,4 +1,4 @@
-"""What a benchmark runs, and all that its figures depend on."""
+"""The configuration of a benchmark, with everything that its results depend on."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ class BenchConfig:
 
     Attributes:
         models: The models.
-        methods: What is compared, from `captum_astro.evaluation.specification.methods.methods_of`.
+        methods: The methods to compare, from `captum_astro.evaluation.specification.methods.methods_of`.
         data: The samples, as `captum_astro.data.specs.samples` reads them.
         metrics: Names, from `captum_astro.evaluation.specification.metrics.metrics_of`.
-        limit: At most so many samples.
-        explained: Maps for the predicted class, for the true one, or for both.
-        steps: Of the perturbation; 20 is the papers' 5 %.
-        chunk_size: Consecutive samples that are computed and kept together.
-        examples: Maps of so many samples are kept for the report.
+        limit: Maximum number of samples.
+        explained: Explain the predicted class, the true class, or both.
+        steps: Perturbation steps; 20 is the papers' 5 %.
+        chunk_size: Consecutive samples that are computed and stored together.
+        examples: Number of samples whose maps are stored for the report.
         batch_size: Images at a time in the model.
-        crop: How an image becomes the model's input: ``timm`` as the model was evaluated, ``none`` the whole image,
-            which human maps need; ``auto`` is ``none`` where they are compared with, else ``timm``.
-        pretrained: Published weights where there is no checkpoint; otherwise random ones, from the seed.
-        amp: Precision of the perturbed forwards, ``none`` for the weights' own. Maps are always made in the weights'.
+        crop: How an image is preprocessed: ``timm`` as the model was evaluated, ``none`` the whole image, which human
+            maps need; ``auto`` is ``none`` if they are used, otherwise ``timm``.
+        pretrained: Published weights if there is no checkpoint; otherwise random ones, from the seed.
+        amp: Precision of the perturbed forward passes, ``none`` for that of the weights. Maps always use the weights'.
         device: ``cpu``, ``cuda``, ...
-        seed: Of all that is random.
+        seed: Random seed.
 
     Raises:
-        ValueError: If a value is out of its range, or nothing is asked for.
+        ValueError: If a value is out of range, or there is nothing to run.
     """
 
     models: tuple[ModelChoice, ...]
@@ -66,27 +66,27 @@ class BenchConfig:
             raise ValueError("A benchmark needs at least one model, one method and one metric.")
         for name, least in (("steps", 2), ("chunk_size", 1), ("examples", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} is at least {least}, not {getattr(self, name)}.")
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}.")
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit is at least 1, not {self.limit}.")
+            raise ValueError(f"limit must be at least 1, not {self.limit}.")
         for name, known in (
             ("explained", ("predicted", "true", "both")),
             ("crop", ("auto", "timm", "none")),
             ("amp", ("none", "bfloat16", "float16")),
         ):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {', '.join(known[:-1])} or {known[-1]}, not {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}, not {getattr(self, name)!r}.")
         try:
             torch.device(self.device)
         except RuntimeError as error:
-            raise ValueError(f"device is cpu, cuda, cuda:1, mps, ..., not {self.device!r}.") from error
+            raise ValueError(f"device must be cpu, cuda, cuda:1, mps, ..., not {self.device!r}.") from error
         twice = next((label for label in self.labels if self.labels.count(label) > 1), None)
         if twice is not None:
             raise ValueError(f"The model {twice} is given twice.")
 
     @property
     def labels(self) -> list[str]:
-        """The models' names in the rows: the file's name is added where one model comes with several."""
+        """The models' names in the rows: the file's name is added if one model has several checkpoints."""
         titles = [model.title for model in self.models]
         return [
             model.title if titles.count(model.title) == 1 or model.checkpoint is None
@@ -96,16 +96,16 @@ class BenchConfig:
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """The type of ``amp``."""
+        """The dtype of ``amp``."""
         return None if self.amp == "none" else getattr(torch, self.amp)
 
     @property
     def geometry(self) -> Literal["timm", "none"]:
-        """``crop``; ``auto`` is decided when the data is known, and is ``timm`` until then."""
+        """``crop``; ``auto`` is resolved once the data is known, and is ``timm`` until then."""
         return "none" if self.crop == "none" else "timm"
 
     def described(self) -> dict[str, Any]:
-        """All of it as JSON has it. A checkpoint's place does not matter: its weights have a digest."""
+        """The configuration as JSON. A checkpoint's location is not included: its weights have a digest."""
         return {
             "models": self.labels,
             "methods": [method.name for method in self.methods],
@@ -126,7 +126,7 @@ class BenchConfig:
 
 
 def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
-    """The versions of the libraries and of Python; ``unknown`` for what is not installed, as a source folder.
+    """The versions of the libraries and of Python; ``unknown`` for what is not installed, such as a source folder.
 
     Example:
         >>> versions(["torch"])["torch"] == torch.__version__
@@ -137,7 +137,7 @@ def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
 
 def _version(library: str) -> str:
     if library == "torch":
-        return str(torch.__version__)  # with the build, which may change figures
+        return str(torch.__version__)  # with the build, which may affect results
     try:
         return version(library)
     except PackageNotFoundError:

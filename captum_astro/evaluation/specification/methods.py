@@ -1,4 +1,4 @@
-"""The methods of a benchmark: those of the package, with options if wanted, and random maps as the chance level."""
+"""The methods of a benchmark: those of the package, optionally with options, and random maps as the chance level."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Method:
     """One method of a benchmark.
 
     Attributes:
-        name: As in the rows: the method's, followed by its options.
+        name: The name in the rows: that of the method, followed by its options.
         explainer: The method; None for random maps and for Captum's IntegratedGradients.
-        building: What its constructor is given.
-        calling: What ``attribute`` is given.
+        building: Arguments of its constructor.
+        calling: Arguments of ``attribute``.
     """
 
     name: str
@@ -40,20 +40,20 @@ class Method:
 
     @property
     def has_astrocytes(self) -> bool:
-        """Whether it brings astrocytes of its own, and so is none for a model that has them already."""
+        """Whether it adds its own astrocytes, and is therefore not used for a model that already has some."""
         return self.explainer is not None and issubclass(self.explainer.method, ViTAGradCAM)
 
 
 def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
-    """Methods by name, each with options if wanted.
+    """Methods by name, optionally with options.
 
     Args:
-        words: With commas, or a list: ``all`` (with `Random`), a name, or a name with options after colons, as
-            ``VTranM:output=logit:components=length+direction``; the grammar is that of `captum_astro.options`.
-            ``IntegratedGradients``, Captum's, is no part of ``all``.
+        words: Comma-separated, or a list: ``all`` (with `Random`), a name, or a name with options after colons, such as
+            ``VTranM:output=logit:components=length+direction``; for the grammar see `captum_astro.options`.
+            ``IntegratedGradients``, Captum's, is not part of ``all``.
 
     Raises:
-        ValueError: If there is no such method or option, a value is not accepted, or a name is given twice.
+        ValueError: If there is no such method or option, a value is invalid, or a name is repeated.
 
     Example:
         >>> [method.name for method in methods_of("lrp, vtranm:components=:output=logit")]

@@ -1,4 +1,4 @@
-"""Which metrics are computed: by name, and by what the data can give."""
+"""Which metrics are computed: by name, and by what the data supports."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from captum_astro.metrics.registry import all_metrics
 
 
 def metrics_of(words: str | Sequence[str]) -> tuple[str, ...]:
-    """Metrics by name, in the order of `all_metrics`; upper and lower case are one.
+    """Metrics by name, in the order of `all_metrics`, ignoring case.
 
     Args:
-        words: Names, as a list or with commas, or ``all``. ``AUC`` is both directions; a kind (``segmentation``, ...)
-            is all of its metrics.
+        words: Names, as a list or comma-separated, or ``all``. ``AUC`` is both directions; a kind (``segmentation``,
+            ...) is all of its metrics.
 
     Raises:
         ValueError: If a name is unknown, or there is none.
@@ -37,11 +37,11 @@ def metrics_of(words: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def lacking(wanted: Iterable[str], has: Iterable[Need]) -> dict[str, Need]:
-    """The metrics that the data cannot give, and what they lack.
+    """The metrics that the data cannot support, and what it lacks.
 
     Args:
         wanted: Names.
-        has: What the samples have.
+        has: The annotations of the samples.
 
     Example:
         >>> lacking(["accuracy", "SaCo", "mIoU"], {"labels"})

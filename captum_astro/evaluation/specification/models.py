@@ -18,11 +18,11 @@ class ModelChoice:
     """A model of a benchmark.
 
     Attributes:
-        name: As timm knows it.
-        checkpoint: A file of weights, if they are not the published ones.
-        classes: How many it has, if not as many as published.
-        vita: What `captum_astro.ViTA` takes after the model, for a model under astrocytes; None for the model itself.
-        word: How it was asked for, and what it is called in the rows; by default the name.
+        name: Its timm name.
+        checkpoint: A weights file, if the published weights are not used.
+        classes: Number of classes, if it differs from the published model's.
+        vita: Arguments of `captum_astro.ViTA` after the model, for a model under astrocytes; None for the model itself.
+        word: The specification, also used as the name in the rows; by default the name.
     """
 
     name: str
@@ -33,16 +33,16 @@ class ModelChoice:
 
     @property
     def title(self) -> str:
-        """Its name in the rows, unless it comes with several checkpoints."""
+        """Its name in the rows, unless it has several checkpoints."""
         return self.word or (self.name if self.vita is None else f"{_VITA}:{self.name}")
 
 
 def model_of(word: str, checkpoint: Path | None = None, classes: int | None = None) -> ModelChoice:
-    """A model by a word.
+    """Parse the specification of a model.
 
     Args:
-        word: A timm name; or ``vita:NAME`` with options of `captum_astro.ViTA` after colons, as
-            ``vita:NAME:layer=blocks.0.mlp.fc1:alpha=1.5``. What is not named is as published.
+        word: A timm name; or ``vita:NAME`` with options of `captum_astro.ViTA` after colons, such as
+            ``vita:NAME:layer=blocks.0.mlp.fc1:alpha=1.5``. Options that are not given have their published values.
         checkpoint: As in `ModelChoice`.
         classes: As in `ModelChoice`.
 
@@ -57,7 +57,7 @@ def model_of(word: str, checkpoint: Path | None = None, classes: int | None = No
     first, *parts = (part.strip() for part in word.split(":"))
     if first.lower() != _VITA:
         return ModelChoice(word.strip(), checkpoint, classes)
-    names = [part for part in parts if "=" not in part]  # a name may have colons itself, as hf-hub:timm/NAME
+    names = [part for part in parts if "=" not in part]  # a name may contain colons itself, such as hf-hub:timm/NAME
     name = ":".join(parts[: len(names)])
     if not name or names != parts[: len(names)]:
         raise ValueError(f"--models {word!r}: it is {_VITA}:NAME, then options as NAME=VALUE with colons between them.")

@@ -1,4 +1,4 @@
-"""Benchmarks named after the papers' tables: what they run, what data they need, and where it must lie."""
+"""Benchmarks named after the papers' tables: what they run, what data they need, and its expected location."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Part:
 
     Attributes:
         name: The folder of its results.
-        word: Of the data, as `captum_astro.data.specs.samples` knows it.
-        path: Where the data lies, below the root.
-        needs: What it is, in words.
-        metrics: What is computed.
-        crop: How an image becomes the model's input.
-        explained: The classes explained.
-        classes: Of the models, where it is not their own number.
+        word: The dataset name, as for `captum_astro.data.specs.samples`.
+        path: Location of the data, below the root.
+        needs: Description of the data.
+        metrics: The metrics to compute.
+        crop: How an image is preprocessed.
+        explained: The classes to explain.
+        classes: Number of classes of the models, if it is not their own.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Part:
         """The data in a root folder.
 
         Raises:
-            ValueError: If it is not there, with what it is and where it must lie.
+            ValueError: If it is missing, with a description and its expected location.
         """
         where = root / self.path
         if not where.exists():
@@ -64,9 +64,9 @@ class Preset:
     """A table of a paper.
 
     Attributes:
-        source: Which.
-        models: timm names; none where the paper's weights are not published.
-        methods: As `captum_astro.evaluation.specification.methods.methods_of` reads them.
+        source: The paper and table.
+        models: timm names; none if the paper's weights are not published.
+        methods: As for `captum_astro.evaluation.specification.methods.methods_of`.
         parts: Its datasets.
     """
 
@@ -83,7 +83,7 @@ class Preset:
         """
         names = [each.name for each in self.parts]
         if part is not None and part not in names:
-            raise ValueError(f"--part is {' or '.join(names)}, not {part!r}.")
+            raise ValueError(f"--part must be {' or '.join(names)}, not {part!r}.")
         return tuple(each for each in self.parts if part in (None, each.name))
 
 
@@ -140,12 +140,12 @@ def preset(name: str) -> Preset:
     """A preset by its name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no such preset.
 
     Example:
         >>> [part.path for part in preset("vtranm-table2").parts]
         ['gtsegs_ijcv.mat', 'imagenet']
     """
     if name not in PRESETS:
-        raise ValueError(f"--preset is {', '.join(PRESETS)}, not {name!r}.")
+        raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, not {name!r}.")
     return PRESETS[name]

@@ -1,1 +1,1 @@
-"""ViTA against the plain model, by maps of where people looked: the search for a setting, and one setting evaluated."""
+"""ViTA compared with the plain model on human attention maps: the search over settings, and one setting evaluated."""

@@ -1,4 +1,4 @@
-"""How a search and an evaluation of ViTA are run."""
+"""The configuration of a search and of an evaluation of ViTA."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class SearchConfig:
     """A search.
 
     Attributes:
-        methods: Some of ``TokenGradCAM`` and ``TokenGradCAMPlusPlus``.
-        metrics: Some of the metrics that need human maps: ``spearman``, ``dice``, ``iou`` and ``ssim``.
-        cam_layer: Where Grad-CAM looks, as in `captum_astro.TokenGradCAM`.
-        size: Side in pixels at which maps and human maps are compared; by default the side of the model's input.
+        methods: ``TokenGradCAM``, ``TokenGradCAMPlusPlus``, or both.
+        metrics: A subset of the metrics that need human maps: ``spearman``, ``dice``, ``iou`` and ``ssim``.
+        cam_layer: The layer of Grad-CAM, as in `captum_astro.TokenGradCAM`.
+        size: Side length in pixels at which maps and human maps are compared; by default that of the model's input.
         batch_size: Images at a time.
         rows: Images x settings at a time.
 
@@ -43,10 +43,10 @@ class EvaluationConfig:
     """An evaluation of one setting.
 
     Attributes:
-        methods: Names of methods of this package, with options if wanted, or ``IntegratedGradients``, Captum's (32
+        methods: Names of methods of this package, optionally with options, or ``IntegratedGradients``, Captum's (32
             steps, the sum of absolute values over the channels).
         metrics: As in `SearchConfig`.
-        explained: The class explained: the plain model's first choice, or each sample's label.
+        explained: The class to explain: the plain model's top prediction, or each sample's label.
         size: As in `SearchConfig`.
         batch_size: Images at a time.
 
@@ -67,7 +67,7 @@ class EvaluationConfig:
 def _at_least_one(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
-            raise ValueError(f"{name} is at least 1, not {value}.")
+            raise ValueError(f"{name} must be at least 1, not {value}.")
 
 
 SEARCH, EVALUATION = SearchConfig(), EvaluationConfig()

@@ -1,4 +1,4 @@
-"""One setting of ViTA against the plain model, for any methods."""
+"""One setting of ViTA compared with the plain model, for any methods."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def evaluate(
     out: Path | None = None,
     done: Callable[[int], None] | None = None,
 ) -> Results:
-    """Score maps of the plain and of the modulated model against human maps, sample by sample.
+    """Score maps of the plain and of the modulated model against human attention maps, sample by sample.
 
     Args:
-        model: A timm model, or a wrapper of one.
-        samples: Images with human maps, in an order that stays.
+        model: A timm model, or a wrapper around one.
+        samples: Images with human maps, in a fixed order.
         setting: The astrocytes.
-        config: The methods, the metrics, the class explained, and how it is run.
-        out: A folder for the results, written batch by batch. If it holds some of the same run, that goes on.
-        done: Told how many samples are finished, after each batch.
+        config: The methods, the metrics, the class to explain, and run options.
+        out: A folder for the results, written batch by batch. If it holds results of the same run, that is resumed.
+        done: Callback that receives the number of finished samples, after each batch.
 
     Returns:
-        Scores with the setting as number 0 and the plain model as -1; ``compare()`` gives the table.
+        Scores with index 0 for the setting and -1 for the plain model; ``compare()`` returns the table.
 
     Raises:
-        ValueError: If there is no sample, a name is unknown, a label is missing, a method has no map of a sample, or
+        ValueError: If there are no samples, a name is unknown, a label is missing, a method has no map of a sample, or
             the folder holds another run.
     """
     chosen = _methods(config.methods)
@@ -65,12 +65,12 @@ def evaluate(
         if done is not None:
             done(count)
     if not count:
-        raise ValueError("There is no sample.")
+        raise ValueError("There are no samples.")
     return store.results(number)
 
 
 class _Pair:
-    """The plain and the modulated model, each with its maps by the engine of the benchmark."""
+    """The plain and the modulated model, each with its maps from the benchmark's engine."""
 
     def __init__(self, model: nn.Module, vita: ViTA, methods: Sequence[Method], config: EvaluationConfig) -> None:
         self._transform = ModelTransform(model, "none")
@@ -121,7 +121,7 @@ def _sized(maps: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _methods(names: Sequence[str]) -> tuple[Method, ...]:
-    """The methods, without those that bring astrocytes of their own."""
+    """The methods, without those that add their own astrocytes."""
     known = [method.name for method in methods_of("all") if not method.has_astrocytes and method.name != RANDOM]
     check_names("method", [name.split(":")[0] for name in names], [*known, INTEGRATED])
     return methods_of(names)

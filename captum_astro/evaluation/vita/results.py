@@ -1,4 +1,4 @@
-"""Scores of a search or an evaluation: kept on disk batch by batch, and what follows from them."""
+"""Scores of a search or an evaluation, stored on disk batch by batch, and the tables derived from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captum_astro.evaluation.vita.settings import Setting
 from captum_astro.metrics.statistics import PairedComparison, compare_many
 from captum_astro.storage import begin, weights_digest, write_whole
 
-PLAIN = -1  # the number of the unmodulated model among the settings
+PLAIN = -1  # the index of the unmodulated model among the settings
 Split = Literal["search", "report"]
 
 
@@ -24,27 +24,27 @@ class Results:
     """The scores of every sample under every setting.
 
     Attributes:
-        scores: Columns ``sample`` (its number), ``name``, ``setting`` (its number, -1 for the plain model), ``method``,
+        scores: Columns ``sample`` (its index), ``name``, ``setting`` (its index, -1 for the plain model), ``method``,
             ``metric`` and ``value``. The metrics ``same class`` and ``accuracy`` belong to the model, method ``-``.
-        settings: What the numbers mean.
+        settings: The settings by index.
     """
 
     scores: pd.DataFrame
     settings: list[Setting]
 
     def split(self, which: Split) -> pd.DataFrame:
-        """The scores of the even samples, to choose by, or of the odd ones, to report."""
+        """The scores of the even samples, for selection, or of the odd ones, for reporting."""
         return self.scores[self.scores["sample"] % 2 == (which == "report")]
 
     def table(self, which: Split = "search") -> pd.DataFrame:
-        """One row for each setting, method and metric: the setting's values, how many samples, and their mean."""
+        """One row per setting, method and metric: the setting's values, the number of samples, and their mean."""
         grouped = self.split(which).groupby(["setting", "method", "metric"], sort=True)["value"]
         table = grouped.agg(n="count", mean="mean").reset_index()
         described = [{"setting": PLAIN}] + [{"setting": i, **s.keywords} for i, s in enumerate(self.settings)]
         return pd.DataFrame(described).merge(table, on="setting", how="right")
 
     def best(self) -> pd.DataFrame:
-        """For each method and metric: the best setting of the even samples, compared with the plain model on the odd.
+        """For each method and metric: the best setting on the even samples, compared with the plain model on the odd.
 
         Returns:
             Columns ``method``, ``metric``, ``setting``, ``n``, ``left_out`` (samples without a value), ``plain`` and
@@ -66,18 +66,18 @@ class Results:
 
 
 def compared(scores: pd.DataFrame, picked: dict[tuple[str, str], int]) -> pd.DataFrame:
-    """Each method's and metric's chosen setting against the plain model, sample by sample.
+    """Each method's and metric's selected setting against the plain model, sample by sample.
 
     Args:
         scores: As in `Results`.
-        picked: The number of the setting for each method and metric.
+        picked: The index of the setting for each method and metric.
     """
     wide = scores.pivot(index="sample", columns=["setting", "method", "metric"], values="value")
     pairs = {
         f"{method}, {metric}": (wide[setting, method, metric], wide[PLAIN, method, metric])
         for (method, metric), setting in picked.items()
     }
-    # a metric may be defined for no sample, as where every human map is constant
+    # a metric may be undefined for all samples, for example if every human map is constant
     found = compare_many({name: pair for name, pair in pairs.items() if (pair[0] + pair[1]).notna().any()})
     none = math.nan
     nothing = PairedComparison(0, len(wide), none, none, none, (none, none), none, none, none)
@@ -110,16 +110,16 @@ def compared(scores: pd.DataFrame, picked: dict[tuple[str, str], int]) -> pd.Dat
 
 
 class Store:
-    """Results in a folder, one file a batch, each written whole or not at all; or in memory.
+    """Results in a folder, one file per batch, each written atomically; or in memory.
 
     Args:
         folder: The folder; None for memory.
-        model: Its weights are part of what the results belong to.
-        settings: What is tried.
-        run: What else the results depend on.
+        model: Its weights are part of what identifies the run.
+        settings: The settings to try.
+        run: Everything else that the results depend on.
 
     Raises:
-        ValueError: If the folder holds results of something else.
+        ValueError: If the folder holds results of another run.
         OSError: If it cannot be written.
     """
 
@@ -150,18 +150,18 @@ class Store:
             return False
         before = found.sort_values("sample")["digest"].tolist()
         if before[: len(digests)] != list(digests)[: len(before)]:
-            raise ValueError(f"{self._folder} holds results of other samples. Give another folder, or delete this one.")
+            raise ValueError(f"{self._folder} holds results of other samples. Choose another one, or delete it.")
         return len(before) == len(digests)
 
     def add(self, batch: int, table: pd.DataFrame) -> None:
-        """Keep the scores of a batch."""
+        """Store the scores of a batch."""
         if self._folder is None:
             self._tables[batch] = table
         else:
             write_whole(self._file(batch), lambda to: table.to_parquet(to, index=False))
 
     def results(self, batches: int) -> Results:
-        """The scores of the first so many batches."""
+        """The scores of the first batches, up to a number."""
         read = (self._tables[n] if self._folder is None else pd.read_parquet(self._file(n)) for n in range(batches))
         return Results(pd.concat(list(read), ignore_index=True), self._settings)
 

@@ -1,4 +1,4 @@
-"""Maps of a batch against human maps, as rows of a table."""
+"""Maps of a batch compared with human attention maps, as rows of a table."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ METRICS = {metric.name.lower(): metric for metric in all_metrics().values() if m
 
 
 def check_names(what: str, given: Sequence[str], known: Iterable[str]) -> None:
-    """Refuse names that are not known.
+    """Reject unknown names.
 
     Raises:
-        ValueError: If one is not, or there is none.
+        ValueError: If one is unknown, or there is none.
     """
     known = list(known)
     wrong = next((name for name in given if name not in known), None)
@@ -31,7 +31,7 @@ def check_names(what: str, given: Sequence[str], known: Iterable[str]) -> None:
 
 
 def batched(samples: Iterable[HumanSample], size: int) -> Iterator[list[HumanSample]]:
-    """Lists of so many samples; the last may be shorter."""
+    """Lists of a given number of samples; the last may be shorter."""
     stream = iter(samples)
     while batch := list(islice(stream, size)):
         yield batch
@@ -43,12 +43,12 @@ class Seen:
 
     Attributes:
         batch: The samples.
-        first: The number of the first.
-        settings: The settings' numbers.
+        first: The index of the first sample.
+        settings: The settings' indices.
         maps: For each method, ``(S * B, H, W)``, setting by setting.
         human: ``(B, H, W)``.
         output: The model's output under each setting, ``(S * B, classes)``.
-        target: The plain model's first choice, ``(B,)``.
+        target: The plain model's top prediction, ``(B,)``.
     """
 
     batch: Sequence[HumanSample]
@@ -61,11 +61,11 @@ class Seen:
 
 
 def score_table(seen: Seen, metrics: Sequence[str]) -> pd.DataFrame:
-    """One row for each setting, sample, method and metric, and what the model under each setting sees.
+    """One row per setting, sample, method and metric, and the predictions of the model under each setting.
 
     Args:
         seen: The maps, and what they are compared with.
-        metrics: Some of `METRICS`.
+        metrics: A subset of `METRICS`.
     """
     batch, many = seen.batch, len(seen.settings)
     shared = {
@@ -77,7 +77,7 @@ def score_table(seen: Seen, metrics: Sequence[str]) -> pd.DataFrame:
     wanted, output, target = seen.human.cpu().repeat(many, 1, 1), seen.output.cpu(), seen.target.cpu()
     columns = []
     for method, found in seen.maps.items():
-        given = Given(maps=found.cpu(), human_maps=wanted)  # in float64, which not every device has
+        given = Given(maps=found.cpu(), human_maps=wanted)  # in float64, which not every device supports
         columns += [(method, name, METRICS[name].scores(given, len(wanted)).values) for name in metrics]
     chosen = output.argmax(-1)
     columns.append(("-", "same class", (chosen == target.repeat(many)).double()))
@@ -93,7 +93,7 @@ def score_table(seen: Seen, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def prepared(batch: Sequence[HumanSample], size: int) -> torch.Tensor:
-    """The batch's human maps, as they are compared, ``(B, size, size)``.
+    """The batch's human maps, prepared for the comparison, ``(B, size, size)``.
 
     Raises:
         ValueError: If one is not finite, with the sample's name.

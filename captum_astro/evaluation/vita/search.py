@@ -1,4 +1,4 @@
-"""The search for settings of ViTA under which maps agree best with people."""
+"""The search for the ViTA settings whose maps agree best with human attention maps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from captum_astro.functional.astrocyte import Modulation
 from captum_astro.functional.grad_cam import grad_cam, grad_cam_plus_plus
 from captum_astro.layouts.errors import UnsupportedModelError
 
-Key = tuple[str | None, Token]  # the layer, and the token that is watched
+Key = tuple[str | None, Token]  # the layer, and the monitored token
 CAMS = {"TokenGradCAM": grad_cam, "TokenGradCAMPlusPlus": grad_cam_plus_plus}
 
 
@@ -45,20 +45,20 @@ def search(
 ) -> Results:
     """Score Grad-CAM and Grad-CAM++ under every setting, on every sample.
 
-    The class explained is the unmodulated model's first choice. Per batch of images the plain model runs once; under
+    The explained class is the unmodulated model's top prediction. Per batch of images the plain model runs once; under
     the settings only what follows the modulated layer runs, many settings at a time, and one pass serves all methods
-    and metrics. Samples are numbered as they come: even ones are to choose a setting by, odd ones to report it.
+    and metrics. Samples are numbered in order: even ones are for selecting a setting, odd ones for reporting it.
 
     Args:
-        model: A timm model, or a wrapper of one.
-        samples: Images with human maps, in an order that stays.
-        settings: What to try; the plain model is scored too.
-        config: The methods, the metrics, and how it is run.
-        out: A folder for the results, written batch by batch. If it holds some of the same search, that goes on.
-        done: Told how many samples are finished, after each batch.
+        model: A timm model, or a wrapper around one.
+        samples: Images with human maps, in a fixed order.
+        settings: The settings to try; the plain model is scored too.
+        config: The methods, the metrics, and run options.
+        out: A folder for the results, written batch by batch. If it holds results of the same search, that is resumed.
+        done: Callback that receives the number of finished samples, after each batch.
 
     Raises:
-        ValueError: If there is no sample or no setting, a name is unknown, or the folder holds another search.
+        ValueError: If there are no samples or settings, a name is unknown, or the folder holds another search.
         UnsupportedModelError: If Grad-CAM cannot read the layer, or a layer cannot be modulated.
     """
     check_names("method", config.methods, CAMS)
@@ -78,7 +78,7 @@ def search(
         if done is not None:
             done(count)
     if count < 2:
-        raise ValueError(f"There is {count or 'no'} sample: one half chooses, the other reports. Two are the least.")
+        raise ValueError(f"At least two samples are needed, one half for selection and one for reporting, not {count}.")
     return store.results(number)
 
 
@@ -92,7 +92,7 @@ class _Scorer:
         self.cam_layer = next(name for name, module in model.named_modules() if module is self._tap.module)
         self.input = self._transform.described
         self.size = self._transform.size if config.size is None else config.size
-        # settings of one layer, token and form of rescaling run together
+        # settings of one layer, token and kind of rescaling run together
         self._groups: dict[tuple[Key, str], list[tuple[int, Setting]]] = {}
         for number, setting in enumerate(settings):
             key = (setting.layer, setting.token), setting.modulation.rescale
@@ -100,7 +100,7 @@ class _Scorer:
         self._suffixes: dict[Key, Suffix] = {}
 
     def score(self, batch: list[HumanSample], first: int) -> pd.DataFrame:
-        """One row for each sample, setting, method and metric."""
+        """One row per sample, setting, method and metric."""
         like = next(self._model.parameters())
         pixels = torch.stack([self._transform(sample.image)[0] for sample in batch])
         images = self._transform.normalise(pixels).to(like)
@@ -120,7 +120,7 @@ class _Scorer:
         return pd.concat(tables, ignore_index=True)
 
     def _cams(self, model: nn.Module, images: torch.Tensor, target: torch.Tensor | None = None) -> ChannelMaps:
-        """One pass to Grad-CAM's layer; without a target each image's own first choice is explained."""
+        """One pass to Grad-CAM's layer; without a target each image's own top prediction is explained."""
         explained = LargestOutput() if target is None else Target(target)
         return channel_maps(Call(model, images, explained, layout=self._layout), self._tap)
 
@@ -140,7 +140,7 @@ class _Scorer:
         return score_table(Seen(batch, first, numbers, maps, human, seen.output, target), self._metrics)
 
     def _suffix(self, key: Key, images: torch.Tensor) -> Suffix:
-        """The deepest cut that leaves the result as it is, tried on two images under no modulation."""
+        """The latest cut that leaves the result unchanged, tested on two images without modulation."""
         if key not in self._suffixes:
             self._suffixes[key] = self._tried(key, images[:2])
         return self._suffixes[key]
@@ -148,7 +148,7 @@ class _Scorer:
     def _tried(self, key: Key, images: torch.Tensor) -> Suffix:
         layer, token = key
         with torch.no_grad():
-            ViTA(self._model, layer=layer, token=token)(images)  # refuses what cannot be modulated
+            ViTA(self._model, layer=layer, token=token)(images)  # raises if the layer cannot be modulated
         cuts: tuple[Cut, ...] = ("layer", "block")
         for cut in cuts:
             suffix = Suffix(self._model, layer, cut, token)
@@ -172,7 +172,7 @@ def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 @contextlib.contextmanager
 def _kept(suffixes: dict[Key, Suffix]) -> Iterator[dict[Key, torch.Tensor]]:
-    """Keeps what the blocks with the layers are given in a plain pass."""
+    """Stores the inputs of the blocks with the layers in a plain pass."""
     found: dict[Key, torch.Tensor] = {}
     with contextlib.ExitStack() as undo:
         for key, suffix in suffixes.items():

@@ -1,4 +1,4 @@
-"""Settings of ViTA to choose from: a layer and a rule each."""
+"""Settings of ViTA to search over, each with a layer and a rule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Setting:
     Attributes:
         modulation: The rule.
         layer: The dotted path of the linear layer; None for the output projection of the first attention.
-        token: What is watched, as in `captum_astro.ViTA`.
+        token: The monitored token, as in `captum_astro.ViTA`.
     """
 
     modulation: Modulation
@@ -27,13 +27,13 @@ class Setting:
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> Setting:
-        """The setting of what `captum_astro.ViTA` takes after the model; what is not named is as published."""
+        """The setting from arguments of `captum_astro.ViTA`; those not given have their published values."""
         rule = {name: value for name, value in keywords.items() if name not in ("layer", "token")}
         return cls(Modulation(**rule), keywords.get("layer"), keywords.get("token", "auto"))
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """What `captum_astro.ViTA` takes after the model."""
+        """Arguments of `captum_astro.ViTA` after the model."""
         return {**vars(self.modulation), "layer": self.layer, "token": self.token}
 
 
@@ -51,20 +51,20 @@ def grid(
     """Every combination: 144 by default, around the published values.
 
     Published are k 4, 6 and 8, alpha 1.5 among others, beta 0.05 and 0.005, and phi -0.5; tau 2 and 3 are those of the
-    earlier neuron-glia networks. The other values are ours.
+    earlier neuron-glia networks. The other values are our choice.
 
     Args:
         layer: Paths of linear layers; None is the output projection of the first attention.
         k: Steps.
         tau: Counts at which an astrocyte acts.
         phi: Thresholds of activity.
-        alpha: Factors of active neurons.
-        beta: Factors of inactive ones.
+        alpha: Factors for active neurons.
+        beta: Factors for inactive neurons.
         rescale: As in `captum_astro.astro.Modulation`.
         counter: As in `captum_astro.astro.Modulation`.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of range.
 
     Example:
         >>> len(grid()), len(grid(layer=["blocks.0.attn.proj", "blocks.0.mlp.fc1"], k=[6], tau=[3]))

@@ -1,4 +1,4 @@
-"""A model run from one of its layers on, under many settings of the astrocytes at once."""
+"""Running a model from one of its layers on, under many astrocyte settings in one batch."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Cut = Literal["layer", "block", "none"]
 
 
 class Suffix:
-    """What follows a linear layer, for several modulations of it in one batch.
+    """The part of a model after a linear layer, for several modulations of the layer in one batch.
 
-    The blocks before the one with the layer do not run again: their result is kept. Where the block allows it, neither
-    does what stands before the layer inside the block. Nothing of the model is changed or copied but the few containers
-    on the way to the block.
+    The blocks before the one with the layer do not run again: their result is stored. If the block allows it, neither
+    does the part of the block before the layer. Nothing of the model is changed or copied except the few containers on
+    the path to the block.
 
     Args:
         model: The model.
-        layer: The linear layer, as `captum_astro.ViTA` takes it.
-        token: What is watched, as in `captum_astro.ViTA`.
-        cut: ``"layer"``, or ``"block"`` where the layer's output must have the batch in front, or ``"none"``.
+        layer: The linear layer, as in `captum_astro.ViTA`.
+        token: The monitored token, as in `captum_astro.ViTA`.
+        cut: ``"layer"``, or ``"block"`` if the layer's output must have the batch dimension first, or ``"none"``.
     """
 
     def __init__(self, model: nn.Module, layer: str | None, cut: Cut, token: Token = "auto") -> None:
@@ -40,15 +40,15 @@ class Suffix:
         self._cut: Cut = cut if self._block is not None else "none"
 
     def enters(self) -> nn.Module | None:
-        """The module whose first argument is to be kept from a plain pass; None if all must run."""
+        """The module whose first argument is to be stored from a plain pass; None if everything must run."""
         return None if self._block is None else self._model.get_submodule(self._block)
 
     def modulated(self, entering: torch.Tensor | None, modulations: Sequence[Modulation]) -> nn.Module:
-        """A module that takes ``B`` images and gives the output of each under each modulation, ``S * B`` rows.
+        """A module that takes ``B`` images and returns the output of each under each modulation, ``S * B`` rows.
 
         Args:
-            entering: What the module of `enters` was given in a plain pass of the same images.
-            modulations: S of them, of one form of rescaling.
+            entering: The input of the module of `enters` in a plain pass of the same images.
+            modulations: S modulations, with one kind of rescaling.
         """
         model = self._model
         if self._block is not None:
@@ -75,7 +75,7 @@ class Suffix:
 
 
 class _Entry(nn.Module):
-    """Stands for the block with the layer: starts from what was kept, and goes on with S times the batch."""
+    """Replaces the block with the layer: starts from what was stored, and continues with S times the batch."""
 
     def __init__(
         self, block: nn.Module, entering: torch.Tensor, suffix: Suffix, modulations: list[Modulation], cut: Cut
@@ -124,14 +124,14 @@ class _Many(nn.Module):
 
 
 class _Skip(nn.Module):
-    """Stands for a block whose result is known."""
+    """Replaces a block whose result is known."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         return x
 
 
 def _block_of(model: nn.Module, layer: str) -> str | None:
-    """The path of the outermost numbered block that holds the layer, below the model that has blocks."""
+    """The path of the outermost numbered block that contains the layer, below the model that has blocks."""
     inside = next((name for name, module in model.named_modules() if hasattr(module, "feature_info")), "")
     start = len(inside.split(".")) if inside else 0
     parts = layer.split(".")
