@@ -46,7 +46,7 @@ def test_every_method(method: Any) -> None:
     _check(found, "train mode", line)
 
 
-def test_what_calls_a_method_is_passed_through() -> None:
+def test_calling_libraries_are_skipped() -> None:
     x, model = images("cls", dtype=torch.float32), _random_model()
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -82,7 +82,7 @@ def test_other_warnings() -> None:
     _check(found, "no classifier", line)
 
 
-def test_from_a_module_of_no_name() -> None:
+def test_from_an_unnamed_module() -> None:
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         exec(compile("warn('hello')", "users.py", "exec"), {"warn": warn})

@@ -48,7 +48,7 @@ def test_explain(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
         (["--model", "scenes_vit_tiny_patch4_64", "--method", "Magic"], "There is no method 'Magic'. Methods: "),
         (["--model", "scenes_vit_tiny_patch4_64", "--device", "cuda:99"], "cannot be put on 'cuda:99'"),
         (["--model", "resnet18", "--no-pretrained"], "ResNet has no layout"),
-        (["--model", "vit_tiny_patch16_224", "--checkpoint", "{other}"], "does not fit vit_tiny_patch16_224"),
+        (["--model", "vit_tiny_patch16_224", "--checkpoint", "{other}"], "does not match vit_tiny_patch16_224"),
         (
             ["--model", "vit_tiny_patch16_224", "--checkpoint", "{pickle}"],
             "pickle.pth cannot be read: weights_only=True",
@@ -67,7 +67,7 @@ def test_errors_are_one_line(monkeypatch, capsys, tmp_path: Path, scene: Path, w
     assert "Traceback" not in out
 
 
-def test_a_bad_image_does_not_stop_the_others(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
+def test_one_bad_image_does_not_stop_the_others(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
     (tmp_path / "bad.png").write_text("no image")
     code, out = run_command(
         monkeypatch, capsys, "explain", tmp_path, "--model", "scenes_vit_tiny_patch4_64", "--out", tmp_path / "maps"
@@ -178,19 +178,19 @@ def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("search", "--data", "clickme"), "--data is scenes, boxes:FOLDER or clickme:PATH, not 'clickme'"),
+        (("search", "--data", "clickme"), "--data must be scenes, boxes:FOLDER or clickme:PATH, not 'clickme'"),
         (("search", "--data", "clickme:nowhere"), "nowhere"),
         (("search", "--data", "boxes:nowhere"), "nowhere"),
-        (("search", "--data", "scenes", "--k", "4;6"), "--k is a whole number, not '4;6'"),
-        (("search", "--data", "scenes", "--tau", "0"), "tau is a whole number, at least 1"),
+        (("search", "--data", "scenes", "--k", "4;6"), "--k must be a whole number, not '4;6'"),
+        (("search", "--data", "scenes", "--tau", "0"), "tau must be a whole number of at least 1"),
         (("search", "--data", "scenes", "--layer", "blocks.9.mlp.fc1", "--limit", "1"), "no layer 'blocks.9.mlp.fc1'"),
         (("evaluate", "--data", "scenes", "--vita", "kappa=3"), "--vita has no option 'kappa=3'. Options: k, tau"),
-        (("evaluate", "--data", "scenes", "--vita", "k=six"), "--vita: k is a whole number, not 'six'"),
+        (("evaluate", "--data", "scenes", "--vita", "k=six"), "--vita: k must be a whole number, not 'six'"),
         (("evaluate", "--data", "scenes", "--methods", "Magic"), "no method 'Magic'"),
         (("evaluate", "--data", "scenes", "--explained", "all"), "--explained is predicted or label"),
     ],
 )
-def test_vita_mistakes(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:
+def test_vita_invalid_options(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:
     code, out = run_command(monkeypatch, capsys, "vita", *words, *BUNDLED, "--out", tmp_path / "out")
     assert code == 1
     assert message in out

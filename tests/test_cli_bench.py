@@ -40,7 +40,7 @@ def test_a_run_its_lines_and_its_record(monkeypatch, capsys, tmp_path: Path) -> 
     assert "another run (configuration.seed, models.bench_vit_nano.weights differ)" in out
 
 
-def test_a_preset_on_data_of_ones_own(monkeypatch, capsys, tmp_path: Path) -> None:
+def test_preset_on_custom_data(monkeypatch, capsys, tmp_path: Path) -> None:
     checkpoint = tmp_path / "a.pt"
     torch.save(load_model(making.NAME, pretrained=False, num_classes=7).state_dict(), checkpoint)
     code, out = _run(
@@ -66,21 +66,21 @@ def test_a_preset_on_data_of_ones_own(monkeypatch, capsys, tmp_path: Path) -> No
         ("--models a --data scenes --part x", "--part is one dataset of a --preset"),
         ("--models a,b --data scenes --checkpoint x", "1 checkpoints for 2 models"),
         ("--models nothing_vit --data scenes", "timm has no model 'nothing_vit'"),
-        ("--models a --data movies", "--data is scenes"),
+        ("--models a --data movies", "--data must be scenes"),
         ("--models a --data scenes --metrics x", "There is no metric 'x'"),
         ("--models a --data scenes --methods x", "There is no method 'x'"),
-        ("--models a --data scenes --device nonsense", "device is cpu, cuda, cuda:1, mps, ..., not 'nonsense'"),
+        ("--models a --data scenes --device nonsense", "device must be cpu, cuda, cuda:1, mps, ..., not 'nonsense'"),
         ("--models a --data folder:/nowhere", "/nowhere/labels.csv: there is no such table.\n"),
     ],
 )
-def test_wrong_words(monkeypatch, capsys, tmp_path: Path, words: str, message: str) -> None:
+def test_invalid_names(monkeypatch, capsys, tmp_path: Path, words: str, message: str) -> None:
     code, out = _run(monkeypatch, capsys, *words.split(), "--out", tmp_path / "out")
     assert code == 1
     assert message in out
     assert not (tmp_path / "out").exists()
 
 
-def test_chunks_that_others_did_not_bring_are_an_error(monkeypatch, capsys, tmp_path: Path) -> None:
+def test_missing_chunks_of_other_processes_are_an_error(monkeypatch, capsys, tmp_path: Path) -> None:
     from captum_astro.evaluation.run import shards
 
     words = ["--models", making.NAME, "--no-pretrained", "--methods", "Random", "--data", "scenes", "--limit", 2]
@@ -96,7 +96,7 @@ def test_chunks_that_others_did_not_bring_are_an_error(monkeypatch, capsys, tmp_
     assert _run(monkeypatch, capsys, *words)[0] == 0
 
 
-def test_the_machine_s_errors_say_what_stays(monkeypatch, capsys, tmp_path: Path) -> None:
+def test_machine_errors_say_what_is_kept(monkeypatch, capsys, tmp_path: Path) -> None:
     from captum_astro.evaluation.run.store import BenchStore
 
     words = ["--models", making.NAME, "--no-pretrained", "--methods", "Random", "--data", "scenes", "--limit", 1]
@@ -117,7 +117,7 @@ def test_the_machine_s_errors_say_what_stays(monkeypatch, capsys, tmp_path: Path
         _run(monkeypatch, capsys, *words)
 
 
-def test_a_line_a_minute() -> None:
+def test_one_progress_line_per_minute() -> None:
     lines: list[str] = []
     now = [0.0]
     progress = module._Lines(lines.append, clock=lambda: now[0])

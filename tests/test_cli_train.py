@@ -10,7 +10,7 @@ from tests.training.making import cifar_parquet, imdb_parquet, wikitext
 SMALL = ("--dim", 16, "--heads", 2, "--depth", 1, "--batch-size", 4, "--steps", 2)
 
 
-def test_train_and_go_on(monkeypatch, capsys, tmp_path: Path) -> None:
+def test_train_and_resume(monkeypatch, capsys, tmp_path: Path) -> None:
     words = ("train", "imdb", "--data", imdb_parquet(tmp_path), "--out", tmp_path / "run", *SMALL, "--length", 20)
     code, out = run_command(monkeypatch, capsys, *words)
     assert code == 0, out
@@ -22,7 +22,7 @@ def test_train_and_go_on(monkeypatch, capsys, tmp_path: Path) -> None:
     assert "test accuracy" in run_command(monkeypatch, capsys, *words)[1]
     code, out = run_command(monkeypatch, capsys, *words, "--no-relative-position")
     assert code == 1
-    assert "(relative_position differ). Give another folder, or --no-resume to replace it." in out
+    assert "(relative_position differ). Choose another folder, or --no-resume to replace it." in out
     assert run_command(monkeypatch, capsys, *words, "--attention", "softmax", "--no-resume")[0] == 0
 
 
@@ -48,15 +48,15 @@ def test_train_the_others(monkeypatch, capsys, tmp_path: Path) -> None:
         (("train", "imdb", "--data", "nowhere"), "nowhere: there is no such file or folder"),
         (("train", "imdb", "--data", "nowhere", "--attention", "magic"), "nowhere: there is no such file or folder"),
         (("train", "scenes", "--alpha", "0.5"), "scenes_vit_tiny_patch4_64 has no alpha"),
-        (("train", "imdb", "--data", "x", "--lr", "0"), "lr is above 0"),
+        (("train", "imdb", "--data", "x", "--lr", "0"), "lr must be above 0"),
         (("ablate", "mnist"), "There is no task 'mnist'"),
         (("ablate", "imdb", "--variants", "half"), "There is no variant 'half'"),
-        (("ablate", "imdb", "--set", "dim"), "--set has no option 'dim'. It is NAME=VALUE."),
+        (("ablate", "imdb", "--set", "dim"), "--set has no option 'dim'. Expected NAME=VALUE."),
         (("ablate", "imdb", "--set", "size=3"), "imdb has no option 'size'"),
-        (("ablate", "imdb", "--alphas", "a"), "--alphas is a number, not 'a'"),
+        (("ablate", "imdb", "--alphas", "a"), "--alphas must be a number, not 'a'"),
     ],
 )
-def test_mistakes(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:
+def test_invalid_options(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:
     code, out = run_command(monkeypatch, capsys, *words, "--out", tmp_path / "out")
     assert code == 1
     assert message in out

@@ -8,7 +8,7 @@ from captum_astro.extras import MissingExtraError, explained, needed, require
 from tests.commands import run_command
 
 
-def test_what_is_missing_and_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_libraries_and_their_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     for library in ("pandas", "tokenizers", "google_crc32c", "scipy"):
         monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
     for libraries, message in (
@@ -27,7 +27,7 @@ def test_what_is_missing_and_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> 
     assert needed("X", "json") is __import__("json")
 
 
-def test_other_errors_are_as_they_are() -> None:
+def test_other_errors_are_unchanged() -> None:
     broken = ImportError("libcudart.so: cannot open")
     assert explained(broken) is broken
     other = ModuleNotFoundError("No module named 'rickety'", name="rickety")
@@ -36,7 +36,7 @@ def test_other_errors_are_as_they_are() -> None:
     assert 'This command needs pandas, which is not installed: pip install "captum-astro[' in str(explained(ours))
 
 
-def test_a_command_ends_with_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_command_exits_with_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     for name in [name for name in sys.modules if name.startswith("captum_astro.evaluation")]:
         monkeypatch.delitem(sys.modules, name)

@@ -48,7 +48,7 @@ for path in commands(get_command(app)):
 
 
 @pytest.mark.parametrize("name", ["VTranM", "ViTA", "explainers", "viz", "check"])
-def test_the_core_imports_nothing_of_an_extra(name: str) -> None:
+def test_core_imports_no_optional_library(name: str) -> None:
     _python(
         f"""
 import sys

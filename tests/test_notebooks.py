@@ -29,7 +29,7 @@ def _outputs(notebook: Path) -> list[Any]:
     return [output for cell in _cells(notebook, "code") for output in cell["outputs"]]
 
 
-def test_is_one_of_five(notebook: Path) -> None:
+def test_is_listed_in_the_readme(notebook: Path) -> None:
     assert [path.stem for path in NOTEBOOKS] == NAMES
     assert f"]({notebook.name})" in (FOLDER / "README.md").read_text()
 

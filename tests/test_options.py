@@ -55,36 +55,36 @@ def test_values(part: str, value: Any) -> None:
     ("parts", "message"),
     [
         (["size=3"], "X has no option 'size=3'. Options: output, components, layer, block, gain, relu, other."),
-        (["gain"], "X has no option 'gain'. It is NAME=VALUE. Options: output"),
+        (["gain"], "X has no option 'gain'. Expected NAME=VALUE. Options: output"),
         (["inputs=3"], "X has no option 'inputs=3'"),
         (["more=3"], "X has no option 'more=3'"),
         (["gain=1", "gain=2"], "X: gain is given twice."),
-        (["gain=much"], "X: gain is a number, not 'much'."),
-        (["gain=none"], "X: gain is a number, not 'none'."),
-        (["block=1.5"], "X: block is a whole number, or none, not '1.5'."),
-        (["relu=1"], "X: relu is true or false, not '1'."),
-        (["output=odds"], "X: output is probability or logit, not 'odds'."),
+        (["gain=much"], "X: gain must be a number, not 'much'."),
+        (["gain=none"], "X: gain must be a number, not 'none'."),
+        (["block=1.5"], "X: block must be a whole number, or none, not '1.5'."),
+        (["relu=1"], "X: relu must be true or false, not '1'."),
+        (["output=odds"], "X: output must be probability or logit, not 'odds'."),
         (
             ["components=length+width"],
-            "X: components is any of length, direction with + between them, not 'length+width'",
+            "X: components must be any of length, direction joined with +, not 'length+width'",
         ),
     ],
 )
-def test_mistakes_name_the_word_the_option_and_what_is_accepted(parts: list[str], message: str) -> None:
+def test_errors_name_the_option_and_its_accepted_values(parts: list[str], message: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         named_values("X", parts, KNOWN)
 
 
-def test_texts_of_any_name() -> None:
+def test_named_texts_accept_any_name() -> None:
     assert named_texts("--set", ["a = 1", "b=x=y"]) == {"a": "1", "b": "x=y"}
-    with pytest.raises(ValueError, match=r"^--set has no option 'a'\. It is NAME=VALUE\.$"):
+    with pytest.raises(ValueError, match=r"^--set has no option 'a'\. Expected NAME=VALUE\.$"):
         named_texts("--set", ["a"])
 
 
-def test_values_with_commas() -> None:
+def test_comma_separated_values() -> None:
     assert listed_values("--phi", "-0.5, 0,", kind_of(float)) == [-0.5, 0.0]
     assert listed_values("--phi", "", kind_of(float)) == []
-    with pytest.raises(ValueError, match=r"^--k is a whole number, not '4;6'\.$"):
+    with pytest.raises(ValueError, match=r"^--k must be a whole number, not '4;6'\.$"):
         listed_values("--k", "3,4;6", kind_of(int))
 
 

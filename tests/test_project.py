@@ -22,14 +22,14 @@ def _extras() -> dict[str, str]:
     return dict(re.findall(r"^(\w+) = \[(.*)\]$", section, re.MULTILINE))
 
 
-def test_messages_name_the_extra_that_brings_a_library() -> None:
+def test_messages_name_the_extra_that_provides_a_library() -> None:
     extras = _extras()
     for library, named in EXTRAS.items():
         package = library.replace("_", "-")
         assert {name for name, text in extras.items() if f'"{package}>' in text} == set(named), library
 
 
-def test_the_core_holds_nothing_of_an_extra() -> None:
+def test_core_contains_no_optional_code() -> None:
     core = {name for name, _ in _requirements("dependencies")}
     assert {"captum", "torch", "timm", "numpy"} <= core
     assert not core & {library.replace("_", "-") for library in EXTRAS}

@@ -73,7 +73,7 @@ def test_code_runs(page: Path, code: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("page", FOLLOWED, ids=lambda p: p.name)
-def test_what_is_to_be_written_can_be_followed(page: Path, tmp_path: Path) -> None:
+def test_howto_pages_can_be_followed(page: Path, tmp_path: Path) -> None:
     """The files of the page are put into a copy of the package, the rest runs one block after the other.
 
     The pages on a metric and on a dataset end in a run of the benchmark with them; that on a family begins with a

@@ -11,7 +11,7 @@ from torch import nn
 from captum_astro.storage import begin, differences, read_record, weights_digest, write_whole
 
 
-def test_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_writes_are_atomic(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     write_whole(file, lambda part: part.write_text("one"))
 
@@ -27,7 +27,7 @@ def test_whole_or_not_at_all(tmp_path: Path) -> None:
         write_whole(file / "b.txt", lambda part: part.write_text("x"))
 
 
-def test_the_part_and_the_folder_are_on_the_disk_before_and_after_the_name(tmp_path: Path, monkeypatch) -> None:
+def test_file_and_folder_are_flushed_around_the_rename(tmp_path: Path, monkeypatch) -> None:
     events = []
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), sync(handle)))
@@ -36,7 +36,7 @@ def test_the_part_and_the_folder_are_on_the_disk_before_and_after_the_name(tmp_p
     assert events == ["sync", "replace", "sync"]
 
 
-def test_a_record_is_of_one_run(tmp_path: Path) -> None:
+def test_record_belongs_to_one_run(tmp_path: Path) -> None:
     described = {"steps": 20, "methods": ("a", "b"), "versions": {"torch": "2.6"}}
     begin(tmp_path / "deep" / "run", described)
     begin(tmp_path / "deep" / "run", described)

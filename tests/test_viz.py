@@ -7,7 +7,7 @@ import torch
 from captum_astro import viz
 
 
-def test_the_hot_pixel_is_where_the_attribution_is() -> None:
+def test_hottest_pixel_matches_the_attribution() -> None:
     attribution = torch.zeros(3, 16, 16)
     attribution[:, 2, 12] = 1
     ax = viz.overlay(attribution, torch.zeros(3, 16, 16))
@@ -16,7 +16,7 @@ def test_the_hot_pixel_is_where_the_attribution_is() -> None:
     assert np.unravel_index(heat.argmax(), heat.shape) == (2, 12)
 
 
-def test_nothing_that_is_drawn_changes() -> None:
+def test_plotting_does_not_modify_inputs() -> None:
     images, maps = torch.rand(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
     kept = images.clone(), maps.clone()
     figure = viz.compare(images, {"signed": maps, "plain": maps.abs().sum(1), "zero": maps * 0}, ["a", "b"])
@@ -44,7 +44,7 @@ def test_sizes_and_helpers() -> None:
     viz.overlay(torch.rand(1, 8, 8), torch.rand(1, 8, 8))
 
 
-def test_a_text_in_captums_form() -> None:
+def test_text_record_for_captum() -> None:
     values = torch.tensor([0.5, -2.0, 0.0, 7.0])
     record = viz.text_record(["so", "dull"], values, predicted="bad", probability=0.8, explained="good", label="bad")
     torch.testing.assert_close(record.word_attributions, torch.tensor([0.25, -1.0]))

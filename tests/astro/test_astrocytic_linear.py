@@ -18,7 +18,7 @@ from tests.families import build, images
 
 
 @pytest.mark.parametrize("name", ["cls", "average", "registers", "eva02", "map_pooling", "post_norm", "differential"])
-def test_the_output_is_that_of_a_model_with_the_layer_in_place(name: str) -> None:
+def test_output_equals_a_model_with_the_layer_replaced(name: str) -> None:
     model, x = build(name), images(name)
     expected = copy.deepcopy(model)
     attention = expected.blocks[0].attn
@@ -28,7 +28,7 @@ def test_the_output_is_that_of_a_model_with_the_layer_in_place(name: str) -> Non
     torch.testing.assert_close(ViTA(model, **MILD)(x), expected(x), rtol=1e-12, atol=1e-12)
 
 
-def test_a_layer_of_a_kind_of_its_own() -> None:
+def test_custom_layer_type() -> None:
     class Adapted(nn.Linear):
         def forward(self, tokens: torch.Tensor) -> torch.Tensor:
             return super().forward(tokens) + tokens.roll(1, -1)
@@ -67,7 +67,7 @@ def test_token_by_token(token: Any, rescale: Any) -> None:
             torch.testing.assert_close(found[b, n], y, rtol=1e-11, atol=1e-13)
 
 
-def test_windows_belong_to_their_image() -> None:
+def test_windows_are_grouped_by_image() -> None:
     linear, x = _layer_and_tokens()
     x = torch.cat([x, x.flip(0)], 1)  # ten tokens: two windows of five
     windows = x.reshape(4, 5, 4)
@@ -78,7 +78,7 @@ def test_windows_belong_to_their_image() -> None:
     assert not torch.allclose(found, alone)
 
 
-def test_astrocytes_that_do_nothing_give_the_plain_output_itself() -> None:
+def test_inactive_astrocytes_return_the_plain_output() -> None:
     linear, x = _layer_and_tokens()
     plain = linear(x)
     assert modulate(x, plain, linear, Modulation(k=2, tau=3), "cls", 2) is plain
@@ -94,7 +94,7 @@ def test_the_layers_hooks_run_once() -> None:
     assert torch.equal(seen[0], x)
 
 
-def test_which_token_is_watched() -> None:
+def test_choice_of_the_monitored_token() -> None:
     x = torch.arange(12.0).reshape(1, 3, 4)
     assert watched_token(x, "cls").tolist() == [[0, 1, 2, 3]]
     assert watched_token(x, "mean").tolist() == [[4, 5, 6, 7]]
@@ -106,7 +106,7 @@ def test_which_token_is_watched() -> None:
 
 
 @pytest.mark.parametrize("rescale", ["length", "moments", "none"])
-def test_what_is_measured_rebuilds_the_output(rescale: Any) -> None:
+def test_measured_effect_reconstructs_the_output(rescale: Any) -> None:
     linear, x = _layer_and_tokens()
     rule = replace(RULE, rescale=rescale)
     factors, scale, shift = measured(x, linear, rule, "cls", len(x))

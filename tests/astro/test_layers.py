@@ -70,6 +70,6 @@ def test_bad_input(take: Any) -> None:
         take(model, "attn.proj")
 
 
-def test_what_stands_at_a_path() -> None:
+def test_format_found_at_a_path() -> None:
     with pytest.raises(TypeError, match=r"^gone is a NoneType"):
         linear_at(nn.Sequential(), "gone")

@@ -91,7 +91,7 @@ def test_gradient_rules_hold_the_rescaling_constant() -> None:
         torch.testing.assert_close(mode(vita).attribute(x, target=1), expected * x, rtol=1e-9, atol=1e-12)
 
 
-def test_a_layer_of_two_branches_is_refused_when_attention_is_read() -> None:
+def test_layer_shared_by_two_branches_is_rejected_when_attention_is_read() -> None:
     vita, x = ViTA(build("parallel_fused_out"), layer="blocks.0.out_proj"), images("cls")
     assert torch.isfinite(vita(x)).all()
     with pytest.raises(UnsupportedModelError, match="together with another branch"):
@@ -126,7 +126,7 @@ def test_a_value_projection() -> None:
     assert not any(isinstance(step, Modulated) for step in branch.steps)
 
 
-def test_a_feed_forward_layer_changes_no_meaning() -> None:
+def test_modulated_feed_forward_layer_keeps_the_layout() -> None:
     model = build("cls")
     found = with_modulated(layout_for(model), ViTA(model, layer="blocks.1.mlp.fc1").step)
     branches = [_attention(found, stage) for stage in (0, 2, 4)]
@@ -146,7 +146,7 @@ def test_a_pooling_head(layer: str, values: bool) -> None:
 
 
 @pytest.mark.parametrize("rescale", ["length", "moments", "none"])
-def test_what_a_step_measures_rebuilds_the_layer(rescale: Any) -> None:
+def test_measured_step_reconstructs_the_layer(rescale: Any) -> None:
     model, x = build("cls"), torch.randn(2, 5, 24, dtype=torch.float64)
     vita = ViTA(model, **MILD, rescale=rescale)
     (step,) = _attention(with_modulated(layout_for(model), vita.step), 0).steps

@@ -26,7 +26,7 @@ def test_the_identity_bit_for_bit(setting: dict[str, Any]) -> None:
     assert torch.equal(ViTA(model, **setting)(x), model(x))
 
 
-def test_the_model_is_as_it_was() -> None:
+def test_model_is_unchanged() -> None:
     model, x = build("cls"), images("cls")
     before, keys = model(x), [sorted(vars(module)) for module in model.modules()]
     vita = ViTA(model)
@@ -91,7 +91,7 @@ def test_two_of_them() -> None:
         torch.testing.assert_close(ViTAGradCAM(model, **given).attribute(x), expected)
 
 
-def test_nothing_stays_when_opening_fails() -> None:
+def test_state_is_restored_when_opening_fails() -> None:
     model, x = build("cls"), images("cls")
     vita, proj = ViTA(model), model.blocks[0].attn.proj
     model.blocks[0].attn.proj = nn.Identity()
@@ -169,9 +169,9 @@ def test_other_threads_see_the_plain_model() -> None:
 
 def test_bad_input() -> None:
     model = build("cls")
-    with pytest.raises(ValueError, match="token is 'auto'"):
+    with pytest.raises(ValueError, match="token must be 'auto'"):
         ViTA(model, token="first")
-    with pytest.raises(ValueError, match="tau is a whole number"):
+    with pytest.raises(ValueError, match="tau must be a whole number"):
         ViTA(model, tau=0)
     with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
         ViTA(model.forward)

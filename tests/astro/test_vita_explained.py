@@ -106,7 +106,7 @@ def test_swin_and_dinov2(name: str, layer: str) -> None:
     assert ViTAGradCAM(model, modulated_layer=layer).attribute(x).shape == x.shape
 
 
-def test_grad_cam_explains_the_class_of_the_plain_model() -> None:
+def test_grad_cam_explains_the_plain_models_prediction() -> None:
     model, x = build("cls"), images("cls")
     top = model(x).argmax(1)
     assert not torch.equal(ViTA(model)(x).argmax(1), top)

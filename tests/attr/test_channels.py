@@ -167,13 +167,13 @@ def test_tokens_without_a_layout() -> None:
 
 def test_bad_models() -> None:
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(5 * 4, 3))
-    with pytest.raises(UnsupportedModelError, match="has no layout and no timm feature_info: give the layer"):
+    with pytest.raises(UnsupportedModelError, match="has no layout and no timm feature_info: pass the layer"):
         find_tap(model, None)
     with pytest.raises(UnsupportedModelError, match=r"Flatten gives \(1, 20\): no tokens and no feature map"):
         _maps(model, torch.rand(1, 3, 4, 4), "1")
 
 
-def test_a_sure_model_of_no_family() -> None:
+def test_certain_model_without_a_layout() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
     with torch.no_grad():
         model[3].weight.zero_()

@@ -57,7 +57,7 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 @every_method
 @pytest.mark.parametrize("name", [*FAMILIES, "swin_padded", "swin_odd", "swin_v2_dynamic", "swin_v2_cr_norms"])
-def test_a_batch_is_its_images_one_by_one(method: Any, name: str) -> None:
+def test_batch_equals_single_images(method: Any, name: str) -> None:
     uncut = UNCUT.get(method.__name__, {})
     rough = 2e-2 if method.__name__ in ILL_CONDITIONED else 5e-6
     for dtype, tolerance in ((torch.float64, 1e-9 if rough > 1e-5 else 1e-12), (torch.float32, rough)):
@@ -108,7 +108,7 @@ def test_captum_tools(method: Any) -> None:
 
 @every_method
 @pytest.mark.parametrize("name", ["cls", "eva02", "map_pooling", "written_out"])
-def test_nothing_is_left_changed(method: Any, name: str) -> None:
+def test_state_is_restored(method: Any, name: str) -> None:
     model, x = build(name), images(name)
     next(model.parameters()).requires_grad_(False)
     model(x).sum().backward()
@@ -223,7 +223,7 @@ def test_wrappers(method: Any) -> None:
     torch.testing.assert_close(tokens(Normalised(), x / 2, additional_forward_args=1.0), expected)
 
 
-def test_every_method_is_exported_with_its_story() -> None:
+def test_every_method_is_exported_with_its_metadata() -> None:
     for explainer in explainers():
         assert getattr(captum_astro, explainer.name) is explainer.method
         assert explainer.source

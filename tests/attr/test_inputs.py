@@ -23,7 +23,7 @@ every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name
 
 
 @every_method
-def test_a_tuple_for_a_tuple(method: Any) -> None:
+def test_tuple_input_returns_a_tuple(method: Any) -> None:
     model, x = build("cls"), images("cls")
     (given,) = method(model).attribute((x,), target=1)
     torch.testing.assert_close(given, method(model).attribute(x, target=1))
@@ -66,7 +66,7 @@ class Shifted(nn.Module):
         return self.inner(image + shift)
 
 
-def test_channels_are_known_where_nothing_changes_them() -> None:
+def test_channels_are_known_unless_a_wrapper_may_change_them() -> None:
     model = build("cls")
     layout = layout_for(model)
     for known in (model, nn.Sequential(nn.Identity(), model), ViTA(model)):
@@ -78,9 +78,9 @@ def test_channels_are_known_where_nothing_changes_them() -> None:
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [
-        (torch.rand(1, 3, 4, 4).numpy(), AssertionError, "one tensor of images, .* ndarray was given"),
+        (torch.rand(1, 3, 4, 4).numpy(), AssertionError, "one tensor of images, .*, not ndarray"),
         (torch.rand(3, 4, 4), ValueError, r"floating point \(B, C, H, W\)"),
-        (torch.ones(1, 3, 4, 4, dtype=torch.uint8), ValueError, r"torch\.uint8 \(1, 3, 4, 4\) was given"),
+        (torch.ones(1, 3, 4, 4, dtype=torch.uint8), ValueError, r"not torch\.uint8 \(1, 3, 4, 4\)"),
         (torch.rand(0, 3, 4, 4), ValueError, "The batch is empty"),
         (torch.rand(1, 4, 4, 4), ValueError, "VisionTransformer takes 3 channels; the images have 4"),
         (torch.full((1, 3, 4, 4), torch.inf), ValueError, "NaN or infinite"),
@@ -102,15 +102,15 @@ def test_bad_texts() -> None:
         torch.ones(2, 0, dtype=torch.long),
         torch.ones(2, 5) > 0,
     ):
-        with pytest.raises(ValueError, match=r"Token ids are integers \(B, n\)"):
+        with pytest.raises(ValueError, match=r"Token ids must be integers \(B, n\)"):
             check_inputs(wrong, model, layout, "tokens")
     with pytest.raises(ValueError, match="Text has no grid"):
         check_inputs(torch.ones(2, 5, dtype=torch.long), model, layout, "grid")
-    with pytest.raises(AssertionError, match=r"one tensor of token ids, .* list was given"):
+    with pytest.raises(AssertionError, match=r"one tensor of token ids, .*, not list"):
         check_inputs([[1, 2]], model, layout, "tokens")
 
 
-def test_only_what_is_random_in_train_mode_warns() -> None:
+def test_train_mode_warns_only_if_random() -> None:
     model, x = build("cls").train(), images("cls")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -162,7 +162,7 @@ def test_bad_part_sizes(wrong: Any) -> None:
         _batch(torch.rand(5, 3, 2, 2), 0, internal_batch_size=wrong)
 
 
-def test_what_belongs_to_some_samples() -> None:
+def test_selecting_samples_from_arguments() -> None:
     x, tensor = torch.rand(3, 3, 2, 2), torch.arange(6).reshape(3, 2)
     shared = (4, None, (1, 2, 3), ["a", "b"], "abc", torch.arange(8).reshape(4, 2), torch.tensor(3))
     batch = _batch(x, tensor, additional_forward_args=(["a", "b", "c"], *shared), internal_batch_size=2)

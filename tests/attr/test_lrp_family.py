@@ -95,7 +95,7 @@ def _homogeneous(name: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", ["cls", "registers", "average", "distilled", "parallel_things", "relative_position"])
-def test_conservative_lrp_conserves_without_biases(name: str) -> None:
+def test_conservative_lrp_conserves_relevance_without_biases(name: str) -> None:
     model, x = _homogeneous(name), images(name)
     tokens = ConservativeLRP(model).attribute(x, target=TARGET, attribute_to="tokens")
     torch.testing.assert_close(tokens.sum(1), model(x)[:, TARGET].detach(), rtol=1e-8, atol=0)
@@ -126,7 +126,7 @@ def test_fused_and_written_out_attention_agree(method: Any, name: str) -> None:
     assert (got - expected).abs().max() <= 1e-7 * expected.abs().max()
 
 
-def test_operations_without_a_rule_are_refused() -> None:
+def test_operations_without_a_rule_are_rejected() -> None:
     model = build("cls")
     model.norm_pre = torch.nn.Softplus()
     with pytest.raises(UnsupportedModelError, match="softplus has no propagation rule"):
@@ -139,7 +139,7 @@ class OwnRms(RmsNorm):
     """A norm of one's own, which may compute anything."""
 
 
-def test_a_refused_model_is_left_as_it_was() -> None:
+def test_rejected_model_is_unchanged() -> None:
     model = _vit(norm_layer=RmsNorm).eval()
     model.blocks[2].norm2 = OwnRms(SMALL["embed_dim"])
     for method in (LRP, AttnLRP, ConservativeLRP):
@@ -150,7 +150,7 @@ def test_a_refused_model_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("mode", [ConstantWeights, SharedGradients, Relevance], ids=lambda m: m.__name__)
-def test_rules_leave_the_output_as_it_is(mode: Any, name: str) -> None:
+def test_rules_leave_the_output_unchanged(mode: Any, name: str) -> None:
     model, x = build(name), images(name)
     expected = model(x)
     model.requires_grad_(False)

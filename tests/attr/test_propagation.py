@@ -39,7 +39,7 @@ def _entering(model: nn.Module, inputs: torch.Tensor, score: Any) -> torch.Tenso
 
 @pytest.mark.parametrize("name", ["cls", "registers", "rectangular"])
 @pytest.mark.parametrize("output", ["logit", "probability"])
-def test_every_form_is_that_of_autograd(name: str, output: Any) -> None:
+def test_every_variant_matches_autograd(name: str, output: Any) -> None:
     model, x = build(name), images(name)
 
     def score(logits: torch.Tensor) -> torch.Tensor:
@@ -124,9 +124,9 @@ def test_bad_input() -> None:
             method(nn.Linear(3, 3))
     with pytest.raises(UnsupportedModelError, match="does not depend on the input"):
         Plain(Deaf()).attribute(x, target=1)
-    with pytest.raises(ValueError, match="output is 'probability' or 'logit', not 'odds'"):
+    with pytest.raises(ValueError, match="output must be 'probability' or 'logit', not 'odds'"):
         Plain(model).attribute(x, target=1, output="odds")
-    with pytest.raises(ValueError, match=r"attribute_to is 'input'.*not 'patches'"):
+    with pytest.raises(ValueError, match=r"attribute_to must be 'input'.*not 'patches'"):
         Plain(model).attribute(x, target=1, attribute_to="patches")
     with pytest.raises(IndexError, match="out of range"):
         Plain(model).attribute(x, target=5)

@@ -256,7 +256,7 @@ def test_half_precision(method: Any, name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.filterwarnings("ignore:AttentionGradCAM gives a map that is zero")
 @every_row
-def test_inputs_and_models_are_left_as_they_were(method: Any) -> None:
+def test_inputs_and_models_are_unchanged(method: Any) -> None:
     model, x = build("swin_padded"), images("swin_padded")
     before, weights = x.clone(), [p.clone() for p in model.parameters()]
     keys = [sorted(vars(module)) for module in model.modules()]
@@ -280,7 +280,7 @@ def test_maps_made_in_inference_mode_serve_later_passes() -> None:
     assert torch.equal(VTranM(model).attribute(x, target=1), expected)
 
 
-def test_a_model_that_is_given_another_size() -> None:
+def test_model_with_another_image_size() -> None:
     """Windows are asked for at each call, as timm changes them with the size."""
     model = build("swin")
     method = VTranM(model)
@@ -307,7 +307,7 @@ def test_timm_models_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("pool", ["max", "avgmax", ""])
-def test_other_pooling_is_refused(pool: str) -> None:
+def test_other_pooling_is_rejected(pool: str) -> None:
     model = HIERARCHICAL["swin"](global_pool=pool)  # type: ignore[call-arg]
     with pytest.raises(UnsupportedModelError, match="global_pool='avg'"):
         VTranM(model)
@@ -342,7 +342,7 @@ def _call(model: nn.Module, x: T) -> Call:
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_maps_lie_where_the_model_looks(name: str) -> None:
+def test_maps_highlight_where_the_model_looks(name: str) -> None:
     """Each final token's row holds exactly those tokens that the model's own gradient reaches."""
     model, x = _drawn(MANY[name]), torch.randn(1, 3, 64, 64, dtype=torch.float64)
     kept: list[T] = []
@@ -386,7 +386,7 @@ class Corner(nn.Module):
 
 @every_model
 @pytest.mark.parametrize("method", [VTranM, LRP, AttnLRP, ConservativeLRP], ids=lambda m: m.__name__)
-def test_what_is_not_seen_gets_nothing(method: Any, name: str) -> None:
+def test_unseen_tokens_get_no_relevance(method: Any, name: str) -> None:
     """Without biases in the patch embedding, patches that are not seen have a vector of zeros."""
     model, x = build(name), images(name, 2)
     first = twin.blocks_of(model)[0]
@@ -427,7 +427,7 @@ def test_a_shifted_image_gives_a_shifted_map(name: str, method: Any) -> None:
         assert (found - torch.roll(grid, other, (2, 3))).abs().max() > 0.1 * varying
 
 
-def test_pixels_that_no_patch_holds_get_nothing() -> None:
+def test_pixels_outside_all_patches_get_zero() -> None:
     """timm's v2-CR takes images that are no whole patches, and its convolution leaves the rest out."""
     model = _drawn(partial(MANY["v2_cr"], dynamic_img_size=True))
     x = torch.randn(1, 3, 30, 35, dtype=torch.float64)
@@ -451,7 +451,7 @@ def test_grids_smaller_than_a_window(name: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("name", ["swin", "swin_padded", "swin_s3"])
-def test_attention_that_is_written_out_gives_the_same_map(name: str) -> None:
+def test_explicit_attention_gives_the_same_map(name: str) -> None:
     """timm does not fuse v1's attention by itself; the package does for its passes, unless it is told to be off."""
     model, open_, x = build(name), build(name), images(name)
     for block in twin.blocks_of(open_):
@@ -464,7 +464,7 @@ def test_attention_that_is_written_out_gives_the_same_map(name: str) -> None:
         _close(method(open_).attribute(x, target=1, **given), expected)
 
 
-def test_a_grid_is_laid_out_as_its_image() -> None:
+def test_grid_is_arranged_like_the_image() -> None:
     """6 rows, 12 columns: enlarged as the grid, not as its transpose."""
     model, x = build("swin_rectangular"), images("swin_rectangular")
     method = VTranM(model)
@@ -554,7 +554,7 @@ class ByRows(PatchMerging):
         ("swin_v2", "layers.0.blocks.0", KeysMovedV2, "layers.0.blocks.0.attn"),
     ],
 )
-def test_a_layer_of_another_kind_is_refused(method: Any, name: str, path: str, wrong: Any, told: str) -> None:
+def test_non_linear_layer_is_rejected(method: Any, name: str, path: str, wrong: Any, told: str) -> None:
     model, x = build(name), images(name)
     model.get_submodule(path).__class__ = wrong
     assert not check(model, x).ok

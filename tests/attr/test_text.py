@@ -155,7 +155,7 @@ def test_bad_input() -> None:
     model, ids = _classifier(), _texts()
     explain = VTranM(model).attribute
     for wrong in (ids.double(), ids[0], ids[:0], ids > 3):
-        with pytest.raises(ValueError, match=r"Token ids are integers \(B, n\)"):
+        with pytest.raises(ValueError, match=r"Token ids must be integers \(B, n\)"):
             explain(wrong, target=1)
     for form in ("pixels", "grid"):
         with pytest.raises(ValueError, match=f"Text has no {form}"):

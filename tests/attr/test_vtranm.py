@@ -68,7 +68,7 @@ def test_the_gradient_part_is_not_lost_beside_the_identity() -> None:
         torch.testing.assert_close(tokens, expected, rtol=1e-10, atol=0)
 
 
-def test_attention_that_is_written_out_gives_the_same_map() -> None:
+def test_explicit_attention_gives_the_same_map() -> None:
     fused, written = build("cls"), build("written_out")
     written.load_state_dict(fused.state_dict())
     x = images("cls")
@@ -77,7 +77,7 @@ def test_attention_that_is_written_out_gives_the_same_map() -> None:
     )
 
 
-def test_layers_leave_the_others_out() -> None:
+def test_layers_excludes_the_others() -> None:
     model, taken = _taken("cls", "probability")
     x = images("cls", 1)
     kept = twins.Taken([taken.stages[0], *taken.stages[4:]], None)  # block 2, and the first stream for C0
@@ -127,7 +127,7 @@ def test_unknown_arguments() -> None:
     method, x = VTranM(build("cls")), images("cls")
     for given, message in [
         ({"output": "odds"}, "'probability' or 'logit'"),
-        ({"components": ("size",)}, "components are some of"),
+        ({"components": ("size",)}, "components must be a tuple of"),
         ({"components": "length"}, "in a tuple"),
         ({"attribute_to": "patches"}, "attribute_to is"),
         ({"internal_batch_size": 0}, "at least 1"),
@@ -144,7 +144,7 @@ def test_a_model_of_features_warns() -> None:
         VTranM(model).attribute(images("cls"), target=1)
 
 
-def test_a_readout_that_does_not_hold_is_refused() -> None:
+def test_wrong_readout_is_rejected() -> None:
     model = build("cls")
     model.global_pool = "token"
     model.pool = lambda x, pool_type=None: x.mean(1)  # type: ignore[method-assign]
@@ -153,7 +153,7 @@ def test_a_readout_that_does_not_hold_is_refused() -> None:
     assert layout_for(model) is not None
 
 
-def test_a_map_that_is_zero_everywhere_is_told() -> None:
+def test_zero_map_warns() -> None:
     """The class token has a value, yet no patch has."""
     model, x = build("cls"), images("cls")
     with torch.no_grad():

@@ -29,7 +29,7 @@ def test_steps_multiply_out(norm: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("norm", [nn.LayerNorm, RmsNorm])
-def test_a_norm_of_each_head(norm: type[nn.Module]) -> None:
+def test_per_head_norm(norm: type[nn.Module]) -> None:
     module, heads = norm(V).double(), torch.randn(B, H, N, V, dtype=torch.float64)
     nn.init.normal_(module.weight)
     out = compose((Norm(module, per_head=True), Scale(0.3)), [inverse_deviation(module, heads)], heads)
@@ -37,6 +37,6 @@ def test_a_norm_of_each_head(norm: type[nn.Module]) -> None:
     torch.testing.assert_close(mixed, 0.3 * module(heads).transpose(1, 2).flatten(2), rtol=1e-10, atol=1e-12)
 
 
-def test_other_norms_are_refused() -> None:
+def test_other_norms_are_rejected() -> None:
     with pytest.raises(UnsupportedModelError, match="BatchNorm1d stands between"):
         inverse_deviation(nn.BatchNorm1d(3), torch.zeros(1, 3))

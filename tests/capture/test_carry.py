@@ -90,7 +90,7 @@ def test_several_rows_at_once() -> None:
         _close(together[:, m], carry(passed, _Rows(), start[:, m]))
 
 
-def test_feed_forward_layers_leave_the_row_as_it_is() -> None:
+def test_feed_forward_layers_leave_the_row_unchanged() -> None:
     passed = _pass(_stage(FEED_FORWARD), _stage())
     for found in (carry(passed, _Rows()), carry_last(passed, _Rows())):
         _close(found, _finished(*passed.readout))
@@ -118,7 +118,7 @@ def test_a_pooling_head_is_the_first_map_without_the_identity(first: int) -> Non
     _close(carry_last(passed, _Rows(reads_pooling=False)), _finished(*after))
 
 
-def test_the_last_layer_alone() -> None:
+def test_only_the_last_layer() -> None:
     last, before, readout = _attention(), _attention(), torch.rand(2, N, dtype=torch.float64)
     expected = torch.einsum("bi,bij->bj", readout, last.residual)
     _close(
@@ -201,7 +201,7 @@ def test_a_merging_is_the_sum_of_its_contributions() -> None:
     _close(merging.contributions([3]), parts[:, 3:])
 
 
-def test_contributions_of_no_length_share_nothing() -> None:
+def test_zero_length_contributions_get_no_share() -> None:
     """Rather than dividing by zero."""
     merging = _merging()
     merging.residual[:, 8] = 0

@@ -25,7 +25,7 @@ def test_every_family_is_rebuilt(name: str) -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0])
-def test_tokens_that_are_all_alike(level: float) -> None:
+def test_identical_tokens(level: float) -> None:
     """A blank image, where nothing tells the patches apart: what is compared is rounding."""
     model = Eva(**SMALL, class_token=False, global_pool="avg", use_abs_pos_emb=False, use_rot_pos_emb=True).eval()
     assert VTranM(model).attribute(torch.full((1, 3, 32, 32), level), target=1).isfinite().all()
@@ -41,7 +41,7 @@ def wrong_layout() -> object:
     _REGISTRY.pop(Lying, None)
 
 
-def test_a_wrong_layout_is_refused(wrong_layout: object) -> None:
+def test_wrong_layout_is_rejected(wrong_layout: object) -> None:
     @register_layout(Lying)
     class NoFeedForward(VisionTransformerLayout):
         def __init__(self, model: torch.nn.Module) -> None:

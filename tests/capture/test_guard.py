@@ -8,7 +8,7 @@ from captum_astro.capture.guard import undisturbed
 from tests.families import build
 
 
-def test_flags_come_back_after_an_error() -> None:
+def test_flags_are_restored_after_an_error() -> None:
     model = build("hybrid")
     frozen = next(model.parameters()).requires_grad_(False)
     model.blocks[1].attn.fused_attn = False

@@ -63,7 +63,7 @@ def test_masks_and_grouped_queries() -> None:
 
 
 @pytest.mark.parametrize(("attention", "count"), [(Twice, 2), (Hidden, 0)])
-def test_what_cannot_be_seen_is_refused(attention: type[nn.Module], count: int) -> None:
+def test_invisible_attention_is_rejected(attention: type[nn.Module], count: int) -> None:
     with pytest.raises(UnsupportedModelError, match=rf"blocks\.0\.attn .* ran {count} visible softmax attentions"):
         VTranM(_model(attention)).attribute(images("cls"), target=1)
 

@@ -74,7 +74,7 @@ def test_targets_of_more_dimensions(method: Any) -> None:
     torch.testing.assert_close(method(pairs).attribute(x, target=[(0, TARGET)] * 3), expected)
 
 
-def test_a_sure_model_still_has_a_gradient() -> None:
+def test_certain_model_still_has_a_gradient() -> None:
     """In float32 p (1 - p) is 0 for a margin of 20; the map must be the one of a float64 model."""
     model, x = build("cls"), images("cls")
     with torch.no_grad():
@@ -89,7 +89,7 @@ FORMS = [(2, [2, 2]), ([2, 0], [2, 0]), (torch.tensor([1, 2]), [1, 2]), (torch.t
 
 
 @pytest.mark.parametrize(("target", "classes"), FORMS)
-def test_the_seed_of_a_logit(target: Any, classes: list[int]) -> None:
+def test_gradient_seed_of_a_logit(target: Any, classes: list[int]) -> None:
     output = torch.randn(2, 4)
     seed = Target(target).seed(output)
     assert seed.gradient.dtype == torch.float64
@@ -99,7 +99,7 @@ def test_the_seed_of_a_logit(target: Any, classes: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("shape", "target"), [((2, 4), [2, 0]), ((2, 3, 4), [(1, 2), (0, 3)]), ((2, 3, 4), (2, 0))])
-def test_the_seed_of_a_probability_is_its_gradient(shape: tuple[int, ...], target: Any) -> None:
+def test_gradient_seed_of_a_probability(shape: tuple[int, ...], target: Any) -> None:
     output = torch.randn(*shape, dtype=torch.float64, requires_grad=True)
     chosen = [target] * 2 if isinstance(target, tuple) else target
     probability = output.softmax(-1)
@@ -110,7 +110,7 @@ def test_the_seed_of_a_probability_is_its_gradient(shape: tuple[int, ...], targe
     assert seed.gradient.flatten(1).abs().amax(1).tolist() == [1, 1]
 
 
-def test_nothing_cancels_where_a_class_is_certain() -> None:
+def test_no_cancellation_where_a_class_is_certain() -> None:
     small = math.exp(-40)
     for logits, scale in (([40.0, 0, 0], 2 * small / (1 + 2 * small) ** 2), ([0.0, 40, 0], None)):
         seed = Target(0, "probability").seed(torch.tensor([logits]))
@@ -139,7 +139,7 @@ def test_a_model_with_one_output() -> None:
 
 def test_bad_input() -> None:
     output = torch.randn(2, 4)
-    with pytest.raises(ValueError, match="output is 'probability' or 'logit', not 'odds'"):
+    with pytest.raises(ValueError, match="output must be 'probability' or 'logit', not 'odds'"):
         Target(0, "odds").seed(output)
     for value in (torch.nan, torch.inf):
         with pytest.raises(ValueError, match="output is not finite"):
@@ -150,7 +150,7 @@ def test_bad_input() -> None:
         Target(4).scores(output)
     with pytest.raises(AssertionError, match="Target type bool is not valid"):
         Target(True).scores(output)
-    with pytest.raises(AssertionError, match=r"gives \(4,\) outputs a sample; pass target="):
+    with pytest.raises(AssertionError, match=r"returns \(4,\) outputs per sample; pass target="):
         Target(None).scores(output)
     with pytest.raises(AssertionError):
         Target("tabby").scores(output)

@@ -35,7 +35,7 @@ class Odd(AttentionPoolLatent):
         return super().forward(x.flip(1) * 2)
 
 
-def test_changes_beside_the_class_token_are_seen() -> None:
+def test_changes_outside_the_class_token_are_detected() -> None:
     model = Peg(**SMALL).eval().double()
     with pytest.raises(UnsupportedModelError, match=r"blocks\.0\.mlp is something other"):
         VTranM(model).attribute(images("cls"), target=1)
@@ -63,7 +63,7 @@ def test_train_mode_without_dropout_is_compared() -> None:
         VTranM(model).attribute(images("cls"), target=1)
 
 
-def test_adapters_on_the_values_are_seen() -> None:
+def test_adapters_on_the_values_are_detected() -> None:
     model = build("cls")
     model.blocks[1].attn.qkv.register_forward_hook(lambda m, a, o: o + a[0].repeat(1, 1, 3) * 0.3)
     with pytest.raises(UnsupportedModelError, match=r"value projection of blocks\.1\.attn"):
@@ -91,7 +91,7 @@ def test_compiled_models(where: str) -> None:
     assert check(compiled, x).ok
 
 
-def test_queries_that_see_nothing() -> None:
+def test_fully_masked_queries() -> None:
     model, x = build("cls"), images("cls")
     mask = torch.ones(17, 17, dtype=torch.bool)
     mask[5] = False
@@ -99,7 +99,7 @@ def test_queries_that_see_nothing() -> None:
         assert torch.isfinite(method(model).attribute(x, target=1, additional_forward_args=(mask,))).all()
 
 
-def test_sure_models_have_the_same_direction() -> None:
+def test_certain_models_have_the_same_direction() -> None:
     maps = []
     for margin in (5.0, 30.0, 60.0):
         model = build("cls")
@@ -111,7 +111,7 @@ def test_sure_models_have_the_same_direction() -> None:
         torch.testing.assert_close(other, maps[0])
 
 
-def test_what_is_not_finite() -> None:
+def test_non_finite_values() -> None:
     model = build("cls")
     with torch.no_grad():
         model.head.weight.fill_(torch.nan)
@@ -119,7 +119,7 @@ def test_what_is_not_finite() -> None:
         VTranM(model).attribute(images("cls"), target=1)
 
 
-def test_inference_parameters_are_refused_before_anything_changes() -> None:
+def test_inference_parameters_are_rejected_before_anything_changes() -> None:
     with torch.inference_mode():
         model = build("cls")
     with pytest.raises(UnsupportedModelError, match="inference_mode"):
@@ -160,7 +160,7 @@ def test_wrappers_that_cannot_be_explained(kind: str, error: type[Exception], me
             TokenGradCAM(wrapped).attribute(images("cls"), target=1)
 
 
-def test_autocast_does_not_reach_the_maths() -> None:
+def test_autocast_does_not_affect_the_maths() -> None:
     model, x = build("cls", torch.float32), images("cls", dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         rough = VTranM(model).attribute(x, target=1, attribute_to="tokens")

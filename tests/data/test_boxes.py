@@ -42,12 +42,12 @@ def test_boxes(tmp_path: Path) -> None:
             data[index]
 
 
-def test_a_pixel_belongs_by_its_centre(tmp_path: Path) -> None:
+def test_pixel_belongs_to_a_box_by_its_centre(tmp_path: Path) -> None:
     human = Boxes(_folder(tmp_path, "a.png,1,1.5,2.6,3.6,4.5"))[0].human
     assert human.nonzero().tolist() == [[3, 1], [3, 2], [3, 3]]
 
 
-def test_the_camera_is_turned(tmp_path: Path) -> None:
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(PIXELS).save(tmp_path / "r.jpg", exif=exif)

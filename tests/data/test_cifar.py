@@ -48,7 +48,7 @@ def test_cifar100(tmp_path: Path) -> None:
     assert read_cifar(tmp_path, "train", 100).labels.tolist() == [99]
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_invalid_options(tmp_path: Path) -> None:
     def fails(message: str, path: Path = tmp_path) -> None:
         with pytest.raises(DataError, match=re.escape(message)):
             read_cifar(path, "train")

@@ -311,7 +311,7 @@ class Harmful:
         return os.system, ("touch harmed",)
 
 
-def test_pth_is_not_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pth_objects_are_not_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     image = torch.zeros(3, 4, 4, dtype=torch.uint8)
     contents = {
@@ -387,7 +387,7 @@ def test_bad_members(tmp_path: Path) -> None:
     assert np.array_equal(unlabelled_sample.image.permute(1, 2, 0), pixels(1))
 
 
-def test_a_name_given_twice_in_a_tar_loses_nothing(tmp_path: Path) -> None:
+def test_repeated_name_in_a_tar_loses_nothing(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for i in range(2):
             for extension, data in members(i).items():
@@ -397,7 +397,7 @@ def test_a_name_given_twice_in_a_tar_loses_nothing(tmp_path: Path) -> None:
     assert [s.label for s in ClickMe(tmp_path)] == [0, 1]
 
 
-def test_damage_is_met_by_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_is_reported_by_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offsets = write_tar(tmp_path / "a.tar", {f"{i}": members(i) for i in range(5)})
     data = (tmp_path / "a.tar").read_bytes()
     write_records(tmp_path / "b.tfrecords", map(harmonization, range(5)))
@@ -452,5 +452,5 @@ def test_paths(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"several forms here \(npz, pth\)"):
         ClickMe(tmp_path)
     assert [s.name for s in ClickMe(tmp_path / "*.pth")] == ["a.pth"]
-    with pytest.raises(ValueError, match="on_corrupt is 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match="on_corrupt must be 'raise' or 'skip'"):
         ClickMe(tmp_path / "*.pth", "ignore")

@@ -69,7 +69,7 @@ def test_off_centre_by_half_a_pixel_of_64() -> None:
     assert -0.6 < along < -0.4
 
 
-def test_kinds() -> None:
+def test_option_kinds() -> None:
     mask = torch.zeros(20, 30, dtype=torch.bool)
     mask[5:9, 7:20] = True
     assert prepare_heatmap(mask).dtype == torch.float32
@@ -77,5 +77,5 @@ def test_kinds() -> None:
     for bad in (torch.zeros(8), torch.zeros(1, 1, 8, 8), torch.zeros(0, 8)):
         with pytest.raises(ValueError, match="has pixels, not"):
             prepare_heatmap(bad)
-    with pytest.raises(ValueError, match="size is at least 1"):
+    with pytest.raises(ValueError, match="size must be at least 1"):
         prepare_heatmap(mask, 0)

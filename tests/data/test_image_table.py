@@ -48,7 +48,7 @@ def test_boxes_are_joined_and_labels_found_in_any_row(tmp_path: Path) -> None:
         ('file,label\n"' + "a" * 200_000, "not a CSV in UTF-8"),
     ],
 )
-def test_mistakes(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_options(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _table(tmp_path, text)
 

@@ -116,14 +116,14 @@ def test_devkit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 2: '7' is no class"):
         ImageNetValidation(tmp_path)
     (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n4\n2\n")
-    with pytest.raises(DataError, match="line 2: n00001740 is none of ImageNet's 1000 classes"):
+    with pytest.raises(DataError, match="line 2: n00001740 is not one of ImageNet's 1000 classes"):
         ImageNetValidation(tmp_path)
     (kit / "meta.mat").write_bytes(b"no")
     with pytest.raises(DataError, match=r"meta\.mat: not the devkit's"):
         ImageNetValidation(tmp_path)
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_invalid_options(tmp_path: Path) -> None:
     def fails(message: str, folder: Path = tmp_path) -> None:
         with pytest.raises(DataError, match=re.escape(message)):
             ImageNetValidation(folder)
@@ -138,7 +138,7 @@ def test_mistakes(tmp_path: Path) -> None:
         (f"{stems[0]} 1000\n{stems[1]} 2\n", "a class is 1000; they are numbered 0 to 999"),
         (f"{stems[0]} 3\n\n{stems[1]} -2\n", "val.txt, line 3: the class is '-2'"),
         (f"{stems[0]}\n", "val.txt, line 1: 'ILSVRC2012_val_00000001' is not a name and a class"),
-        (f"{stems[0]} n00000001\n", "val.txt, line 1: n00000001 is none of"),
+        (f"{stems[0]} n00000001\n", "val.txt, line 1: n00000001 is not one of"),
         ("other.JPEG 3\n", "of the 2 images in"),
     ):
         (tmp_path / "val.txt").write_text(text)
@@ -148,7 +148,7 @@ def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "LOC_val_solution.csv").write_text("a,b\n1,2\n")
     fails("line 1: the columns are ImageId,PredictionString")
     _write(tmp_path / "n00000001", 1)
-    fails("n00000001 is none of ImageNet's 1000 classes")
+    fails("n00000001 is not one of ImageNet's 1000 classes")
 
 
 def test_a_damaged_image(tmp_path: Path) -> None:

@@ -18,5 +18,5 @@ def test_classes() -> None:
 def test_ids() -> None:
     assert all(WNID.fullmatch(wnid) for wnid in imagenet_classes())
     assert imagenet_class("n02123045", "here") == 281
-    with pytest.raises(DataError, match="there: n00000001 is none of ImageNet's 1000 classes"):
+    with pytest.raises(DataError, match="there: n00000001 is not one of ImageNet's 1000 classes"):
         imagenet_class("n00000001", "there")

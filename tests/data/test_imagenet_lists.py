@@ -31,13 +31,13 @@ def _write(folder: Path, **texts: str) -> Path:
         {"wnids": "n01440764\n"},
     ],
 )
-def test_every_form_says_the_same(tmp_path: Path, texts: dict[str, str]) -> None:
+def test_every_format_reads_the_same(tmp_path: Path, texts: dict[str, str]) -> None:
     file, found = listed_classes([_write(tmp_path, **texts)])
     assert file.parent == tmp_path
     assert found == {STEM.format(1): 0}
 
 
-def test_the_clearest_form_wins_and_then_the_nearest_place(tmp_path: Path) -> None:
+def test_clearest_list_wins_then_the_nearest_folder(tmp_path: Path) -> None:
     near, far = _write(tmp_path / "near", pairs="a 1\n"), _write(tmp_path / "far", pairs="a 2\n")
     assert listed_classes([near, far])[1] == {"a": 1}
     _write(far, kaggle="ImageId,PredictionString\na,n02123045 1 2 3 4\n")
@@ -49,14 +49,14 @@ def test_the_clearest_form_wins_and_then_the_nearest_place(tmp_path: Path) -> No
     [
         ({}, "no list of them"),
         ({"kaggle": "a,b\n"}, "line 1: the columns are"),
-        ({"kaggle": "ImageId,PredictionString\na\n"}, "line 2:  is none of"),
+        ({"kaggle": "ImageId,PredictionString\na\n"}, "line 2:  is not one of"),
         ({"kaggle": "ImageId,PredictionString\n" + "a" * 200_000 + ",n02123045\n"}, "after line .: not a CSV"),
         ({"pairs": "a 1\nb 2\nc 3\n"}, "says no class"),
         ({"pairs": "a 7\nb 1000\n"}, "a class is 1000"),
         ({"pairs": "a\n"}, "line 1: 'a' is not a name and a class"),
-        ({"wnids": "n01440764\n\n0\n"}, "line 3: 0 is none of"),
+        ({"wnids": "n01440764\n\n0\n"}, "line 3: 0 is not one of"),
     ],
 )
-def test_mistakes(tmp_path: Path, texts: dict[str, str], message: str) -> None:
+def test_invalid_options(tmp_path: Path, texts: dict[str, str], message: str) -> None:
     with pytest.raises(DataError, match=message):
         listed_classes([_write(tmp_path, **texts)])

@@ -45,7 +45,7 @@ def _some(count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return images, [random.integers(0, 2, size).astype(np.uint8) for size in sizes]
 
 
-def test_as_the_known_loader_reads_it(tmp_path: Path) -> None:
+def test_matches_the_reference_loader(tmp_path: Path) -> None:
     images, masks = _some(3)
     masks[1][0, :3] = (2, 255, 1)
     file = _written(tmp_path / "gtsegs_ijcv.mat", images, masks)
@@ -79,7 +79,7 @@ def test_grey(tmp_path: Path) -> None:
     assert all(np.array_equal(channel, images[0]) for channel in sample.image)
 
 
-def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         ImageNetSegmentation(tmp_path / "none.mat")
     (tmp_path / "text.mat").write_text("text")

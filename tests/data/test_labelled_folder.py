@@ -23,14 +23,14 @@ def _folder(folder: Path, *rows: str) -> Path:
     return folder
 
 
-def test_labels_alone(tmp_path: Path) -> None:
+def test_labels_only(tmp_path: Path) -> None:
     data = LabelledFolder(_folder(tmp_path, "wnid,file,label", "n1,b.png,3", "n2,a.png,"))
     assert [(s.name, s.label, s.mask, s.human) for s in data] == [("b.png", 3, None, None), ("a.png", None, None, None)]
     assert np.array_equal(data[1].image.permute(1, 2, 0), PIXELS)
     assert pickle.loads(pickle.dumps(data))[0].label == 3
 
 
-def test_boxes_where_there_are_some(tmp_path: Path) -> None:
+def test_optional_boxes(tmp_path: Path) -> None:
     rows = ("file,label,x0,y0,x1,y1", "a.png,3,1,2,4,6", "b.png,1,,,,", "a.png,3,,,,", "a.png,,5,0,6,1")
     data = LabelledFolder(_folder(tmp_path, *rows))
     first, second = data[0], data[1]
@@ -42,7 +42,7 @@ def test_boxes_where_there_are_some(tmp_path: Path) -> None:
     assert (second.label, second.mask) == (1, None)
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_invalid_options(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"labels\.csv: row 2: x1 is '', not a number"):
         LabelledFolder(_folder(tmp_path, "file,label,x0,y0,x1,y1", "a.png,3,1,2,,6"))
     with pytest.raises(ValueError, match="row 1: no column y0, x1; there is file, label, x0, y1"):

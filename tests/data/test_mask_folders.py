@@ -91,7 +91,7 @@ def test_plain(tmp_path: Path) -> None:
     assert data[1].mask.all()
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_invalid_options(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such folder"):
         MaskFolder(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"none of the forms with masks \(VOC: JPEGImages and SegmentationClass;"):

@@ -22,7 +22,7 @@ def _image(path: Path, number: int) -> torch.Tensor:
     return torch.full((3, 2, 2), len(path.name) + number, dtype=torch.uint8)
 
 
-def test_a_reader_of_one_s_own(tmp_path: Path) -> None:
+def test_custom_reader(tmp_path: Path) -> None:
     def people(path: Path, limit: int | None) -> list[HumanSample]:
         return [HumanSample(_image(path, i), torch.ones(2, 2), None, f"{i}") for i in range(5)]
 
@@ -40,13 +40,15 @@ def test_a_reader_of_one_s_own(tmp_path: Path) -> None:
     assert [samples("three:abcd")[i].image.max().item() for i in range(3)] == [4, 5, 6]
     assert len(samples("three:abcd", limit=2)) == 2
     assert [sample.name for sample in human_samples("three:abcd", limit=4)] == ["0", "1", "2", "3"]
-    with pytest.raises(ValueError, match=r"--data is scenes, .*, masks:FOLDER or three:FILE, not 'four:a'"):
+    with pytest.raises(ValueError, match=r"--data must be scenes, .*, masks:FOLDER or three:FILE, not 'four:a'"):
         samples("four:a")
-    with pytest.raises(ValueError, match="--data is scenes, boxes:FOLDER, clickme:PATH or three:FILE, not 'three'"):
+    with pytest.raises(
+        ValueError, match="--data must be scenes, boxes:FOLDER, clickme:PATH or three:FILE, not 'three'"
+    ):
         human_samples("three")
 
 
-def test_a_word_is_taken_once() -> None:
+def test_duplicate_dataset_name_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"There is a dataset 'masks' already, in captum_astro\.data\.mask_folders"):
         register_data("masks")(dict)
     assert sources()["masks"].form == "masks:FOLDER"

@@ -33,7 +33,7 @@ def test_numbers() -> None:
             checked(index, 2)
 
 
-def test_a_digest_is_of_all_that_a_sample_holds() -> None:
+def test_digest_covers_the_whole_sample() -> None:
     image, human = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(3, 8, 8), torch.rand(8, 6)
     sample = Sample(image, 3, torch.ones(8, 8, dtype=torch.int8), human, "one")
     seen = HumanSample(image, human, 3, "one")

@@ -7,7 +7,7 @@ import torch
 from captum_astro.data.scenes import Scenes, batch
 
 
-def test_a_scene_depends_on_its_index_alone() -> None:
+def test_scene_depends_only_on_its_index() -> None:
     few, many = Scenes("test", 3), Scenes("test", 50)
     for a, b in zip(few, (many[i] for i in range(3)), strict=True):
         assert torch.equal(a.image, b.image)

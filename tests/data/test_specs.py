@@ -20,7 +20,7 @@ def _image(file: Path) -> None:
     Image.new("RGB", (6, 4)).save(file)
 
 
-def test_every_word(tmp_path: Path) -> None:
+def test_every_dataset_name(tmp_path: Path) -> None:
     _image(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_text("file,label\na.png,7\n")
     (tmp_path / "boxes.csv").write_text("file,label,x0,y0,x1,y1\na.png,7,1,0,3,2\n")
@@ -79,13 +79,13 @@ def test_limits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", ["", "nothing", "scenes:here", "folder", "imagenet:", "cifar:x"])
-def test_unknown_words(spec: str) -> None:
-    with pytest.raises(ValueError, match="--data is scenes, boxes:FOLDER, cifar10:PATH"):
+def test_unknown_names(spec: str) -> None:
+    with pytest.raises(ValueError, match="--data must be scenes, boxes:FOLDER, cifar10:PATH"):
         samples(spec)
 
 
-def test_mistakes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="At least 1 sample, not 0"):
+def test_invalid_options(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="limit must be at least 1, not 0"):
         samples("scenes", 0)
     for word in ("imagenet", "masks", "imagenet-segmentation", "cifar10", "cifar100"):
         with pytest.raises(DataError, match=r"there is no such"):

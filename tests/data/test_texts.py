@@ -70,7 +70,7 @@ def test_bytes_write_everything() -> None:
         learn_bpe("a", 100)
 
 
-def test_words_and_files(tmp_path: Path) -> None:
+def test_names_and_files(tmp_path: Path) -> None:
     tokeniser = learn_words(["A fine film!", "a fine DAY"] * 2, size=5)
     ids = encode(tokeniser, ["fine <br /> a   zebra", " ", "a a a a"], length=3)
     assert [len(x) for x in ids] == [3, 1, 3]

@@ -107,7 +107,7 @@ def test_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", range(12))
-def test_flipped_in_the_length(tmp_path: Path, place: int) -> None:
+def test_bit_flip_in_the_length(tmp_path: Path, place: int) -> None:
     _damage(tmp_path / "a", 20 + place)
     stream = records(tmp_path / "a")
     assert next(stream) == (0, b"aaaa")
@@ -119,7 +119,7 @@ def test_flipped_in_the_length(tmp_path: Path, place: int) -> None:
 
 
 @pytest.mark.parametrize("place", range(12, 21))
-def test_flipped_in_the_data_or_their_checksum(tmp_path: Path, place: int) -> None:
+def test_bit_flip_in_the_data_or_checksum(tmp_path: Path, place: int) -> None:
     _damage(tmp_path / "a", 20 + place)
     with pytest.raises(CorruptRecordError, match=r"a: record 1 at byte 20: the data do not match their checksum"):
         list(records(tmp_path / "a"))
@@ -186,7 +186,7 @@ def test_damaged_examples_parse_or_raise(features: dict[str, Value], data: st.Da
         parse_example(make_example({"a": [b"abc"], **features})[:-1])
 
 
-def test_what_protobuf_allows() -> None:
+def test_all_valid_protobuf_encodings() -> None:
     strange = (
         varint(9 * 8) + varint(5) + varint(9 * 8 + 1) + bytes(8) + varint(9 * 8 + 5) + bytes(4) + delimited(9, b"x")
     )

@@ -133,9 +133,9 @@ def test_sizes_and_wrappers() -> None:
     assert transform.normalise(torch.zeros(2, 3, 32, 32, dtype=torch.float64)).dtype == torch.float64
 
 
-def test_mistakes() -> None:
+def test_invalid_options() -> None:
     model = _model("vit_tiny_patch16_224", img_size=32, patch_size=8)
-    with pytest.raises(ValueError, match="crop is 'timm' or 'none', not 'centre'"):
+    with pytest.raises(ValueError, match="crop must be 'timm' or 'none', not 'centre'"):
         ModelTransform(model, "centre")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="3 channels of 32 x 64"):
         ModelTransform(_model("vit_tiny_patch16_224", img_size=(32, 64), patch_size=8))

@@ -78,7 +78,7 @@ def test_the_layer_token_by_token(rescale: Any) -> None:
             torch.testing.assert_close(found[b, n], y, rtol=1e-12, atol=1e-14)
 
 
-def test_a_vector_of_no_length() -> None:
+def test_zero_length_vector() -> None:
     scale, shift = scale_and_shift(torch.zeros(1, 4), torch.ones(1, 4), "length")
     assert scale.item() == 0
     assert shift is None
@@ -114,14 +114,14 @@ def test_gradients_flow_and_the_factors_are_constants() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"k": -1}, "k is a whole number"), ({"k": 2.0}, "k is a whole"), ({"tau": 0}, "tau is a whole number"),
-        ({"alpha": 0.5}, "alpha is at least 1"),
-        ({"alpha": 1e10, "k": 8}, "alpha is at least 1"),
-        ({"alpha": "a"}, "alpha is not"), ({"beta": 1.5}, "beta is from 0 to 1"),
+        ({"k": -1}, "k must be a whole number"), ({"k": 2.0}, "k must be a whole"), ({"tau": 0}, "tau must be a whole number"),
+        ({"alpha": 0.5}, "alpha must be at least 1"),
+        ({"alpha": 1e10, "k": 8}, "alpha must be at least 1"),
+        ({"alpha": "a"}, "alpha is not"), ({"beta": 1.5}, "beta must be from 0 to 1"),
         ({"phi": float("nan")}, "phi is not a number"),
         ({"phi": None}, "phi is not a number"),
-        ({"rescale": "l2"}, "rescale is one of length"),
-        ({"counter": "x"}, "counter is one of saturating"),
+        ({"rescale": "l2"}, "rescale must be one of length"),
+        ({"counter": "x"}, "counter must be one of saturating"),
     ],
 )  # fmt: skip
 def test_bad_values(wrong: dict[str, Any], message: str) -> None:

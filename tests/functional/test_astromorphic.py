@@ -194,7 +194,7 @@ def test_the_contributions_from_the_definition(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_pulling_back_is_the_transposed_product(options: dict[str, Any]) -> None:
+def test_pull_equals_the_transposed_product(options: dict[str, Any]) -> None:
     q, k, v, memory = (x.detach() for x in tensors(n=37, size=40))
     effective = effective_attention(q, k, v, position_keys(memory, 37, 2.5), scale=SCALE, **options)
     weights = torch.randn(2, 2, 37, 3, dtype=torch.float64)
@@ -220,7 +220,7 @@ def test_the_secant(h: float) -> None:
     torch.testing.assert_close(0.5 + secant(x) * x, torch.sigmoid(x), rtol=1e-14, atol=1e-15)
 
 
-def test_the_secant_is_a_constant() -> None:
+def test_secant_is_a_constant() -> None:
     assert not secant(torch.randn(3, requires_grad=True)).requires_grad
     assert (secant(torch.zeros(3)) == 0.25).all()
 
@@ -261,7 +261,7 @@ def test_the_feature_map() -> None:
     assert torch.autograd.grad(feature_map(zero).sum(), zero)[0] == 1
 
 
-def test_padding_alone() -> None:
+def test_only_padding() -> None:
     q, k, v, _ = tensors()
     mask = torch.zeros(2, 11, dtype=torch.bool)
     for options in OPTIONS:
@@ -296,9 +296,9 @@ def test_function_modes_see_one_operation() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"scale": 0.0}, "scale is above 0"), ({"scale": math.inf}, "scale is above 0"),
-        ({"alpha": -0.1}, "alpha is at least 0"), ({"alpha": math.nan}, "alpha is at least 0"),
-        ({"nonlinearity": "sigmoid"}, "nonlinearity is one of inside"),
+        ({"scale": 0.0}, "scale must be above 0"), ({"scale": math.inf}, "scale must be above 0"),
+        ({"alpha": -0.1}, "alpha must be at least 0"), ({"alpha": math.nan}, "alpha must be at least 0"),
+        ({"nonlinearity": "sigmoid"}, "nonlinearity must be one of inside"),
     ],
 )  # fmt: skip
 def test_bad_options(wrong: dict[str, Any], message: str) -> None:

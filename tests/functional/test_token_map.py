@@ -68,18 +68,18 @@ def test_scattering(extra: tuple[int, ...], share: bool) -> None:
     torch.testing.assert_close(tokens.scatter(row), expected, rtol=1e-13, atol=1e-13)
 
 
-def test_present_is_what_is_no_padding() -> None:
+def test_present_excludes_padding() -> None:
     assert _made(False).present.tolist() == [[True, True, False], [True, True, True]]
 
 
-def test_equal_shares_lose_nothing_but_padding() -> None:
+def test_equal_shares_lose_only_padding() -> None:
     row = torch.rand(4, 3, dtype=torch.float64)
     kept = row * _made(False).present.repeat(2, 1)
     torch.testing.assert_close(_made(False).scatter(row).sum(1), kept.reshape(2, -1).sum(1))
 
 
 @pytest.mark.parametrize(("grid", "size", "shift"), GRIDS)
-def test_windows_are_those_of_timm(grid: tuple[int, int], size: tuple[int, int], shift: tuple[int, int]) -> None:
+def test_windows_match_timm(grid: tuple[int, int], size: tuple[int, int], shift: tuple[int, int]) -> None:
     """On images whose pixels name their places; 0 is padding."""
     places = torch.arange(1, 1 + grid[0] * grid[1]).reshape(1, *grid, 1)
     places = torch.cat([places, places + 1000])  # two images: the windows of the first come first
@@ -102,7 +102,7 @@ class _Kept(nn.Module):
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (5, 4), (4, 7), (3, 3), (1, 2)])
-def test_merging_is_that_of_timm(grid: tuple[int, int]) -> None:
+def test_merging_matches_timm(grid: tuple[int, int]) -> None:
     """timm's layer with its norm and its linear map taken out concatenates what is merged."""
     merging = PatchMerging(1)
     merging.norm = merging.reduction = _Kept()

@@ -53,7 +53,7 @@ def test_update_is_the_equation(scaled: bool, rows: int) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
 
 
-def test_tokens_of_no_length_count_nothing() -> None:
+def test_zero_length_tokens_get_no_relevance() -> None:
     stream, value, out = torch.zeros(1, N, D), torch.zeros(1, H, N, V), torch.randn(H, V, D)
     assert torch.equal(head_weights(stream, value, out, ("length",)), torch.zeros(1, H, N))
     assert torch.isfinite(head_weights(stream, value, out)).all()

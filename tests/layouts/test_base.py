@@ -11,7 +11,7 @@ from captum_astro.layouts.blocks import describe_blocks
 from tests.families import _vit, build, images
 
 
-def test_what_has_no_layout_says_so() -> None:
+def test_model_without_a_layout_raises() -> None:
     with pytest.raises(UnsupportedModelError, match=r"ConvNeXt has no layout.*register_layout"):
         layout_for(timm.create_model("convnext_atto"))
     with pytest.raises(UnsupportedModelError, match="several models"):
@@ -19,7 +19,7 @@ def test_what_has_no_layout_says_so() -> None:
 
 
 @pytest.mark.parametrize("pool", ["max", "avgmax", ""])
-def test_poolings_without_weights_are_refused(pool: str) -> None:
+def test_poolings_without_weights_are_rejected(pool: str) -> None:
     with pytest.raises(UnsupportedModelError, match=f"pools by '{pool}'"):
         VTranM(_vit(global_pool=pool))
 

@@ -68,7 +68,7 @@ def _ssim(a: torch.Tensor, b: torch.Tensor, window: int) -> float:
     st.integers(1, 3), st.integers(1, 6), st.integers(2, 6), st.sampled_from([0, 1, 4, 10]), st.integers(0, 99),
     st.sampled_from([0.0, 33.3, 50.0, 90.0, 99.9]),
 )  # fmt: skip
-def test_ranks_and_overlaps_are_their_definitions(
+def test_ranks_and_overlaps_equal_their_definitions(
     batch: int, height: int, width: int, levels: int, seed: int, percentile: float
 ) -> None:
     a, b = _maps(batch, height, width, levels, seed)
@@ -83,14 +83,14 @@ def test_ranks_and_overlaps_are_their_definitions(
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(7, 10), st.integers(7, 11), st.sampled_from([3, 5, 7]), st.sampled_from([0, 4]), st.integers(0, 99))
-def test_ssim_is_its_definition(height: int, width: int, window: int, levels: int, seed: int) -> None:
+def test_ssim_equals_its_definition(height: int, width: int, window: int, levels: int, seed: int) -> None:
     a, b = _maps(2, height, width, levels, seed)
     expected = torch.tensor([_ssim(x, y, window) for x, y in zip(a, b, strict=True)], dtype=torch.float64)
     torch.testing.assert_close(ssim(a, b, window), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("levels", [0, 3, 255])
-def test_the_libraries_agree_at_full_size(levels: int) -> None:
+def test_agrees_with_the_libraries_at_full_size(levels: int) -> None:
     a, b = _maps(3, 224, 224, levels)
     rho = [spearmanr(x.flatten(), y.flatten()).statistic for x, y in zip(a, b, strict=True)]
     np.testing.assert_allclose(spearman(a, b), rho, rtol=0, atol=1e-12)
@@ -143,7 +143,7 @@ def test_constant_and_flat_maps() -> None:
 
 
 @pytest.mark.parametrize("score", ALL)
-def test_each_sample_alone(score: Score) -> None:
+def test_each_sample_separately(score: Score) -> None:
     a, b = _maps(5, 17, 12)
     together = score(a, b)
     assert together.shape == (5,)

@@ -32,7 +32,7 @@ def _twin(m: torch.Tensor, k: torch.Tensor) -> tuple[float, float, float]:
     st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.sampled_from([0, 1, 3, 10]), st.integers(0, 999),
     st.sampled_from([0.0, -2.0]),
 )  # fmt: skip
-def test_scores_are_their_definitions(
+def test_scores_equal_their_definitions(
     batch: int, height: int, width: int, levels: int, seed: int, shift: float
 ) -> None:
     maps, masks = drawn(batch, height, width, levels, seed)
@@ -50,7 +50,7 @@ def test_by_hand() -> None:
     assert object_share(masks).tolist() == pytest.approx([3 / 4, 1 / 3])
 
 
-def test_a_map_that_knows_nothing_has_the_chance_level() -> None:
+def test_uninformative_map_scores_the_chance_level() -> None:
     _, masks = drawn(6, 20, 30)
     constant = torch.full(masks.shape, 0.3)
     torch.testing.assert_close(pointing_game(constant, masks), object_share(masks))
@@ -63,7 +63,7 @@ def test_a_map_that_knows_nothing_has_the_chance_level() -> None:
         assert score(random, some).mean().item() == pytest.approx(object_share(some)[0].item(), abs=0.03)
 
 
-def test_what_cannot_be_scored_is_nan() -> None:
+def test_unscorable_maps_are_nan() -> None:
     maps, masks = drawn(5, 5, 9)
     maps[0, 2, 3], maps[1, 0, 0] = torch.nan, -torch.inf
     masks[2], masks[3] = -1, 0
@@ -81,7 +81,7 @@ def test_any_scale(scale: float) -> None:
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_each_image_alone(score: object) -> None:
+def test_each_image_separately(score: object) -> None:
     assert callable(score)
     maps, masks = drawn(5, 224, 224)
     together = score(maps, masks)

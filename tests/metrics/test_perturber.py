@@ -92,7 +92,7 @@ def test_equals_the_naive_loop(dtype: torch.dtype, tolerance: float, batch_size:
     assert not torch.equal(curves.positive, curves.negative)
 
 
-def test_forwards_are_those_needed_and_no_more() -> None:
+def test_runs_only_the_needed_forward_passes() -> None:
     model = Counted(tiny(torch.float32)).eval()
     pixels, maps = drawn(torch.float32)
     engine = Perturber(model, normaliser(torch.float32), batch_size=10)
@@ -146,7 +146,7 @@ def test_any_number_of_steps(steps: int) -> None:
                 torch.testing.assert_close(curve[2, level], model(normalise(perturbed))[0], rtol=0, atol=1e-11)
 
 
-def test_nothing_is_left_behind() -> None:
+def test_no_side_effects() -> None:
     model, normalise = tiny(torch.float32), normaliser(torch.float32)
     pixels, maps = drawn(torch.float32)
     pixels.requires_grad_()

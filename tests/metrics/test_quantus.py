@@ -104,7 +104,7 @@ def test_the_options_of_quantus(metric: type[HumanAlignment], given: dict[str, A
     assert "higher is better" in out.getvalue()
 
 
-def test_each_map_is_normalised_by_itself(given: dict[str, Any]) -> None:
+def test_each_map_is_normalised_separately(given: dict[str, Any]) -> None:
     seen = []
 
     class Largest(TensorMetric):

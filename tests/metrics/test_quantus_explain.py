@@ -96,7 +96,7 @@ def test_any_form_dtype_and_mode(given: dict[str, Any]) -> None:
         assert quantus_explain(Saliency)(given["model"], x, y).shape == (4, 1, 32, 32)
 
 
-def test_it_says_what_it_is_and_can_be_pickled(given: dict[str, Any]) -> None:
+def test_has_a_repr_and_can_be_pickled(given: dict[str, Any]) -> None:
     explain = quantus_explain(ViTAGradCAM, {"k": 4}, internal_batch_size=2)
     assert repr(explain) == "quantus_explain(ViTAGradCAM, constructor={'k': 4}, internal_batch_size=2)"
     again = pickle.loads(pickle.dumps(explain))
@@ -158,20 +158,20 @@ def test_bad_input_is_named(given: dict[str, Any]) -> None:
     call = (given["model"], given["x_batch"], given["y_batch"])
     with pytest.raises(TypeError, match=r"method: a class or a function.*not VTranM; pass VTranM"):
         quantus_explain(VTranM(given["model"]))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="target: Quantus gives the classes"):
+    with pytest.raises(ValueError, match="target: Quantus provides the classes"):
         quantus_explain(VTranM, target=3)
     for value in (torch.nan, torch.inf):
         with pytest.raises(ValueError, match=r"quantus_explain\(broken, .*NaN or infinite values for images \[2\]"):
             quantus_explain(broken, value=value)(*call)
-    with pytest.raises(ValueError, match=r"gives \(4, 3, 16, 16\) for images \(4, 3, 32, 32\)"):
+    with pytest.raises(ValueError, match=r"returns \(4, 3, 16, 16\) for images \(4, 3, 32, 32\)"):
         quantus_explain(broken, value=1.0, shape=16)(*call)
-    with pytest.raises(ValueError, match=r"gives \(4, 1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"returns \(4, 1, 4, 4\)"):
         quantus_explain(lambda model: LayerGradCam(model, model.patch_embed.proj))(*call)
     with pytest.raises(TypeError, match="unexpected keyword"):
         quantus_explain(VTranM, nonsense=1)(*call)
 
 
-def test_what_quantus_refuses(given: dict[str, Any]) -> None:
+def test_maps_that_quantus_rejects(given: dict[str, Any]) -> None:
     maps = quantus_explain(VTranM)(given["model"], given["x_batch"], given["y_batch"])
     metric = quantus.Sparseness(disable_warnings=True)
     for bad in (-1 - np.abs(maps), 0 * maps, 0 * maps + 0.5):

@@ -145,7 +145,7 @@ def test_names_and_bad_input(given: dict[str, Any]) -> None:
         "LOdds",
         "SaCo",
     ]
-    with pytest.raises(ValueError, match="direction is 'positive' or 'negative', not 'up'"):
+    with pytest.raises(ValueError, match="direction must be 'positive' or 'negative', not 'up'"):
         PerturbationAUC(MEAN, STD, "up")
     with pytest.raises(ValueError, match="leave out softmax=True"):
         METRICS["AOPC"](**given, softmax=True)

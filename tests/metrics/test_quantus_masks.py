@@ -100,7 +100,7 @@ def _blobs() -> dict[str, Any]:
     return {"model": Brightest().eval(), "x_batch": x, "y_batch": np.arange(3), "a_batch": a}
 
 
-def test_road_sees_what_matters() -> None:
+def test_road_detects_important_pixels() -> None:
     given = _blobs()
     road = ROAD(percentages=[1, 10, 50])
     np.testing.assert_allclose(road(**given), [1 / 3, 1 / 3, 1 / 3], atol=1 / 3)

@@ -148,7 +148,7 @@ def test_a_row(row: Row, case: Case, small: Case) -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS.values() if row.verdict == "broken"], ids=lambda row: row.metric)
-def test_a_broken_row(row: Row, case: Case) -> None:
+def test_broken_row(row: Row, case: Case) -> None:
     with pytest.raises(Exception, match=_words(row)):
         case.run(row.metric, row.constructor, row.call)
 
@@ -162,7 +162,7 @@ def test_monotonicity_sees_constant_images(case: Case) -> None:
     assert max(spread) < 1e-6
 
 
-def test_smooth_mprt_overwrites_maps_and_never_asks(case: Case) -> None:
+def test_smooth_mprt_overwrites_maps_and_never_calls_explain_func(case: Case) -> None:
     maps = case.maps.copy()
     case.explain.calls = 0
     case.run("SmoothMPRT", "nr_samples=2", a_batch=maps)
@@ -174,7 +174,7 @@ def test_completeness_is_never_true(case: Case) -> None:
     assert not any(case.run("Completeness"))
 
 
-def test_what_the_notes_say_of_options(case: Case, small: Case) -> None:
+def test_notes_about_options(case: Case, small: Case) -> None:
     average = case.run("MPRT", "return_average_correlation=True")
     layers = case.run("MPRT")
     np.testing.assert_allclose(average, np.mean(list(layers.values()), axis=0), rtol=1e-5)

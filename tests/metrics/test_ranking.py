@@ -39,7 +39,7 @@ def _twin(draws: list[list[float]], whole: list[float]) -> tuple[list[float], li
 
 @settings(max_examples=60, deadline=None)
 @given(TABLES, st.randoms(use_true_random=False))
-def test_places_are_their_definition(draws: list[list[int]], random) -> None:
+def test_ranks_equal_their_definition(draws: list[list[int]], random) -> None:
     whole = [float(random.choice([-1, 0, 1])) for _ in draws[0]]
     places, mean, shares, agreement = _twin([[float(v) for v in row] for row in draws], whole)
     found = stability(np.array(draws, float), np.array(whole), n=3)
@@ -69,7 +69,7 @@ def test_blocks_do_not_change_the_distribution(monkeypatch: pytest.MonkeyPatch) 
     assert blocks.std() == pytest.approx(whole.std(), rel=0.1)
 
 
-def test_a_sure_and_an_unsure_order() -> None:
+def test_certain_and_uncertain_ranking() -> None:
     noise = np.random.default_rng(0).normal(size=(200, 1))
     sure = rank_stability(noise + np.array([3.0, 2, 1]))  # the noise is common, so no image changes the order
     assert sure.places.tolist() == sure.mean_places.tolist() == [1, 2, 3]

@@ -37,7 +37,7 @@ def test_pooled_as_the_functions_on_tensors() -> None:
         assert torch.equal(found.labelled, found.table()[:, pooling.weight])
 
 
-def test_a_map_that_is_the_same_everywhere() -> None:
+def test_constant_map() -> None:
     flat, people = torch.ones(1, 8, 8), torch.rand(1, 8, 8)
     for name, info in all_metrics().items():
         if info.kind == "human" and name != "SSIM":
@@ -46,13 +46,13 @@ def test_a_map_that_is_the_same_everywhere() -> None:
     assert nothing.values.isnan().all()
 
 
-def test_what_is_not_named_cannot_be_read() -> None:
+def test_undeclared_needs_cannot_be_read() -> None:
     metric = Metric("mine", lambda given: given.maps.sum((1, 2)) + given.labels, needs=("masks",))
     with pytest.raises(AttributeError, match="the metric reads labels, which it does not name in its needs"):
         metric.scores(Given(maps=torch.zeros(1, 2, 2), masks=torch.zeros(1, 2, 2)), 1)
 
 
-def test_values_of_another_number_are_refused() -> None:
+def test_wrong_number_of_values_is_rejected() -> None:
     metric = Metric("mine", lambda given: given.maps.mean())
     with pytest.raises(ValueError, match=r"mine gave values of shape \(1,\) for 2 maps"):
         dataclasses.replace(metric, compute=lambda given: given.maps.mean()[None]).scores(
@@ -66,8 +66,8 @@ def test_values_of_another_number_are_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"needs": ("mask",)}, "mine: needs are labels, masks, .*, not 'mask'"),
-        ({"direction": 0}, "mine: direction is 1 .* or -1, not 0"),
+        ({"needs": ("mask",)}, "mine: needs must be among labels, masks, .*, not 'mask'"),
+        ({"direction": 0}, "mine: direction must be 1 .* or -1, not 0"),
         ({"name": "a, b"}, "neither comma nor colon: 'a, b'"),
     ],
 )
@@ -76,7 +76,7 @@ def test_wrong_declarations(values: dict[str, object], message: str) -> None:
         Metric(**{"name": "mine", "compute": lambda given: given.maps, **values})
 
 
-def test_a_name_is_taken_once() -> None:
+def test_duplicate_name_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"There is a metric 'SaCo' already, in captum_astro\.metrics\.saco"):
         register(Metric("SaCo", lambda given: given.maps.sum((1, 2))))
     assert metric_named("SaCo").predicted_only

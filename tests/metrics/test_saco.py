@@ -61,7 +61,7 @@ def _predict(model: torch.nn.Module, targets: torch.Tensor) -> Callable[[torch.T
     st.integers(1, 3), st.integers(2, 5), st.integers(2, 5), st.integers(2, 4), st.sampled_from([0, 1, 3]),
     st.integers(0, 999),
 )  # fmt: skip
-def test_it_is_its_definition(batch: int, height: int, width: int, groups: int, levels: int, seed: int) -> None:
+def test_equals_its_definition(batch: int, height: int, width: int, groups: int, levels: int, seed: int) -> None:
     torch.manual_seed(seed)
     maps, images = torch.randn(batch, height, width).double(), torch.rand(batch, 3, height, width).double()
     if levels:
@@ -76,7 +76,7 @@ def test_it_is_its_definition(batch: int, height: int, width: int, groups: int, 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 4), st.integers(2, 12), st.integers(0, 999))
-def test_the_score_is_its_definition(batch: int, groups: int, seed: int) -> None:
+def test_score_equals_its_definition(batch: int, groups: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     salience = torch.randn(batch, groups, generator=generator, dtype=torch.float64).sort(1, descending=True).values
     drop = (2 * torch.randn(batch, groups, generator=generator, dtype=torch.float64)).round()
@@ -100,7 +100,7 @@ def test_by_hand() -> None:
     assert saco_score(torch.tensor([[3.0, 2, 0]]), torch.ones(1, 3)).item() == 1
 
 
-def test_what_the_model_is_asked() -> None:
+def test_images_passed_to_the_model() -> None:
     images = torch.rand(2, 3, 6, 5)
     maps = torch.rand(2, 6, 5)
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -136,7 +136,7 @@ def test_groups_of_224_differ_by_one_pixel_at_most() -> None:
     assert sum(sizes) == 224 * 224
 
 
-def test_a_random_order_has_zero_on_average() -> None:
+def test_random_order_scores_zero_on_average() -> None:
     torch.manual_seed(0)
     images = torch.rand(200, 3, 10, 10).double()
     scores = saco(torch.rand(200, 10, 10), images, _predict(_model(100), torch.zeros(200, dtype=torch.long)))
@@ -144,7 +144,7 @@ def test_a_random_order_has_zero_on_average() -> None:
     assert scores.std() > 0.1
 
 
-def test_what_cannot_be_scored_is_nan() -> None:
+def test_unscorable_maps_are_nan() -> None:
     maps, images = torch.rand(5, 6, 6), torch.rand(5, 3, 6, 6)
     maps[0], maps[1, 0, 0], maps[2, 3, 3] = 0.1, torch.nan, torch.inf
 
@@ -157,7 +157,7 @@ def test_what_cannot_be_scored_is_nan() -> None:
         assert saco(constant, torch.rand(2, 3, 7, 9), lambda pictures, owners: pictures.mean((1, 2, 3))).isnan().all()
 
 
-def test_each_image_alone_and_normalised_alike() -> None:
+def test_each_image_separately_with_the_same_normalisation() -> None:
     model, images = build("cls", torch.float64), torch.rand(3, 3, 32, 32).double()
     maps, targets = images.mean(1).float(), torch.tensor([1, 2, 4])
     together = saco(maps, (images - 0.5) / 0.5, _predict(model, targets))

@@ -70,7 +70,7 @@ def _twin(m: torch.Tensor, k: torch.Tensor) -> list[float]:
 @given(
     st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.sampled_from([0, 1, 3, 10]), st.integers(0, 999)
 )  # fmt: skip
-def test_scores_are_their_definitions(batch: int, height: int, width: int, levels: int, seed: int) -> None:
+def test_scores_equal_their_definitions(batch: int, height: int, width: int, levels: int, seed: int) -> None:
     maps, masks = drawn(batch, height, width, levels, seed)
     expected = np.array([_twin(m, k) for m, k in zip(maps, masks, strict=True)])
     for score, column in zip(SCORES, expected.T, strict=True):
@@ -152,7 +152,7 @@ def test_degenerate_maps_and_masks() -> None:
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_each_image_alone(score: object) -> None:
+def test_each_image_separately(score: object) -> None:
     assert callable(score)
     maps, masks = drawn(5, 224, 64)
     together = score(maps, masks)

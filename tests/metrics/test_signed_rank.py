@@ -30,7 +30,7 @@ def test_it_counts_all_signs(differences: list[float]) -> None:
 
 @pytest.mark.parametrize("n", [1, 5, 6, 13, 14, 40, 60])
 @pytest.mark.parametrize("tied", [False, True])
-def test_it_is_scipys(n: int, tied: bool) -> None:
+def test_equals_scipys(n: int, tied: bool) -> None:
     if tied and 6 < n <= 13:
         n = 7  # scipy goes through all signs
     values = np.random.default_rng(n).normal(0.3, 1, n)

@@ -54,7 +54,7 @@ def test_holm_by_hand() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(PROBABILITIES)
-def test_holm_is_its_definition(p: list[float]) -> None:
+def test_holm_equals_its_definition(p: list[float]) -> None:
     adjusted = holm(p)
     assert adjusted.tolist() == pytest.approx(_holm(p))
     assert all(0 <= raw <= corrected <= 1 for raw, corrected in zip(p, adjusted, strict=True))
@@ -64,7 +64,7 @@ def test_holm_is_its_definition(p: list[float]) -> None:
 
 
 @pytest.mark.parametrize("p", [[0.1, float("nan")], [-0.1], [1.1]])
-def test_holm_refuses_what_is_no_probability(p: list[float]) -> None:
+def test_holm_rejects_invalid_p_values(p: list[float]) -> None:
     with pytest.raises(ValueError, match="p_values: from 0 to 1"):
         holm(p)
 
@@ -83,7 +83,7 @@ def test_the_bootstrap_interval() -> None:
     assert bootstrap_interval(values, lambda x: float(max(x)), resamples=50)[1] == values.max()
 
 
-def test_the_bootstrap_draws_as_its_definition_says() -> None:
+def test_bootstrap_equals_its_definition() -> None:
     values = [0.1, 0.5, 0.7, 1.9, 0.2]
     rng = np.random.default_rng(7)
     means = [np.mean(np.array(values)[rng.integers(0, 5, 5)]) for _ in range(20000)]
@@ -124,7 +124,7 @@ def test_a_comparison_by_hand() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(SCORES, SCORES), min_size=1, max_size=9))
-def test_comparisons_are_their_definitions(pairs: list[tuple[float, float]]) -> None:
+def test_comparisons_equal_their_definitions(pairs: list[tuple[float, float]]) -> None:
     a, b = map(list, zip(*pairs, strict=True))
     found = compare_paired(a, b)
     p_value, effect = _signed_rank([x - y for x, y in pairs])

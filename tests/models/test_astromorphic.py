@@ -120,7 +120,7 @@ def test_padding_and_the_future_change_nothing(attention: Any, causal: bool) -> 
     assert block(x, mask).isfinite().all()
 
 
-def test_softmax_is_timm_s_own() -> None:
+def test_softmax_attention_is_timms() -> None:
     ours, theirs = SoftmaxAttention(16, 4), timm.layers.Attention(16, 4)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 9, 16)
@@ -133,17 +133,17 @@ def test_softmax_is_timm_s_own() -> None:
 def test_a_shorter_sequence_uses_the_first_places() -> None:
     attention = AstromorphicAttention(dim=16, num_heads=4, num_tokens=12)
     assert torch.equal(attention.position_keys(5), attention.position_keys(12)[:, :5])
-    with pytest.raises(ValueError, match="at most 12 tokens and was given 13"):
+    with pytest.raises(ValueError, match="at most 12 tokens but received 13"):
         attention(torch.randn(1, 13, 16))
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"num_heads": 3}, "num_heads divides dim"), ({"num_tokens": 0}, "num_tokens is at least 1"),
-        ({"alpha": -1.0}, "alpha is at least 0"), ({"scale": 0.0}, "scale is above 0"),
-        ({"nonlinearity": "x"}, "nonlinearity is one of"), ({"position_scale": 0.0}, "position_scale is above 0"),
-        ({"attention": "linear"}, "attention is one of astromorphic, softmax"),
+        ({"num_heads": 3}, "num_heads must divide dim"), ({"num_tokens": 0}, "num_tokens must be at least 1"),
+        ({"alpha": -1.0}, "alpha must be at least 0"), ({"scale": 0.0}, "scale must be above 0"),
+        ({"nonlinearity": "x"}, "nonlinearity must be one of"), ({"position_scale": 0.0}, "position_scale must be above 0"),
+        ({"attention": "linear"}, "attention must be one of astromorphic, softmax"),
     ],
 )  # fmt: skip
 def test_bad_options(wrong: dict[str, Any], message: str) -> None:
@@ -186,7 +186,7 @@ def test_the_module_is_its_effective_attention(causal: bool) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_timm_makes_it(name: str) -> None:
+def test_created_by_timm(name: str) -> None:
     assert name in timm.list_models("astromorphic_*")
     channels, size, classes = NAMES[name]
     model = timm.create_model(name).eval()
@@ -203,7 +203,7 @@ def test_timm_makes_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_contract(name: str, tmp_path: Path) -> None:
+def test_interface(name: str, tmp_path: Path) -> None:
     model, x = small(name)
     tokens = model.forward_features(x)
     prefix = model.num_prefix_tokens
@@ -288,7 +288,7 @@ def test_the_size_is_fixed() -> None:
         model.set_input_size(patch_size=4)
 
 
-def test_a_batch_is_its_samples() -> None:
+def test_batch_equals_single_samples() -> None:
     for name in NAMES:
         model, x = small(name)
         torch.testing.assert_close(model(x), torch.cat([model(x[:1]), model(x[1:])]), rtol=1e-12, atol=1e-12)

@@ -83,7 +83,7 @@ def test_tied_weights(tmp_path: Path) -> None:
         assert torch.equal(again(text), model(text))
 
 
-def test_at_the_start_no_token_is_much_more_likely() -> None:
+def test_initial_token_probabilities_are_nearly_uniform() -> None:
     for tie in (True, False):
         model = AstromorphicLanguageModel(1000, dim=48, length=32, tie_weights=tie).eval()
         text = torch.randint(1000, (4, 33))
@@ -115,11 +115,11 @@ def test_padding_gets_no_gradient() -> None:
 @pytest.mark.parametrize("make", [classifier, language_model])
 def test_errors(make: Any) -> None:
     model = make()
-    with pytest.raises(ValueError, match="at most 20 tokens and was given 21"):
+    with pytest.raises(ValueError, match="at most 20 tokens but received 21"):
         model(torch.ones(1, 21, dtype=torch.long))
     with pytest.raises(ValueError, match=r"Token ids are \(B, n\)"):
         model(torch.ones(5, dtype=torch.long))
-    with pytest.raises(ValueError, match="pos_embed is one of"):
+    with pytest.raises(ValueError, match="pos_embed must be one of"):
         make(pos_embed="rotary")
 
 

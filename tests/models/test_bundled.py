@@ -32,7 +32,7 @@ def test_weights_are_small_and_load(name: str) -> None:
     assert model.pretrained_cfg["license"] == "bsd-3-clause"
 
 
-def test_the_swin_is_of_timm_and_shifts_its_windows_in_both_stages() -> None:
+def test_swin_is_timms_and_shifts_windows_in_both_stages() -> None:
     model = timm.create_model(bundled.SWIN, pretrained=True).eval()
     assert type(model) is SwinTransformer
     assert [[block.shift_size for block in stage.blocks] for stage in model.layers] == [

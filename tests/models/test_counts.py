@@ -56,14 +56,14 @@ def test_growth() -> None:
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_where_they_are_equal(causal) -> None:
+def test_equal_length(causal) -> None:
     n = equal_length(192, 3, causal=causal)
     for tokens, cheaper in ((n - 1, False), (n, True), (4 * n, True)):
         ours, theirs = astromorphic_cost(tokens, 192, 3, causal=causal), softmax_cost(tokens, 192, 3, causal=causal)
         assert (ours.multiply_adds < theirs.multiply_adds) == cheaper
 
 
-def test_mistakes() -> None:
+def test_invalid_options() -> None:
     with pytest.raises(ValueError, match="3 does not divide 16"):
         astromorphic_cost(10, 16, 3)
     with pytest.raises(ValueError, match="at least 1"):

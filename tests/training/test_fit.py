@@ -57,7 +57,7 @@ def _run(folder: Path, steps: int = 9, stop_at: int | None = None, every: int = 
 
 
 @pytest.mark.parametrize("stops", [[1], [5], [4, 3], [8]])
-def test_a_stopped_run_ends_as_an_undisturbed_one(tmp_path: Path, stops: list[int]) -> None:
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, stops: list[int]) -> None:
     undisturbed, rows = _run(tmp_path / "one")
     for stop in stops:
         with pytest.raises(Stopped):
@@ -98,7 +98,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
         load(tmp_path / CHECKPOINT)
 
 
-def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
+def test_non_finite_loss_stops_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not finite before step 3"):
         _run(tmp_path, lr=float("inf"))
 
@@ -111,7 +111,7 @@ def test_random_states() -> None:
     assert first == (torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random())  # noqa: NPY002
 
 
-def test_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_writes_are_atomic(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("before")
 
@@ -138,11 +138,11 @@ def test_tied_and_half_weights(tmp_path: Path) -> None:
     load_weights(other, tmp_path / "w.safetensors")
     assert torch.equal(other.head.weight, model.embed.weight.half().float())
     assert len(load_file(tmp_path / "w.safetensors")) == 2
-    with pytest.raises(ValueError, match="does not fit Linear"):
+    with pytest.raises(ValueError, match="does not match Linear"):
         load_weights(nn.Linear(2, 2), tmp_path / "w.safetensors")
 
 
-def test_what_is_decayed() -> None:
+def test_decayed_parameters() -> None:
     model = AstromorphicTextClassifier(vocabulary=10, num_classes=2, dim=8, num_heads=2, length=6)
     assert undecayed(model) == {"embed.weight", "pos_embed", "blocks.0.attn.positions"}
     free, decayed = adamw(model, 1e-3, 0.1).param_groups

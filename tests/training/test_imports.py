@@ -69,7 +69,7 @@ def _circle(graph: dict[str, set[str]], start: str) -> list[str]:
     return []
 
 
-def test_no_module_comes_back_to_itself() -> None:
+def test_no_import_cycles() -> None:
     graph = _imports(PACKAGE)
     own = [name for name in graph if name.startswith(ROOMS)]
     assert len(own) > 20
@@ -99,7 +99,7 @@ def test_options_then_parts_then_tasks_then_runs() -> None:
         "if TYPE_CHECKING:\n    from .a import x",
     ],
 )
-def test_a_circle_is_found(tmp_path: Path, last: str) -> None:
+def test_detects_an_import_cycle(tmp_path: Path, last: str) -> None:
     folder = tmp_path / "made"
     folder.mkdir()
     for name, text in (("__init__", ""), ("a", "from made.b import x"), ("b", "from made.c import x"), ("c", last)):
@@ -129,7 +129,7 @@ print(*sorted({OPTIONAL} & set(sys.modules)))
         ("pandas", ("ablate", "imdb")),
     ],
 )
-def test_a_library_that_is_missing_is_named(monkeypatch, capsys, tmp_path: Path, library: str, words) -> None:
+def test_missing_library_is_named(monkeypatch, capsys, tmp_path: Path, library: str, words) -> None:
     imdb_parquet(tmp_path)
     cifar_parquet(tmp_path)
     monkeypatch.setitem(sys.modules, library, None)

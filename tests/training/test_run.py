@@ -59,7 +59,7 @@ def test_cifar10_from_folders_in_a_softmax_model(tmp_path: Path) -> None:
     assert load_trained(tmp_path / "run")[0].blocks[0].attn.__class__.__name__ == "SoftmaxAttention"
 
 
-def test_imdb_is_learnt(tmp_path: Path) -> None:
+def test_imdb_accuracy_exceeds_chance(tmp_path: Path) -> None:
     config = Imdb(data=str(imdb_parquet(tmp_path)), epochs=6, length=20, lr=1e-2, drop=0.1, **SMALL)
     result = train(config, tmp_path / "run")
     assert result["accuracy"] == 1.0
@@ -136,7 +136,7 @@ def test_scenes(tmp_path: Path) -> None:
         ScenesTask(dim=64)
     with pytest.raises(ValueError, match=f"{SWIN} has no attention to choose; {ASTROMORPHIC} has"):
         ScenesTask(model=SWIN, attention="softmax")
-    with pytest.raises(ValueError, match="held_out is above 0"):
+    with pytest.raises(ValueError, match="held_out must be above 0"):
         ScenesTask(held_out=0)
     with pytest.raises(ValueError, match="no relative_position to choose"):  # before anything is trained
         run_ablation(ScenesTask(steps=1), {"full": {}, "no positions": {"relative_position": False}}, tmp_path / "a")
@@ -144,7 +144,7 @@ def test_scenes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "side"), [(PLAIN, 16), (SWIN, 8), (ASTROMORPHIC, 8)])
-def test_the_second_head_learns_what_each_place_shows(name: str, side: int) -> None:
+def test_auxiliary_head_learns_what_each_patch_shows(name: str, side: int) -> None:
     """The loss has rows from the top and columns from the left, as masks have them."""
     step = 64 // side
     masks = torch.zeros(1, 64, 64, dtype=torch.bool)
@@ -168,7 +168,7 @@ def test_the_second_head_learns_what_each_place_shows(name: str, side: int) -> N
     assert wrong.item() > 0.1
 
 
-def test_the_grid_of_the_second_head_lies_as_the_image() -> None:
+def test_auxiliary_head_grid_matches_the_image() -> None:
     torch.manual_seed(0)
     for name in (PLAIN, SWIN):
         head = WithPatchHead(timm.create_model(name), bfloat16=False).eval()
@@ -188,10 +188,10 @@ def test_options() -> None:
         ({"size": 3}, "cifar10 has no option 'size'. Options: data, attention"),
         ({"depth": "two"}, "depth: 'two' is no value"),
         ({"augment": "maybe"}, "augment: 'maybe' is no value"),
-        ({"depth": 0}, "depth is above 0"),
-        ({"drop": 1.0}, "drop is at least 0 and below 1"),
-        ({"keep": "lst"}, "keep is best or last"),
-        ({"validation": 0}, "validation is above 0"),
+        ({"depth": 0}, "depth must be above 0"),
+        ({"drop": 1.0}, "drop must be at least 0 and below 1"),
+        ({"keep": "lst"}, "keep must be best or last"),
+        ({"validation": 0}, "validation must be above 0"),
     ):
         with pytest.raises(ValueError, match=message):
             configured("cifar10", values)

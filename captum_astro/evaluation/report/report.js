@@ -1,4 +1,4 @@
-// Tables are sorted by their headers, and a method's curves stand out while its name is pressed.
+// Tables are sorted by clicking a header; clicking a method highlights its curves.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const value = (row, column) => row.cells[column].dataset.value;
@@ -17,7 +17,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const rows = [...body.rows].sort((a, b) => {
         const [x, y] = [value(a, column), value(b, column)];
         if (column === 0) return sign * x.localeCompare(y);
-        if (x === "" || y === "") return (x === "") - (y === ""); // what has no value comes last
+        if (x === "" || y === "") return (x === "") - (y === ""); // rows without a value come last
         return sign * (x - y);
       });
       body.append(...rows);

@@ -54,7 +54,7 @@ def test_pooled_metrics_are_pooled_in_every_bootstrap_sample(metric: str) -> Non
     np.testing.assert_allclose(row[["low", "high"]].to_list(), expected, atol=1e-12)
 
 
-def test_failed_and_undefined_samples_are_counted_apart() -> None:
+def test_failed_and_undefined_samples_are_counted_separately() -> None:
     rows = _rows({"LRP": [0.5, np.nan, np.nan, 0.7], "VTranM": [0.1, 0.2, 0.3, 0.4]})
     rows.loc[1, "error"] = "ValueError: no map"
     row = summary(rows, bootstrap=FEW).iloc[0]
@@ -105,7 +105,7 @@ def test_pooled_differences_are_of_pooled_values() -> None:
         assert row["difference"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_comparison_without_common_samples_has_no_figures() -> None:
+def test_comparison_without_common_samples_has_no_values() -> None:
     table = comparisons(_rows({"VTranM": [1, np.nan], "LRP": [np.nan, 1], "ATTCAT": [1, 2]}), bootstrap=10)
     row = table.set_index("method").loc["LRP"]
     assert row["n"] == 0

@@ -36,7 +36,7 @@ def test_chance_levels() -> None:
     assert without["AOPC"].isna().all()
 
 
-def test_a_coins_iou_is_what_chance_says() -> None:
+def test_coin_flip_iou_equals_the_chance_level() -> None:
     rng = np.random.default_rng(0)
     mask, coin = rng.random(400_000) < 0.2, rng.random(400_000) < 0.5
     both = [(mask & coin).sum() / (mask | coin).sum(), (~mask & ~coin).sum() / (~mask | ~coin).sum()]
@@ -51,7 +51,7 @@ def test_a_coins_iou_is_what_chance_says() -> None:
     assert row["chance"] == pytest.approx(row["mean"], abs=2e-3)
 
 
-def test_a_coin_and_a_random_order_have_the_constants() -> None:
+def test_coin_flip_and_random_order_have_the_known_chance_levels() -> None:
     import torch
 
     from captum_astro.metrics import average_precision, dice, iou, pixel_accuracy, saco_score

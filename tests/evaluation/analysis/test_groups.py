@@ -30,7 +30,7 @@ def test_bad_rows_are_named() -> None:
         summary(_rows({"LRP": [0.5]}, "mIoU"))
 
 
-def test_one_group_for_each_model_metric_and_class() -> None:
+def test_one_group_per_model_metric_and_class() -> None:
     rows = synthetic.rows(4, ("LRP", "VTranM"), metrics=("Dice", "SaCo"), models=("b", "a"), failing=("LRP", 2))
     found = [group for group in groups(rows) if group.methods != ["-"]]
     keys = [("SaCo", "predicted"), ("Dice", "predicted"), ("Dice", "true")]
@@ -41,7 +41,7 @@ def test_one_group_for_each_model_metric_and_class() -> None:
         assert group.failed[group.methods.index("LRP")] == np.isnan(group.values).sum() == 1
 
 
-def test_a_set_s_value_from_sums() -> None:
+def test_value_of_a_set_from_sums() -> None:
     [group] = groups(_rows({"LRP": [0.5, np.nan, 0.7], "ATTCAT": [np.nan, np.nan, np.nan]}))
     np.testing.assert_allclose(group.statistic(group.parts(group.valid).sum(0)), [0.6, np.nan])
     kept = group.valid & (group.samples == 2)[:, None]
@@ -56,7 +56,7 @@ def test_samples_missing_for_a_method_and_metrics_of_others() -> None:
     assert group.failed.tolist() == [0, 0]
 
 
-def test_an_image_of_one_class_counts_where_pixels_are_pooled() -> None:
+def test_image_with_one_class_counts_in_pooled_metrics() -> None:
     # its own mIoU is undefined: neither its mask nor its map shows an object
     counts = [[30, 40, 20, 10, 25, 15], [16, 16, 16, 0, 16, 0]]
     rows = _rows({"LRP": [0.7333, None]}, "mIoU").assign(curve=counts)

@@ -81,10 +81,10 @@ def page() -> str:
     return render(synthetic.rows(12, failing=("LRP", 3)), synthetic.maps(8), CONFIG, bootstrap=100)
 
 
-def test_the_page_holds_everything_and_needs_nothing(page: str) -> None:
+def test_page_is_complete_and_self_contained(page: str) -> None:
     text = _text(page)
     for words in (
-        "vit", "scenes", "torch 2.9.0", "samples12", "Scores", "Perturbation curves", "Compared with VTranM", "Places",
+        "vit", "scenes", "torch 2.9.0", "samples12", "Scores", "Perturbation curves", "Compared with VTranM", "Ranks",
         "Best for VTranM by energy inside", "ValueError: no map", "image-3.png", "chance",
     ):  # fmt: skip
         assert words in text
@@ -98,7 +98,7 @@ def test_the_page_holds_everything_and_needs_nothing(page: str) -> None:
     assert len(page) < 1_000_000
 
 
-def test_the_figures_are_the_summarys(page: str) -> None:
+def test_page_values_match_the_summary(page: str) -> None:
     table = summary(synthetic.rows(12, failing=("LRP", 3)), bootstrap=100)
     text = _text(page)
     for row in table[(table["method"] != "-") & (table["metric"] != "pointing game")].to_dict("records"):
@@ -115,7 +115,7 @@ def test_the_best_is_marked_by_the_metrics_direction() -> None:
     scores = page[page.index("<h3>Scores") : page.index("<h3>Perturbation curves")]
     marked = re.findall(r'<th scope="row" data-value="(\w+)">(?:(?!</tr>).)*class="best"', scores, re.DOTALL)
     assert marked == ["VTranM", "VTranM"]  # the lowest and the highest
-    compared = page[page.index("<h3>Compared") : page.index("<h3>Places")]
+    compared = page[page.index("<h3>Compared") : page.index("<h3>Ranks")]
     assert 'class="worse"' in compared
     assert 'class="better"' not in compared.replace('<span class="better">', "")
 
@@ -152,7 +152,7 @@ def test_only_the_pages_own_script_may_run(page: str) -> None:
         (("SaCo",), ("Perturbation curves", "Segmentation", "top-1")),
         (("mIoU", "object share"), ("Perturbation curves", "SaCo", "Localisation")),
         (("AOPC", "LOdds"), ("positive AUC", "top-1 accuracy")),
-        (("accuracy",), ("Compared with", "Places", "Perturbation curves")),
+        (("accuracy",), ("Compared with", "Ranks", "Perturbation curves")),
     ],
 )
 def test_runs_without_some_of_it(metrics: tuple[str, ...], missing: tuple[str, ...]) -> None:
@@ -176,7 +176,7 @@ def test_everything_failed() -> None:
     assert "2 failed" in text
 
 
-def test_maps_of_all_kinds() -> None:
+def test_all_kinds_of_maps() -> None:
     maps = synthetic.maps(2)
     side = 56 * 56
     odd = {
@@ -194,7 +194,7 @@ def test_maps_of_all_kinds() -> None:
     assert "Maps of the true class" in text
 
 
-def test_green_speaks_for_the_class_and_red_against_it() -> None:
+def test_green_is_positive_and_red_negative() -> None:
     rows = synthetic.rows(1)
     values = np.repeat([1.0, -1.0], 32).astype("<f2")
     maps = map_table([MapRow(0, "a", "vit", "VTranM", "predicted", 8, 8, values.tobytes())]).to_pandas()
@@ -235,7 +235,7 @@ def test_an_empty_run_is_named() -> None:
         render(synthetic.rows(2), NO_MAPS, CONFIG, against="Magic")
 
 
-def test_names_are_broken_between_words() -> None:
+def test_names_break_between_words() -> None:
     assert breakable("TransformerMM(start_layer=4)") == "Transformer<wbr>MM(<wbr>start_<wbr>layer=<wbr>4)"
     assert str(breakable("<b>")).replace("<wbr>", "") == "&lt;b&gt;"
     assert breakable("") == ""
@@ -315,7 +315,7 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
     assert json.dumps(CONFIG["versions"]["torch"]) in text
 
 
-def test_nothing_half_written(folder: Path, tmp_path: Path) -> None:
+def test_no_partial_files(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         write_report(folder, tmp_path / "nowhere" / "page.html")
     (tmp_path / "taken").write_text("")

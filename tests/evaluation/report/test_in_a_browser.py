@@ -85,7 +85,7 @@ def page() -> str:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_not_wider_than_the_window(tmp_path: Path, page: str, width: int) -> None:
+def test_page_fits_the_window(tmp_path: Path, page: str, width: int) -> None:
     found = _in_browser(tmp_path, page, width, _WIDTHS)
     assert found["inner"] == width
     assert found["scroll"] <= width

@@ -135,7 +135,7 @@ def test_a_damaged_chunk_is_computed_again(tmp_path: Path) -> None:
         ({"limit": 5}, "samples.count"),
     ],
 )
-def test_another_benchmark_does_not_mix(tmp_path: Path, changes, named: str) -> None:
+def test_other_benchmark_in_the_folder_is_rejected(tmp_path: Path, changes, named: str) -> None:
     run_bench(config("Random", "accuracy,auc"), tmp_path)
     expected = contents(tmp_path)
     with pytest.raises(ValueError, match=rf"holds results of another run .*{named}"):
@@ -143,14 +143,14 @@ def test_another_benchmark_does_not_mix(tmp_path: Path, changes, named: str) -> 
     assert contents(tmp_path) == expected
 
 
-def test_other_versions_do_not_mix(tmp_path: Path, monkeypatch) -> None:
+def test_other_library_versions_are_rejected(tmp_path: Path, monkeypatch) -> None:
     run_bench(config("Random", "accuracy"), tmp_path)
     monkeypatch.setattr(module, "versions", lambda: {"torch": "0.4"})
     with pytest.raises(ValueError, match=r"versions\.torch"):
         run_bench(config("Random", "accuracy"), tmp_path)
 
 
-def test_what_the_data_lacks_is_left_out_or_refused(tmp_path: Path, monkeypatch) -> None:
+def test_unavailable_metrics_are_skipped_or_rejected(tmp_path: Path, monkeypatch) -> None:
     from captum_astro.data.specs import samples
 
     bare = [sample._replace(label=None, human=None) for sample in (samples("scenes", 2)[i] for i in range(2))]
@@ -168,7 +168,7 @@ def test_what_the_data_lacks_is_left_out_or_refused(tmp_path: Path, monkeypatch)
     with pytest.raises(ValueError, match="has no labels"):
         run_bench(config("Random", limit=None, explained="true"), tmp_path / "b")
     monkeypatch.setattr(module, "samples", lambda spec, limit: Listed([]))
-    with pytest.raises(ValueError, match="holds no sample"):
+    with pytest.raises(ValueError, match="contains no samples"):
         run_bench(config("Random", limit=None), tmp_path / "c")
 
 
@@ -179,7 +179,7 @@ def test_human_maps_need_the_whole_image(tmp_path: Path) -> None:
     assert read_run(tmp_path).config["models"]["bench_vit_nano"]["input"]["crop"] == "timm"
 
 
-def test_others_that_died(tmp_path: Path) -> None:
+def test_dead_processes(tmp_path: Path) -> None:
     lines: list[str] = []
     outcome = run_bench(config("Random", "saco"), tmp_path, shard=Shard(0, 2, patience=0.1), say=lines.append)
     assert (outcome.computed, outcome.missing) == (2, 1)
@@ -197,7 +197,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def test_the_first_failure_of_each_kind_is_told(tmp_path: Path, monkeypatch) -> None:
+def test_first_failure_of_each_kind_is_reported(tmp_path: Path, monkeypatch) -> None:
     good = [module.samples("scenes", 6)[i] for i in range(6)]
     dataset = Listed([*good[:3], ValueError("cut"), *good[4:]])
     monkeypatch.setattr(module, "samples", lambda data, limit: dataset)
@@ -208,7 +208,7 @@ def test_the_first_failure_of_each_kind_is_told(tmp_path: Path, monkeypatch) -> 
     assert said[1].startswith("Failed: bench_vit_nano, -, sample 3: ValueError: cut. More of the kind")
 
 
-def test_waiting_looks_at_missing_chunks_alone(tmp_path: Path, monkeypatch) -> None:
+def test_waiting_checks_only_missing_chunks(tmp_path: Path, monkeypatch) -> None:
     looked: list[int] = []
     missing = module.BenchStore.missing
     made = config("Random", "saco")

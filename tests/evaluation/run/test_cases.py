@@ -18,7 +18,7 @@ def transform() -> ModelTransform:
     return ModelTransform(timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=1), "none")
 
 
-def test_samples_that_cannot_be_used_are_set_apart(transform) -> None:
+def test_unusable_samples_are_separated(transform) -> None:
     grey = GOOD._replace(image=IMAGE[:1], name="grey")
     blank = GOOD._replace(human=torch.full((8, 8), torch.nan), name="blank")
     dataset = Listed([GOOD, grey, OSError("cut short"), blank, GOOD._replace(mask=None, label=None, name="bare")])
@@ -35,7 +35,7 @@ def test_samples_that_cannot_be_used_are_set_apart(transform) -> None:
     assert [case.number for case in load_cases(dataset, range(4), transform)[0]] == [0, 3]
 
 
-def test_a_name_that_is_no_utf_8_can_be_written(transform) -> None:
+def test_non_utf8_name_can_be_written(transform) -> None:
     dataset = Listed([GOOD._replace(name="caf\udce9.png"), OSError("no caf\udce9.png")])
     [case], [failed] = load_cases(dataset, range(2), transform)
     assert case.name == "caf\\udce9.png"
@@ -43,7 +43,7 @@ def test_a_name_that_is_no_utf_8_can_be_written(transform) -> None:
     assert probe(dataset).count == 2
 
 
-def test_a_probe_sees_the_ends() -> None:
+def test_probe_includes_the_first_and_last_sample() -> None:
     bare = GOOD._replace(mask=None, human=None)
     found = probe(Listed([bare] * 40 + [GOOD]))
     assert (found.count, found.has) == (41, {"labels", "masks", "human_maps"})
@@ -53,7 +53,7 @@ def test_a_probe_sees_the_ends() -> None:
     assert probe(Listed([ValueError("no"), bare])).has == {"labels"}
     with pytest.raises(ValueError, match="No sample of the data can be read: ValueError: no"):
         probe(Listed([ValueError("no")] * 2))
-    with pytest.raises(ValueError, match="holds no sample"):
+    with pytest.raises(ValueError, match="contains no samples"):
         probe(Listed([]))
 
 

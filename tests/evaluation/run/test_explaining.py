@@ -51,7 +51,7 @@ def test_a_map_for_each_class_that_differs(model) -> None:
     assert not torch.equal(jobs[1].map, jobs[3].map)
 
 
-def test_a_failure_is_its_own_image_s_and_class_s(model, monkeypatch) -> None:
+def test_failure_is_recorded_per_image_and_class(model, monkeypatch) -> None:
     original = Maps.__call__
 
     def fails(self: Maps, inputs: torch.Tensor, target: Any, numbers: Any, at_once: int) -> Any:
@@ -71,7 +71,7 @@ def test_a_failure_is_its_own_image_s_and_class_s(model, monkeypatch) -> None:
     }
 
 
-def test_what_cannot_be_built_fails_for_all(model, monkeypatch) -> None:
+def test_method_that_cannot_be_built_fails_for_all(model, monkeypatch) -> None:
     def refuses(self: Maps, method: Any, model: Any, seed: int) -> None:
         raise TypeError("not with this model")
 

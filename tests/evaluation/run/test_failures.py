@@ -21,7 +21,7 @@ from captum_astro.evaluation.run.failures import Failure, is_of_the_machine
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"),
     ],
 )
-def test_the_machine_s_errors_are_raised_also_from_under_others(error: Exception) -> None:
+def test_machine_errors_are_raised_even_as_causes(error: Exception) -> None:
     for raised in (error, _from(ImageError("a.png: the image is damaged"), error)):
         assert is_of_the_machine(raised)
         with pytest.raises(type(raised)):
@@ -33,7 +33,7 @@ def _from(error: Exception, cause: Exception) -> Exception:
     return error
 
 
-def test_a_sample_s_errors_are_a_line() -> None:
+def test_sample_errors_are_one_line() -> None:
     raised = _from(ImageError("a.png:\n  cut"), OSError(errno.ENOENT, "none"))
     found = Failure.of(raised, "sample")
     assert found == Failure("ImageError", "a.png: cut", "sample")

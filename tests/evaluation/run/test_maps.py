@@ -21,7 +21,7 @@ def test_options_reach_the_method() -> None:
     assert methods_of("vitagradcam:k=4:tau=2")[0].building == {"k": 4, "tau": 2}
 
 
-def test_random_maps_are_of_the_seed_and_the_sample() -> None:
+def test_random_maps_depend_on_seed_and_sample() -> None:
     [method] = methods_of("Random")
     x = torch.zeros(3, 3, 32, 32)
     first = Maps(method, torch.nn.Identity(), 0)(x, [0] * 3, [4, 5, 6], 8)
@@ -30,7 +30,7 @@ def test_random_maps_are_of_the_seed_and_the_sample() -> None:
     assert not torch.equal(first[0], first[1])
 
 
-def test_what_a_method_draws_is_its_own(monkeypatch) -> None:
+def test_random_numbers_are_independent_per_method(monkeypatch) -> None:
     """A method that draws gives the same whatever was drawn before, and disturbs nothing that follows."""
     model = load_model(making.NAME, pretrained=False)
 

@@ -74,7 +74,7 @@ def test_a_sample_by_hand() -> None:
         assert -1 <= found[metric, "predicted"].value <= 1
 
 
-def test_a_constant_map_agrees_with_nobody() -> None:
+def test_constant_map_scores_zero_agreement() -> None:
     batch = Batch(torch.rand(1, 3, 8, 8), torch.zeros(1, 3), [0], [None], [None], [torch.rand(8, 8)])
     found = measure([Job("a", 0, torch.ones(8, 8), {"predicted": 0})], batch, [metric_named("Spearman")], None)
     assert [figure.value for figure in found.figures] == [0.0]

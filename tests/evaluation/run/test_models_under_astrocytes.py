@@ -61,7 +61,7 @@ def test_rows_of_the_model_and_of_the_model_under_astrocytes(tmp_path: Path) -> 
     assert WORD in page
 
 
-def test_the_same_figures_as_the_evaluation_of_a_setting(tmp_path: Path) -> None:
+def test_same_scores_as_evaluating_the_setting(tmp_path: Path) -> None:
     run_bench(config("TokenGradCAM,VTranM", "human", models=BOTH, explained="predicted", chunk_size=6), tmp_path)
     rows = read_run(tmp_path).rows.sort_values(["model", "method", "metric", "sample"])
     setting = Setting.of({"layer": "blocks.1.mlp.fc1", "alpha": 2.0, "phi": 0.0})
@@ -74,7 +74,7 @@ def test_the_same_figures_as_the_evaluation_of_a_setting(tmp_path: Path) -> None
     assert rows["value"].tolist() == pytest.approx(scores["value"].tolist(), abs=1e-5, nan_ok=True)
 
 
-def test_the_record_and_going_on(tmp_path: Path) -> None:
+def test_record_and_resume(tmp_path: Path) -> None:
     made = config("Random", "accuracy,saco", models=(model_of(WORD),))
     run_bench(made, tmp_path)
     record = read_run(tmp_path).config["models"][WORD]
@@ -89,7 +89,7 @@ def test_the_record_and_going_on(tmp_path: Path) -> None:
         run_bench(config("Random", "accuracy,saco", models=(model_of(f"{WORD}:k=4"),)), tmp_path)
 
 
-def test_methods_with_astrocytes_of_their_own_are_for_the_plain_model(tmp_path: Path) -> None:
+def test_methods_with_their_own_astrocytes_only_run_on_the_plain_model(tmp_path: Path) -> None:
     said: list[str] = []
     run_bench(config("ViTAGradCAM,Random", "saco", models=BOTH, limit=2), tmp_path, say=said.append)
     assert said == [f"Left out for {WORD}, which has astrocytes already: ViTAGradCAM."]
@@ -101,7 +101,7 @@ def test_methods_with_astrocytes_of_their_own_are_for_the_plain_model(tmp_path: 
         run_bench(config("ViTAGradCAM", "saco", models=BOTH), tmp_path / "none")
 
 
-def test_a_layer_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_layer(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no layer 'blocks\.9\.mlp\.fc1'"):
         run_bench(config("Random", "saco", models=(model_of(f"vita:{NAME}:layer=blocks.9.mlp.fc1"),)), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from captum_astro.evaluation.run.rows import Row
 from captum_astro.evaluation.run.store import BenchStore
 
 
-def test_an_unfinished_run_is_read_as_far_as_it_is(tmp_path: Path) -> None:
+def test_unfinished_run_is_read_up_to_its_last_chunk(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no run\.json"):
         read_run(tmp_path)
     store = BenchStore(tmp_path)

@@ -8,7 +8,7 @@ from captum_astro.evaluation.run.rows import MAPS, ORDER, SCHEMA, MapRow, Row, m
 ROW = Row(0, "image 0", "vit", "LRP", "SaCo", "predicted", 0.5)
 
 
-def test_values_that_are_none_or_not_finite() -> None:
+def test_missing_and_non_finite_values() -> None:
     found = table([ROW._replace(value=value) for value in (float("nan"), float("inf"), None, 1.0)])
     assert found["value"].to_pylist() == [None, None, None, 1.0]
     assert table([]).schema.equals(SCHEMA)
@@ -37,6 +37,6 @@ def test_maps() -> None:
     assert found[0]["data"] == b"abcd"
 
 
-def test_a_row_without_a_name_is_refused() -> None:
+def test_row_without_a_name_is_rejected() -> None:
     with pytest.raises((TypeError, ValueError)):
         table([ROW._replace(sample="first")])  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ def _by_key(rows) -> dict[tuple[int, str, str, str], Any]:
     return {(row.sample, row.method, row.metric, row.explained): row for row in rows}
 
 
-def test_every_failure_has_its_rows_and_touches_nothing_else(model) -> None:
+def test_every_failure_has_rows_and_affects_nothing_else(model) -> None:
     good = [samples("scenes", 3)[i] for i in range(3)]
     whole = _by_key(_scored(model, Listed(list(good)), range(3)).rows)
     broken = [good[0], OSError("truncated file"), good[1]._replace(label=None), good[2]._replace(mask=None, human=None)]
@@ -98,7 +98,7 @@ def test_a_method_that_fails_on_one_sample(model, monkeypatch, kind: str) -> Non
     assert (asked[1:4] == [1, 1, 1]) == (kind == "raises")
 
 
-def test_a_method_that_the_model_does_not_suit(model, monkeypatch) -> None:
+def test_method_that_does_not_support_the_model(model, monkeypatch) -> None:
     def refuses(self, forward_func):
         raise TypeError("not with this model")
 
@@ -110,7 +110,7 @@ def test_a_method_that_the_model_does_not_suit(model, monkeypatch) -> None:
     }
 
 
-def test_the_machine_s_errors_end_the_run(model, monkeypatch) -> None:
+def test_machine_errors_end_the_run(model, monkeypatch) -> None:
     def full(self, *arguments, **keywords):
         raise torch.OutOfMemoryError("no memory")
 
@@ -122,7 +122,7 @@ def test_the_machine_s_errors_end_the_run(model, monkeypatch) -> None:
         _scored(model, dataset, range(1))
 
 
-def test_a_model_without_an_answer_for_one_image(model, monkeypatch) -> None:
+def test_nan_output_for_one_image(model, monkeypatch) -> None:
     scorer = Scorer("nano", model, config("Random", "saco,accuracy", crop="none"), BOTH)
     untouched = scorer._perturber.untouched
     monkeypatch.setattr(
@@ -189,7 +189,7 @@ def test_a_label_that_the_model_does_not_have(model) -> None:
 
 
 @pytest.mark.parametrize("metrics", ["auc", "aopc", "saco"])
-def test_a_model_without_an_answer_for_a_perturbed_image(model, metrics: str) -> None:
+def test_nan_output_for_a_perturbed_image(model, metrics: str) -> None:
     """The first choice among NaN would be a class, and its curve a figure."""
     dataset = samples("scenes", 1)
     whole: list[torch.Tensor] = []
@@ -210,7 +210,7 @@ def test_a_model_without_an_answer_for_a_perturbed_image(model, metrics: str) ->
     }
 
 
-def test_a_metric_of_one_s_own(model, monkeypatch) -> None:
+def test_custom_metric(model, monkeypatch) -> None:
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     registry.register(
         Metric("inverse", lambda given: 1 - energy_inside(given.maps, given.masks), needs=("masks",), direction=-1)

@@ -25,7 +25,7 @@ def test_the_environment() -> None:
             shard_of(wrong)
 
 
-def test_patience_begins_anew_with_every_change() -> None:
+def test_patience_restarts_with_every_change() -> None:
     now = [0.0]
     left = iter([3, 3, 3, 2, 2, 2, 2, 2, 2])
 

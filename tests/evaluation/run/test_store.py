@@ -35,7 +35,7 @@ def test_merge_sorts_by_model_and_sample(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", ["rows", "maps", "results"])
-def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch, at: str) -> None:
+def test_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch, at: str) -> None:
     made = config("Random", "saco")
     run_bench(made, tmp_path / "whole")
     write, merge = pq.write_table, pq.ParquetWriter.write_table
@@ -64,7 +64,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch, at: str) -
     assert contents(tmp_path / "full") == whole
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_location(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match="file"):
         run_bench(config("Random", "saco"), tmp_path / "file" / "out")
@@ -79,7 +79,7 @@ def test_a_damaged_record(tmp_path: Path) -> None:
         run_bench(config("Random", "saco"), tmp_path)
 
 
-def test_rows_of_nobody_knows_what(tmp_path: Path) -> None:
+def test_rows_without_a_record(tmp_path: Path) -> None:
     made = config("Random", "saco")
     run_bench(made, tmp_path)
     (tmp_path / "run.json").unlink()
@@ -87,7 +87,7 @@ def test_rows_of_nobody_knows_what(tmp_path: Path) -> None:
         run_bench(made, tmp_path)
 
 
-def test_a_process_that_was_taken_for_dead_does_no_harm(tmp_path: Path, monkeypatch) -> None:
+def test_process_considered_dead_does_no_harm(tmp_path: Path, monkeypatch) -> None:
     """Its successor writes the same chunk while it is still at it."""
     store = BenchStore(tmp_path)
     store.begin({})

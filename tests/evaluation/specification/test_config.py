@@ -13,7 +13,7 @@ from tests.evaluation.making import config
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 1}, "steps is at least 2"),
+        ({"steps": 1}, "steps must be at least 2"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"batch_size": 0}, "batch_size"),
         ({"examples": -1}, "examples"),
@@ -21,7 +21,7 @@ from tests.evaluation.making import config
         ({"explained": "label"}, "explained is predicted, true or both"),
         ({"crop": "centre"}, "crop is"),
         ({"amp": "fp8"}, "amp is"),
-        ({"device": "gpu"}, "device is cpu, cuda, cuda:1, mps"),
+        ({"device": "gpu"}, "device must be cpu, cuda, cuda:1, mps"),
         ({"models": ()}, "at least one model"),
         ({"models": (ModelChoice("a"), ModelChoice("a"))}, "a is given twice"),
     ],
@@ -31,7 +31,7 @@ def test_values_out_of_range(changes, message: str) -> None:
         config(**changes)
 
 
-def test_the_record_has_what_figures_depend_on() -> None:
+def test_record_has_everything_that_results_depend_on() -> None:
     described = config(device="cuda:1", models=(ModelChoice("a", Path("/x/one.pt")), ModelChoice("a", Path("two.pt"))))
     assert described.described()["models"] == ["a@one", "a@two"]
     assert described.described()["device"] == "cuda"

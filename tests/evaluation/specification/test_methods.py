@@ -6,7 +6,7 @@ from captum_astro import explainers
 from captum_astro.evaluation.specification.methods import methods_of
 
 
-def test_all_are_all_and_chance() -> None:
+def test_all_includes_every_method_and_random() -> None:
     assert [method.name for method in methods_of("all")] == [e.name for e in explainers()] + ["Random"]
 
 
@@ -15,9 +15,9 @@ def test_all_are_all_and_chance() -> None:
     [
         ("VTranM,Nothing", "no method 'Nothing'"),
         ("VTranM:gamma=1", "VTranM has no option 'gamma=1'. Options: output"),
-        ("VTranM:output", "no option 'output'. It is NAME=VALUE"),
-        ("VTranM:output=bogus", "VTranM: output is probability or logit, not 'bogus'"),
-        ("ViTAGradCAM:k=six", "ViTAGradCAM: k is a whole number, not 'six'"),
+        ("VTranM:output", "no option 'output'. Expected NAME=VALUE"),
+        ("VTranM:output=bogus", "VTranM: output must be probability or logit, not 'bogus'"),
+        ("ViTAGradCAM:k=six", "ViTAGradCAM: k must be a whole number, not 'six'"),
         ("VTranM:target=1", "no option 'target=1'"),
         ("VTranM,vtranm", "VTranM is given twice"),
         ("all:output=logit", "all takes no options"),
@@ -25,6 +25,6 @@ def test_all_are_all_and_chance() -> None:
         ("", "no method ''"),
     ],
 )
-def test_wrong_words(words: str, message: str) -> None:
+def test_invalid_names(words: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         methods_of(words)

@@ -15,7 +15,7 @@ def test_metrics_by_name() -> None:
 
 
 @pytest.mark.parametrize("kind", ["auc", "perturbation", "human", "AUC"])
-def test_a_word_for_several_is_all_of_them(kind: str) -> None:
+def test_kind_selects_all_of_its_metrics(kind: str) -> None:
     wanted = {
         "perturbation": ("positive AUC", "negative AUC", "AOPC", "LOdds"),
         "auc": ("positive AUC", "negative AUC"),

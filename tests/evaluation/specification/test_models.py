@@ -25,10 +25,10 @@ def test_a_model_and_a_model_under_astrocytes() -> None:
         ("vita:k=4", "--models 'vita:k=4': it is vita:NAME"),
         ("vita:a:k=4:b", "--models 'vita:a:k=4:b': it is vita:NAME"),
         ("vita:a:kappa=4", "vita:a has no option 'kappa=4'. Options: k, tau, phi"),
-        ("vita:a:k=much", "vita:a: k is a whole number, not 'much'"),
-        ("vita:a:token=first", "vita:a: token is auto, cls or mean, not 'first'"),
+        ("vita:a:k=much", "vita:a: k must be a whole number, not 'much'"),
+        ("vita:a:token=first", "vita:a: token must be auto, cls or mean, not 'first'"),
     ],
 )
-def test_mistakes(word: str, message: str) -> None:
+def test_invalid_options(word: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model_of(word)

@@ -12,7 +12,7 @@ from captum_astro.metrics.registry import all_metrics
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_made_of_what_there_is(tmp_path: Path, name: str) -> None:
+def test_presets_use_existing_names(tmp_path: Path, name: str) -> None:
     table = preset(name)
     assert set(table.models) <= set(timm.list_models())
     assert methods_of(table.methods)

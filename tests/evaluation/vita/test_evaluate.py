@@ -46,7 +46,7 @@ def test_half_precision() -> None:
     assert evaluated(model, make_samples(2), grid(**GRID)[0], methods=["VTranM"]).scores["value"].notna().all()
 
 
-def test_a_method_of_captum_at_a_size_of_ones_own() -> None:
+def test_captum_method_at_a_custom_size() -> None:
     model, samples, setting = make_model("cls"), make_samples(2), grid(**GRID)[0]
     found = evaluated(model, samples, setting, methods=["IntegratedGradients"], metrics=["dice"], size=16).scores
     x = model_inputs(model, samples)
@@ -59,7 +59,7 @@ def test_a_method_of_captum_at_a_size_of_ones_own() -> None:
         torch.testing.assert_close(torch.tensor(rows), dice(maps, human), rtol=0, atol=1e-6)
 
 
-def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_resumes_where_it_stopped(tmp_path: Path) -> None:
     model, samples, setting = make_model("cls"), make_samples(5), grid(**GRID)[0]
     given: Any = {"methods": ["AttentionRollout"], "metrics": ["dice"], "batch_size": 2}
 
@@ -82,7 +82,7 @@ def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_bad_input() -> None:
     model, setting = make_model("cls"), grid(**GRID)[0]
-    with pytest.raises(ValueError, match="There is no sample"):
+    with pytest.raises(ValueError, match="There are no samples"):
         evaluated(model, [], setting)
     with pytest.raises(ValueError, match="is in train mode"):
         evaluated(make_model("hybrid").train(), make_samples(2), setting)

@@ -16,7 +16,7 @@ from captum_astro.metrics import compare_paired
 from tests.evaluation.vita.making import GRID, make_model, make_samples, searched
 
 
-def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_resumes_where_it_stopped(tmp_path: Path) -> None:
     model, samples, settings = make_model("cls"), make_samples(7), grid(**GRID)
     whole = searched(model, samples, settings, batch_size=2).scores
 
@@ -40,7 +40,7 @@ def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
         searched(model, samples, settings, batch_size=2, out=tmp_path)
 
 
-def test_results_belong_to_their_samples(tmp_path: Path) -> None:
+def test_results_are_tied_to_their_samples(tmp_path: Path) -> None:
     model, settings = make_model("cls"), grid(**GRID)
     searched(model, make_samples(5), settings, batch_size=2, out=tmp_path)
     more = searched(
@@ -62,7 +62,7 @@ def test_results_belong_to_their_samples(tmp_path: Path) -> None:
         searched(model, make_samples(3), settings, batch_size=2, out=tmp_path)
 
 
-def test_the_best_is_chosen_on_one_half_and_reported_on_the_other() -> None:
+def test_best_is_selected_on_one_half_and_reported_on_the_other() -> None:
     rows: list[Any] = []
     for i in range(12):
         for setting, value in ((PLAIN, 0.5), (0, 0.9 - 0.6 * (i % 2)), (1, 0.7 + 0.01 * i)):
@@ -121,7 +121,7 @@ def test_a_store_in_a_folder(tmp_path: Path) -> None:
         Store(folder, model, [Setting(Modulation(k=4))], run)
 
 
-def test_a_batch_that_could_not_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_batch_write_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path, nn.Linear(2, 2), [], {})
 
     def full(self: pd.DataFrame, to: Path, **options: Any) -> None:

@@ -29,7 +29,7 @@ def _table(labels: list[int | None], **changed: Any) -> Any:
     return batch, given, table
 
 
-def test_one_row_for_each() -> None:
+def test_one_row_per_setting_sample_method_and_metric() -> None:
     batch, given, table = _table([0, 0, None])
     for method in ("A", "B"):
         for name in ("dice", "ssim"):
@@ -59,7 +59,7 @@ def test_what_the_model_sees() -> None:
     assert set(table["metric"]) == {"dice", "ssim", "same class"}
 
 
-def test_a_map_that_is_the_same_everywhere_scores_nothing() -> None:
+def test_constant_map_scores_zero() -> None:
     human = prepared(make_samples(3), 32)
     human[2] = 0.5
     maps = {"A": torch.full((6, 32, 32), 0.3)}

@@ -90,7 +90,7 @@ def test_swin_and_wrappers() -> None:
     assert wrapped.equals(searched(inner, make_samples(2), grid(**GRID), metrics=["ssim"]).scores)
 
 
-def test_the_model_is_as_it_was() -> None:
+def test_model_is_unchanged() -> None:
     model = make_model("cls")
     x = torch.randn(2, 3, 32, 32)
     before, keys = model(x), [sorted(vars(m)) for m in model.modules()]
@@ -101,7 +101,7 @@ def test_the_model_is_as_it_was() -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_undefined_scores_do_not_stop_a_search() -> None:
+def test_search_continues_past_undefined_scores() -> None:
     model, settings = make_model("cls"), grid(**GRID)
     constant = [sample._replace(human=torch.ones(4, 4) * 0) for sample in make_samples(4)]
     best = searched(model, constant, settings, metrics=["spearman", "ssim"]).best()
@@ -132,7 +132,7 @@ def test_bad_input() -> None:
         searched(model, make_samples(1), grid(**GRID), metrics=["auc"])
     with pytest.raises(ValueError, match="at least one setting"):
         searched(model, make_samples(1), [])
-    with pytest.raises(ValueError, match=r"There is no sample: one half chooses"):
+    with pytest.raises(ValueError, match=r"At least two samples are needed"):
         searched(model, [], grid(**GRID))
     with pytest.raises(ValueError, match=r"There is 1 sample: one half chooses"):
         searched(model, make_samples(1), grid(**GRID))

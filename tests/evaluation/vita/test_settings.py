@@ -29,7 +29,7 @@ def test_the_published_values_are_in_the_grid() -> None:
     assert {s.modulation.beta for s in settings} == {0.05, 0.005}
 
 
-def test_the_forms_are_those_of_all() -> None:
+def test_result_forms_are_common_to_all_methods() -> None:
     settings = grid(k=[4], tau=[2], rescale="moments", counter="resetting")
     assert {(s.modulation.rescale, s.modulation.counter) for s in settings} == {("moments", "resetting")}
 
@@ -56,12 +56,12 @@ def test_keywords_are_a_copy() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"k": [4, -1]}, "k is a whole number"),
-        ({"tau": [0]}, "tau is a whole number"),
-        ({"alpha": [0.9]}, "alpha is at least 1"),
-        ({"beta": [2.0]}, "beta is from 0 to 1"),
-        ({"rescale": "l2"}, "rescale is one of length"),
-        ({"counter": "x"}, "counter is one of saturating"),
+        ({"k": [4, -1]}, "k must be a whole number"),
+        ({"tau": [0]}, "tau must be a whole number"),
+        ({"alpha": [0.9]}, "alpha must be at least 1"),
+        ({"beta": [2.0]}, "beta must be from 0 to 1"),
+        ({"rescale": "l2"}, "rescale must be one of length"),
+        ({"counter": "x"}, "counter must be one of saturating"),
     ],
 )
 def test_bad_values(wrong: dict[str, Any], message: str) -> None:
@@ -69,5 +69,5 @@ def test_bad_values(wrong: dict[str, Any], message: str) -> None:
         grid(**wrong)
 
 
-def test_nothing_to_try() -> None:
+def test_no_settings() -> None:
     assert grid(layer=[]) == []

@@ -70,7 +70,7 @@ RULES = {"phi": (0.0, 0.3), "k": (4, 6), "beta": (0.3, 0.05)}
         ("map_pooling", "attn_pool.kv", ["none"]),
     ],
 )
-def test_each_modulation_is_that_of_a_vita(name: str, layer: str | None, cuts: list[Any], rescale: Any) -> None:
+def test_each_modulation_equals_a_vita(name: str, layer: str | None, cuts: list[Any], rescale: Any) -> None:
     model, x = build(name), images(name)
     rules = [
         Modulation(k, 2, phi, 1.5, beta, rescale)
@@ -83,7 +83,7 @@ def test_each_modulation_is_that_of_a_vita(name: str, layer: str | None, cuts: l
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
-def test_the_token_that_is_watched() -> None:
+def test_monitored_token() -> None:
     model, x = build("cls"), images("cls")
     rules = [Modulation(k=4, tau=2, phi=0.0)]
     expected = ViTA(model, layer="blocks.1.attn.proj", token="mean", k=4, tau=2, phi=0.0)(x)
@@ -91,7 +91,7 @@ def test_the_token_that_is_watched() -> None:
     assert not torch.allclose(_run(Suffix(model, "blocks.1.attn.proj", "layer"), x, rules), expected)
 
 
-def test_where_it_enters() -> None:
+def test_entry_module() -> None:
     model = build("cls")
     assert Suffix(model, "blocks.1.mlp.fc1", "layer").enters() is model.blocks[1]
     assert Suffix(model, "blocks.1.mlp.fc1", "none").enters() is None
@@ -104,7 +104,7 @@ def test_where_it_enters() -> None:
     assert inside is swin.layers[2]  # the outermost that is numbered
 
 
-def test_the_model_is_as_it_was_and_the_weights_are_shared() -> None:
+def test_model_is_unchanged_and_weights_are_shared() -> None:
     model, x = build("cls"), images("cls")
     plain, blocks = model(x), list(model.blocks)
     suffix = Suffix(model, "blocks.1.attn.proj", "layer")
