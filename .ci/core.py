@@ -1,7 +1,7 @@
-"""The core without any extra: what must work does, and what needs an extra says which.
+"""Test the core without any extra: the core works, and anything that needs an extra names it.
 
-Run by ``.ci/run core`` in a virtual environment that holds ``pip install .`` and nothing else. With ``--hide`` the
-extras' libraries are hidden instead, so that it can be tried where they are installed.
+Run by ``.ci/run core`` in a virtual environment that has only ``pip install .``. With ``--hide`` the extras' libraries
+are hidden instead, so that it can be tried where they are installed.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ OF_TORCH = ("jinja2", "scipy")  # torch brings jinja2; nothing of the core impor
 
 
 class Hiding(importlib.abc.MetaPathFinder):
-    """A finder that finds none of the extras' libraries."""
+    """An import finder that hides the extras' libraries."""
 
     def __init__(self, finder):
         self.finder = finder
 
     def find_spec(self, name, path=None, target=None):
-        """What the finder finds, or nothing."""
+        """Raise for a hidden library, otherwise find nothing."""
         hidden = name.split(".")[0] in (*LIBRARIES, *OF_TORCH)
         return None if hidden else self.finder.find_spec(name, path, target)
 
 
 def command(*words: object) -> tuple[int, str]:
-    """The exit status of a command, and what it printed."""
+    """The exit status of a command, and its output."""
     from captum_astro import cli
 
     said, code, sys.argv = io.StringIO(), 0, ["captum-astro", *map(str, words)]
@@ -45,7 +45,7 @@ def command(*words: object) -> tuple[int, str]:
 
 
 def refused(module: str) -> str:
-    """What the import of a module says that needs an extra; nothing if it works."""
+    """The error message when a module that needs an extra is imported; empty if it works."""
     try:
         importlib.import_module(module)
     except ImportError as error:
@@ -54,7 +54,7 @@ def refused(module: str) -> str:
 
 
 def main() -> None:
-    """Everything, in a folder that is removed at the end."""
+    """Run all checks in a temporary folder."""
     hide = "--hide" in sys.argv
     if hide:
         sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]

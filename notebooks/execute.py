@@ -1,11 +1,11 @@
-"""Execute the notebooks from top to bottom, and write them so that their diffs show what changed and nothing else.
+"""Execute the notebooks from top to bottom, and write them so that their diffs show only what changed.
 
     python notebooks/execute.py                      # all of them, in place
     python notebooks/execute.py --out FOLDER         # into a folder: what CI does
     python notebooks/execute.py astromorphic         # one
 
 Needs ``pip install ".[notebooks]"``. A notebook runs in its own folder, on one thread and without a network, so that
-the same machine gives the same bits. An error ends the run with the cell and the traceback.
+results are bitwise reproducible on the same machine. An error ends the run with the cell and the traceback.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ALONE = {
     "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, where ipywidgets is not installed
 }
 FIGURES = "--InlineBackend.print_figure_kwargs={'dpi': 72, 'bbox_inches': 'tight'}"
-COLOURS = 4096  # what has more is no drawing
+COLOURS = 4096  # an image with more colours is a photograph, not a drawing
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -53,7 +53,7 @@ def execute(notebook: Path, timeout: int = 600) -> Any:
 
 
 def clean(notebook: Any) -> Any:
-    """Without what differs from run to run, with small pictures."""
+    """Remove what differs between runs, and shrink the images."""
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})
@@ -63,14 +63,14 @@ def clean(notebook: Any) -> Any:
                 output.metadata = nbformat.from_dict({})
             data = output.get("data", {})
             if len(data) > 1:
-                data.pop("text/plain", None)  # an object's name, often with its place in memory
+                data.pop("text/plain", None)  # an object's repr, often with its memory address
             if "image/png" in data:
                 data.update(small(data.pop("image/png")))
     return notebook
 
 
 def small(png: str) -> dict[str, str]:
-    """A picture in base64, by its type: a drawing as a PNG with a palette, photographs and maps as JPEG."""
+    """An image in base64, by its type: a drawing as a PNG with a palette, photographs and maps as JPEG."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     whole = io.BytesIO()
     drawing = picture.getcolors(COLOURS) is not None
@@ -82,10 +82,10 @@ def small(png: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Execute what is named."""
+    """Execute the given notebooks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="notebooks without .ipynb; by default all")
-    parser.add_argument("--out", type=Path, default=HERE, help="where they are written; by default in place")
+    parser.add_argument("--out", type=Path, default=HERE, help="output folder; by default in place")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for notebook in [HERE / f"{name}.ipynb" for name in args.names] or sorted(HERE.glob("*.ipynb")):

@@ -1,4 +1,4 @@
-"""Tiny models of every supported family, with weights drawn so that a mistake shows."""
+"""Tiny models of every supported family, with weights drawn so that errors become visible."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ HIERARCHICAL: dict[str, Callable[[], nn.Module]] = {
     "swin": partial(_swin, img_size=32, window_size=4),
     # 10 x 10 and 5 x 5, padded to 12 x 12 and 8 x 8
     "swin_padded": partial(_swin, img_size=40, window_size=4),
-    # 6 x 12, then 3 x 6, which is shifted along its rows alone, then 2 x 3
+    # 6 x 12, then 3 x 6, which is shifted along its rows only, then 2 x 3
     "swin_rectangular": partial(
         _swin, img_size=(24, 48), window_size=3, depths=(2, 2, 1), num_heads=(2, 3, 2), qkv_bias=False
     ),
@@ -128,7 +128,7 @@ HIERARCHICAL: dict[str, Callable[[], nn.Module]] = {
     ),
     # made for 8 x 8, given 10 x 7
     "swin_dynamic": partial(_swin, img_size=32, window_size=4, dynamic_img_size=True),
-    # as S3: other windows in each stage; and heads of a width of their own
+    # as S3: different windows in each stage; and a custom head width
     "swin_s3": partial(_swin, img_size=48, window_size=((3, 3), (4, 2)), head_dim=5),
     "swin_v2": partial(_swin_v2, img_size=32, window_size=4),
     # 9 x 10, then 5 x 5
@@ -165,13 +165,13 @@ def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
 
 
 def images(name: str, batch: int = 3, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """Images of a size that the model takes."""
+    """Images of a size that the model accepts."""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(batch, 3, *SIZES.get(name, (32, 32)), generator=generator, dtype=torch.float64).to(dtype)
 
 
 class HandWritten(Attention):
-    """Attention with its softmax written out, as many private models have it."""
+    """Attention with an explicit softmax, as in many custom models."""
 
     def forward(self, x: torch.Tensor, attn_mask: object = None, is_causal: bool = False) -> torch.Tensor:
         batch, tokens, _ = x.shape
@@ -193,4 +193,4 @@ FAMILIES |= {
     ),
     "astromorphic_softmax": partial(_astromorphic, attention="softmax"),
 }  # fmt: skip
-EFFECTIVE = ("astromorphic", "astromorphic_average", "astromorphic_outside")  # attention that is no softmax
+EFFECTIVE = ("astromorphic", "astromorphic_average", "astromorphic_outside")  # attention without a softmax

@@ -111,7 +111,7 @@ def test_machine_errors_say_what_is_kept(monkeypatch, capsys, tmp_path: Path) ->
     fails(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
     code, out = _run(monkeypatch, capsys, *words)
     assert code == 1
-    assert "out of memory. Tried to allocate. What is finished stays: the same command goes on from there." in out
+    assert "out of memory. Tried to allocate. Finished chunks are kept: run the same command again to resume." in out
     fails(RuntimeError("a mistake of ours"))
     with pytest.raises(RuntimeError, match="of ours"):
         _run(monkeypatch, capsys, *words)

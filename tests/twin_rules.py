@@ -1,8 +1,8 @@
-"""Propagation rules from their equations, operation by operation, for any model.
+"""Reference implementation of the propagation rules, operation by operation, for any model.
 
-A second way to the same relevance: the model is traced into ATen operations, and a loop over them, last to first,
-applies each rule as it stands on paper. Positive parts are taken product by product, attention maps are formed, nothing
-of the package runs. One image at a time, float64.
+An independent way to the same relevance: the model is traced into ATen operations, and a loop over them, last to first,
+applies each rule as in the paper. Positive parts are taken product by product, attention maps are formed, and nothing
+from the package runs. One image at a time, float64.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 T = torch.Tensor
 aten = torch.ops.aten
-PASSED = (  # z+: norms, activations, dropout and the softmax pass relevance as it is
+PASSED = (  # z+: norms, activations, dropout and the softmax pass relevance on unchanged
     aten.layer_norm.default, aten.rms_norm.default, aten.batch_norm.default, aten.gelu.default, aten.silu.default,
     aten.relu.default, aten.dropout.default, aten.softmax.int,
 )  # fmt: skip
@@ -29,7 +29,7 @@ class Trace:
     Args:
         model: In eval mode.
         image: ``(1, C, H, W)``.
-        first: The module whose first argument are the tokens that enter the first layer.
+        first: The module whose first argument is the tokens that enter the first layer.
     """
 
     def __init__(self, model: torch.nn.Module, image: T, first: torch.nn.Module) -> None:
@@ -41,7 +41,7 @@ class Trace:
             handle.remove()
             self.graph = make_fx(model, pre_dispatch=True)(image)
         self.values: dict[Any, Any] = {}
-        self.moving: set[Any] = set()  # what depends on the image, or is a token among those that do
+        self.moving: set[Any] = set()  # values that depend on the image, or on the tokens
         self.tokens: Any = None
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
@@ -52,7 +52,7 @@ class Trace:
             elif node.op == "call_function":
                 args, kwargs = self.given(node)
                 if node.target is aten.add_.Tensor:
-                    args = (args[0].clone(), args[1])  # the value before it is wanted too
+                    args = (args[0].clone(), args[1])  # the value before it is needed too
                 with torch.no_grad():
                     self.values[node] = node.target(*args, **kwargs)
                 sources = node.all_input_nodes[:1] if node.target is aten.type_as.default else node.all_input_nodes
@@ -75,7 +75,7 @@ class Trace:
         )
 
     def back(self, target: int, rule: Callable[..., Any]) -> dict[Any, T]:
-        """What arrives at each operation, starting with 1 at the target's logit."""
+        """The relevance at each operation, starting with 1 at the target's logit."""
         start = torch.zeros_like(self.values[self.output])
         start[0, target] = 1
         arrived: dict[Any, Any] = {self.output: start}
@@ -97,11 +97,11 @@ def added(a: Any, b: Any) -> Any:
     return tuple(x + y for x, y in zip(a, b, strict=True)) if isinstance(a, tuple) else a + b
 
 
-Parts = list[tuple[Any, Any]]  # what each argument gets; one may be there twice
+Parts = list[tuple[Any, Any]]  # the share of each argument; one may occur twice
 
 
 def moved(trace: Trace, node: Any, arrived: Any) -> Parts:
-    """An operation that moves values, or any true gradient: the transpose of what it does."""
+    """An operation that moves values, or any exact gradient: the transpose of the operation."""
     if node.target.__name__ == "getitem":
         whole = [torch.zeros_like(v) for v in trace.values[node.args[0]]]
         whole[node.args[1]] = arrived
@@ -127,7 +127,7 @@ def quotient(relevance: T, total: T) -> T:
 
 
 def shares(a: T, b: T, r: T) -> tuple[T, T]:
-    """A residual add: ``a / (a + b) r``, each brought to its share of the sizes."""
+    """A residual add: ``a / (a + b) r``, each rescaled to its share of the sizes."""
     whole = torch.broadcast_to(a, r.shape), torch.broadcast_to(b, r.shape)
     ra, rb = (quotient(r, a + b) * x for x in whole)
     sizes = ra.sum().abs() + rb.sum().abs()
@@ -176,7 +176,7 @@ class DeepTaylor:
         self.maps: list[T] = []
 
     def __call__(self, trace: Trace, node: Any, r: Any) -> Parts:
-        """What each argument of an operation gets of its relevance."""
+        """The share of an operation's relevance for each argument."""
         f, args = node.target, node.args
         if f is aten.conv2d.default or node is trace.stem:
             return [(args[0], self.stem(trace, node, r))]
@@ -215,13 +215,13 @@ class DeepTaylor:
 
     @staticmethod
     def product(a: T, b: T, r: T, moving: Any = (True, True)) -> tuple[T, T]:
-        """A matrix product, half to each factor that is no constant."""
+        """A matrix product, half to each factor that is not constant."""
         s = quotient(r, a @ b) / sum(moving)
         return a * (s @ b.transpose(-2, -1)), b * (a.transpose(-2, -1) @ s)
 
     @staticmethod
     def stem(trace: Trace, node: Any, r: T) -> T:
-        """z+, or z^B where the pixels enter; a border of zeros that the convolution adds takes no share."""
+        """z+, or z^B at the pixels; zero padding added by a convolution gets no share."""
         image = trace.values[node.args[0]]
         x, weight, how = windows(trace, node)
         out = r.flatten(2)[0].T if r.ndim == 4 else r[0]
@@ -237,13 +237,13 @@ class DeepTaylor:
 
 
 class Gradients:
-    """The rules that change gradients: AttnLRP if ``attn``, else Conservative LRP."""
+    """The rules that modify gradients: AttnLRP if ``attn``, otherwise Conservative LRP."""
 
     def __init__(self, attn: bool) -> None:
         self.attn = attn
 
     def __call__(self, trace: Trace, node: Any, g: Any) -> Parts:
-        """The changed gradient at each argument of an operation."""
+        """The modified gradient at each argument of an operation."""
         f, args = node.target, node.args
         if f is aten.scaled_dot_product_attention.default:
             return self.fused(trace, node, g[0])
@@ -260,7 +260,7 @@ class Gradients:
         return parts
 
     def fused(self, trace: Trace, node: Any, g: T) -> Parts:
-        """Attention weights are constants, or products share in halves and the softmax keeps its gradient."""
+        """Attention weights are constants, or products are split in halves and the softmax keeps its gradient."""
         q, k, v, a, scale = attended(trace, node)
         half = 0.5 if self.attn else 1.0
         parts = [(node.args[2], half * (a.transpose(1, 2) @ g)[None])]
@@ -277,7 +277,7 @@ class Gradients:
 
     @staticmethod
     def norm(trace: Trace, node: Any, g: T) -> T:
-        """A norm whose deviation is a constant."""
+        """A norm with a constant standard deviation."""
         x, _, weight, *rest = trace.given(node)[0]
         centred = node.target is aten.layer_norm.default
         eps = rest[1] if centred else rest[0]
@@ -287,7 +287,7 @@ class Gradients:
 
 
 class AttentionGradients:
-    """True gradients; ``maps`` keeps those of every attention map, last layer first."""
+    """Exact gradients; ``maps`` stores those of every attention map, last layer first."""
 
     def __init__(self) -> None:
         self.maps: list[T] = []

@@ -1,9 +1,9 @@
-"""Hierarchical models from the definitions, with loops, in float64, one image at a time.
+"""Reference implementation for hierarchical models, with loops, in float64, one image at a time.
 
-Nothing of the package is used. Every layer becomes an explicit matrix over all tokens of its grid: attention in windows
+It uses nothing from the package. Every layer becomes an explicit matrix over all tokens of its grid: windowed attention
 is block-diagonal, found by the coordinates of each token, and a merging is a matrix from the old tokens to the new
-ones. The matrices of the whole network are multiplied, from the first layer to the last. What the vectors claim is
-proved on the way: with them, each layer's output is rebuilt.
+ones. The matrices of the whole network are multiplied, from the first layer to the last. The vectors are verified at
+the same time: each layer's output is reconstructed from them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Entry = Callable[[T, T], T]
 
 
 class KeepSoftmax(TorchFunctionMode):
-    """Keeps every attention map that depends on the image, however the softmax is called."""
+    """Stores every attention map that depends on the image, however the softmax is called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Added:
 
 @dataclass
 class Merged:
-    """A merging: which old tokens each new one is made of, and the length of what each gives."""
+    """A merging: which old tokens each new one consists of, and the length of each contribution."""
 
     sources: list[list[int]]
     lengths: list[list[float]]
@@ -75,13 +75,13 @@ class Merged:
 
 @dataclass
 class Taken:
-    """What one image's pass gives, in the order of the layers."""
+    """The record of one image's pass, in the order of the layers."""
 
     steps: list[Attended | Added | Merged] = field(default_factory=list)
     lengths: T = field(default_factory=lambda: torch.empty(0))  # of the first stage's tokens
     activations: list[T] = field(default_factory=list)  # token . dy/dtoken at each block's output
     grid: tuple[int, int] = (0, 0)
-    error: float = 0.0  # how far the vectors are from rebuilding the layers, relative to what those add
+    error: float = 0.0  # error of the reconstruction, relative to what the layers add
     logits: T = field(default_factory=lambda: torch.empty(0))
     padded: bool = False  # whether any window or any merging was
 
@@ -97,7 +97,7 @@ def blocks_of(model: Any) -> list[Any]:
 
 
 def take(model: Any, image: T, target: int, output: str) -> Taken:
-    """Run one image ``(1, 3, H, W)`` with every attention written out."""
+    """Run one image ``(1, 3, H, W)`` with all attention explicit."""
     seen: dict[nn.Module, T] = {}
     outs: dict[nn.Module, T] = {}
 
@@ -186,7 +186,7 @@ def block_steps(taken: Taken, block: Any, number: int, maps: Any, seen: Any, out
             vectors[include][h, j] = linear_part(norm, vector) if include else vector
     step = Attended(number, entering, attention, gradient, vectors, scale, [w for w, _ in where])
     taken.padded |= bool((attention.sum(-1) < 1 - 1e-12).any())
-    # what is given to padding, whose value is the bias alone, is part of what the layer computes
+    # attention paid to padding, whose value is the bias only, is part of what the layer computes
     rebuilt = torch.zeros(n, width, dtype=read.dtype)
     for h, i in itertools.product(range(heads), range(n)):
         part = slice(h * per_head, (h + 1) * per_head)
@@ -239,13 +239,13 @@ def linear_part(norm: Any, x: T) -> T:
 
 @cache
 def of_model(name: str, output: str, target: int = 3) -> tuple[Any, Taken]:
-    """A tiny model and what one image's pass of it gives."""
+    """A tiny model and the record of one image's pass."""
     model = build(name)
     return model, take(model, images(name, 1), target, output)
 
 
 def merge_matrix(step: Merged, by_length: bool) -> T:
-    """What of each new token's relevance goes to each old one: ``(new, old)``, rows that sum to 1."""
+    """The fraction of each new token's relevance that goes to each old one: ``(new, old)``, rows sum to 1."""
     matrix = torch.zeros(len(step.sources), step.old, dtype=torch.float64)
     for new, (sources, lengths) in enumerate(zip(step.sources, step.lengths, strict=True)):
         for source, length in zip(sources, lengths, strict=True):
@@ -404,7 +404,7 @@ class WindowedTaylor(twin_rules.DeepTaylor):
 
 
 def traced(model: Any, image: T) -> tuple[twin_rules.Trace, Any]:
-    """A model's operations on one image, and that which gives the tokens: attention is fused where it can be."""
+    """A model's operations on one image, and the one that outputs the tokens: attention is fused where possible."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):  # as the package runs it: a bias inside takes no share
             module.fused_attn = True

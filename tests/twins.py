@@ -1,6 +1,6 @@
-"""VTranM written from its equations with loops, in float64, one image at a time.
+"""Reference implementation of VTranM: written from its equations with loops, in float64, one image at a time.
 
-Nothing of the package is used: attention runs unfused, its maps are kept with their gradients, every transformed
+It uses nothing from the package: attention runs unfused, its maps are stored with their gradients, every transformed
 vector is formed for every head and token, and the n x n maps are multiplied.
 """
 
@@ -22,7 +22,7 @@ from tests.families import build, images
 
 
 class KeepSoftmax(TorchFunctionMode):
-    """Keeps every attention map that depends on the image."""
+    """Stores every attention map that depends on the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Part:
 
 @dataclass
 class Taken:
-    """All that one image's pass gives: for each residual add its stream (n, d) and parts, and the pooling."""
+    """The record of one image's pass: for each residual add its stream (n, d) and parts, and the pooling."""
 
     stages: list[tuple[torch.Tensor, list[Part]]]
     pool: tuple[torch.Tensor, Part, int] | None
@@ -108,7 +108,7 @@ def take(model: Any, image: torch.Tensor, target: int, output: str) -> Taken:
 
 @lru_cache(maxsize=2)
 def of_family(name: str, target: int) -> tuple[torch.nn.Module, Taken, torch.Tensor]:
-    """A family's tiny model, what one image's pass of it gives, and its read-out ``(n,)``."""
+    """A family's tiny model, the record of one image's pass, and its read-out ``(n,)``."""
     model = build(name)
     taken = take(model, images(name, 1), target, "logit")
     readout = torch.zeros(len(taken.stages[0][0]), dtype=torch.float64)
@@ -157,7 +157,8 @@ def phi(x: torch.Tensor) -> torch.Tensor:
 
 
 def effective(attention: Any, kept: list[torch.Tensor], x: torch.Tensor, mask: Any = None) -> torch.Tensor:
-    """Astromorphic attention by its effective maps ``(1, maps, n, n)``, one a channel with a sigma, which are kept."""
+    """Astromorphic attention by its effective maps ``(1, maps, n, n)``, one per channel with a sigma; they are
+    stored."""
     heads, units, n = attention.num_heads, attention.hidden_dim, x.shape[1]
     qkv = attention.qkv(x)[0]
     q, k, v = qkv[:, : heads * units], qkv[:, heads * units : 2 * heads * units], qkv[:, 2 * heads * units :]
@@ -183,7 +184,7 @@ def effective(attention: Any, kept: list[torch.Tensor], x: torch.Tensor, mask: A
     values = v.detach().unflatten(1, (-1, width)).transpose(0, 1)
     mixed = (kept[-1][0] @ values).transpose(0, 1).reshape(1, n, -1)
     mixed = attention.proj(mixed) if isinstance(attention.proj, nn.Linear) else mixed
-    # the layer's own output and gradient, and beside it what the maps alone do to it
+    # the layer's own output and gradient, plus the effect of the maps alone
     return type(attention).forward(attention, x) + mixed - mixed.detach()
 
 
@@ -285,7 +286,7 @@ def pool_part(pool: Any, pairs: Any, seen: Any, stream: torch.Tensor) -> Part:
 
 
 def sigma_inverse(norm: Any, x: torch.Tensor) -> torch.Tensor:
-    """What a norm divides one vector by."""
+    """The divisor of a norm for one vector."""
     power = (x**2).mean() if isinstance(norm, RmsNorm) else ((x - x.mean()) ** 2).mean()
     return 1 / (power + norm.eps).sqrt()
 
@@ -403,7 +404,7 @@ def mean_map(part: Part, weight: Any = None) -> torch.Tensor:
 
 @torch.no_grad()
 def chain(model: Any, taken: Taken, readout: torch.Tensor, weight: Any, normalise: bool = False) -> torch.Tensor:
-    """The read-out row of ``U_L ... U_1`` with ``U = I + E_h[f(A, dA)]``, its rows brought to 1 if asked."""
+    """The read-out row of ``U_L ... U_1`` with ``U = I + E_h[f(A, dA)]``, its rows normalised to 1 if requested."""
     row = readout
     if taken.pool is not None:
         _, part, first = taken.pool

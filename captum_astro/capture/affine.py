@@ -129,7 +129,7 @@ def centres(norm: nn.Module) -> bool:
     if isinstance(norm, nn.RMSNorm | RmsNorm | RmsNormFp32):
         return False
     raise UnsupportedModelError(
-        f"{type(norm).__name__} stands between the heads' outputs and the residual stream, where only LayerNorm and "
+        f"{type(norm).__name__} is used between the heads' outputs and the residual stream, where only LayerNorm and "
         f"RMSNorm over the channels are supported."
     )
 

@@ -132,7 +132,7 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
             if not isinstance(error, OSError) and not is_of_the_machine(error):
                 raise  # an internal error: show the full traceback
             what = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-            stays = ". What is finished stays: the same command goes on from there" if store.record.is_file() else ""
+            stays = ". Finished chunks are kept: run the same command again to resume" if store.record.is_file() else ""
             raise OSError(f"{what}{stays}.") from error
     if not shard.first:
         return

@@ -1,4 +1,4 @@
-"""Griffe extension: docstrings as this project writes them, in the words that mkdocstrings knows."""
+"""Griffe extension: converts this project's docstrings to the form that mkdocstrings expects."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LITERAL = re.compile(r"^(.*[^:\s])::\n\n((?: {4}.*(?:\n|$)|\n)+)", re.MULTILINE
 
 
 class Docstrings(Extension):
-    """``Example:`` is a section of its own; roles and directives of reStructuredText become Markdown.
+    """``Example:`` becomes a separate section; reStructuredText roles and directives become Markdown.
 
-    The arguments that all methods share come from the running code, where `contract` adds them.
+    The arguments common to all methods come from the running code, where `contract` adds them.
     """
 
     def on_function(self, *, func: Function, **_: Any) -> None:
-        """The signature and docstring of a method, with what all methods share."""
+        """The signature and docstring of a method, including the common arguments."""
         if not any("contract" in str(decorator.value) for decorator in func.decorators):
             return
         method = getattr(importlib.import_module(func.module.path), func.parent.name)

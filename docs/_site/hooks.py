@@ -1,4 +1,4 @@
-"""MkDocs hooks: equations become MathML while the site is built, and the front page is the README."""
+"""MkDocs hooks: equations are converted to MathML during the build, and the front page is the README."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _LINK = re.compile(r"\[([^\]]*)\]\((?!https?:)([^)]*)\)")
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Equations that arithmatex has found, as MathML: no script, no font from elsewhere."""
+    """Convert the equations found by arithmatex to MathML: no script and no external font are needed."""
     return _EQUATION.sub(_mathml, content)
 
 
 def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
-    """The README in the place of its mark, its links as seen from ``docs``."""
+    """Insert the README at its placeholder, with links relative to ``docs``."""
     if _README not in markdown:
         return markdown
     readme = (Path(config.config_file_path).parent / "README.md").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, *, page: Any, **_: Any) -> str:
-    """A warning, which stops a strict build, for what a reader's browser would fetch from elsewhere."""
+    """Warn, which stops a strict build, about anything that a browser would fetch from elsewhere."""
     for found in _ELSEWHERE.findall(output):
         logging.getLogger("mkdocs.hooks").warning("%s fetches %s", page.file.src_uri, found)
     return output
@@ -43,7 +43,7 @@ def _mathml(found: re.Match[str]) -> str:
 
 
 def _from_docs(link: re.Match[str]) -> str:
-    """A link into ``docs`` without that folder; to what the site does not hold the words alone, or its licences."""
+    """Rewrite a link into ``docs``; a link to a file outside the site becomes plain text, or its licences page."""
     words, path = link[1], link[2]
     if path.startswith("docs/"):
         return f"[{words}]({path.removeprefix('docs/')})"

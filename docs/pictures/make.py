@@ -1,9 +1,9 @@
-"""Make the pictures of the documentation, from public-domain images of scikit-image and the bundled scenes.
+"""Create the figures of the documentation, from public-domain images of scikit-image and the bundled scenes.
 
     python docs/pictures/make.py --checkpoint deit_tiny_patch16_224.safetensors
 
-The weights are DeiT-tiny's (`deit_tiny_patch16_224`), which timm fetches when no file is given. Scenes are explained on
-the bundled model.
+The weights are those of DeiT-tiny (`deit_tiny_patch16_224`), which timm downloads if no file is given. Scenes are
+explained with the bundled model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from captum_astro.models.loading import class_names, load_model, preprocessing
 HERE = Path(__file__).parent
 COLOURS = 256
 
-# the rows of each method's picture: what is written beside it, the constructor's options, those of `attribute`
+# the rows of each method's figure: label, constructor options, options of `attribute`
 ROWS: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
     "VTranM": [
         ("as published", {}, {}),
@@ -55,7 +55,7 @@ ROWS: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
 
 @dataclass
 class Explained:
-    """Some images of one model: its inputs, what is drawn of them, the explained classes and what they are called."""
+    """Images for one model: its inputs, the displayed images, the explained classes and their names."""
 
     model: nn.Module
     x: torch.Tensor
@@ -65,7 +65,7 @@ class Explained:
 
 
 def photographs(checkpoint: Path | None, *arrays: Any) -> Explained:
-    """Photographs and DeiT-tiny's first choice for them."""
+    """Photographs and DeiT-tiny's top predictions."""
     model = load_model("deit_tiny_patch16_224", checkpoint=checkpoint)
     transform, config = preprocessing(model)
     x = torch.stack([transform(Image.fromarray(array)) for array in arrays])
@@ -77,7 +77,7 @@ def photographs(checkpoint: Path | None, *arrays: Any) -> Explained:
 
 
 def scenes(count: int) -> Explained:
-    """Scenes, and the digits that are on them."""
+    """Scenes, and their digits."""
     model = load_model(bundled.PLAIN)
     images, labels, _ = batch(Scenes("test", count), range(count))
     titles = [f"digit {label}" for label in labels.tolist()]
@@ -85,7 +85,7 @@ def scenes(count: int) -> Explained:
 
 
 def method_picture(name: str, shown: list[Explained]) -> Figure:
-    """One row of pictures, then one row for each form of a method."""
+    """One row of images, then one row per variant of a method."""
     method, forms = getattr(captum_astro, name), ROWS[name]
     columns = sum(len(part.x) for part in shown)
     figure = Figure(figsize=(columns * 1.55, (1 + len(forms)) * 1.6 + 0.1), layout="constrained")
@@ -110,7 +110,7 @@ def method_picture(name: str, shown: list[Explained]) -> Figure:
 
 
 def write(figure: Figure, path: Path, dpi: int) -> None:
-    """A small PNG: a palette is enough for photographs of this size."""
+    """A small PNG: a palette is sufficient for photographs of this size."""
     whole = io.BytesIO()
     figure.savefig(whole, dpi=dpi)
     picture = Image.open(whole).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
@@ -118,7 +118,7 @@ def write(figure: Figure, path: Path, dpi: int) -> None:
 
 
 def main() -> None:
-    """Write ``vtranm.png``, ``vita.png`` and ``methods/*.png`` beside this file."""
+    """Write ``vtranm.png``, ``vita.png`` and ``methods/*.png`` next to this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path)
     args = parser.parse_args()

@@ -3,7 +3,7 @@
 Run ``python -m tests.benchmarks.bench_astromorphic --threads 2 --png docs/pictures/astromorphic_scaling.png``.
 
 One sample, D = 192 in 3 heads, as ViT-tiny; queries, keys and values are given. Astromorphic attention computes its
-position keys from M each time, as training does. Peak memory is what PyTorch holds at most beyond its inputs.
+position keys from M each time, as in training. Peak memory is the maximum that PyTorch allocates beyond its inputs.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def once(run: Callable[[], torch.Tensor], inputs: list[torch.Tensor], backward: 
 
 
 def seconds(step: Callable[[], None], device: str, least: float) -> float:
-    """The median of runs over at least so many seconds, after two to warm up."""
+    """The median of runs over a minimum number of seconds, after two warm-up runs."""
     times: list[float] = []
     while len(times) < 5 or sum(times) < least:
         start = time.perf_counter()
@@ -110,7 +110,7 @@ def exponent(values: dict[int, float]) -> float:
 
 
 def faster_from(ours: dict[int, float], theirs: dict[int, float]) -> int | None:
-    """The first measured length from which on ours is faster at every one."""
+    """The smallest measured length from which astromorphic attention is faster at every length."""
     slower = [n for n in ours if ours[n] >= theirs[n]]
     return next((n for n in sorted(ours) if all(n > other for other in slower)), None)
 
@@ -152,7 +152,7 @@ def draw(found: Measured, lengths: list[int], file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is talkative
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silence the profiler
 
 
 def main(words: list[str] | None = None) -> None:
@@ -160,10 +160,10 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--most", type=int, default=16384, help="the longest sequence")
     parser.add_argument("--least", type=int, default=256, help="the shortest")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, help="of the processor")
+    parser.add_argument("--threads", type=int, help="number of CPU threads")
     parser.add_argument("--causal", action="store_true")
-    parser.add_argument("--seconds", type=float, default=1.0, help="to spend on each figure at least")
-    parser.add_argument("--png", type=Path, help="the picture to write")
+    parser.add_argument("--seconds", type=float, default=1.0, help="minimum time per measurement")
+    parser.add_argument("--png", type=Path, help="the figure to write")
     given = parser.parse_args(words)
     if given.threads:
         torch.set_num_threads(given.threads)

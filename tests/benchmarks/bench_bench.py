@@ -1,7 +1,7 @@
-"""The benchmark's speed against the bare forwards that it needs.
+"""The benchmark's speed compared with the bare forward passes that it needs.
 
-Run ``python -m tests.benchmarks.bench_bench [SCENES] [MODEL]``. Both are timed in seconds and in seconds of processor
-time, which other programs on the machine disturb less; the bare forwards run half before and half after.
+Run ``python -m tests.benchmarks.bench_bench [SCENES] [MODEL]``. Both are timed in wall-clock seconds and in CPU
+seconds, which other programs on the machine affect less; half of the bare forward passes run before and half after.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def clocks() -> np.ndarray:
 
 
 class Timed(Explaining):
-    """Adds up what explanations take."""
+    """Accumulates the time spent on explanations."""
 
     spent = np.zeros(2)
 

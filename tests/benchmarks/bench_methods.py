@@ -1,4 +1,4 @@
-"""Time every method beside forward + input-backward, alternated in one run; prints a Markdown table.
+"""Time every method relative to forward + input-backward, alternated in one run; prints a Markdown table.
 
 python -m tests.benchmarks.bench_methods [--model vit_base_patch16_224] [--batch 4] [--rounds 5] [--device cpu]
 """

@@ -1,7 +1,7 @@
-"""What perturbation curves cost: beside the bare forwards that they need, and beside Quantus' PixelFlipping.
+"""The cost of perturbation curves, compared with the bare forward passes and with Quantus' PixelFlipping.
 
-Run ``python -m tests.benchmarks.bench_perturbation``; ``--help`` lists its options. On a busy machine read the
-processor's time, with ``--threads 1``.
+Run ``python -m tests.benchmarks.bench_perturbation``; ``--help`` lists its options. On a busy machine read the CPU
+time, with ``--threads 1``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Seconds = list[tuple[float, float]]  # wall clock and processor, of each round
 
 
 def alternated(parts: dict[str, Callable[[], object]], rounds: int) -> dict[str, Seconds]:
-    """Times of runs that take turns; the first round warms up."""
+    """Times of alternating runs; the first round is a warm-up."""
     found: dict[str, Seconds] = {name: [] for name in parts}
     for turn in range(rounds + 1):
         for name, part in parts.items():
@@ -47,7 +47,7 @@ def ratio(a: Seconds, b: Seconds, which: int) -> float:
 
 
 def forwards(name: str, maps: int, batch_size: int, rounds: int) -> None:
-    """Both curves of some maps, and the model on the same images, made beforehand, in the same batches."""
+    """Both curves of some maps, and the model on the same images, precomputed, in the same batches."""
     model: nn.Module = timm.create_model(name, pretrained=name == bundled.PLAIN).eval()
     transform = ModelTransform(model)
     generator = torch.Generator().manual_seed(0)

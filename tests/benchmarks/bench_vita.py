@@ -1,4 +1,4 @@
-"""What astrocytes cost: Grad-CAM with and without them, and a search against as many separate runs.
+"""The cost of astrocytes: Grad-CAM with and without them, and a search compared with as many separate runs.
 
 Run ``python -m tests.benchmarks.bench_vita``.
 """

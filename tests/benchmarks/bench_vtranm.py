@@ -1,4 +1,4 @@
-"""Time VTranM beside forward + input-backward and the direct form, alternated in one run.
+"""Time VTranM relative to forward + input-backward and a direct implementation, alternated in one run.
 
 python -m tests.benchmarks.bench_vtranm [--model vit_base_patch16_224] [--batch 4] [--rounds 7] [--device cpu] [--alone]
 """
@@ -18,17 +18,17 @@ from captum_astro import VTranM
 
 
 def floor(model: nn.Module, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The model's own forward and the backward to its input, with frozen parameters."""
+    """The model's own forward pass and the backward pass to the input, with frozen parameters."""
     x = x.clone().requires_grad_(True)
     score = model(x).softmax(-1).gather(1, target[:, None]).sum()
     return torch.autograd.grad(score, x)[0]
 
 
 def direct(model: nn.Module, x: torch.Tensor, target: torch.Tensor, published: bool) -> torch.Tensor:
-    """The definition as it stands: unfused attention, kept maps and gradients, n x n products. Plain ViT only.
+    """A direct implementation: unfused attention, stored maps and gradients, n x n products. Plain ViT only.
 
     ``published`` runs it as the published code of this family of methods does: ``score.backward()`` on a model whose
-    parameters require gradients. Otherwise they are frozen, as they are for VTranM.
+    parameters require gradients. Otherwise they are frozen, as for VTranM.
     """
     model.requires_grad_(published)
     kept: list[tuple[torch.Tensor, ...]] = []
@@ -49,7 +49,7 @@ def direct(model: nn.Module, x: torch.Tensor, target: torch.Tensor, published: b
         score = model(image).softmax(-1).gather(1, target[:, None]).sum()
         maps = [state["A"] for state in kept]
         if published:
-            # parameters as the user has them, and one backward pass through everything
+            # parameters not frozen, and one backward pass through everything
             for attention in maps:
                 attention.retain_grad()
             score.backward()
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--alone", action="store_true", help="without the direct form, which is of a plain ViT")
+    parser.add_argument("--alone", action="store_true", help="skip the direct implementation, which needs a plain ViT")
     args = parser.parse_args()
     model = timm.create_model(args.model).eval().requires_grad_(False).to(args.device)
     x = torch.randn(args.batch, *model.default_cfg["input_size"]).to(args.device)

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.table_scenes [--scenes 500] [--model scenes_swin_tiny_patch4_64]
 
-Pointing game: the share of scenes whose largest value lies on the object. Energy: the share of the positive part on the
-object. Chance is the object's share of the image. A method that refuses the model has no figures. Then the sign of
-AttnLRP is compared with Captum's IntegratedGradients.
+Pointing game: the fraction of scenes whose largest value lies on the object. Energy: the fraction of the positive part
+on the object. Chance is the object's fraction of the image. A method that rejects the model has no values. Then the
+sign of AttnLRP is compared with Captum's IntegratedGradients.
 """
 
 from __future__ import annotations

@@ -114,7 +114,8 @@ def test_gradients_flow_and_the_factors_are_constants() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"k": -1}, "k must be a whole number"), ({"k": 2.0}, "k must be a whole"), ({"tau": 0}, "tau must be a whole number"),
+        ({"k": -1}, "k must be a whole number"), ({"k": 2.0}, "k must be a whole"),
+        ({"tau": 0}, "tau must be a whole number"),
         ({"alpha": 0.5}, "alpha must be at least 1"),
         ({"alpha": 1e10, "k": 8}, "alpha must be at least 1"),
         ({"alpha": "a"}, "alpha is not"), ({"beta": 1.5}, "beta must be from 0 to 1"),

@@ -142,7 +142,8 @@ def test_a_shorter_sequence_uses_the_first_places() -> None:
     [
         ({"num_heads": 3}, "num_heads must divide dim"), ({"num_tokens": 0}, "num_tokens must be at least 1"),
         ({"alpha": -1.0}, "alpha must be at least 0"), ({"scale": 0.0}, "scale must be above 0"),
-        ({"nonlinearity": "x"}, "nonlinearity must be one of"), ({"position_scale": 0.0}, "position_scale must be above 0"),
+        ({"nonlinearity": "x"}, "nonlinearity must be one of"),
+        ({"position_scale": 0.0}, "position_scale must be above 0"),
         ({"attention": "linear"}, "attention must be one of astromorphic, softmax"),
     ],
 )  # fmt: skip

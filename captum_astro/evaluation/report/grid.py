@@ -36,7 +36,7 @@ class Column:
 
     @property
     def better(self) -> str:
-        """The same in words."""
+        """Whether higher or lower is better, as text."""
         return "higher is better" if self.info.direction > 0 else "lower is better"
 
     @property

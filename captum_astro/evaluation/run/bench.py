@@ -93,7 +93,7 @@ def run_bench(
     if done:
         say(f"{done} of {total} samples are already done.")
     progress(done, total)
-    told: set[str] = set()
+    reported: set[str] = set()
     for number, label in enumerate(config.labels):
         own = sorted(chunk for model, chunk in todo if model == number)
         if own:
@@ -103,7 +103,7 @@ def run_bench(
             numbers = numbers_of(chunk, size, found.count)
             scored = scorer.score(dataset, numbers)
             store.add((number, chunk), scored.rows, scored.maps)
-            _tell(scored.rows, told, say)
+            _report(scored.rows, reported, say)
             done += len(numbers)
             progress(done, total)
         models[number] = nn.Identity()  # free its memory for the next model
@@ -139,14 +139,14 @@ def _described(config: BenchConfig, found: Probe, models: list[nn.Module]) -> di
     }
 
 
-def _tell(rows: list[Row], told: set[str], say: Callable[[str], None]) -> None:
+def _report(rows: list[Row], reported: set[str], say: Callable[[str], None]) -> None:
     """Report the first failure of each method, and each sample's own once, so that mistyped options are noticed."""
     for row in rows:
         method = f"{row.model}, {row.method}"
         failure = row.failure
-        if failure is None or failure.where == "data" or str(failure) in told or method in told:
+        if failure is None or failure.where == "data" or str(failure) in reported or method in reported:
             continue
-        told |= {str(failure), method}
+        reported |= {str(failure), method}
         say(f"Failed: {method}, {row.name}: {failure}. Further failures are only counted, in the report.")
 
 

@@ -159,6 +159,6 @@ def _with_entry(model: nn.Module, block: str, entry: nn.Module) -> nn.Module:
 
 def _shallow(module: nn.Module | None) -> nn.Module:
     assert module is not None
-    twin = copy.copy(module)
-    twin.__dict__["_modules"] = dict(module._modules)
-    return twin
+    clone = copy.copy(module)
+    clone.__dict__["_modules"] = dict(module._modules)
+    return clone
