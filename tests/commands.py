@@ -1,4 +1,4 @@
-"""``captum-astro`` as its user calls it, in this process."""
+"""Runs ``captum-astro`` as a user would, in this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from captum_astro import cli
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
-    """The exit status, and all that was printed."""
+    """The exit status and the output."""
     monkeypatch.setattr("sys.argv", ["captum-astro", *map(str, words)])
     code = 0
     try:

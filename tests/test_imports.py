@@ -1,4 +1,4 @@
-"""What is imported when: help without torch, models that register themselves, names that are what they say."""
+"""Lazy imports: help without torch, automatic registration of models, correct public names."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ assert not found, found
 
 
 def test_the_core_works_without_the_libraries_of_the_extras() -> None:
-    """What ``.ci/run core`` runs in an environment without them, here with the libraries hidden."""
+    """The checks of ``.ci/run core``, here with the libraries hidden instead of missing."""
     script = PACKAGE.parent / ".ci" / "core.py"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The notebooks are kept as they ran: from top to bottom, without an error, their outputs of no one machine."""
+"""The stored notebooks ran from top to bottom, without an error, and their outputs are machine-independent."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def _requirements(keys: str) -> list[tuple[str, str]]:
-    """Name and lowest version of what the lists of these names hold. Python 3.10 has no reader of TOML."""
+    """Name and lowest version of the dependencies in these lists. Python 3.10 has no TOML parser."""
     lists = re.findall(rf"^(?:{keys}) = \[(.*?)\]$", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
     return re.findall(r'"([\w.-]+)(?:\[\w+\])?>=([\d.]+)', "".join(lists))
 

@@ -1,4 +1,4 @@
-"""What the README and the documentation show runs as it stands."""
+"""The code in the README and the documentation runs as written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from captum_astro.models.astromorphic_registered import CIFAR10
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-SETUP = "before each block"  # a block of this title stands before every other one of its page
+SETUP = "before each block"  # a block with this title is prepended to every other one of its page
 
 
 def _blocks(page: Path, language: str) -> list[tuple[str, str]]:
@@ -28,7 +28,7 @@ def _blocks(page: Path, language: str) -> list[tuple[str, str]]:
 
 
 def _offline(code: str) -> str:
-    """Published weights cannot be fetched everywhere; the code is the same without. Those in the package stay."""
+    """Replace published weights, which cannot be downloaded everywhere; those in the package are kept."""
     kept = (*bundled.MODELS.values(), bundled.SWIN, CIFAR10)
     lines = [
         line if any(name in line for name in kept) else line.replace("pretrained=True", "pretrained=False")
@@ -38,7 +38,7 @@ def _offline(code: str) -> str:
 
 
 def _alone() -> list[tuple[Path, int, str]]:
-    """The Python of pages whose blocks stand each for itself."""
+    """The Python blocks of pages whose blocks are independent."""
     found = []
     for page in PAGES:
         blocks = _blocks(page, "python")
@@ -50,7 +50,7 @@ def _alone() -> list[tuple[Path, int, str]]:
 
 
 FOLLOWED = [page for page in PAGES if any(t.startswith("captum_astro/") for t, _ in _blocks(page, "python"))]
-# what a page has one write, and whether that is a new file; for a metric the second may be left out
+# files shown on a page, and whether each is new; for a metric the second is optional
 FILES = {
     "metric.md": {"captum_astro/metrics/centre.py": True, "captum_astro/metrics/quantus/centre.py": True},
     "method.md": {
@@ -74,7 +74,7 @@ def test_code_runs(page: Path, code: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("page", FOLLOWED, ids=lambda p: p.name)
 def test_howto_pages_can_be_followed(page: Path, tmp_path: Path) -> None:
-    """The files of the page are put into a copy of the package, the rest runs one block after the other.
+    """Files shown on the page are written into a copy of the package, then the other blocks run in order.
 
     The pages on a metric and on a dataset end in a run of the benchmark with them; that on a family begins with a
     model, which stands for one of timm's.
@@ -85,7 +85,7 @@ def test_howto_pages_can_be_followed(page: Path, tmp_path: Path) -> None:
     for title, code in _blocks(page, "python"):
         if title:
             written.setdefault(title, not (tmp_path / title).exists())
-            with (tmp_path / title).open("a") as file:  # a line more in a file that is there, or a new file
+            with (tmp_path / title).open("a") as file:  # append to an existing file, or create a new one
                 file.write(code)
         else:
             steps.append(_offline(code))
@@ -116,7 +116,7 @@ def test_command_exists(page: Path, line: str) -> None:
 
 
 def _parse(words: list[str]) -> None:
-    """A command's path, its options, and how many arguments it takes."""
+    """Check a command's path, its options, and the number of its arguments."""
     command = typer.main.get_command(app)
     while hasattr(command, "commands"):
         if words[:1] == ["--help"]:

@@ -1,4 +1,4 @@
-"""What the tests of the astrocytes share."""
+"""Shared code of the astrocyte tests."""
 
 from __future__ import annotations
 

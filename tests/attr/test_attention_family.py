@@ -80,7 +80,7 @@ def test_attention_grad_cam(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_attcat(name: str) -> None:
-    """The blocks' outputs and their gradients are taken by plain hooks, the attention by the twin."""
+    """Blocks' outputs and gradients come from plain hooks, attention from the reference implementation."""
     model, taken, readout = _taken(name)
     outs: list[torch.Tensor] = []
     hooks = [block.register_forward_hook(lambda m, a, o: outs.append(o)) for block in model.blocks]

@@ -1,4 +1,4 @@
-"""What Captum's users and tools expect, generated over every exported method."""
+"""Captum's interface and tools, tested over every exported method."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MIXED = torch.tensor([1, 3, 0])
 
 
 def _state(model: nn.Module) -> dict[str, Any]:
-    """All that a call might leave changed."""
+    """All state that a call might change."""
     return {
         "hooks": [
             (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks), len(m._backward_pre_hooks))

@@ -1,4 +1,4 @@
-"""What Captum's users and tools expect, generated over every exported method."""
+"""Captum's interface and tools, tested over every exported method."""
 
 from __future__ import annotations
 

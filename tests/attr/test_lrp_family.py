@@ -76,7 +76,7 @@ def test_transformer_attribution_agrees_with_the_rules_one_by_one(name: str) -> 
 
 @pytest.mark.parametrize("name", TRACED)
 def test_lrp_conserves(name: str) -> None:
-    """All relevance arrives at the tokens."""
+    """Relevance at the tokens is conserved."""
     tokens = LRP(build(name)).attribute(images(name), target=TARGET, attribute_to="tokens")
     torch.testing.assert_close(tokens.sum(1), torch.ones(3, dtype=torch.float64), rtol=1e-8, atol=0)
 
@@ -114,7 +114,7 @@ def test_conservative_lrp_conserves_relevance_without_biases(name: str) -> None:
     ],
 )
 def test_fused_and_written_out_attention_agree(method: Any, name: str) -> None:
-    """Two ways through the rules. A bias of positions takes a share only where it is added in the open."""
+    """Two code paths of the rules. A position bias gets a share only if it is added explicitly."""
     fused, open_ = build(name), build(name)
     for module in open_.modules():
         if hasattr(module, "fused_attn"):
@@ -136,7 +136,7 @@ def test_operations_without_a_rule_are_rejected() -> None:
 
 
 class OwnRms(RmsNorm):
-    """A norm of one's own, which may compute anything."""
+    """A custom norm, which may compute anything."""
 
 
 def test_rejected_model_is_unchanged() -> None:
@@ -243,7 +243,7 @@ class _Passed(torch.autograd.Function):
 
 
 def test_attn_lrp_agrees_with_the_authors_package() -> None:
-    """lxt divides by stabilised denominators, ours is the limit: close, not equal."""
+    """lxt divides by stabilised denominators, this package uses the limit: close, not equal."""
     lf = pytest.importorskip("lxt.explicit.functional", reason="pip install 'captum-astro[peers]' to compare with it")
     model, image = build("cls"), images("cls", 1)
     model.requires_grad_(False)

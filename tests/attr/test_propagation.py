@@ -14,21 +14,21 @@ from tests.families import build, images
 
 
 class Plain(InputTimesGradient):
-    """Without rules: input times gradient, as autograd gives it."""
+    """Without rules: input times gradient, from autograd."""
 
     def _mode(self, call: Any) -> AbstractContextManager[Any]:
         return nullcontext()
 
 
 class Gradient(Plain):
-    """What arrives, not multiplied by the input."""
+    """The propagated relevance, not multiplied by the input."""
 
     def attribute(self, inputs: Any, target: Any = None, **given: Any) -> Any:
         return self._relevance(inputs, target, {"attribute_to": "tokens"}, "logit", times_input=False)
 
 
 def _entering(model: nn.Module, inputs: torch.Tensor, score: Any) -> torch.Tensor:
-    """What enters the first block times its gradient, summed over the channels."""
+    """The input of the first block times its gradient, summed over the channels."""
     kept: list[torch.Tensor] = []
     handle = model.blocks[0].register_forward_pre_hook(lambda m, a: kept.append(a[0]))
     total = score(model(inputs)).sum()
@@ -82,7 +82,7 @@ def test_parts_tuples_and_arguments() -> None:
 
 
 def test_a_half_precision_model() -> None:
-    """Where the gradient is what arrives, the model runs in float32; the result is of the input's dtype."""
+    """If relevance itself is propagated, the model runs in float32; the result has the input's dtype."""
     half, x = build("cls", torch.bfloat16), images("cls", dtype=torch.bfloat16)
     wide = build("cls", torch.bfloat16).float()
     found = Gradient(half).attribute(x, target=1)
@@ -103,7 +103,7 @@ def test_a_text() -> None:
 
 
 class Deaf(nn.Module):
-    """Runs the model, and answers something else."""
+    """Runs the model, and returns something else."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Models with several resolutions: every method against whole matrices over the network, and where its map lies."""
+"""Hierarchical models: every method against explicit matrices over the network, and the location of its map."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _close(got: T, expected: T, tolerance: float = 1e-12) -> None:
 
 @every_model
 def test_the_reference_rebuilds_every_layer(name: str) -> None:
-    """Else it would prove nothing; and the models have what they are named for."""
+    """Checks that the reference reconstructs the layers, and that the models have the features they are named for."""
     model, taken = twin.of_model(name, "logit")
     assert taken.error < 1e-13
     assert taken.padded == (name not in ("swin", "swin_v2", "swin_v2_cr"))
@@ -129,7 +129,7 @@ def test_rollout(name: str) -> None:
 
 @every_model
 def test_rollout_conserves(name: str) -> None:
-    """With padding too: what is given to it is left out before the rows are brought to 1."""
+    """Also with padding: attention paid to it is dropped before the rows are normalised to 1."""
     row = AttentionRollout(build(name)).attribute(images(name), target=1, attribute_to="tokens")
     torch.testing.assert_close(row.sum(1), torch.ones(3, dtype=torch.float64), rtol=1e-12, atol=0)
 
@@ -207,7 +207,7 @@ def test_methods_that_propagate(method: Any, name: str) -> None:
 @every_model
 @pytest.mark.parametrize("where", ["default", "block"])
 def test_token_grad_cam(where: str, name: str) -> None:
-    """On what the last block's attention reads, or a block that is named: channels are last in all of these models."""
+    """At the input of the last block's attention, or a named block: channels are last in all of these models."""
     model, x, kept = build(name), images(name, 1), []
     block = twin.blocks_of(model)[1 if where == "block" else -1]
     layer = next(path for path, module in model.named_modules() if module is block) if where == "block" else None
@@ -281,7 +281,7 @@ def test_maps_made_in_inference_mode_serve_later_passes() -> None:
 
 
 def test_model_with_another_image_size() -> None:
-    """Windows are asked for at each call, as timm changes them with the size."""
+    """Windows are computed at each call, as timm changes them with the size."""
     model = build("swin")
     method = VTranM(model)
     method.attribute(images("swin"), target=1)
@@ -299,7 +299,7 @@ def test_model_with_another_image_size() -> None:
     ["swin_tiny_patch4_window7_224", "swin_s3_tiny_224", "swinv2_cr_tiny_ns_224", "swinv2_tiny_window8_256"],
 )
 def test_timm_models_by_name(name: str) -> None:
-    """At their own size and number of stages."""
+    """At the published size and number of stages."""
     torch.manual_seed(0)
     model = timm.create_model(name, depths=(1, 2, 1, 1)).eval().double()
     report = check(model, torch.randn(1, *timm.get_pretrained_cfg(name).input_size, dtype=torch.float64))
@@ -372,7 +372,7 @@ def test_maps_highlight_where_the_model_looks(name: str) -> None:
 
 
 class Corner(nn.Module):
-    """A model that sees the pixels of the lower left corner alone."""
+    """A model that sees only the pixels of the lower left corner."""
 
     def __init__(self, model: nn.Module, rows: int, columns: int) -> None:
         super().__init__()
@@ -413,7 +413,7 @@ def test_unseen_tokens_get_no_relevance(method: Any, name: str) -> None:
 @pytest.mark.parametrize("method", [*ROWS, *PROPAGATED], ids=lambda m: m.__name__)
 @pytest.mark.parametrize("name", ["v1", "v2", "v2_cr"])
 def test_a_shifted_image_gives_a_shifted_map(name: str, method: Any) -> None:
-    """Where nothing tells the windows apart: none is shifted, and the image moves by whole windows of both stages."""
+    """No window is shifted, and the image moves by whole windows of both stages."""
     made = MANY[name]
     model = _drawn(partial(made, depths=(1, 1), window_size=4))
     x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
@@ -428,7 +428,7 @@ def test_a_shifted_image_gives_a_shifted_map(name: str, method: Any) -> None:
 
 
 def test_pixels_outside_all_patches_get_zero() -> None:
-    """timm's v2-CR takes images that are no whole patches, and its convolution leaves the rest out."""
+    """timm's v2-CR accepts images that are not whole patches; its convolution ignores the remainder."""
     model = _drawn(partial(MANY["v2_cr"], dynamic_img_size=True))
     x = torch.randn(1, 3, 30, 35, dtype=torch.float64)
     method = VTranM(model)
@@ -452,7 +452,7 @@ def test_grids_smaller_than_a_window(name: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("name", ["swin", "swin_padded", "swin_s3"])
 def test_explicit_attention_gives_the_same_map(name: str) -> None:
-    """timm does not fuse v1's attention by itself; the package does for its passes, unless it is told to be off."""
+    """timm does not fuse v1's attention by default; the package does for its passes, unless disabled."""
     model, open_, x = build(name), build(name), images(name)
     for block in twin.blocks_of(open_):
         block.attn.fused_attn = 0
@@ -465,7 +465,7 @@ def test_explicit_attention_gives_the_same_map(name: str) -> None:
 
 
 def test_grid_is_arranged_like_the_image() -> None:
-    """6 rows, 12 columns: enlarged as the grid, not as its transpose."""
+    """6 rows, 12 columns: upsampled as the grid, not as its transpose."""
     model, x = build("swin_rectangular"), images("swin_rectangular")
     method = VTranM(model)
     tokens, grid, pixels = (method.attribute(x, target=1, attribute_to=form) for form in ("tokens", "grid", "pixels"))
@@ -480,7 +480,7 @@ def test_grid_is_arranged_like_the_image() -> None:
 
 
 class ShiftedFurther(SwinTransformerBlock):
-    """Windows that lie one token further than the block says."""
+    """Windows shifted one token further than the block says."""
 
     def _attn(self, x: T) -> T:
         shift = self.shift_size
@@ -492,7 +492,7 @@ class ShiftedFurther(SwinTransformerBlock):
 
 
 class MixedAfter(SwinTransformerBlock):
-    """Each token gets something of its neighbour."""
+    """Each token receives a part of its neighbour."""
 
     def forward(self, x: T) -> T:
         x = super().forward(x)
@@ -508,14 +508,14 @@ class MixedAfterV2(SwinTransformerV2Block):
 
 
 class OutputsMoved(SwinTransformerBlock):
-    """What attention gives a token, the next one gets."""
+    """The attention output of each token goes to the next one."""
 
     def _attn(self, x: T) -> T:
         return super()._attn(x).roll(1, 1)
 
 
 class KeysMoved(SwinTransformerBlock):
-    """Attention reads each token's neighbour in its place, so that its values are those of other tokens."""
+    """Attention reads each token's neighbour instead, so that its values are those of other tokens."""
 
     def _attn(self, x: T) -> T:
         return super()._attn(x.roll(1, 1))

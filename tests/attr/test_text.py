@@ -112,7 +112,7 @@ def test_a_language_model(method: Any, nonlinearity: Any) -> None:
 
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
 def test_transformer_mm_by_formed_maps(nonlinearity: Any) -> None:
-    """The read-out row of the product, the maps formed for every channel and entry."""
+    """The read-out row of the product, with maps formed for every channel and entry."""
     model, ids = _classifier(nonlinearity), _texts()[:1]
     seen: list[Any] = []
     kept: list[torch.Tensor] = []

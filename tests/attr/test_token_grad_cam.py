@@ -27,7 +27,7 @@ def _loops(activation: torch.Tensor, gradient: torch.Tensor, plus: bool) -> torc
 
 
 def _entering(block: Any, kept: list[torch.Tensor]) -> Any:
-    """What the attention of a block reads: the norm's output, or the stream where no single norm stands before it."""
+    """The input of a block's attention: the norm's output, or the stream if no single norm precedes it."""
     norm = getattr(block, "in_norm", None) or getattr(block, "norm1", None)
     if norm is None or any(word in type(block).__name__ for word in ("Post", "Astromorphic")):
         return block.register_forward_pre_hook(lambda m, a: kept.append(a[0]))

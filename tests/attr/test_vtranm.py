@@ -154,7 +154,7 @@ def test_wrong_readout_is_rejected() -> None:
 
 
 def test_zero_map_warns() -> None:
-    """The class token has a value, yet no patch has."""
+    """Only the class token has a value, no patch does."""
     model, x = build("cls"), images("cls")
     with torch.no_grad():
         model.head.weight.zero_()

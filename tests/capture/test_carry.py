@@ -18,7 +18,7 @@ T = torch.Tensor
 
 
 class _Rows(Update):
-    """The map of a layer stands where its stream does; ``finish`` is called with the first stream."""
+    """The map of a layer is encoded in its stream; ``finish`` is called with the first stream."""
 
     def __init__(self, reads_pooling: bool = True, by_length: bool = False) -> None:
         self.reads_pooling, self.merges_by_length = reads_pooling, by_length
@@ -31,7 +31,7 @@ class _Rows(Update):
 
 
 class _Thinning(_Rows):
-    """Feed-forward layers have a map, a tenth; and a row is halved before each stage with attention."""
+    """Feed-forward layers have a matrix, one tenth; and a row is halved before each stage with attention."""
 
     def feed_forward(self, row: T, record: FeedForwardRecord) -> T | None:
         return row / 10
@@ -54,7 +54,7 @@ def _stage(*branches: Any, **given: Any) -> StageRecord:
 
 
 def _pass(*stages: StageRecord, pooling: Any = None, readout: T | None = None) -> Pass:
-    """A pass whose first stream is not that of the later stages, nor the same for both images."""
+    """A pass whose first stream differs from the later stages' and between the images."""
     first = replace(stages[0], stream=torch.tensor([2.0, 3.0], dtype=torch.float64).reshape(2, 1, 1))
     readout = torch.rand(2, N, dtype=torch.float64) if readout is None else readout
     return Pass(torch.empty(0), (first, *stages[1:]), readout, pooling, (1, 1), (1, 1), (1, 1))
@@ -202,7 +202,7 @@ def test_a_merging_is_the_sum_of_its_contributions() -> None:
 
 
 def test_zero_length_contributions_get_no_share() -> None:
-    """Rather than dividing by zero."""
+    """No division by zero."""
     merging = _merging()
     merging.residual[:, 8] = 0
     share = merging.by_length().share

@@ -26,13 +26,13 @@ def test_every_family_is_rebuilt(name: str) -> None:
 
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_identical_tokens(level: float) -> None:
-    """A blank image, where nothing tells the patches apart: what is compared is rounding."""
+    """A blank image, where all patches are identical: only rounding is compared."""
     model = Eva(**SMALL, class_token=False, global_pool="avg", use_abs_pos_emb=False, use_rot_pos_emb=True).eval()
     assert VTranM(model).attribute(torch.full((1, 3, 32, 32), level), target=1).isfinite().all()
 
 
 class Lying(VisionTransformer):
-    """A model whose layers add up in another way than its class says."""
+    """A model whose layers are summed differently from what its class says."""
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_wrong_layout_is_rejected(wrong_layout: object) -> None:
 
 
 def test_timm_models_by_name() -> None:
-    """Registered models of every family, at their own depth of options; weights as timm draws them."""
+    """Registered models of every family, with their own options; weights initialised by timm."""
     for name in (
         "test_vit",
         "test_vit2",

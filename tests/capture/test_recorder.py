@@ -11,7 +11,7 @@ from tests.families import _vit, images
 
 
 class GroupedQuery(Attention):
-    """Attention that leaves the grouping to the fused kernel."""
+    """Attention with grouped queries in the fused kernel."""
 
     def forward(self, x: torch.Tensor, attn_mask: object = None, is_causal: bool = False) -> torch.Tensor:
         q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -20,7 +20,7 @@ class GroupedQuery(Attention):
 
 
 class Twice(Attention):
-    """Attention that runs two softmaxes where the layout knows one."""
+    """Attention that runs two softmaxes where the layout describes one."""
 
     def forward(self, x: torch.Tensor, **kwargs: object) -> torch.Tensor:
         return super().forward(x, **kwargs) + super().forward(x, **kwargs)
@@ -69,7 +69,7 @@ def test_invisible_attention_is_rejected(attention: type[nn.Module], count: int)
 
 
 def test_other_threads_are_not_recorded() -> None:
-    """Covered with real threads in the contract; here the recorder's own rule."""
+    """The interface tests cover this with real threads; here the recorder alone is tested."""
     from captum_astro.capture.recorder import Recorder
     from captum_astro.layouts import layout_for
 

@@ -1,4 +1,4 @@
-"""What Captum's users and tools expect, generated over every exported method."""
+"""Captum's interface and tools, tested over every exported method."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_targets_of_more_dimensions(method: Any) -> None:
 
 
 def test_certain_model_still_has_a_gradient() -> None:
-    """In float32 p (1 - p) is 0 for a margin of 20; the map must be the one of a float64 model."""
+    """In float32 p (1 - p) is 0 for a margin of 20; the map must equal that of a float64 model."""
     model, x = build("cls"), images("cls")
     with torch.no_grad():
         model.head.bias[1] += 25

@@ -1,4 +1,4 @@
-"""What a pass refuses, rather than give a wrong map."""
+"""Models that a pass rejects instead of returning a wrong map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.families import SMALL, build, images
 
 
 class Peg(VisionTransformer):
-    """A convolution over the patch tokens after the first block: nothing at the class token shows it."""
+    """A convolution over the patch tokens after the first block, not visible at the class token."""
 
     def forward_features(self, x: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         x = self._pos_embed(self.patch_embed(x))
@@ -29,7 +29,7 @@ class Peg(VisionTransformer):
 
 
 class Odd(AttentionPoolLatent):
-    """A pooling head that looks at its tokens in a mirror."""
+    """A pooling head that reads its tokens in reverse order."""
 
     def forward(self, x: torch.Tensor, attn_mask: Any = None) -> torch.Tensor:
         return super().forward(x.flip(1) * 2)

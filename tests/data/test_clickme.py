@@ -75,7 +75,7 @@ def members(i: int) -> dict[str, bytes]:
 
 
 def write_tar(path: Path, samples: dict[str, dict[str, bytes]]) -> list[int]:
-    """The byte at which each member begins."""
+    """The byte offset of each member."""
     with tarfile.open(path, "w") as archive:
         for key, parts in samples.items():
             for extension, data in parts.items():
@@ -417,7 +417,7 @@ def test_damage_is_reported_by_one_worker(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_files_of_other_names(tmp_path: Path) -> None:
-    """Keras keeps the shards of Harmonization without a suffix, both splits in one folder."""
+    """Keras stores the Harmonization shards without a suffix, both splits in one folder."""
     write_records(tmp_path / "clickme_val_0", [harmonization(1)])
     write_records(tmp_path / "clickme_val_1", [harmonization(2)])
     (tmp_path / "clickme_val_0.tfrecords.md5").write_text("text")

@@ -9,7 +9,7 @@ from captum_astro.data.human import prepare_heatmap
 
 
 def _resized(map_: list[list[float]], size: int) -> list[list[float]]:
-    """Bilinear, half-pixel centres: a place outside takes the nearest pixel."""
+    """Bilinear, half-pixel centres: a position outside uses the nearest pixel."""
     rows, columns = len(map_), len(map_[0])
 
     def neighbours(i: int, n: int) -> tuple[int, int, float]:

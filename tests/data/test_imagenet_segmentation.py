@@ -16,7 +16,7 @@ from captum_astro.data.tables import DataError
 
 
 def _written(file: Path, images: list[np.ndarray], masks: list[np.ndarray], **fields: list[str]) -> Path:
-    """As MATLAB 7.3 does: columns of references, arrays turned over, strings as numbers."""
+    """As in MATLAB 7.3: columns of references, transposed arrays, strings as numbers."""
     with h5py.File(file, "w") as to:
         kept = to.create_group("#refs#")
         value = to.create_group("value")

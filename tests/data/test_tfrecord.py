@@ -28,7 +28,7 @@ def framed(payload: bytes) -> bytes:
 
 
 def records(path: Path, check: bool = True) -> Iterator[tuple[int, bytes]]:
-    """Where each record begins, and its data, up to the first with a problem."""
+    """The offset of each record and its data, up to the first with a problem."""
     for frame in frames(path, check):
         if frame.problem:
             raise CorruptRecordError(f"{path}: record {frame.number} at byte {frame.offset}: {frame.problem}")

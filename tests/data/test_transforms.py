@@ -78,7 +78,7 @@ def test_photographs_bit_for_bit() -> None:
 @pytest.mark.parametrize("crop", ["timm", "none"])
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 def test_the_mask_stays_on_its_pixels(crop: Any, mode: str) -> None:
-    """An image that shows its own mask: afterwards the two still agree, but for mixed pixels at the edges."""
+    """An image that shows its own mask: afterwards the two still agree, except for mixed pixels at the edges."""
     model = _model("vit_tiny_patch16_224", img_size=64, patch_size=8)
     model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": mode, "interpolation": "bilinear"}
     transform = ModelTransform(model, crop)

@@ -1,4 +1,4 @@
-"""A tiny benchmark: a model of random weights by name, some scenes, and processes that can be killed."""
+"""A tiny benchmark: a registered model with random weights, some scenes, and processes that can be killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A made-up run: rows and maps as a benchmark writes them."""
+"""A synthetic run: rows and maps as written by a benchmark."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def write(folder: Path, rows: pd.DataFrame, maps: pd.DataFrame, config: dict[str
 
 
 def renamed(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    """With other names of methods, models or samples."""
+    """A copy with other names of methods, models or samples."""
     columns = [name for name in ("name", "model", "method") if name in table]
     return table.assign(**{name: table[name].replace(names) for name in columns})
 

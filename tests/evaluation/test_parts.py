@@ -1,4 +1,4 @@
-"""The parts of the evaluation import each other one way, and no file of the package waits for itself."""
+"""The parts of the evaluation import each other in one direction, and the package has no import cycles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAY_IMPORT = {
 
 
 def _modules(folder: Path) -> dict[str, Path]:
-    """Files by the name under which they are imported."""
+    """Files by import name."""
     found = {}
     for file in sorted(folder.rglob("*.py")):
         parts = file.relative_to(PACKAGE.parent).with_suffix("").parts

@@ -1,4 +1,4 @@
-"""What torchrun starts: ``captum-astro`` with the tests' model known to timm."""
+"""The program started by torchrun: ``captum-astro`` with the tests' model registered with timm."""
 
 from captum_astro.cli import main
 from tests.evaluation import making  # noqa: F401

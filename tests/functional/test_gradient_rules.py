@@ -1,4 +1,4 @@
-"""Each gradient rule leaves values as they are, and changes gradients as its formula says."""
+"""Each gradient rule leaves values unchanged, and modifies gradients according to its formula."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ GRIDS = [
 
 
 def _made(share: bool) -> TokenMap:
-    """Two groups of three targets, made of up to two of five tokens; one target is made of none."""
+    """Two groups of three targets, each from up to two of five tokens; one target has no source."""
     index = torch.tensor([[[0, 3], [4, -1], [-1, -1]], [[1, 1], [2, 0], [3, -1]]])
     return TokenMap(index, 5, share=torch.rand(2, 2, 3, 2, dtype=torch.float64) if share else None)
 
@@ -80,7 +80,7 @@ def test_equal_shares_lose_only_padding() -> None:
 
 @pytest.mark.parametrize(("grid", "size", "shift"), GRIDS)
 def test_windows_match_timm(grid: tuple[int, int], size: tuple[int, int], shift: tuple[int, int]) -> None:
-    """On images whose pixels name their places; 0 is padding."""
+    """On images whose pixels encode their position; 0 is padding."""
     places = torch.arange(1, 1 + grid[0] * grid[1]).reshape(1, *grid, 1)
     places = torch.cat([places, places + 1000])  # two images: the windows of the first come first
     rolled = torch.roll(places, (-shift[0], -shift[1]), (1, 2))

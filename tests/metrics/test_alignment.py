@@ -19,7 +19,7 @@ ALL: list[Score] = [spearman, dice, iou, ssim]
 
 
 def _maps(batch: int, height: int, width: int, levels: int = 0, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two batches of maps that agree in part; with so many levels of value, or all different."""
+    """Two batches of maps that agree in part; with a number of distinct values, or all different."""
     generator = torch.Generator().manual_seed(seed)
     a = torch.randn(batch, height, width, generator=generator, dtype=torch.float64)
     b = a + torch.randn(batch, height, width, generator=generator, dtype=torch.float64)

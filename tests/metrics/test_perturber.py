@@ -24,7 +24,7 @@ def normaliser(dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 class Counted(nn.Module):
-    """Keeps what it is given."""
+    """Records its inputs."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def naive(
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("batch_size", [1, 7, 19, 64])
 def test_equals_the_naive_loop(dtype: torch.dtype, tolerance: float, batch_size: int) -> None:
-    """The model's inputs to the bit, and what it makes of them to rounding."""
+    """The model's inputs match exactly, and its outputs to rounding."""
     model, normalise = Counted(tiny(dtype)).eval(), normaliser(dtype)
     pixels, maps = drawn(dtype)
     engine = Perturber(model, normalise, batch_size=batch_size)
@@ -166,7 +166,7 @@ def test_no_side_effects() -> None:
 
 @pytest.mark.parametrize("family", ["cls", "dynamic_rectangular", "dinov3", "eva02", "beit", "distilled"])
 def test_explanations_work_after_a_run(family: str) -> None:
-    """What a model caches in a forward must serve a backward later."""
+    """Values cached in a forward pass must be usable in a later backward pass."""
     torch.manual_seed(0)
     model = FAMILIES[family]().eval()
     pixels, maps = drawn(torch.float32, images=1, maps=1)

@@ -32,7 +32,7 @@ METRICS: dict[str, TensorMetric] = {
 
 @pytest.fixture(scope="module")
 def given() -> dict[str, Any]:
-    """A model, images that it tells apart, its first choices and maps."""
+    """A model, images that it distinguishes, its top predictions and maps."""
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", **TINY).eval()
     nn.init.normal_(model.head.weight, std=1.0)

@@ -1,4 +1,4 @@
-"""Every row of the table in docs/quantus.md is run as it is written."""
+"""Every row of the table in docs/quantus.md is run as written."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Counted:
 
 @dataclass
 class Case:
-    """A tiny model with all that the table's cells name."""
+    """A tiny model with everything that the table's cells refer to."""
 
     size: int
     patch: int

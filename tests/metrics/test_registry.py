@@ -1,4 +1,4 @@
-"""What the benchmark's metrics declare."""
+"""The declarations of the benchmark's metrics."""
 
 from __future__ import annotations
 

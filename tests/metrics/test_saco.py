@@ -23,7 +23,7 @@ def _score(s: list[float], d: list[float]) -> float:
 
 
 def _saco(m: torch.Tensor, image: torch.Tensor, probability: Callable[[torch.Tensor], float], groups: int) -> float:
-    """One image: every group hidden pixel by pixel, with the untouched image's probability."""
+    """One image: every group hidden pixel by pixel, with the unperturbed image's probability."""
     height, width = m.shape
     places = sorted(
         ((i, j) for i in range(height) for j in range(width)), key=lambda p: (-m[p].item(), p[0] * width + p[1])

@@ -24,7 +24,7 @@ SCORES = [pixel_accuracy, mean_iou, average_precision]
 
 
 def drawn(batch: int, height: int, width: int, levels: int = 0, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Maps, with so many levels of value or all different, and masks of 1, 0 and -1 that agree in part."""
+    """Maps, with a number of distinct values or all different, and masks of 1, 0 and -1 that agree in part."""
     generator = torch.Generator().manual_seed(seed)
     maps = torch.randn(batch, height, width, generator=generator, dtype=torch.float64)
     noise = torch.randn(batch, height, width, generator=generator, dtype=torch.float64)

@@ -33,7 +33,7 @@ def test_softmax_products() -> None:
 
 
 def test_by_hand() -> None:
-    """Two tokens, width 4, two heads of two units: as many terms as the equations have."""
+    """Two tokens, width 4, two heads of two units: the counts of the terms in the equations."""
     cost = astromorphic_cost(2, 4, 2, relative_position=False)
     assert cost.projections == 2 * 4 * 12
     assert cost.mixing == 2 * 2 * (2 * 2) * 2

@@ -1,4 +1,4 @@
-"""Small data in the forms that people hold."""
+"""Small data in common formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GOOD, BAD = "a fine warm film , i liked it", "a dull cold film , i hated it"
 
 
 def cifar_pixels(count: int, seed: int = 0) -> tuple[np.ndarray, list[int]]:
-    """Images whose class shows: a bright band at its height. ``(count, 32, 32, 3)`` uint8."""
+    """Images whose class is the height of a bright band. ``(count, 32, 32, 3)`` uint8."""
     random = np.random.default_rng(seed)
     labels = [i % 10 for i in range(count)]
     images = random.integers(0, 80, (count, 32, 32, 3), dtype=np.uint8)

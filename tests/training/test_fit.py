@@ -24,11 +24,11 @@ from tests.training.making import cifar_pixels
 
 
 class Stopped(Exception):
-    """In place of a kill."""
+    """Simulates a kill."""
 
 
 def _run(folder: Path, steps: int = 9, stop_at: int | None = None, every: int = 2, lr: float = 1e-3):
-    """A little training with everything random: augmentation, dropout, stochastic depth, numpy and Python."""
+    """A short training with everything random: augmentation, dropout, stochastic depth, NumPy and Python."""
     seed_everything(3)
     pixels, labels = cifar_pixels(22)
     images, classes = torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor(labels)

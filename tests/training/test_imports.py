@@ -1,4 +1,4 @@
-"""Imports of training and models go one way, and need no library that only some tasks need."""
+"""Imports of training and models are one-directional, and need no library that only some tasks need."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LAYERS = (
 
 
 def _modules(package: Path) -> dict[str, Path]:
-    """Files by the name under which they are imported; a package that is lazy is what its stub says."""
+    """Files by import name; a lazy package is represented by its stub."""
     found = {}
     for file in sorted(package.rglob("*.py")):
         parts = file.relative_to(package.parent).with_suffix("").parts
@@ -36,7 +36,7 @@ def _modules(package: Path) -> dict[str, Path]:
 
 
 def _imports(package: Path) -> dict[str, set[str]]:
-    """What each module imports of the package: at the top, for type checkers, and inside functions alike."""
+    """The modules of the package that each module imports: at the top, for type checkers, and inside functions."""
     known = _modules(package)
     graph: dict[str, set[str]] = {}
     for name, file in known.items():
@@ -56,7 +56,7 @@ def _imports(package: Path) -> dict[str, set[str]]:
 
 
 def _circle(graph: dict[str, set[str]], start: str) -> list[str]:
-    """A way from a module back to itself; empty if there is none."""
+    """An import cycle through a module; empty if there is none."""
     ways = [[start, other] for other in sorted(graph[start])]
     seen: set[str] = set()
     while ways:

@@ -145,7 +145,7 @@ def test_scenes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "side"), [(PLAIN, 16), (SWIN, 8), (ASTROMORPHIC, 8)])
 def test_auxiliary_head_learns_what_each_patch_shows(name: str, side: int) -> None:
-    """The loss has rows from the top and columns from the left, as masks have them."""
+    """The loss has rows from the top and columns from the left, like the masks."""
     step = 64 // side
     masks = torch.zeros(1, 64, 64, dtype=torch.bool)
     masks[0, :step, -step:] = True  # the digit fills the upper right corner

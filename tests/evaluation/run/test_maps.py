@@ -31,7 +31,7 @@ def test_random_maps_depend_on_seed_and_sample() -> None:
 
 
 def test_random_numbers_are_independent_per_method(monkeypatch) -> None:
-    """A method that draws gives the same whatever was drawn before, and disturbs nothing that follows."""
+    """A random method is independent of earlier random draws and does not affect later ones."""
     model = load_model(making.NAME, pretrained=False)
 
     def noise(self, inputs, **keywords):

@@ -82,7 +82,7 @@ def test_constant_map_scores_zero_agreement() -> None:
 
 
 def test_a_metric_that_fails_on_one_map_fails_there_alone() -> None:
-    """All other values are there, of this metric and of the others."""
+    """All other values of this metric and of the others are present."""
 
     def sums(given: Given) -> torch.Tensor:
         if (given.maps == 2).any():

@@ -138,7 +138,7 @@ def test_nan_output_for_one_image(model, monkeypatch) -> None:
 
 
 def test_one_map_serves_both_classes(model, monkeypatch) -> None:
-    """Where the classes are one, or the method does not look at the class, nothing is computed twice."""
+    """If the classes coincide, or the method ignores the class, nothing is computed twice."""
     calls: dict[str, list[int]] = {"VTranM": [], "AttentionRollout": []}
     for method in (VTranM, AttentionRollout):
         original = method.attribute
@@ -190,7 +190,7 @@ def test_a_label_that_the_model_does_not_have(model) -> None:
 
 @pytest.mark.parametrize("metrics", ["auc", "aopc", "saco"])
 def test_nan_output_for_a_perturbed_image(model, metrics: str) -> None:
-    """The first choice among NaN would be a class, and its curve a figure."""
+    """The argmax of NaN would be a class, and its curve a value."""
     dataset = samples("scenes", 1)
     whole: list[torch.Tensor] = []
 

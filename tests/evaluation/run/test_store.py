@@ -88,7 +88,7 @@ def test_rows_without_a_record(tmp_path: Path) -> None:
 
 
 def test_process_considered_dead_does_no_harm(tmp_path: Path, monkeypatch) -> None:
-    """Its successor writes the same chunk while it is still at it."""
+    """Its successor writes the same chunk while it is still running."""
     store = BenchStore(tmp_path)
     store.begin({})
     write = pq.write_table

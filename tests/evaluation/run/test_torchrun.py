@@ -48,7 +48,7 @@ def test_a_worker_is_killed_and_restarted(tmp_path: Path) -> None:
 
 
 def _worker(process: subprocess.Popen[str], folder: Path) -> int:
-    """A worker's number, once the first chunks are there."""
+    """A worker's process id, once the first chunks exist."""
     while len(list(folder.glob("chunks/rows-*"))) < 2:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)

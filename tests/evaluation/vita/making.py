@@ -1,4 +1,4 @@
-"""Settings, samples and a model that a search takes."""
+"""Settings, samples and a model for a search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRID: dict[str, Any] = {"phi": [0.0, 0.3], "alpha": [1.5], "beta": [0.3], "k": [
 
 
 def make_samples(count: int, size: int = 32) -> list[HumanSample]:
-    """Pictures and maps of noise, the same in every call, labelled 0, 1, ..."""
+    """Images and maps of noise, the same in every call, labelled 0, 1, ..."""
     generator = torch.Generator().manual_seed(0)
     return [
         HumanSample(
@@ -34,25 +34,25 @@ def make_samples(count: int, size: int = 32) -> list[HumanSample]:
 
 
 def make_model(name: str) -> nn.Module:
-    """One of the families, in float32, that says how its input is normalised."""
+    """One of the families, in float32, with its input normalisation."""
     model = build(name, torch.float32)
     model.pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}
     return model
 
 
 def model_inputs(model: nn.Module, samples: list[HumanSample]) -> torch.Tensor:
-    """The whole images, as the model takes them."""
+    """The whole images, preprocessed for the model."""
     transform = ModelTransform(model, "none")
     return transform.normalise(torch.stack([transform(sample.image)[0] for sample in samples]))
 
 
 def searched(model: nn.Module, samples: Any, settings: list[Setting], **given: Any) -> Results:
-    """A search; what is not of `search` is of its configuration."""
+    """Run a search; arguments that are not those of `search` go to its configuration."""
     return search(model, samples, settings, SearchConfig(**_without(given)), **_with(given))
 
 
 def evaluated(model: nn.Module, samples: Any, setting: Setting, **given: Any) -> Results:
-    """An evaluation; what is not of `evaluate` is of its configuration."""
+    """Run an evaluation; arguments that are not those of `evaluate` go to its configuration."""
     return evaluate(model, samples, setting, EvaluationConfig(**_without(given)), **_with(given))
 
 

@@ -46,7 +46,7 @@ def test_runs_only_what_follows(name: str, layer: str, cut: str) -> None:
 
 
 def _run(suffix: Suffix, x: torch.Tensor, rules: list[Modulation]) -> torch.Tensor:
-    """As a search does: what enters is kept from a plain pass."""
+    """As in a search: the input is stored from a plain pass."""
     kept: list[torch.Tensor] = []
     module = suffix.enters()
     if module is not None:
