@@ -146,7 +146,7 @@ def test_forms() -> None:
 
 
 class Tokens(nn.Module):
-    """A model without a layout: a number of tokens per image, one of them a prefix token if ``num_prefix_tokens`` says so."""
+    """A model without a layout: tokens of an image, one of them a prefix token if ``num_prefix_tokens`` says so."""
 
     def __init__(self, tokens: int, prefix: int = 0) -> None:
         super().__init__()
