@@ -11,7 +11,7 @@ from captum.attr import GradientAttribution
 from torch import nn
 
 from captum_astro.attr._batch import Batch
-from captum_astro.attr._contract import AttributeTo, Layered, TensorOrTuple
+from captum_astro.attr._contract import AttributeTo, Layered, TensorOrTuple, check_names
 from captum_astro.attr._inputs import block_numbers
 from captum_astro.caller import warn
 from captum_astro.capture.call import Call
@@ -81,6 +81,7 @@ class TokenAttribution(Explanation):
         start_layer: int = 0,
     ) -> TensorOrTuple:
         """Run the method on a batch, in parts if requested."""
+        check_names(f"{self.get_name()}.attribute", common, Layered)
         model = unwrapped(self.forward_func)
         layout = layout_for(model)
         wanted = Wanted(self.needs_gradient, self._blocks(layout, common, start_layer), self.needs_stream_gradients)

@@ -75,9 +75,9 @@ def channel_maps(call: Call, tap: Tap) -> ChannelMaps:
         raise UnsupportedModelError(f"{what}: no tokens and no feature map.")
     tap, mapped = _as_tokens(seen.value, tap, call, image_size)
     grid, prefix = (mapped, 0) if mapped else _token_grid(seen.value.shape[1], tap, call, image_size)
-    if len(seen.value) != len(call.inputs):
+    if len(seen.value) != len(seen.output):
         raise UnsupportedModelError(
-            f"{type(tap.module).__name__} gives {len(seen.value)} maps for {len(call.inputs)} images: it works on "
+            f"{type(tap.module).__name__} gives {len(seen.value)} maps for {len(seen.output)} images: it works on "
             f"windows, or on several copies. Choose a layer outside of them."
         )
     flat, slopes = (tap.tokens(x)[:, prefix:] for x in (seen.value, seen.gradient))

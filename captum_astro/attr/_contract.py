@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypedDict, TypeVar
 
 import torch
@@ -42,15 +42,14 @@ class WholeMap(Batched, total=False):
 
 
 _LAYERS = "layers: The blocks to use, counted from 0 (negative: from the end); the others are treated as ``I``."
-_ARGUMENTS = {
-    "layers": ("Iterable[int] | None", None, _LAYERS),
-    "additional_forward_args": ("Any", None, "additional_forward_args: Passed to the model after the images."),
-    "internal_batch_size": ("int | None", None, "internal_batch_size: The number of images to explain at a time."),
+_ARGUMENTS: dict[str, tuple[Any, Any, str]] = {
+    "layers": (Iterable[int] | None, None, _LAYERS),
+    "additional_forward_args": (Any, None, "additional_forward_args: Passed to the model after the images."),
+    "internal_batch_size": (int | None, None, "internal_batch_size: The number of images to explain at a time."),
     "attribute_to": (
-        "AttributeTo",
+        AttributeTo,
         "input",
-        """attribute_to: ``"input"`` returns the inputs' shape, the pixel map shared equally among the
-        channels;
+        """attribute_to: ``"input"`` returns the inputs' shape, the pixel map shared equally among the channels;
     ``"pixels"`` returns ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.""",
     ),
 }
@@ -83,8 +82,26 @@ def contract(method: Method) -> Method:
     described: Any = method
     described.__signature__ = signature.replace(parameters=[*own, *shared])
     described.__doc__ = _documented(inspect.getdoc(method) or "", [_ARGUMENTS[name][2] for name in names])
+    hints = {name: hint for name, hint in method.__annotations__.items() if name != "common"}
+    described.__annotations__ = hints | {name: _ARGUMENTS[name][0] for name in names}
     logged: Method = log_usage(part_of_slo=True)(method)
     return logged
+
+
+def check_names(name: str, common: Mapping[str, Any], form: type[Any]) -> None:
+    """Refuse keyword arguments that a method does not have, as Python would.
+
+    Args:
+        name: The method's.
+        common: What it was given as ``**common``.
+        form: The class above with which it is annotated.
+
+    Raises:
+        TypeError: If there is one.
+    """
+    for given in common:
+        if given not in form.__optional_keys__:
+            raise TypeError(f"{name}() got an unexpected keyword argument {given!r}")
 
 
 def _documented(text: str, common: list[str]) -> str:

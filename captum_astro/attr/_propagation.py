@@ -10,7 +10,7 @@ from torch import nn
 
 from captum_astro.attr._base import Explanation
 from captum_astro.attr._batch import Batch
-from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, contract
+from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.input_relevance import Arrived, propagate
 from captum_astro.capture.target import Output, Target
@@ -43,6 +43,7 @@ class PropagationAttribution(Explanation):
         self, inputs: TensorOrTuple, target: Any, common: Common, output: Output, times_input: bool
     ) -> TensorOrTuple:
         """Run the method on a batch, in parts if requested."""
+        check_names(f"{self.get_name()}.attribute", common, Common)
         model = unwrapped(self.forward_func)
         batch = Batch(model, layout_for(model), inputs, Target(target, output), common)
         found = [(part, self._one(part.call, batch.attribute_to, times_input)) for part in batch.parts()]

@@ -11,7 +11,7 @@ from torch import nn
 from captum_astro.attr._base import Explanation
 from captum_astro.attr._batch import Batch
 from captum_astro.attr._channels import channel_maps, find_tap
-from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, contract
+from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.grad_cam import grad_cam
@@ -81,6 +81,7 @@ class TokenGradCAM(Explanation):
             ValueError: If an argument has an invalid value, the images cannot be explained, or no gradient reaches the
                 patches of this layer.
         """
+        check_names(f"{self.get_name()}.attribute", common, Common)
         model = self._explained()
         layout, tap = find_tap(model, self.layer)
         batch = Batch(model, layout, inputs, Target(target, output), common)

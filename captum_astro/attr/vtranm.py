@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 
 from captum_astro.attr._base import TokenAttribution
-from captum_astro.attr._contract import Layered, TensorOrTuple, WholeMap, contract
+from captum_astro.attr._contract import Layered, TensorOrTuple, WholeMap, check_names, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.carry import Update, carry, carry_last
 from captum_astro.capture.collected import Wanted
@@ -117,6 +117,7 @@ class VTranM(TokenAttribution):
             >>> VTranM(model).contribution_map(torch.rand(1, 3, 224, 224), target=1).shape
             torch.Size([1, 197, 197])
         """
+        check_names("VTranM.contribution_map", common, WholeMap)
         update = _VTranMUpdate(True, components, include_norm, gain, full=True)
         return self._explain(inputs, target, update, cast(Layered, {**common, "attribute_to": "tokens"}), output)
 

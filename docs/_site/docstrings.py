@@ -33,7 +33,10 @@ class Docstrings(Extension):
         names = {parameter.name for parameter in kept}
         kept += [
             Parameter(
-                name, kind=ParameterKind.keyword_only, annotation=str(found.annotation), default=repr(found.default)
+                name,
+                kind=ParameterKind.keyword_only,
+                annotation=inspect.formatannotation(found.annotation),
+                default=repr(found.default),
             )
             for name, found in inspect.signature(described).parameters.items()
             if name not in names

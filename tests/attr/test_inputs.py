@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from captum_astro import UnsupportedModelError, ViTA, explainers
+from captum_astro import UnsupportedModelError, ViTA, VTranM, explainers
+from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._batch import Batch
 from captum_astro.attr._inputs import block_numbers, channels_of, check_inputs
 from captum_astro.capture.target import Target
@@ -174,3 +175,18 @@ def test_selecting_samples_from_arguments() -> None:
     one = torch.tensor([3])
     (only,) = _batch(x[:1], one).parts()
     assert only.call.target.classes is one
+
+
+@every_method
+def test_unknown_arguments_are_refused(method: Any) -> None:
+    model, x = build("cls"), images("cls")
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'nonsense'"):
+        method(model).attribute(x, target=1, nonsense=2)
+    if not issubclass(method, TokenAttribution):
+        with pytest.raises(TypeError, match=r"unexpected keyword argument 'layers'"):
+            method(model).attribute(x, target=1, layers=[1])
+
+
+def test_the_whole_map_has_one_form() -> None:
+    with pytest.raises(TypeError, match=r"contribution_map\(\) got an unexpected keyword argument 'attribute_to'"):
+        VTranM(build("cls")).contribution_map(images("cls"), target=1, attribute_to="grid")
