@@ -49,8 +49,7 @@ _ARGUMENTS = {
     "attribute_to": (
         "AttributeTo",
         "input",
-        """attribute_to: ``"input"`` returns the inputs' shape, the pixel map shared equally among the
-        channels;
+        """attribute_to: ``"input"`` returns the inputs' shape, the pixel map shared equally among the channels;
     ``"pixels"`` returns ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.""",
     ),
 }
