@@ -172,7 +172,7 @@ def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Pa
     assert (tmp_path / "[all]" / "scene_TokenGradCAM.npy").exists()
     code, out = run_command(monkeypatch, capsys, *words, "ViTAGradCAM", "--out", tmp_path / "none")
     assert code == 1
-    assert "brings astrocytes of its own" in out
+    assert "adds its own astrocytes" in out
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Pa
         (("evaluate", "--data", "scenes", "--vita", "kappa=3"), "--vita has no option 'kappa=3'. Options: k, tau"),
         (("evaluate", "--data", "scenes", "--vita", "k=six"), "--vita: k must be a whole number, not 'six'"),
         (("evaluate", "--data", "scenes", "--methods", "Magic"), "no method 'Magic'"),
-        (("evaluate", "--data", "scenes", "--explained", "all"), "--explained is predicted or label"),
+        (("evaluate", "--data", "scenes", "--explained", "all"), "--explained must be predicted or label"),
     ],
 )
 def test_vita_invalid_options(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:

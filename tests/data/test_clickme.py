@@ -437,19 +437,19 @@ def test_files_of_other_names(tmp_path: Path) -> None:
 def test_paths(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="none: there is no such file or folder"):
         ClickMe(tmp_path / "none")
-    with pytest.raises(ValueError, match=r"no form of ClickMe here \(looked for \*\.tfrecords, \*\.npz.*\)\.$"):
+    with pytest.raises(ValueError, match=r"no ClickMe format here \(looked for \*\.tfrecords, \*\.npz.*\)\.$"):
         ClickMe(tmp_path)
     (tmp_path / "val").mkdir()
     (tmp_path / "text.txt").write_text("text")
     with pytest.raises(ValueError, match="it has the subfolders val"):
         ClickMe(tmp_path)
-    with pytest.raises(ValueError, match=r"no form of ClickMe here"):
+    with pytest.raises(ValueError, match=r"no ClickMe format here"):
         ClickMe(tmp_path / "*.npz")
-    with pytest.raises(ValueError, match=r"text\.txt: not a form of ClickMe"):
+    with pytest.raises(ValueError, match=r"text\.txt: not a ClickMe format"):
         ClickMe(tmp_path / "text.txt")
     (tmp_path / "a.npz").write_bytes(npz(0))
     (tmp_path / "a.pth").write_bytes(pth(0))
-    with pytest.raises(ValueError, match=r"several forms here \(npz, pth\)"):
+    with pytest.raises(ValueError, match=r"several formats here \(npz, pth\)"):
         ClickMe(tmp_path)
     assert [s.name for s in ClickMe(tmp_path / "*.pth")] == ["a.pth"]
     with pytest.raises(ValueError, match="on_corrupt must be 'raise' or 'skip'"):

@@ -75,7 +75,7 @@ def test_option_kinds() -> None:
     assert prepare_heatmap(mask).dtype == torch.float32
     assert torch.equal(prepare_heatmap(mask), prepare_heatmap(mask.byte()))
     for bad in (torch.zeros(8), torch.zeros(1, 1, 8, 8), torch.zeros(0, 8)):
-        with pytest.raises(ValueError, match="has pixels, not"):
+        with pytest.raises(ValueError, match="have pixels, not"):
             prepare_heatmap(bad)
     with pytest.raises(ValueError, match="size must be at least 1"):
         prepare_heatmap(mask, 0)

@@ -49,6 +49,6 @@ def test_custom_reader(tmp_path: Path) -> None:
 
 
 def test_duplicate_dataset_name_is_rejected() -> None:
-    with pytest.raises(ValueError, match=r"There is a dataset 'masks' already, in captum_astro\.data\.mask_folders"):
+    with pytest.raises(ValueError, match=r"There is already a dataset 'masks', in captum_astro\.data\.mask_folders"):
         register_data("masks")(dict)
     assert sources()["masks"].form == "masks:FOLDER"

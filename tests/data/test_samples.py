@@ -29,7 +29,7 @@ def test_scenes_as_samples() -> None:
 def test_numbers() -> None:
     assert checked(1, 2) == 1
     for index in (-1, 2):
-        with pytest.raises(IndexError, match=f"There are 2 images, numbered from 0; {index} was asked for"):
+        with pytest.raises(IndexError, match=f"There are 2 images, numbered from 0, but index {index} was requested"):
             checked(index, 2)
 
 

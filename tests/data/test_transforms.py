@@ -145,5 +145,5 @@ def test_invalid_options() -> None:
         with pytest.raises(ValueError, match=r"\(3, H, W\) uint8"):
             transform(bad)
     for bad in (torch.zeros(9, 8, dtype=torch.int8), torch.zeros(8, 9)):
-        with pytest.raises(ValueError, match=r"A mask is int8 and of its image's \(8, 9\)"):
+        with pytest.raises(ValueError, match=r"A mask must be int8 of its image's \(8, 9\)"):
             transform(image, bad)

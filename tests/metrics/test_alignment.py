@@ -192,7 +192,7 @@ def test_bad_input_is_named(score: Score) -> None:
 def test_bad_options_are_named() -> None:
     a, b = _maps(1, 8, 9)
     for percentile in (-1.0, 100.0, float("nan")):
-        with pytest.raises(ValueError, match="percentile: from 0, below 100"):
+        with pytest.raises(ValueError, match="percentile must be from 0 to below 100"):
             dice(a, b, percentile)
         with pytest.raises(ValueError, match="percentile"):
             iou(a, b, percentile)

@@ -48,18 +48,18 @@ def test_constant_map() -> None:
 
 def test_undeclared_needs_cannot_be_read() -> None:
     metric = Metric("mine", lambda given: given.maps.sum((1, 2)) + given.labels, needs=("masks",))
-    with pytest.raises(AttributeError, match="the metric reads labels, which it does not name in its needs"):
+    with pytest.raises(AttributeError, match="the metric reads labels, which is not listed in its needs"):
         metric.scores(Given(maps=torch.zeros(1, 2, 2), masks=torch.zeros(1, 2, 2)), 1)
 
 
 def test_wrong_number_of_values_is_rejected() -> None:
     metric = Metric("mine", lambda given: given.maps.mean())
-    with pytest.raises(ValueError, match=r"mine gave values of shape \(1,\) for 2 maps"):
+    with pytest.raises(ValueError, match=r"mine returned values of shape \(1,\) for 2 maps"):
         dataclasses.replace(metric, compute=lambda given: given.maps.mean()[None]).scores(
             Given(maps=torch.ones(2, 2, 2)), 2
         )
     uneven = dataclasses.replace(metric, compute=lambda given: Scores(torch.zeros(2), torch.zeros(1, 3)))
-    with pytest.raises(ValueError, match="mine gave values"):
+    with pytest.raises(ValueError, match="mine returned values"):
         uneven.scores(Given(maps=torch.ones(2, 2, 2)), 2)
 
 

@@ -117,7 +117,7 @@ def test_errors(make: Any) -> None:
     model = make()
     with pytest.raises(ValueError, match="at most 20 tokens but received 21"):
         model(torch.ones(1, 21, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"Token ids are \(B, n\)"):
+    with pytest.raises(ValueError, match=r"Token ids must be \(B, n\)"):
         model(torch.ones(5, dtype=torch.long))
     with pytest.raises(ValueError, match="pos_embed must be one of"):
         make(pos_embed="rotary")

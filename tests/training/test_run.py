@@ -43,7 +43,7 @@ def test_cifar10(tmp_path: Path) -> None:
     assert tokeniser is None
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
     assert not list((tmp_path / "run").glob("checkpoint*"))
-    with pytest.raises(ValueError, match="no run of training"):
+    with pytest.raises(ValueError, match="no training run"):
         load_trained(tmp_path)
     with pytest.raises(ValueError, match="less than one batch"):
         train(replace(config, validation=58), tmp_path / "other")
@@ -115,7 +115,7 @@ def test_every_token_is_predicted_once() -> None:
             total, count = negative_log_likelihood(Uniform(), torch.randint(0, 7, (tokens,)), length, stride, 3)
             assert count == tokens - 1
             assert total == pytest.approx((tokens - 1) * math.log(7), rel=1e-6), (tokens, length, stride)
-    with pytest.raises(ValueError, match="stride is from 1"):
+    with pytest.raises(ValueError, match="stride must be from 1"):
         negative_log_likelihood(Uniform(), torch.zeros(9, dtype=torch.long), 4, 5)
 
 
@@ -127,7 +127,7 @@ def test_scenes(tmp_path: Path) -> None:
     assert load_trained(tmp_path)[0](torch.zeros(1, 3, 64, 64)).shape == (1, 10)
     with pytest.raises(ValueError, match="scenes_vit_tiny_patch4_64 has no alpha"):
         ScenesTask(alpha=1.0)
-    with pytest.raises(ValueError, match=f"model is {PLAIN}, {SWIN} or {ASTROMORPHIC}, not"):
+    with pytest.raises(ValueError, match=f"model must be {PLAIN}, {SWIN} or {ASTROMORPHIC}, not"):
         ScenesTask(model="resnet18")
     for model in (PLAIN, SWIN, ASTROMORPHIC):
         with pytest.raises(ValueError, match=f"{model} has no drop, epochs to choose"):
@@ -186,8 +186,8 @@ def test_options() -> None:
     assert (config.steps, config.augment, config.alpha, config.depth) == (7, False, 1.0, 2)
     for values, message in (
         ({"size": 3}, "cifar10 has no option 'size'. Options: data, attention"),
-        ({"depth": "two"}, "depth: 'two' is no value"),
-        ({"augment": "maybe"}, "augment: 'maybe' is no value"),
+        ({"depth": "two"}, "depth: 'two' is not a valid value"),
+        ({"augment": "maybe"}, "augment: 'maybe' is not a valid value"),
         ({"depth": 0}, "depth must be above 0"),
         ({"drop": 1.0}, "drop must be at least 0 and below 1"),
         ({"keep": "lst"}, "keep must be best or last"),

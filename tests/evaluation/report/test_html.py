@@ -199,7 +199,7 @@ def test_green_is_positive_and_red_negative() -> None:
     values = np.repeat([1.0, -1.0], 32).astype("<f2")
     maps = map_table([MapRow(0, "a", "vit", "VTranM", "predicted", 8, 8, values.tobytes())]).to_pandas()
     text = render(rows, maps, CONFIG, bootstrap=10)
-    assert "green above zero, for the class, and red below, against it" in text
+    assert "green above zero (for the class) and red below (against it)" in text
     shown = examples(maps, rows, "VTranM", PICTURES)
     assert shown is not None
     [picture] = shown.others[0].pictures

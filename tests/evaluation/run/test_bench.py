@@ -183,7 +183,7 @@ def test_dead_processes(tmp_path: Path) -> None:
     lines: list[str] = []
     outcome = run_bench(config("Random", "saco"), tmp_path, shard=Shard(0, 2, patience=0.1), say=lines.append)
     assert (outcome.computed, outcome.missing) == (2, 1)
-    assert lines[-1] == "1 chunks are missing: their processes are gone. The same command goes on from here."
+    assert lines[-1] == "1 chunks are missing: their processes are gone. Run the same command again to resume."
     assert not read_run(tmp_path).finished
     assert run_bench(config("Random", "saco"), tmp_path).missing == 0
     assert pq.read_table(tmp_path / "results.parquet").num_rows == 6
@@ -205,7 +205,7 @@ def test_first_failure_of_each_kind_is_reported(tmp_path: Path, monkeypatch) -> 
     run_bench(config("VTranM:layers=9,Random", "accuracy,saco", crop="none"), tmp_path, say=said.append)
     assert len(said) == 2
     assert said[0].startswith("Failed: bench_vit_nano, VTranM:layers=9, scene 0: ValueError: ")
-    assert said[1].startswith("Failed: bench_vit_nano, -, sample 3: ValueError: cut. More of the kind")
+    assert said[1].startswith("Failed: bench_vit_nano, -, sample 3: ValueError: cut. Further failures")
 
 
 def test_waiting_checks_only_missing_chunks(tmp_path: Path, monkeypatch) -> None:

@@ -40,7 +40,7 @@ def test_a_worker_is_killed_and_restarted(tmp_path: Path) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, said
     assert before < 16, "the worker was to die before the end"
-    assert "samples are there already" in said
+    assert "samples are already done" in said
     one = subprocess.run(alone, env=environment, check=True, capture_output=True, text=True)
     assert f"16 samples, all rows in {tmp_path / 'one'}/results.parquet." in one.stdout
     assert contents(tmp_path / "two") == contents(tmp_path / "one")

@@ -28,6 +28,6 @@ def test_presets_use_existing_names(tmp_path: Path, name: str) -> None:
 def test_names() -> None:
     with pytest.raises(ValueError, match="vtranm-table1"):
         preset("vtranm-table5")
-    with pytest.raises(ValueError, match="--part is cifar10 or cifar100"):
+    with pytest.raises(ValueError, match="--part must be cifar10 or cifar100"):
         preset("vtranm-table1").chosen("imagenet")
     assert [part.name for part in preset("vtranm-table1").chosen("cifar100")] == ["cifar100"]
