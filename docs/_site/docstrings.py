@@ -31,16 +31,11 @@ class Docstrings(Extension):
             func.docstring.value = inspect.getdoc(described) or ""
         kept = [parameter for parameter in func.parameters if parameter.name != "common"]
         names = {parameter.name for parameter in kept}
-        kept += [
-            Parameter(
-                name,
-                kind=ParameterKind.keyword_only,
-                annotation=inspect.formatannotation(found.annotation),
-                default=repr(found.default),
-            )
-            for name, found in inspect.signature(described).parameters.items()
-            if name not in names
-        ]
+        for name, found in inspect.signature(described).parameters.items():
+            if name not in names:
+                annotation = inspect.formatannotation(found.annotation)
+                default = repr(found.default)
+                kept.append(Parameter(name, kind=ParameterKind.keyword_only, annotation=annotation, default=default))
         func.parameters = Parameters(*kept)
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
