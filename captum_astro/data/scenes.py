@@ -32,7 +32,7 @@ class Scene(NamedTuple):
 class Scenes(Dataset[Scene]):
     """Handwritten digits on 64 x 64 textured backgrounds, with the digit's own pixels as the mask.
 
-    The digits are 8 x 8, the test part of UCI's *Optical Recognition of Handwritten Digits*. Every fifth one is held
+    The digits are those that scikit-learn ships (8 x 8, from the UCI repository). Every fifth one is held
     out: ``split="train"`` never shows it, ``split="test"`` shows nothing else. A scene depends only on the split, the
     seed and its index, so any subset can be reproduced anywhere.
 
@@ -121,9 +121,11 @@ class HumanScenes(Dataset[HumanSample]):
 
 @lru_cache(maxsize=1)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Images from 0 to 255 and their classes; see docs/licences.md for their source."""
-    with np.load(Path(__file__).with_name("digits.npz")) as digits:
-        return (digits["images"] * (255 / 16)).astype(np.uint8), digits["labels"].astype(np.int64)
+    """Images from 0 to 255 and their classes."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return (digits.images * (255 / 16)).astype(np.uint8), digits.target
 
 
 @register_data("scenes", place="", limited=True, human=lambda path, limit: _in_order(limit))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -36,14 +35,3 @@ def test_scenes_are_images_with_an_object() -> None:
         Scenes("validation")
     with pytest.raises(IndexError, match="64 scenes"):
         Scenes("train", 64)[64]
-
-
-def test_the_digits_are_those_of_scikit_learn() -> None:
-    from sklearn.datasets import load_digits
-
-    from captum_astro.data.scenes import _digits
-
-    expected = load_digits()
-    images, labels = _digits()
-    assert np.array_equal(images, (expected.images * (255 / 16)).astype(np.uint8))
-    assert np.array_equal(labels, expected.target)
