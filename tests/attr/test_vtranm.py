@@ -128,7 +128,7 @@ def test_unknown_arguments() -> None:
     for given, message in [
         ({"output": "odds"}, "'probability' or 'logit'"),
         ({"components": ("size",)}, "components must be a tuple of"),
-        ({"components": "length"}, "in a tuple"),
+        ({"components": "length"}, "must be a tuple"),
         ({"attribute_to": "patches"}, "attribute_to is"),
         ({"internal_batch_size": 0}, "at least 1"),
         ({"layers": 2}, r"pass \[2\]"),

@@ -38,5 +38,5 @@ def test_per_head_norm(norm: type[nn.Module]) -> None:
 
 
 def test_other_norms_are_rejected() -> None:
-    with pytest.raises(UnsupportedModelError, match="BatchNorm1d stands between"):
+    with pytest.raises(UnsupportedModelError, match="BatchNorm1d is used between"):
         inverse_deviation(nn.BatchNorm1d(3), torch.zeros(1, 3))
