@@ -71,13 +71,13 @@ def channel_maps(call: Call, tap: Tap) -> ChannelMaps:
     seen = activation_and_gradient(call, tap)
     image_size = seen.image_size or (1 if len(shape) == 2 else shape[-2], shape[-1])
     if seen.value.ndim not in (3, 4):
-        what = f"{type(tap.module).__name__} gives {tuple(seen.value.shape)}"
+        what = f"{type(tap.module).__name__} returns {tuple(seen.value.shape)}"
         raise UnsupportedModelError(f"{what}: no tokens and no feature map.")
     tap, mapped = _as_tokens(seen.value, tap, call, image_size)
     grid, prefix = (mapped, 0) if mapped else _token_grid(seen.value.shape[1], tap, call, image_size)
     if len(seen.value) != len(seen.output):
         raise UnsupportedModelError(
-            f"{type(tap.module).__name__} gives {len(seen.value)} maps for {len(seen.output)} images: it works on "
+            f"{type(tap.module).__name__} returns {len(seen.value)} maps for {len(seen.output)} images: it works on "
             f"windows, or on several copies. Choose a layer outside of them."
         )
     flat, slopes = (tap.tokens(x)[:, prefix:] for x in (seen.value, seen.gradient))

@@ -89,15 +89,15 @@ def contract(method: Method) -> Method:
 
 
 def check_names(name: str, common: Mapping[str, Any], form: type[Any]) -> None:
-    """Refuse keyword arguments that a method does not have, as Python would.
+    """Reject keyword arguments that a method does not have, as Python would.
 
     Args:
         name: The method's.
-        common: What it was given as ``**common``.
-        form: The class above with which it is annotated.
+        common: The arguments passed as ``**common``.
+        form: The class above that annotates them.
 
     Raises:
-        TypeError: If there is one.
+        TypeError: If there is such an argument.
     """
     for given in common:
         if given not in form.__optional_keys__:

@@ -32,9 +32,9 @@ class Scene(NamedTuple):
 class Scenes(Dataset[Scene]):
     """Handwritten digits on 64 x 64 textured backgrounds, with the digit's own pixels as the mask.
 
-    The digits are those that scikit-learn ships (8 x 8, from the UCI repository). Every fifth one is held
-    out: ``split="train"`` never shows it, ``split="test"`` shows nothing else. A scene depends only on the split, the
-    seed and its index, so any subset can be reproduced anywhere.
+    The digits are scikit-learn's (8 x 8, from the UCI repository). Every fifth one is held out: ``split="train"`` never
+    shows it, ``split="test"`` shows nothing else. A scene depends only on the split, the seed and its index, so any
+    subset can be reproduced anywhere.
 
     Args:
         split: ``"train"`` or ``"test"``.

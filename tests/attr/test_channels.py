@@ -169,7 +169,7 @@ def test_bad_models() -> None:
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(5 * 4, 3))
     with pytest.raises(UnsupportedModelError, match="has no layout and no timm feature_info: pass the layer"):
         find_tap(model, None)
-    with pytest.raises(UnsupportedModelError, match=r"Flatten gives \(1, 20\): no tokens and no feature map"):
+    with pytest.raises(UnsupportedModelError, match=r"Flatten returns \(1, 20\): no tokens and no feature map"):
         _maps(model, torch.rand(1, 3, 4, 4), "1")
 
 

@@ -132,9 +132,9 @@ def test_bad_input() -> None:
         searched(model, make_samples(1), grid(**GRID), metrics=["auc"])
     with pytest.raises(ValueError, match="at least one setting"):
         searched(model, make_samples(1), [])
-    with pytest.raises(ValueError, match=r"At least two samples are needed"):
+    with pytest.raises(ValueError, match=r"At least two samples are needed, .* not 0"):
         searched(model, [], grid(**GRID))
-    with pytest.raises(ValueError, match=r"There is 1 sample: one half chooses"):
+    with pytest.raises(ValueError, match=r"At least two samples are needed, .* not 1"):
         searched(model, make_samples(1), grid(**GRID))
     with pytest.raises(UnsupportedModelError, match="was not called: Eva reads its weight"):
         searched(make_model("eva"), make_samples(2), grid(layer=["blocks.0.attn.qkv"], **GRID))
