@@ -129,7 +129,7 @@ def test_unknown_arguments() -> None:
         ({"output": "odds"}, "'probability' or 'logit'"),
         ({"components": ("size",)}, "components must be a tuple of"),
         ({"components": "length"}, "must be a tuple"),
-        ({"attribute_to": "patches"}, "attribute_to is"),
+        ({"attribute_to": "patches"}, "attribute_to must be"),
         ({"internal_batch_size": 0}, "at least 1"),
         ({"layers": 2}, r"pass \[2\]"),
     ]:
