@@ -45,40 +45,72 @@ def compose(steps: tuple[Step, ...], statistics: Sequence[torch.Tensor | Measure
         like: The input values ``(B, H, n, d_v)``; determine heads, width, device and dtype.
     """
     out = AffineMap()
-    heads, width = like.shape[1], like.shape[3]
-    size = heads * width
+    heads, size = like.shape[1], like.shape[1] * like.shape[3]
+    first = next((i for i, step in enumerate(steps) if isinstance(step, Linear | Modulated)), 0)
+    leading = steps[:first]  # applied to the rows of the first weight: a product with the identity would be slow
     remaining = iter(statistics)
-    for step in steps:
+    for number, step in enumerate(steps):
+        if number >= first and out.matrix is None and not isinstance(step, Linear | Modulated):
+            out.matrix = torch.eye(size, device=like.device, dtype=widen(like).dtype)
         if isinstance(step, Scale):
-            factor = step.factor if isinstance(step.factor, float | int) else widen(step.factor.detach())
-            out.matrix = _identity(out, size, like) * factor
+            factor = _factor(step)
+            out.matrix = None if out.matrix is None else out.matrix * factor
             out.constant = None if out.constant is None else out.constant * factor
         elif isinstance(step, Linear):
-            _compose_linear(out, step.weight, step.bias)
+            _compose_linear(out, step, leading, heads)
         else:
             found = next(remaining)
             if isinstance(step, Modulated):
                 assert isinstance(found, Measured)
-                _compose_modulated(out, step, found, _identity(out, size, like))
+                _compose_modulated(out, step, found, leading, heads)
             else:
                 assert isinstance(found, torch.Tensor)
-                _compose_norm(out, step, found, _identity(out, size, like), heads)
+                _compose_norm(out, step, found, heads)
     return out
 
 
-def _compose_linear(out: AffineMap, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    weight = widen(weight.detach())
-    out.matrix = weight.T if out.matrix is None else out.matrix @ weight.T
-    out.constant = None if out.constant is None else out.constant @ weight.T
-    if bias is not None:
-        bias = widen(bias.detach())
+def _factor(step: Scale) -> torch.Tensor | float:
+    return step.factor if isinstance(step.factor, float | int) else widen(step.factor.detach())
+
+
+def _after_leading(matrix: torch.Tensor, leading: tuple[Step, ...], heads: int) -> torch.Tensor:
+    """A matrix ``(..., d_in, d)`` preceded by scales and norms without their statistics, which act on its rows."""
+    for step in reversed(leading):
+        weight = _factor(step) if isinstance(step, Scale) else getattr(_norm(step), "weight", None)
+        if isinstance(weight, torch.Tensor):
+            weight = widen(weight.detach())
+            weight = (weight.repeat(heads) if isinstance(step, Norm) and step.per_head else weight)[:, None]
+        matrix = matrix if weight is None else matrix * weight
+        if isinstance(step, Norm) and centres(step.module):
+            parts = matrix.unflatten(-2, (heads if step.per_head else 1, -1))
+            matrix = (parts - parts.mean(-2, keepdim=True)).flatten(-3, -2)
+    return matrix
+
+
+def _norm(step: Step) -> nn.Module:
+    assert isinstance(step, Norm)
+    return step.module
+
+
+def _compose_linear(out: AffineMap, step: Linear, leading: tuple[Step, ...], heads: int) -> None:
+    weight = widen(step.weight.detach()).T
+    out.matrix = _after_leading(weight, leading, heads) if out.matrix is None else out.matrix @ weight
+    out.constant = None if out.constant is None else out.constant @ weight
+    if step.bias is not None:
+        bias = widen(step.bias.detach())
         out.constant = bias if out.constant is None else out.constant + bias
 
 
-def _compose_modulated(out: AffineMap, step: Modulated, found: Measured, matrix: torch.Tensor) -> None:
-    out.matrix = matrix * found.factors[:, None]
-    out.constant = None if out.constant is None else out.constant * found.factors[:, None]
-    _compose_linear(out, step.module.weight, step.module.bias)
+def _compose_modulated(out: AffineMap, step: Modulated, found: Measured, leading: tuple[Step, ...], heads: int) -> None:
+    factors = found.factors
+    out.constant = None if out.constant is None else out.constant * factors[:, None]
+    if out.matrix is not None:
+        out.matrix = out.matrix * factors[:, None]
+        _compose_linear(out, Linear(step.module.weight, step.module.bias), (), heads)
+    else:
+        matrix = _after_leading(factors[..., None] * widen(step.module.weight.detach()).T, leading, heads)
+        _compose_linear(out, Linear(step.module.weight, step.module.bias), (), heads)
+        out.matrix = matrix
     if out.constant is not None:
         out.constant = out.constant * found.scale[..., None]
     if found.shift is not None:
@@ -88,20 +120,21 @@ def _compose_modulated(out: AffineMap, step: Modulated, found: Measured, matrix:
     out.query_scale = scale if out.query_scale is None else out.query_scale * scale
 
 
-def _compose_norm(out: AffineMap, step: Norm, scale: torch.Tensor, matrix: torch.Tensor, heads: int) -> None:
+def _compose_norm(out: AffineMap, step: Norm, scale: torch.Tensor, heads: int) -> None:
     weight, bias = getattr(step.module, "weight", None), getattr(step.module, "bias", None)
     if step.per_head and out.constant is not None:
         raise UnsupportedModelError("A per-head norm after a step with a bias is not supported.")
+    matrix = out.matrix  # None while the norm leads, see `_after_leading`
     if centres(step.module):
-        shape = matrix.shape
-        parts = matrix.reshape(shape[0], heads, -1) if step.per_head else matrix
-        matrix = (parts - parts.mean(-1, keepdim=True)).reshape(shape)
+        if matrix is not None:
+            parts = matrix.unflatten(-1, (heads if step.per_head else 1, -1))
+            matrix = (parts - parts.mean(-1, keepdim=True)).flatten(-2)
         if out.constant is not None:
             out.constant = out.constant - out.constant.mean(-1, keepdim=True)
     if weight is not None:
         factor = widen(weight.detach())
         factor = factor.repeat(heads) if step.per_head else factor
-        matrix = matrix * factor
+        matrix = None if matrix is None else matrix * factor
         out.constant = None if out.constant is None else out.constant * factor
     per_query = scale if step.per_head else scale[:, None]
     if out.constant is not None:
@@ -112,10 +145,6 @@ def _compose_norm(out: AffineMap, step: Norm, scale: torch.Tensor, matrix: torch
         out.constant = shift if out.constant is None else out.constant + shift
     out.matrix = matrix
     out.query_scale = per_query if out.query_scale is None else out.query_scale * per_query
-
-
-def _identity(out: AffineMap, size: int, like: torch.Tensor) -> torch.Tensor:
-    return torch.eye(size, device=like.device, dtype=widen(like).dtype) if out.matrix is None else out.matrix
 
 
 def centres(norm: nn.Module) -> bool:

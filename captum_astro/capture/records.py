@@ -132,13 +132,15 @@ class MergingRecord:
 
     def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """The contribution of each source to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
+        found, scale = self._unscaled(targets), self.map_out.query_scale
+        return found if scale is None else found * scale[:, 0, targets, None, None]
+
+    def _unscaled(self, targets: slice | list[int]) -> torch.Tensor:
         chosen = self.tokens if isinstance(targets, slice) else self.tokens.only(targets)
         sources = widen(chosen.gather_each(self.residual))
         k, width = sources.shape[2:]
         assert self.map_out.matrix is not None
-        found = torch.einsum("btkc,kcd->btkd", sources, self.map_out.matrix.reshape(k, width, -1))
-        scale = self.map_out.query_scale
-        return found if scale is None else found * scale[:, 0, targets, None, None]
+        return torch.einsum("btkc,kcd->btkd", sources, self.map_out.matrix.reshape(k, width, -1))
 
     def rebuilt(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """Some of the new tokens, directly from the definition: ``(B, targets, d)``."""
@@ -150,7 +152,7 @@ class MergingRecord:
 
     def by_length(self) -> TokenMap:
         """The share of each source, in proportion to the length of its contribution."""
-        lengths = self.contributions().norm(dim=-1)
+        lengths = self._unscaled(slice(None)).norm(dim=-1)  # a new token's own scale takes no part in its shares
         total = lengths.sum(-1, keepdim=True)
         share = torch.where(total > 0, lengths / total, torch.zeros_like(lengths))
         return self.tokens.with_share(share[:, None])

@@ -64,8 +64,8 @@ class Softmax:
         return self._rows(places, torch.tensor(places))
 
     def _rows(self, chosen: slice | list[int], places: torch.Tensor) -> torch.Tensor:
-        query = widen(self.query[:, :, chosen]) * self.scale
-        scores = query @ widen(self.key).transpose(-2, -1)
+        query = widen(self.query[:, :, chosen]).contiguous() * self.scale
+        scores = query @ widen(self.key).contiguous().transpose(-2, -1)
         if self.bias is not None:
             bias = self.bias if self.bias.shape[-2] == 1 else self.bias[..., chosen, :]
             scores = scores.masked_fill_(~bias, -torch.inf) if bias.dtype == torch.bool else scores.add_(bias)

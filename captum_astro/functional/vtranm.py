@@ -62,14 +62,15 @@ def head_weights(
     Returns:
         ``(B, H, n)``; ones without a component.
     """
-    stream, value, output_map = widen(stream), widen(value), widen(output_map)
+    # products with a slice of a fused projection are several times slower than with a copy of it
+    stream, value, output_map = widen(stream), widen(value).contiguous(), widen(output_map)
     batch, heads, tokens, width = value.shape
     weights = value.new_ones(batch, heads, tokens)
     if not components:
         return weights
     absent = None if present is None else ~present.repeat(batch // len(present), 1)[:, None]
     gram = output_map @ output_map.transpose(-2, -1)
-    length = ((value @ gram) * value).sum(-1).clamp_min(0).sqrt()
+    length = (value @ gram).mul_(value).sum(-1).clamp_min(0).sqrt()
     own = stream.norm(dim=-1)[:, None]
     if "length" in components:
         weights = weights * _ratio(length, own)
