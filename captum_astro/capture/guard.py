@@ -30,7 +30,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     Raises:
         UnsupportedModelError: If its parameters are inference tensors, which autograd cannot use.
     """
-    if any(parameter.is_inference() for parameter in model.parameters()):
+    modules, parameters = list(model.modules()), list(model.parameters())
+    if any(parameter.is_inference() for parameter in parameters):
         raise UnsupportedModelError(
             f"{type(model).__name__} was created or loaded under torch.inference_mode(): autograd cannot use its "
             f"parameters. Load it outside."
@@ -38,17 +39,17 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     with _LOCKS_GUARD:
         lock = _LOCKS.setdefault(model, threading.RLock())
     with lock, contextlib.ExitStack() as undo:
-        for parameter in model.parameters():
+        for parameter in parameters:
             if parameter.requires_grad:
                 parameter.requires_grad_(False)
                 undo.callback(parameter.requires_grad_, True)
-        for module in model.modules():
+        for module in modules:
             if getattr(module, "fused_attn", None) is False:
                 undo.callback(setattr, module, "fused_attn", False)
                 setattr(module, "fused_attn", True)  # noqa: B010  (Module types every attribute as a tensor)
-        if any(getattr(module, "_compiled_call_impl", None) or _is_compiled(module) for module in model.modules()):
+        if any(getattr(module, "_compiled_call_impl", None) or _is_compiled(module) for module in modules):
             undo.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code hides its layers
-        if any(module.training for module in model.modules()):
+        if any(module.training for module in modules):
             undo.enter_context(torch.random.fork_rng())
             saved = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
             undo.callback(_restore, saved)

@@ -40,7 +40,8 @@ def inverse_deviation(x: Tensor, centred: bool, eps: float | None) -> Tensor:
         eps: The epsilon of the norm; None for the dtype's own, as in PyTorch's RMS norm.
     """
     x = widen(x)
-    power = x.var(-1, unbiased=False) if centred else x.pow(2).mean(-1)
+    centre = x - x.mean(-1, keepdim=True) if centred else x  # several times faster than x.var
+    power = centre.pow(2).mean(-1)
     return (power + (torch.finfo(x.dtype).eps if eps is None else eps)).rsqrt()
 
 
