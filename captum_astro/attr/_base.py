@@ -18,6 +18,7 @@ from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import Update, carry
 from captum_astro.capture.collected import Wanted
+from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.records import Pass
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.attention import widen
@@ -99,6 +100,8 @@ class TokenAttribution(Explanation):
         """Run the method on one part, and convert its tokens to the requested form."""
         assert call.layout is not None
         layout, passed = call.layout, capture(call, wanted)
+        if attribute_to in ("input", "pixels"):
+            check_unmoved(call, layout.model)
         tokens = self._row(call, wanted, passed, update)
         if not self.needs_gradient and call.target.classes is not None:
             call.target.scores(passed.output)  # the class has no effect, but validate the target

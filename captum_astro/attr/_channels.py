@@ -15,6 +15,7 @@ from captum_astro.attr._base import enlarged
 from captum_astro.attr._contract import AttributeTo
 from captum_astro.capture.activation import activation_and_gradient
 from captum_astro.capture.call import Call
+from captum_astro.capture.entry import check_unmoved
 from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -68,6 +69,7 @@ def channel_maps(call: Call, tap: Tap) -> ChannelMaps:
         ValueError: If no gradient reaches its patches.
     """
     model, layout, shape = call.model, call.layout, call.inputs.shape
+    check_unmoved(call, _timm_model(model) if layout is None else layout.model)
     seen = activation_and_gradient(call, tap)
     image_size = seen.image_size or (1 if len(shape) == 2 else shape[-2], shape[-1])
     if seen.value.ndim not in (3, 4):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from captum_astro.capture.call import Call
+from captum_astro.capture.entry import Entry
 from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.hooks import Hooks
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -43,9 +44,10 @@ def activation_and_gradient(call: Call, tap: Tap) -> Activation:
         UnsupportedModelError: If the tensor does not occur, or the output does not depend on it.
     """
     look, inside = _Look(tap), type(tap.module).__name__
+    entry = Entry(call.explained)
     with undisturbed(call.model), torch.inference_mode(False), torch.enable_grad():
         with Hooks() as hooks:
-            hooks.before(call.explained, look.note_size)
+            entry.install(hooks)
             look.install(hooks)
             output = call.run()
         if len(look.seen) != 1:
@@ -56,7 +58,7 @@ def activation_and_gradient(call: Call, tap: Tap) -> Activation:
             (gradient,) = torch.autograd.grad(output, look.seen[0], start.gradient.to(output), allow_unused=True)
         if gradient is None:
             raise UnsupportedModelError(f"The output does not depend on the output of {inside}.")
-        return Activation(look.seen[0].detach(), start.scaled(gradient), output.detach(), look.image_size)
+        return Activation(look.seen[0].detach(), start.scaled(gradient), output.detach(), entry.size)
 
 
 class _Look:
@@ -65,18 +67,12 @@ class _Look:
     def __init__(self, tap: Tap) -> None:
         self._tap = tap
         self.seen: list[torch.Tensor] = []
-        self.image_size: tuple[int, int] | None = None
 
     def install(self, hooks: Hooks) -> None:
         """Record the tap's tensor."""
         hooks.tap(self._tap, self._note)
         if self._tap.at == "output":
             hooks.callback(self._tap.module.register_forward_hook(self._demand_tensor).remove)
-
-    def note_size(self, x: torch.Tensor) -> None:
-        """Record the size of the images that the explained model receives."""
-        if x.ndim == 4:
-            self.image_size = (x.shape[-2], x.shape[-1])
 
     def _note(self, x: torch.Tensor) -> torch.Tensor:
         if not x.requires_grad:

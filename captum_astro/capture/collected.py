@@ -122,7 +122,8 @@ class Collected:
         elif layout.per_position:
             weights = self.call.target.positions(self.output.detach())
         else:
-            weights = layout.readout_of(self.recorder.inputs, final.shape[1])
+            assert self.recorder.entry.inputs is not None
+            weights = layout.readout_of(self.recorder.entry.inputs, final.shape[1])
         return weights.to(device=final.device, dtype=widen(final).dtype).expand(final.shape[0], -1)
 
     def reached(self) -> torch.Tensor | None:
@@ -155,13 +156,18 @@ class Collected:
         streams = []
         for index in range(len(self.layout.stages) + 1):
             stream = self.recorder.stream(index)
+            if stream.times > 1:
+                raise UnsupportedModelError(
+                    f"{type(self.layout.model).__name__} was called {stream.times} times in one pass. Explain one call "
+                    f"at a time: pass the model itself, and add up the maps of its inputs."
+                )
             if stream.seen is None:
                 raise UnsupportedModelError(f"The residual stream before stage {index} was not seen in the pass.")
             streams.append(stream.tap.tokens(stream.seen.detach()))
         return streams
 
     def _geometry(self) -> tuple[tuple[int, int], list[Grid]]:
-        layout, size, (batch, tokens, _) = self.layout, self.recorder.image_size, self.streams[0].shape
+        layout, size, (batch, tokens, _) = self.layout, self.recorder.entry.size, self.streams[0].shape
         model = type(layout.model).__name__
         if len(self.output) != batch:
             raise UnsupportedModelError(

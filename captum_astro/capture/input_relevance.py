@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from captum_astro.capture.call import Call
+from captum_astro.capture.entry import Entry
 from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.hooks import Hooks
 from captum_astro.functional.attention import widen
@@ -44,7 +45,7 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
     """
     assert call.layout is not None
     layout = call.layout
-    entering = _Entering()
+    entering, entry = _Entering(), Entry(layout.model, layout.reads_text)
     tap = layout.stages[0].stream
     with (
         undisturbed(call.model),
@@ -54,10 +55,15 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
     ):
         with Hooks() as hooks:
             hooks.tap(tap, entering.note_tokens)
-            hooks.before(layout.model, entering.note_size)
+            entry.install(hooks)
             given = call.inputs.clone().requires_grad_(not layout.reads_text)
             with mode:
                 output = call.run(given, widened=not times_input)
+        if len(entering.tokens) != 1:
+            raise UnsupportedModelError(
+                f"{type(layout.model).__name__} was called {len(entering.tokens)} times in one pass. Explain one call "
+                f"at a time: pass the model itself, and add up the maps of its inputs."
+            )
         start = call.target.seed(output.detach())
         wanted = entering.tokens[:1] if layout.reads_text else [given, *entering.tokens[:1]]
         if not output.requires_grad:
@@ -69,22 +75,18 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
             raise UnsupportedModelError("The output does not depend on the input by a gradient.")
         found.append(start.scaled(gradient) * (widen(tensor.detach()) if times_input else 1))
     tokens = tap.tokens(found[-1]).sum(-1)
-    return Arrived(None if layout.reads_text else found[0], tokens, entering.image_sizes[0])
+    assert entry.size is not None  # tokens were seen
+    return Arrived(None if layout.reads_text else found[0], tokens, entry.size)
 
 
 class _Entering:
-    """The inputs of the model and of its first block."""
+    """The input of the first block."""
 
     def __init__(self) -> None:
         self.tokens: list[torch.Tensor] = []
-        self.image_sizes: list[tuple[int, int]] = []
 
     def note_tokens(self, x: torch.Tensor) -> None:
         """The tokens, with their graph."""
         if not x.requires_grad:
             x.requires_grad_(True)  # text: there is no gradient before the embedding
         self.tokens.append(x)
-
-    def note_size(self, x: torch.Tensor) -> None:
-        """The size of the images."""
-        self.image_sizes.append((x.shape[-2], x.shape[-1]))

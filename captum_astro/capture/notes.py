@@ -57,17 +57,19 @@ class StreamNotes:
     Attributes:
         tap: Where it is read.
         seen: The tensor, with its graph; None until it has been seen.
+        times: How often it was seen.
         gradients: The gradient of the explained output there, if it is requested and arrives.
     """
 
     def __init__(self, tap: Tap) -> None:
         self.tap = tap
         self.seen: torch.Tensor | None = None
+        self.times = 0
         self.gradients: list[torch.Tensor] = []
 
     def note(self, x: torch.Tensor) -> None:
         """The stream."""
-        self.seen = x
+        self.seen, self.times = x, self.times + 1
 
 
 class AttentionNotes:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from captum_astro.capture.entry import Entry
 from captum_astro.capture.hooks import Hooks
 from captum_astro.capture.notes import AttentionNotes, FeedForwardNotes, StageNotes, StepNotes, StreamNotes
 from captum_astro.capture.written_out import WrittenOut
@@ -31,8 +32,7 @@ class Recorder(TorchFunctionMode):
         pooling: The notes of a pooling head.
         final: The notes of the residual stream that leaves the last stage.
         pooled: The final tokens, normalised, and the pooled vector, if the layout has taps for them.
-        image_size: Height and width of the image that the model received.
-        inputs: The inputs that it received.
+        entry: The images or token ids that the model received.
     """
 
     def __init__(self, layout: Layout, gradient_from: int | None) -> None:
@@ -42,8 +42,7 @@ class Recorder(TorchFunctionMode):
         self.pooling = None if layout.pooling is None else AttentionNotes(layout.pooling.branch)
         self.final = StreamNotes(layout.final_stream)
         self.pooled: dict[str, torch.Tensor] = {}
-        self.image_size: tuple[int, int] | None = None
-        self.inputs = torch.empty(0)
+        self.entry = Entry(layout.model, layout.reads_text)
         self._gradient_from = gradient_from
         self._running: list[AttentionNotes] = []
         self._written = WrittenOut()
@@ -78,7 +77,7 @@ class Recorder(TorchFunctionMode):
 
     def _install(self) -> None:
         layout = self.layout
-        self._hooks.before(layout.model, self._note_inputs)
+        self.entry.install(self._hooks)
         for index, notes in enumerate(self.stages):
             self._hooks.tap(notes.stage.stream, partial(self._note_stream, index))
             if notes.stage.summed is not None:
@@ -120,11 +119,6 @@ class Recorder(TorchFunctionMode):
         if self._running:
             self._running.pop()
             self._written.forget()
-
-    def _note_inputs(self, x: torch.Tensor) -> None:
-        if x.ndim == (2 if self.layout.reads_text else 4):
-            self.inputs = x.detach()
-            self.image_size = (1, x.shape[1]) if self.layout.reads_text else (x.shape[-2], x.shape[-1])
 
     def _note_stream(self, index: int, x: torch.Tensor) -> None:
         if index == self._gradient_from and not x.requires_grad:

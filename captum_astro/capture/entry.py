@@ -1,0 +1,117 @@
+"""The images or token ids that the explained model receives, possibly from a wrapper."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from captum_astro.capture.call import Call
+from captum_astro.capture.guard import undisturbed
+from captum_astro.capture.hooks import Hooks
+from captum_astro.layouts.errors import UnsupportedModelError
+
+
+class Entry:
+    """The first images or token ids that reach a model, whichever of its methods a wrapper calls.
+
+    ``forward_features`` and its like bypass the model's own hooks, but not those of its patch embedding.
+
+    Attributes:
+        inputs: Images ``(B, C, H, W)`` or token ids ``(B, n)``; None before they are seen.
+    """
+
+    def __init__(self, model: nn.Module, reads_text: bool = False) -> None:
+        self.inputs: torch.Tensor | None = None
+        self._model, self._reads_text = model, reads_text
+
+    def install(self, hooks: Hooks) -> None:
+        """Note what the model receives."""
+        for module in (self._model, *self._model.children()):
+            hooks.before(module, self.note)
+
+    def note(self, x: torch.Tensor) -> None:
+        """An input of the model, or of a part of it."""
+        if self.inputs is None and x.ndim == (2 if self._reads_text else 4):
+            self.inputs = x.detach()
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the images; for texts, 1 and their length."""
+        if self.inputs is None:
+            return None
+        return (1 if self._reads_text else self.inputs.shape[-2]), self.inputs.shape[-1]
+
+
+class _Received(BaseException):
+    """Ends a pass when the images have reached the model; no wrapper may catch it."""
+
+
+class _Probe(Entry):
+    def note(self, x: torch.Tensor) -> None:
+        super().note(x)
+        if self.inputs is not None:
+            raise _Received
+
+
+def check_unmoved(call: Call, explained: nn.Module) -> None:
+    """Check that a wrapper hands each pixel on to its place, so that maps of the model are maps of the user's image.
+
+    Noise is sent through the wrapper, up to the model. What arrives may differ in its values (normalised, in another
+    order of channels) and in its resolution, not in its places.
+
+    Args:
+        call: The model and its inputs.
+        explained: The model inside.
+
+    Raises:
+        UnsupportedModelError: If the wrapper crops, pads, mirrors, or otherwise moves the image.
+    """
+    given = call.inputs
+    if call.model is explained or given.ndim != 4 or not given.is_floating_point():
+        return
+    low, high = given.aminmax()
+    span = torch.where(high > low, high - low, torch.ones_like(high))
+    for cells in (None, 16):  # single pixels where the size is the same, smooth noise where it is not
+        probe = (_noise(given, cells) * span + low).to(given)
+        received = _received(call, explained, probe)
+        if received is None or len(received) != len(probe):
+            return  # the pass itself says what is wrong
+        same = received.shape[-2:] == probe.shape[-2:]
+        if same == (cells is None):
+            if not same:
+                probe = F.interpolate(probe.float(), received.shape[-2:], mode="bilinear", antialias=True)
+            if not _explains(probe, received, 0.9 if same else 0.97):
+                raise UnsupportedModelError(
+                    f"{type(call.model).__name__} moves the image before {type(explained).__name__} receives it (a "
+                    f"crop, a margin, a mirror image or the like), so a map would be laid over the wrong pixels. Apply "
+                    f"this to the image first, or ask for attribute_to='grid', the model's own patches."
+                )
+            return
+
+
+def _noise(like: torch.Tensor, cells: int | None) -> torch.Tensor:
+    """Noise in [0, 1], the same each time."""
+    batch, channels, *size = like.shape
+    shape = size if cells is None else [max(2, min(cells, extent // 4)) for extent in size]
+    noise = torch.rand(batch, channels, *shape, generator=torch.Generator().manual_seed(0))
+    return noise if cells is None else F.interpolate(noise, size, mode="bicubic").clamp(0, 1)
+
+
+def _received(call: Call, explained: nn.Module, probe: torch.Tensor) -> torch.Tensor | None:
+    entry = _Probe(explained)
+    with undisturbed(call.model), torch.no_grad(), Hooks() as hooks:
+        entry.install(hooks)
+        try:
+            call.run(probe.to(call.inputs.device))
+        except _Received:
+            pass
+    return entry.inputs
+
+
+def _explains(probe: torch.Tensor, received: torch.Tensor, share: float) -> bool:
+    """Whether a linear map of each pixel's channels explains so much of the variance of every sample."""
+    x, y = (tensor.detach().to("cpu", torch.float64).flatten(2).transpose(1, 2) for tensor in (probe, received))
+    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    rest = y - x @ (torch.linalg.pinv(x.transpose(1, 2) @ x) @ (x.transpose(1, 2) @ y))
+    return bool((rest.square().sum((1, 2)) <= (1 - share) * y.square().sum((1, 2))).all())
