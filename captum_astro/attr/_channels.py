@@ -15,7 +15,6 @@ from captum_astro.attr._base import enlarged
 from captum_astro.attr._contract import AttributeTo
 from captum_astro.capture.activation import activation_and_gradient
 from captum_astro.capture.call import Call
-from captum_astro.capture.entry import check_unmoved
 from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -69,7 +68,6 @@ def channel_maps(call: Call, tap: Tap) -> ChannelMaps:
         ValueError: If no gradient reaches its patches.
     """
     model, layout, shape = call.model, call.layout, call.inputs.shape
-    check_unmoved(call, _timm_model(model) if layout is None else layout.model)
     seen = activation_and_gradient(call, tap)
     image_size = seen.image_size or (1 if len(shape) == 2 else shape[-2], shape[-1])
     if seen.value.ndim not in (3, 4):
@@ -108,7 +106,7 @@ def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | 
         last = [stage for stage in layout.stages if any(isinstance(b, AttentionBranch) for b in stage.branches)][-1]
         normalises = isinstance(last.stream.module, nn.LayerNorm | nn.RMSNorm | RmsNorm)
         return layout, Tap(last.stream.module, "output") if normalises else last.stream
-    inside = _timm_model(model)
+    inside = timm_model(model)
     features = getattr(inside, "feature_info", None)
     if not features:
         raise UnsupportedModelError(
@@ -117,7 +115,7 @@ def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | 
     return None, Tap(inside.get_submodule(features[-1]["module"]), "output")
 
 
-def _timm_model(model: nn.Module) -> nn.Module:
+def timm_model(model: nn.Module) -> nn.Module:
     """The model itself, or the one inside a wrapper that describes its features."""
     return next((module for module in model.modules() if hasattr(module, "feature_info")), model)
 
@@ -128,7 +126,7 @@ def _channels_last(module: nn.Module, model: nn.Module) -> bool:
         return False
     if isinstance(module, nn.LayerNorm | nn.Linear):
         return True
-    return getattr(_timm_model(model), "output_fmt", "NCHW") == "NHWC"
+    return getattr(timm_model(model), "output_fmt", "NCHW") == "NHWC"
 
 
 def _as_tokens(x: torch.Tensor, tap: Tap, call: Call, image_size: tuple[int, int]) -> tuple[Tap, Grid | None]:
@@ -152,7 +150,7 @@ def _token_grid(tokens: int, tap: Tap, call: Call, image_size: tuple[int, int]) 
         grids = call.layout.grids(*image_size)
         grid = next((grid for grid in grids if grid[0] * grid[1] + prefix == tokens), grids[0])
     else:
-        prefix = int(cast(Any, getattr(_timm_model(call.model), "num_prefix_tokens", 0)) or 0)
+        prefix = int(cast(Any, getattr(timm_model(call.model), "num_prefix_tokens", 0)) or 0)
         rows = round(((tokens - prefix) * image_size[0] / image_size[1]) ** 0.5)
         grid = (rows, (tokens - prefix) // max(1, rows))
     if grid[0] * grid[1] + prefix != tokens:

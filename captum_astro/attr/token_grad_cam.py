@@ -10,9 +10,10 @@ from torch import nn
 
 from captum_astro.attr._base import Explanation
 from captum_astro.attr._batch import Batch
-from captum_astro.attr._channels import channel_maps, find_tap
+from captum_astro.attr._channels import channel_maps, find_tap, timm_model
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
 from captum_astro.capture.call import Call
+from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.grad_cam import grad_cam
 from captum_astro.layouts.structure import Tap
@@ -91,6 +92,8 @@ class TokenGradCAM(Explanation):
 
     def _one(self, call: Call, tap: Tap, relu: bool, attribute_to: AttributeTo) -> torch.Tensor:
         """Run the method on one part."""
+        if attribute_to in ("input", "pixels"):
+            check_unmoved(call, timm_model(call.model) if call.layout is None else call.layout.model)
         seen = channel_maps(replace(call, target=self._target(call)), tap)
         cam = self._cam(seen.activation, seen.gradient, relu)
         text = call.layout is not None and call.layout.reads_text

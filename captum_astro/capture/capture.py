@@ -19,7 +19,7 @@ from captum_astro.layouts.structure import AttentionBranch
 def capture(call: Call, wanted: Wanted) -> Pass:
     """Run a model forward, and backward if gradients are needed, and record what the methods need.
 
-    The gradient starts at the first requested stage, so that anything before it costs a forward pass only.
+    Even without gradients of the layers, the output's gradient at the final tokens is taken: it shows what is read.
 
     Args:
         call: The model and its inputs.
@@ -34,19 +34,20 @@ def capture(call: Call, wanted: Wanted) -> Pass:
     attended = [i for i in chosen if any(isinstance(b, AttentionBranch) for b in layout.stages[i].branches)]
     if not attended:
         raise ValueError(f"layers selects no attention layer; the blocks are numbered 0 to {layout.stages[-1].block}.")
-    recorder = Recorder(layout, attended[0] if wanted.gradient else None)
-    device = call.inputs.device.type
-    with undisturbed(call.model), torch.inference_mode(False), torch.set_grad_enabled(wanted.gradient):
+    recorder = Recorder(layout)
+    device, image = call.inputs.device.type, None
+    if call.model is not layout.model and call.inputs.is_floating_point():  # a wrapper may read it too
+        image = call.inputs.clone().requires_grad_(True)
+    with undisturbed(call.model), torch.inference_mode(False), torch.enable_grad():
         if wanted.rules is None:
             with recorder:
-                output = call.run()
+                output = call.run(image)
         else:
             with torch.autocast(device, enabled=False), wanted.rules, recorder:
-                output = call.run(widened=True)
+                output = call.run(image, widened=True)
         with torch.autocast(output.device.type, enabled=False):  # relevance is not computed in half precision
             collected = Collected(call, wanted, recorder, output)
-            if wanted.gradient:
-                collected.backward()
+            collected.backward(image)
             with torch.no_grad():
                 passed = _passed(collected)
     if wanted.verify and passed.problem is not None:

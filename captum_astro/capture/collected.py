@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from captum_astro.capture.call import Call
 from captum_astro.capture.notes import AttentionNotes, FeedForwardNotes, StageNotes, StreamNotes
 from captum_astro.capture.recorder import Recorder
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, StageRecord
+from captum_astro.capture.target import LargestOutput, Seed
 from captum_astro.functional.attention import widen
 from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.base import Layout
@@ -75,35 +76,72 @@ class Collected:
         for notes in self._heads:
             notes.check()
 
-    def backward(self) -> None:
-        """All gradients in one call: at the heads' outputs, the final stream, and, if requested, the blocks' outputs.
+    def backward(self, image: torch.Tensor | None = None) -> None:
+        """The gradients at the final stream, the heads' outputs, and, if requested, the blocks' outputs.
+
+        The final stream is cut off the graph, so that first only the head is passed, and it is seen whether the output
+        depends on anything else.
+
+        Args:
+            image: An image with its graph, which the output may not depend on otherwise.
 
         Raises:
             UnsupportedModelError: If one of them does not arrive.
         """
         output, recorder, plain = self.output, self.recorder, self.wanted.rules is None
-        if not output.requires_grad:
+        if not output.requires_grad or recorder.read is None:
             raise UnsupportedModelError(
                 "The output does not depend on the tokens by a gradient. Does the model run under torch.no_grad()?"
             )
-        asked: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
-        for notes in self._heads:  # differential attention adds its first map with factor 1, so its gradient suffices
-            asked += [(x, notes.gradients) for x in (notes.outputs[:1] if plain else notes.outputs)]
-        streams = [recorder.final] if plain else []
-        streams += self._block_outputs() if self.wanted.streams else []
-        asked += [(x, notes.gradients) for notes in streams if (x := notes.seen) is not None and x.requires_grad]
-        seed = self.call.target.seed(output.detach())
-        start = seed.gradient if plain else seed.full()
-        found = torch.autograd.grad(output, [x for x, _ in asked], start.to(output), allow_unused=True)
-        for (_, gradients), gradient in zip(asked, found, strict=True):
+        seed, final = self._seed(), recorder.final
+        head = self._asked([] if recorder.pooling is None else [recorder.pooling])
+        begins = [x for x in (recorder.stages[0].stream.seen, image) if x is not None]
+        wanted = [recorder.read, *(x for x, _ in head), *begins]
+        start = (seed.gradient if plain else seed.full()).to(output)
+        read, *found = torch.autograd.grad(output, wanted, start, allow_unused=True)
+        found, around = found[: len(head)], found[len(head) :]
+        self._check_read(read, around)
+        if self.wanted.gradient:
+            assert final.seen is not None
+            layers = self._asked([notes for notes in self._heads if notes is not recorder.pooling])
+            streams = self._block_outputs() if self.wanted.streams else []
+            layers += [(x, notes.gradients) for notes in streams if (x := notes.seen) is not None and x.requires_grad]
+            if layers:
+                found += torch.autograd.grad(final.seen, [x for x, _ in layers], read, allow_unused=True)
+            head += layers
+        for gradients, gradient in zip([final.gradients, *(g for _, g in head)], [read, *found], strict=True):
             if gradient is not None:
                 gradients.append(seed.scaled(gradient) if plain else gradient)
-        for notes in self._heads:
+        for notes in self._heads if self.wanted.gradient else ():
             if not notes.gradients:
                 raise UnsupportedModelError(
                     f"No gradient arrives at {notes.branch.name}: the output does not use it. Choose the blocks "
                     f"that it uses by layers=, or explain the whole model."
                 )
+
+    def _seed(self) -> Seed:
+        """The start of the backward pass; without a target, numbers that do not cancel."""
+        output, target = self.output.detach(), self.call.target
+        if self.wanted.gradient or self.layout.per_position or isinstance(target, LargestOutput):
+            return target.seed(output)
+        start = torch.rand(output.shape, generator=torch.Generator().manual_seed(0)) + 0.5
+        return Seed(start.to(output), output.new_ones(len(output)))
+
+    def _asked(self, heads: list[AttentionNotes]) -> list[tuple[torch.Tensor, list[torch.Tensor]]]:
+        """The heads' outputs whose gradients are needed, and where they go."""
+        plain = self.wanted.rules is None
+        # differential attention adds its first map with factor 1, so its gradient suffices
+        return [(x, notes.gradients) for notes in heads for x in (notes.outputs[:1] if plain else notes.outputs)]
+
+    def _check_read(self, read: torch.Tensor | None, around: Sequence[torch.Tensor | None]) -> None:
+        model = type(self.layout.model).__name__
+        if read is None:
+            raise UnsupportedModelError(f"The output does not depend on the final tokens of {model}.")
+        if any(gradient is not None for gradient in around):
+            raise UnsupportedModelError(
+                f"The output depends on more than the final tokens of {model}, as with a head on an earlier layer, "
+                f"whose share a map would leave out. AttnLRP, ConservativeLRP and LRP follow any head."
+            )
 
     def stages(self) -> tuple[StageRecord, ...]:
         """The records of all stages, with the branches of the requested ones."""

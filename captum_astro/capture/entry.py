@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -102,10 +104,8 @@ def _received(call: Call, explained: nn.Module, probe: torch.Tensor) -> torch.Te
     entry = _Probe(explained)
     with undisturbed(call.model), torch.no_grad(), Hooks() as hooks:
         entry.install(hooks)
-        try:
+        with contextlib.suppress(_Received):
             call.run(probe.to(call.inputs.device))
-        except _Received:
-            pass
     return entry.inputs
 
 

@@ -25,25 +25,25 @@ class Recorder(TorchFunctionMode):
 
     Args:
         layout: The layout of the model to run.
-        gradient_from: The stage at whose residual stream the gradient starts; None for a pass without gradients.
 
     Attributes:
         stages: The notes of each stage.
         pooling: The notes of a pooling head.
         final: The notes of the residual stream that leaves the last stage.
+        read: The leaf that stands for it in the rest of the graph, so that what else the output depends on is seen.
         pooled: The final tokens, normalised, and the pooled vector, if the layout has taps for them.
         entry: The images or token ids that the model received.
     """
 
-    def __init__(self, layout: Layout, gradient_from: int | None) -> None:
+    def __init__(self, layout: Layout) -> None:
         super().__init__()
         self.layout = layout
         self.stages = [StageNotes(stage) for stage in layout.stages]
         self.pooling = None if layout.pooling is None else AttentionNotes(layout.pooling.branch)
         self.final = StreamNotes(layout.final_stream)
+        self.read: torch.Tensor | None = None
         self.pooled: dict[str, torch.Tensor] = {}
         self.entry = Entry(layout.model, layout.reads_text)
-        self._gradient_from = gradient_from
         self._running: list[AttentionNotes] = []
         self._written = WrittenOut()
         self._hooks = Hooks()
@@ -89,7 +89,7 @@ class Recorder(TorchFunctionMode):
                     self._hooks.tap(branch.branch.output, branch.note)
                 else:
                     self._watch(branch)
-        self._hooks.tap(layout.final_stream, self.final.note)
+        self._hooks.tap(layout.final_stream, self._note_final)
         if layout.pooling is not None and self.pooling is not None:
             self._watch(self.pooling)
             self._hooks.tap(layout.pooling.pooled, partial(self._note_pooled, "pooled", layout.pooling.pooled))
@@ -121,9 +121,14 @@ class Recorder(TorchFunctionMode):
             self._written.forget()
 
     def _note_stream(self, index: int, x: torch.Tensor) -> None:
-        if index == self._gradient_from and not x.requires_grad:
+        if index == 0 and not x.requires_grad:
             x.requires_grad_(True)  # a leaf: nothing before it requires a gradient
         self.stages[index].stream.note(x)
+
+    def _note_final(self, x: torch.Tensor) -> torch.Tensor:
+        self.final.note(x)
+        self.read = x.detach().requires_grad_(True)
+        return self.read.clone()  # what follows may change it in place
 
     def _note_pooled(self, name: str, tap: Tap, x: torch.Tensor) -> None:
         self.pooled[name] = tap.tokens(x.detach())
