@@ -88,11 +88,6 @@ class TokenAttribution(Explanation):
         wanted = Wanted(self.needs_gradient, self._blocks(layout, common, start_layer), self.needs_stream_gradients)
         batch = Batch(model, layout, inputs, Target(target, output), common)
         found = [(part, self._one(part.call, wanted, update, batch.attribute_to)) for part in batch.parts()]
-        if self.needs_gradient and output == "probability" and getattr(layout.model, "num_classes", None) == 0:
-            warn(
-                f"{type(layout.model).__name__} has no classifier (num_classes=0): the softmax of its features is "
-                f"not a probability. Pass output='logit' to explain one feature."
-            )
         attributions: TensorOrTuple = batch.joined(found)
         return attributions
 
@@ -105,6 +100,11 @@ class TokenAttribution(Explanation):
         tokens = self._row(call, wanted, passed, update)
         if not self.needs_gradient and call.target.classes is not None:
             call.target.scores(passed.output)  # the class has no effect, but validate the target
+        if self.needs_gradient and call.target.output == "probability" and passed.embedding:
+            warn(
+                f"{type(layout.model).__name__} has no classifier (num_classes=0): the softmax of its features is "
+                f"not a probability. Pass output='logit' to explain one feature."
+            )
         patches = tokens if layout.reads_text else tokens[:, layout.num_prefix_tokens :]
         if not patches.flatten(1).any(1).all():
             warn(

@@ -143,6 +143,13 @@ class Collected:
                 f"whose share a map would leave out. AttnLRP, ConservativeLRP and LRP follow any head."
             )
 
+    @property
+    def embedding(self) -> bool:
+        """Whether the output is the feature vector of a model without a classifier."""
+        returned = self.recorder.returned
+        without = getattr(self.layout.model, "num_classes", None) == 0
+        return without and returned is not None and torch.equal(returned, self.output.detach())
+
     def stages(self) -> tuple[StageRecord, ...]:
         """The records of all stages, with the branches of the requested ones."""
         return tuple(self._stage(index) for index in range(len(self.recorder.stages)))

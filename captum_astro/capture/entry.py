@@ -95,7 +95,7 @@ def check_unmoved(call: Call, explained: nn.Module) -> None:
 def _noise(like: torch.Tensor, cells: int | None) -> torch.Tensor:
     """Noise in [0, 1], the same each time."""
     batch, channels, *size = like.shape
-    shape = size if cells is None else [max(2, min(cells, extent // 4)) for extent in size]
+    shape = size if cells is None else [max(2, min(cells, extent // 8)) for extent in size]
     noise = torch.rand(batch, channels, *shape, generator=torch.Generator().manual_seed(0))
     return noise if cells is None else F.interpolate(noise, size, mode="bicubic").clamp(0, 1)
 

@@ -33,6 +33,7 @@ class Recorder(TorchFunctionMode):
         read: The leaf that stands for it in the rest of the graph, so that what else the output depends on is seen.
         pooled: The final tokens, normalised, and the pooled vector, if the layout has taps for them.
         entry: The images or token ids that the model received.
+        returned: What it returned, before a wrapper's head.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -43,6 +44,7 @@ class Recorder(TorchFunctionMode):
         self.final = StreamNotes(layout.final_stream)
         self.read: torch.Tensor | None = None
         self.pooled: dict[str, torch.Tensor] = {}
+        self.returned: torch.Tensor | None = None
         self.entry = Entry(layout.model, layout.reads_text)
         self._running: list[AttentionNotes] = []
         self._written = WrittenOut()
@@ -78,6 +80,7 @@ class Recorder(TorchFunctionMode):
     def _install(self) -> None:
         layout = self.layout
         self.entry.install(self._hooks)
+        self._hooks.after(layout.model, self._note_returned)
         for index, notes in enumerate(self.stages):
             self._hooks.tap(notes.stage.stream, partial(self._note_stream, index))
             if notes.stage.summed is not None:
@@ -124,6 +127,9 @@ class Recorder(TorchFunctionMode):
         if index == 0 and not x.requires_grad:
             x.requires_grad_(True)  # a leaf: nothing before it requires a gradient
         self.stages[index].stream.note(x)
+
+    def _note_returned(self, x: torch.Tensor) -> None:
+        self.returned = x.detach()
 
     def _note_final(self, x: torch.Tensor) -> torch.Tensor:
         self.final.note(x)

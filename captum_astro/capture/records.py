@@ -201,6 +201,7 @@ class Pass:
         image_size: Height and width of the image that the model received.
         grid: Rows and columns of the patch tokens that enter the first stage.
         extent: Height and width in pixels that the grid covers.
+        embedding: The output is the feature vector of a model without a classifier.
         problem: The disagreement with the layout; None if there is none.
     """
 
@@ -211,6 +212,7 @@ class Pass:
     image_size: tuple[int, int]
     grid: Grid
     extent: tuple[int, int]
+    embedding: bool = False
     problem: str | None = None
 
 
