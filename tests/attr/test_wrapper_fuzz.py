@@ -1,0 +1,95 @@
+"""Random wrappers around a small model: a map is refused, or lies where the model looks."""
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from captum_astro import UnsupportedModelError
+from tests.attr.test_wrappers import ATTENTION, CAMS, Around, photo, tiny
+
+COMPOSITIONS = 2016
+PLACES = {
+    "crop": lambda x, r: x[..., r : x.shape[-2] - r, r : x.shape[-1] - r],
+    "mirror": lambda x, r: x.flip(-1),
+    "upside down": lambda x, r: x.flip(-2),
+    "shift": lambda x, r: x.roll(r, -1),
+    "pad": lambda x, r: F.pad(x, (r, r, r, r)),
+    "resize": lambda x, r: F.interpolate(x, (32 + 4 * r, 64 - 2 * r), mode="bilinear", antialias=True),
+    "tile": lambda x, r: x[..., : x.shape[-2] // 2, : x.shape[-1] // 2],
+}
+VALUES = {
+    "normalise": lambda x: (x - 0.4) / 0.2,
+    "BGR": lambda x: x.flip(1),
+    "per image": lambda x: (x - x.mean((1, 2, 3), keepdim=True)) / (x.std((1, 2, 3), keepdim=True) + 1e-6),
+    "curve": lambda x: x.sigmoid() ** 2,
+}
+HEADS = {
+    "model": lambda around, x: around.model(x),
+    "features": lambda around, x: around.model.head(around.model.forward_features(x)[:, 0]),
+    "half": lambda around, x: around.model(x) / 2 + 1,
+}
+REFUSED_HEADS = {
+    "sum": lambda around, x: around.model(x) + around.model(x.flip(-1)),
+    "cat": lambda around, x: around.model(torch.cat([x, x.flip(-2)])).unflatten(0, (2, -1)).mean(0),
+    "patches": lambda around, x: around.model.forward_features(x)[:, 2:, :5].mean(1),
+    "image": lambda around, x: around.model(x) + 1e-6 * x.mean((1, 2, 3))[:, None],
+}
+
+
+def composition(draw):
+    """The places' and the values' changes in a random order, and a head."""
+    places = [(name, draw.randint(3, 6)) for name in draw.choices(list(PLACES), k=draw.choice([0, 0, 1, 1, 2, 3]))]
+    steps = places + draw.sample(list(VALUES), k=draw.randint(0, 2))
+    draw.shuffle(steps)
+    heads = HEADS if draw.random() < 0.7 else REFUSED_HEADS
+    return steps, draw.choice(list(heads))
+
+
+def moved(x, steps, values=True):
+    for step in steps:
+        if isinstance(step, tuple):
+            x = PLACES[step[0]](x, step[1])
+        elif values:
+            x = VALUES[step](x)
+    return F.interpolate(x, (32, 32), mode="bilinear", antialias=True)
+
+
+def displacement(steps, size):
+    """How far, in pixels of the model's image, places lie from where a resize of the whole image would put them."""
+    ramps = torch.stack(torch.meshgrid(*(torch.arange(1.0, n + 1) for n in size), indexing="ij"))[None].double()
+    there = moved(ramps, steps, values=False)
+    expected = F.interpolate(ramps, (32, 32), mode="bilinear", antialias=True)
+    scale = 32 / torch.tensor(size, dtype=torch.float64)
+    return float(((there - expected) * scale[:, None, None]).abs()[..., 2:-2, 2:-2].mean())
+
+
+@pytest.mark.parametrize(
+    "method", [*ATTENTION[:4], *ATTENTION[5:], *CAMS]
+)  # TransformerAttribution has rules of its own
+def test_wrappers(method):
+    seed = 20 + [*ATTENTION, *CAMS].index(method)
+    draw, model, outcomes = random.Random(seed), tiny(), {"map": 0, "refused": 0}
+    for number in range(COMPOSITIONS // 8):
+        (steps, head), size = composition(draw), draw.choice([(32, 32), (48, 40), (64, 64)])
+        around = Around(model, lambda a, x, s=steps, h=head: {**HEADS, **REFUSED_HEADS}[h](a, moved(x, s))).eval()
+        case = f"seed {seed}, number {number}: {steps}, {head}, {size}"
+        x, off = photo(1, 3, *size), displacement(steps, size)
+        layer_reads_all = method in CAMS and head in ("patches", "image")  # Grad-CAM follows any head after its layer
+        try:
+            found = method(around).attribute(x, target=1, attribute_to="pixels")
+        except UnsupportedModelError:
+            outcomes["refused"] += 1
+            blanked = {"crop", "pad"} <= {step[0] for step in steps}  # a margin may lie where pixels were
+            assert off > 0.1 or blanked or (head in REFUSED_HEADS and not layer_reads_all), case
+            continue
+        outcomes["map"] += 1
+        assert off < 1.5, case
+        assert head in HEADS or layer_reads_all, case
+        if head in HEADS:
+            alone = Around(model, HEADS[head]).eval()
+            inside = method(alone).attribute(moved(x, steps), target=1, attribute_to="pixels")
+            expected = F.interpolate(inside, size, mode="bilinear")
+            torch.testing.assert_close(found, expected, msg=lambda text, case=case: f"{case}: {text}")
+    assert min(outcomes.values()) > 40
