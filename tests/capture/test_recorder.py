@@ -74,7 +74,7 @@ def test_other_threads_are_not_recorded() -> None:
     from captum_astro.layouts import layout_for
 
     model, x = _model(Attention), images("cls")
-    recorder = Recorder(layout_for(model), None)
+    recorder = Recorder(layout_for(model))
     recorder._hooks._thread = -1
     with recorder:
         model(x)

@@ -146,7 +146,7 @@ class Wrapper(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
-        ("early", UnsupportedModelError, "the output does not use it"),
+        ("early", UnsupportedModelError, "does not depend on the final tokens"),
         ("batch", UnsupportedModelError, "a wrapper changes the batch"),
         ("tuple", TypeError, "not a tuple"),
     ],
