@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from captum_astro.capture.call import Call
+from captum_astro.capture.entry import check_called_once
 from captum_astro.capture.notes import AttentionNotes, FeedForwardNotes, StageNotes, StreamNotes
 from captum_astro.capture.recorder import Recorder
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, StageRecord
@@ -201,11 +202,7 @@ class Collected:
         streams = []
         for index in range(len(self.layout.stages) + 1):
             stream = self.recorder.stream(index)
-            if stream.times > 1:
-                raise UnsupportedModelError(
-                    f"{type(self.layout.model).__name__} was called {stream.times} times in one pass. Explain one call "
-                    f"at a time: pass the model itself, and add up the maps of its inputs."
-                )
+            check_called_once(self.layout.model, stream.times)
             if stream.seen is None:
                 raise UnsupportedModelError(f"The residual stream before stage {index} was not seen in the pass.")
             streams.append(stream.tap.tokens(stream.seen.detach()))

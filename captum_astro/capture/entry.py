@@ -45,6 +45,19 @@ class Entry:
         return (1 if self._reads_text else self.inputs.shape[-2]), self.inputs.shape[-1]
 
 
+def check_called_once(model: nn.Module, times: int) -> None:
+    """Reject a model that a wrapper calls more than once, whose maps would belong to several images.
+
+    Raises:
+        UnsupportedModelError: If it was.
+    """
+    if times > 1:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} was called {times} times in one pass. Explain one call at a time: pass the model "
+            f"itself, and add up the maps of its inputs."
+        )
+
+
 class _Received(BaseException):
     """Ends a pass when the images have reached the model; no wrapper may catch it."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from captum_astro.capture.call import Call
-from captum_astro.capture.entry import Entry
+from captum_astro.capture.entry import Entry, check_called_once
 from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.hooks import Hooks
 from captum_astro.functional.attention import widen
@@ -59,11 +59,7 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
             given = call.inputs.clone().requires_grad_(not layout.reads_text)
             with mode:
                 output = call.run(given, widened=not times_input)
-        if len(entering.tokens) != 1:
-            raise UnsupportedModelError(
-                f"{type(layout.model).__name__} was called {len(entering.tokens)} times in one pass. Explain one call "
-                f"at a time: pass the model itself, and add up the maps of its inputs."
-            )
+        check_called_once(layout.model, len(entering.tokens))
         start = call.target.seed(output.detach())
         wanted = entering.tokens[:1] if layout.reads_text else [given, *entering.tokens[:1]]
         if not output.requires_grad:

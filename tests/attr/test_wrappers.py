@@ -9,24 +9,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_astro import (
-    ATTCAT,
     LRP,
-    AttentionGradCAM,
     AttentionRollout,
-    AttnLRP,
-    ConservativeLRP,
-    RawAttention,
     TokenGradCAM,
-    TokenGradCAMPlusPlus,
     TransformerAttribution,
-    TransformerMM,
     UnsupportedModelError,
     VTranM,
+    explainers,
 )
 
-ATTENTION = [ATTCAT, AttentionGradCAM, AttentionRollout, RawAttention, TransformerAttribution, TransformerMM, VTranM]
-CAMS = [TokenGradCAM, TokenGradCAMPlusPlus]
-PROPAGATION = [LRP, AttnLRP, ConservativeLRP]
+METHODS = {one.name: one.method for one in explainers() if not one.name.startswith("ViTA")}
+PROPAGATION = [METHODS[name] for name in ("LRP", "AttnLRP", "ConservativeLRP")]
+CAMS = [METHODS[name] for name in ("TokenGradCAM", "TokenGradCAMPlusPlus")]
+ATTENTION = [method for method in METHODS.values() if method not in PROPAGATION + CAMS]
 
 
 def tiny(**changes):
