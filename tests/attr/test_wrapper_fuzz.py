@@ -12,13 +12,13 @@ from tests.attr.test_wrappers import ATTENTION, CAMS, Around, photo, tiny
 COMPOSITIONS = 2016
 FOLLOWED = [one for one in [*ATTENTION, *CAMS] if one is not TransformerAttribution]  # it has no rule for moves
 PLACES = {
-    "crop": lambda x, r: x[..., r : x.shape[-2] - r, r : x.shape[-1] - r],
+    "crop": lambda x, r: F.pad(x, [-min(r, min(x.shape[-2:]) // 4)] * 4),
     "mirror": lambda x, r: x.flip(-1),
     "upside down": lambda x, r: x.flip(-2),
     "shift": lambda x, r: x.roll(r, -1),
     "pad": lambda x, r: F.pad(x, (r, r, r, r)),
     "resize": lambda x, r: F.interpolate(x, (32 + 4 * r, 64 - 2 * r), mode="bilinear", antialias=True),
-    "tile": lambda x, r: x[..., : x.shape[-2] // 2, : x.shape[-1] // 2],
+    "tile": lambda x, r: x[..., : (x.shape[-2] + 1) // 2, : (x.shape[-1] + 1) // 2],
 }
 VALUES = {
     "normalise": lambda x: (x - 0.4) / 0.2,
