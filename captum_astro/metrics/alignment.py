@@ -197,21 +197,7 @@ def _above(values: torch.Tensor, percentile: float) -> torch.Tensor:
 
 
 def _scored(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[[Given], torch.Tensor]:
-    """A metric's values in the benchmark, where a constant map scores 0 if its value is undefined.
-
-    A constant map ranks nothing, like a random one. If it were left out, a setting that makes maps vanish could win.
-    SSIM is defined for it, and high where the human map is mostly empty. NaN stays where the human map is constant.
-    """
-
-    def compute(given: Given) -> torch.Tensor:
-        value = function(given.maps, given.human_maps)
-        return torch.where(value.isnan() & _constant(given.maps) & ~_constant(given.human_maps), 0.0, value)
-
-    return compute
-
-
-def _constant(maps: torch.Tensor) -> torch.Tensor:
-    return maps.amax((1, 2)) == maps.amin((1, 2))
+    return lambda given: function(given.maps, given.human_maps)
 
 
 _TENTH = 0.1  # fraction of the pixels above the 90th percentile
@@ -229,5 +215,6 @@ for _name, _function, _chance in (
             kind="human",
             heading="Agreement with human attention",
             chance=_chance,
+            constant=0.0,  # it ranks nothing; if it were left out, a setting that makes maps vanish could win
         )
     )

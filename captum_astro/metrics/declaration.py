@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from numpy.typing import NDArray
+
+from captum_astro.metrics._undefined import constant, reasons, usable
 
 Need = Literal[
     "labels", "masks", "human_maps", "classes", "logits", "positive_logits", "negative_logits", "pixels", "probability"
@@ -82,10 +84,12 @@ class Scores(NamedTuple):
     Attributes:
         values: ``(M,)``.
         curves: ``(M, L)``, stored in the rows.
+        reasons: For each sample why it has no value, None if it has one.
     """
 
     values: torch.Tensor
     curves: torch.Tensor
+    reasons: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,7 @@ class Metric:
         chance: The score of a map without information: one number for all data, derived from another metric, or
             ``RANDOM_MAPS``, the score of the method Random. None if unknown.
         pooling: The value of a set, if it is not the mean of the samples' values.
+        constant: The score of a map that is the same everywhere: NaN undefined, None as ``compute`` returns it.
         of_model: It belongs to the model or the data, not to a map.
         predicted_only: It is defined only for the predicted class.
 
@@ -165,6 +170,7 @@ class Metric:
     plot: CurvePlot | None = None
     chance: float | ChanceFrom | Literal["random maps"] | None = None
     pooling: Pooling | None = None
+    constant: float | None = None
     of_model: bool = False
     predicted_only: bool = False
 
@@ -183,7 +189,7 @@ class Metric:
         return self.heading or self.kind.capitalize()
 
     def scores(self, given: Given, count: int) -> Scores:
-        """Compute it, with empty curves if it has none.
+        """Compute it, with empty curves if it has none; NaN, with the reason, for inputs that decide nothing.
 
         Args:
             given: Its inputs.
@@ -192,8 +198,16 @@ class Metric:
         Raises:
             ValueError: If the number of values is different.
         """
+        why = reasons(self, given, count)
+        given = given.shared(usable)
         found = self.compute(given)
         found = found if isinstance(found, Scores) else Scores(found, found.new_zeros(len(found), 0))
         if found.values.shape != (count,) or len(found.curves) != count:
             raise ValueError(f"{self.name} returned values of shape {tuple(found.values.shape)} for {count} maps")
-        return found
+        values = found.values
+        if self.constant is not None:
+            values = torch.where(constant(given.maps).to(values.device), self.constant, values)
+        undefined = torch.tensor([reason is not None for reason in why], dtype=torch.bool, device=values.device)
+        if undefined.any():
+            values = values.double().masked_fill(undefined, torch.nan)
+        return Scores(values, found.curves, why)

@@ -178,6 +178,7 @@ register(
         percent=True,
         plot=CurvePlot("Most important pixels first; maps of the {explained} class", "top-1 accuracy, %", whole=True),
         chance=RANDOM_MAPS,
+        constant=torch.nan,
     )
 )
 register(
@@ -189,6 +190,7 @@ register(
         percent=True,
         plot=CurvePlot("Least important pixels first; maps of the {explained} class", "top-1 accuracy, %", whole=True),
         chance=RANDOM_MAPS,
+        constant=torch.nan,
     )
 )
 register(
@@ -199,6 +201,7 @@ register(
         kind="perturbation",
         plot=CurvePlot("Most important pixels first; probability of the {explained} class", "probability, %"),
         chance=RANDOM_MAPS,
+        constant=torch.nan,
     )
 )
 register(
@@ -209,5 +212,6 @@ register(
         direction=-1,
         kind="perturbation",
         chance=RANDOM_MAPS,
+        constant=torch.nan,
     )
 )

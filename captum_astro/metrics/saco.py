@@ -123,10 +123,11 @@ register(
     Metric(
         "SaCo",
         lambda given: saco(given.maps, given.pixels, given.probability),
-        needs=("classes", "pixels", "probability"),
+        needs=("classes", "pixels", "probability", "logits"),  # logits: of one class the score would be 1
         kind="saco",
         heading="Perturbation",
         chance=0.0,
+        constant=torch.nan,
         predicted_only=True,
     )
 )

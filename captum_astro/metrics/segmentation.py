@@ -236,5 +236,6 @@ for _name, _score, _chance in (
             percent=True,
             chance=_chance,
             pooling=_pooled(_score),
+            constant=torch.nan,
         )
     )

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pandas as pd
 
+_UNDEFINED = "Undefined: "  # the note of a value that the inputs leave undefined: nothing went wrong
 _FAILED = ["model", "method", "error", "samples", "rows", "names"]
+
+
+def has_failed(rows: pd.DataFrame) -> pd.Series:
+    """Which rows have a failure; an undefined value with its note has none."""
+    return rows["error"].notna() & ~rows["error"].astype("string").str.startswith(_UNDEFINED).fillna(False)
 
 
 def failures(rows: pd.DataFrame) -> pd.DataFrame:
     """Failures per model, method and error: how many samples and rows, and the names of the first samples."""
     if "error" not in rows:
         return pd.DataFrame(columns=_FAILED)
-    failed = rows[rows["error"].notna()].groupby(["model", "method", "error"], sort=False)
+    failed = rows[has_failed(rows)].groupby(["model", "method", "error"], sort=False)
     found = [
         (*key, own["sample"].nunique(), len(own), ", ".join(list(dict.fromkeys(own["name"]))[:5]))
         for key, own in failed

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from captum_astro.evaluation.analysis.failed import has_failed
 from captum_astro.metrics.declaration import Metric
 from captum_astro.metrics.registry import all_metrics, metric_named
 
@@ -123,7 +124,7 @@ def _group(model: str, info: Metric, explained: str, own: pd.DataFrame) -> Group
     values[row, column] = given
     failed = np.zeros(len(methods), np.int64)
     if "error" in own:
-        np.add.at(failed, column[own["error"].notna().to_numpy()], 1)
+        np.add.at(failed, column[has_failed(own).to_numpy(bool)], 1)
     counts = None
     if info.pooling is not None:
         counts = np.zeros((*values.shape, info.pooling.parts))

@@ -26,6 +26,7 @@ class Figure(NamedTuple):
     explained: str
     value: float
     curve: list[float] | None = None
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,9 @@ def _compute(metrics: Sequence[Metric], entries: Sequence[_Entry], material: _Ma
 def _add(metric: Metric, entries: Sequence[_Entry], given: Given, found: Measured) -> None:
     scores = metric.scores(given, len(entries))
     curves = scores.curves.tolist() if scores.curves.shape[1] else [None] * len(entries)
-    for entry, value, curve in zip(entries, scores.values.tolist(), curves, strict=True):
-        found.figures.extend(Figure(entry.job, metric.name, role, value, curve) for role in entry.roles)
+    for entry, value, curve, why in zip(entries, scores.values.tolist(), curves, scores.reasons, strict=True):
+        failure = None if why is None else Failure("Undefined", why, "metric")
+        found.figures.extend(Figure(entry.job, metric.name, role, value, curve, failure) for role in entry.roles)
 
 
 def _check(logits: torch.Tensor) -> None:

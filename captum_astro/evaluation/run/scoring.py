@@ -139,9 +139,8 @@ class Scorer:
             yield self._without(failed, method, metric, role, failed.failure)
 
     def _row(self, case: Case, method: str, figure: Figure) -> Row:
-        return Row(
-            case.number, case.name, self._label, method, figure.metric, figure.explained, figure.value, figure.curve
-        )
+        known = (case.number, case.name, self._label, method, figure.metric, figure.explained)
+        return Row(*known, figure.value, figure.curve, figure.failure)
 
     def _without(self, case: Case | Failed, method: str, metric: Metric, role: str, why: Failure | None) -> Row:
         return Row(case.number, case.name, self._label, method, metric.name, role, failure=why)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from captum_astro.evaluation.analysis import comparisons, summary
+from captum_astro.evaluation.analysis.failed import failures, has_failed
 from captum_astro.evaluation.analysis.groups import groups
 from tests.evaluation import synthetic
 
@@ -67,3 +68,13 @@ def test_image_with_one_class_counts_in_pooled_metrics() -> None:
     assert (alone["n"], np.isnan(alone["mean"])) == (1, True)
     both = pd.concat([rows, rows.assign(method="VTranM")])
     assert comparisons(both)[["n", "difference"]].to_numpy().tolist() == [[2, 0]]
+
+
+def test_undefined_values_are_no_failures() -> None:
+    errors = ["Undefined: the map is constant", "ValueError: no good", None]
+    rows = pd.DataFrame({
+        "sample": [0, 1, 2], "name": ["a", "b", "c"], "model": "vit", "method": "LRP", "metric": "SaCo",
+        "explained": "predicted", "value": [None, None, 0.5], "error": errors,
+    })  # fmt: skip
+    assert has_failed(rows).tolist() == [False, True, False]
+    assert failures(rows)["error"].tolist() == ["ValueError: no good"]
