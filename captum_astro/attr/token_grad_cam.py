@@ -12,6 +12,7 @@ from captum_astro.attr._base import Explanation
 from captum_astro.attr._batch import Batch
 from captum_astro.attr._channels import channel_maps, find_tap, timm_model
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
+from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.target import Output, Target
@@ -96,6 +97,11 @@ class TokenGradCAM(Explanation):
             check_unmoved(call, timm_model(call.model) if call.layout is None else call.layout.model)
         seen = channel_maps(replace(call, target=self._target(call)), tap)
         cam = self._cam(seen.activation, seen.gradient, relu)
+        if not cam.flatten(1).any(1).all():
+            warn(
+                f"{self.get_name()} gives a map that is zero everywhere: no position has a positive sum. "
+                f"Pass relu_attributions=False to see the negative values, or choose another layer."
+            )
         text = call.layout is not None and call.layout.reads_text
         return cam if text else seen.shaped(cam, call.inputs, attribute_to)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import timm
 import torch
@@ -180,3 +182,17 @@ def test_certain_model_without_a_layout() -> None:
         model[3].bias.copy_(torch.tensor([0.0, 400.0]))
     with pytest.raises(ValueError, match=r"nothing reads them after it\. With output='probability'"):
         TokenGradCAM(model, "0").attribute(torch.rand(1, 3, 8, 8), target=1, output="probability")
+
+
+def test_warns_of_a_map_that_is_zero_everywhere() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)).eval()
+    with torch.no_grad():
+        model[0].bias.fill_(9)
+        model[4].weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+    x, cam = torch.rand(1, 3, 8, 8), TokenGradCAM(model, "1")
+    with pytest.warns(UserWarning, match="TokenGradCAM gives a map that is zero everywhere: no position has a pos"):
+        assert not cam.attribute(x, target=1).any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cam.attribute(x, target=0).all()
+        assert (cam.attribute(x, target=1, relu_attributions=False) < 0).all()
