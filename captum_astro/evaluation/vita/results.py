@@ -50,11 +50,19 @@ class Results:
             Columns ``method``, ``metric``, ``setting``, ``n``, ``left_out`` (samples without a value), ``plain`` and
             ``modulated`` (means), ``difference`` with its 95 % interval ``low`` and ``high``, ``effect``
             (rank-biserial), ``p`` (Wilcoxon), ``p_holm`` (over the table), ``same_class`` and ``accuracy`` of the
-            modulated model, ``plain_accuracy``.
+            modulated model, ``plain_accuracy``. A metric without a value on the even samples has no row.
+
+        Raises:
+            ValueError: If no metric has one.
         """
         chosen = self.table("search")
         chosen = chosen[(chosen["setting"] != PLAIN) & (chosen["method"] != "-")]
         chosen = chosen.dropna(subset=["mean"])
+        if chosen.empty:
+            raise ValueError(
+                "No setting can be chosen: no metric has a value on the even samples, as their human maps are constant "
+                "or their maps not finite."
+            )
         top = chosen.loc[chosen.groupby(["method", "metric"])["mean"].idxmax()]
         picked = {(r.method, r.metric): int(r.setting) for r in top.itertuples()}
         return compared(self.split("report"), picked)

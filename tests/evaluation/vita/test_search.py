@@ -104,14 +104,19 @@ def test_model_is_unchanged() -> None:
 def test_search_continues_past_undefined_scores() -> None:
     model, settings = make_model("cls"), grid(**GRID)
     constant = [sample._replace(human=torch.ones(4, 4) * 0) for sample in make_samples(4)]
-    best = searched(model, constant, settings, metrics=["spearman", "ssim"]).best()
-    assert set(best["metric"]) == {"ssim"}
+    with pytest.raises(ValueError, match="No setting can be chosen: .* human maps are constant"):
+        searched(model, constant, settings, metrics=["spearman", "ssim"]).best()
     half = [s if i % 2 == 0 else s._replace(human=torch.zeros(4, 4)) for i, s in enumerate(make_samples(4))]
     best = searched(model, half, settings, metrics=["spearman", "ssim"]).best().set_index("metric")
-    assert (best.loc["spearman", "n"] == 0).all()
-    assert (best.loc["spearman", "left_out"] == 2).all()
-    assert best.loc["spearman", "plain"].isna().all()
-    assert best.loc["ssim", "p_holm"].notna().all()
+    assert set(best.index) == {"spearman", "ssim"}
+    assert (best["n"] == 0).all()
+    assert (best["left_out"] == 2).all()
+    assert best["plain"].isna().all()
+    assert best["p_holm"].isna().all()
+    scores = searched(model, make_samples(4), settings, metrics=["ssim"])
+    undefined = (scores.scores["metric"] == "ssim") & (scores.scores["sample"] == 1)
+    scores.scores.loc[undefined, "value"] = float("nan")
+    assert scores.best()["left_out"].tolist() == [1, 1]
     unnamed = [s if i else s._replace(label=None) for i, s in enumerate(make_samples(4))]
     for batch_size in (1, 2, 4):
         scores = searched(model, unnamed, settings, metrics=["ssim"], batch_size=batch_size).scores
