@@ -70,4 +70,5 @@ class ViTAGradCAM(TokenGradCAM):
             return call.target
         plain = replace(call, model=self.vita.model)
         with unmodulated(), undisturbed(plain.model), torch.no_grad():
-            return replace(call.target, classes=plain.run().argmax(-1))
+            output = plain.run()
+        return replace(call.target, classes=output.argmax(-1) if output.ndim > 1 else None)

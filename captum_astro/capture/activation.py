@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from captum_astro.capture.call import Call
+from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import Entry
 from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.hooks import Hooks
@@ -52,10 +52,8 @@ def activation_and_gradient(call: Call, tap: Tap) -> Activation:
             output = call.run()
         if len(look.seen) != 1:
             raise UnsupportedModelError(f"{inside} ran {len(look.seen)} times in one pass, not once.")
-        start = call.target.seed(output.detach())
-        gradient = None
-        if output.requires_grad:
-            (gradient,) = torch.autograd.grad(output, look.seen[0], start.gradient.to(output), allow_unused=True)
+        start = call.target.seed(output)
+        (gradient,) = torch.autograd.grad(output, look.seen[0], start.gradient.to(output), allow_unused=True)
         if gradient is None:
             raise UnsupportedModelError(f"The output does not depend on the output of {inside}.")
         return Activation(look.seen[0].detach(), start.scaled(gradient), output.detach(), entry.size)
@@ -75,6 +73,8 @@ class _Look:
             hooks.callback(self._tap.module.register_forward_hook(self._demand_tensor).remove)
 
     def _note(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            raise no_gradient()
         if not x.requires_grad:
             x.requires_grad_(True)
         self.seen.append(x)

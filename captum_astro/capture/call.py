@@ -11,6 +11,7 @@ from torch import nn
 from captum_astro.capture.target import Target
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout
+from captum_astro.layouts.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,19 +45,40 @@ class Call:
             widened: Run a half-precision model in float32, for methods whose divisions need the precision.
 
         Raises:
-            TypeError: If the model does not return a tensor.
+            TypeError: If the model does not return a tensor with one output for each sample.
+            UnsupportedModelError: If gradients are enabled, but the output has none.
         """
         given = self.inputs if inputs is None else inputs
         if given.is_inference():
             given = given.clone()  # an inference tensor cannot be saved for a backward pass
         if not widened:
-            return _tensor(self.model(given, *self.arguments))
+            return _checked(self.model(given, *self.arguments))
         tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         wide = {name: widen(tensor.detach()) for name, tensor in tensors.items()}
-        return _tensor(torch.func.functional_call(self.model, wide, (widen(given), *self.arguments)))
+        return _checked(torch.func.functional_call(self.model, wide, (widen(given), *self.arguments)))
 
 
-def _tensor(output: Any) -> torch.Tensor:
+def no_gradient(reached: str = "the image") -> UnsupportedModelError:
+    """The error for a model whose output has no gradient.
+
+    Args:
+        reached: What the gradient should reach.
+    """
+    return UnsupportedModelError(
+        f"The output does not depend on {reached} by a gradient. Part of the model runs under torch.no_grad() or in "
+        f"inference mode, or its output is detached: explain it without that. Parameters may stay frozen "
+        f"(requires_grad=False)."
+    )
+
+
+def _checked(output: Any) -> torch.Tensor:
     if not isinstance(output, torch.Tensor):
-        raise TypeError(f"The model must return a tensor of logits, not a {type(output).__name__}. Wrap it.")
+        raise TypeError(
+            f"The model must return a tensor of logits, not a {type(output).__name__}. Wrap it in a module that "
+            f"returns them, such as output['logits'], output.logits or output[0]."
+        )
+    if output.ndim == 0:
+        raise TypeError("The model must return one output, or one row of outputs, for each image, not one number.")
+    if torch.is_grad_enabled() and not output.requires_grad:
+        raise no_gradient()
     return output

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from captum_astro.capture.call import Call
+from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import check_called_once
 from captum_astro.capture.notes import AttentionNotes, FeedForwardNotes, StageNotes, StreamNotes
 from captum_astro.capture.recorder import Recorder
@@ -90,11 +90,9 @@ class Collected:
             UnsupportedModelError: If one of them does not arrive.
         """
         output, recorder, plain = self.output, self.recorder, self.wanted.rules is None
-        if not output.requires_grad or recorder.read is None:
-            raise UnsupportedModelError(
-                "The output does not depend on the tokens by a gradient. Does the model run under torch.no_grad()?"
-            )
         seed, final = self._seed(), recorder.final
+        if recorder.read is None or final.seen is None or not final.seen.requires_grad:
+            raise no_gradient()
         head = self._asked([] if recorder.pooling is None else [recorder.pooling])
         begins = [x for x in (recorder.stages[0].stream.seen, image) if x is not None]
         wanted = [recorder.read, *(x for x, _ in head), *begins]
@@ -103,7 +101,6 @@ class Collected:
         found, around = found[: len(head)], found[len(head) :]
         self._check_read(read, around)
         if self.wanted.gradient:
-            assert final.seen is not None
             layers = self._asked([notes for notes in self._heads if notes is not recorder.pooling])
             streams = self._block_outputs() if self.wanted.streams else []
             layers += [(x, notes.gradients) for notes in streams if (x := notes.seen) is not None and x.requires_grad]
@@ -122,7 +119,7 @@ class Collected:
 
     def _seed(self) -> Seed:
         """The start of the backward pass; without a target, numbers that do not cancel."""
-        output, target = self.output.detach(), self.call.target
+        output, target = self.output, self.call.target
         if self.wanted.gradient or self.layout.per_position or isinstance(target, LargestOutput):
             return target.seed(output)
         start = torch.rand(output.shape, generator=torch.Generator().manual_seed(0)) + 0.5

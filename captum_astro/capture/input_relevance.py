@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from captum_astro.capture.call import Call
+from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import Entry, check_called_once
 from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.hooks import Hooks
 from captum_astro.functional.attention import widen
-from captum_astro.layouts.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,13 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
             with mode:
                 output = call.run(given, widened=not times_input)
         check_called_once(layout.model, len(entering.tokens))
-        start = call.target.seed(output.detach())
+        start = call.target.seed(output)
         wanted = entering.tokens[:1] if layout.reads_text else [given, *entering.tokens[:1]]
-        if not output.requires_grad:
-            raise UnsupportedModelError("The output does not depend on the input by a gradient.")
         arrived = torch.autograd.grad(output, wanted, start.gradient.to(output), allow_unused=True)
     found = []
     for tensor, gradient in zip(wanted, arrived, strict=True):
         if gradient is None:
-            raise UnsupportedModelError("The output does not depend on the input by a gradient.")
+            raise no_gradient()
         found.append(start.scaled(gradient) * (widen(tensor.detach()) if times_input else 1))
     tokens = tap.tokens(found[-1]).sum(-1)
     assert entry.size is not None  # tokens were seen

@@ -45,7 +45,8 @@ class Target:
 
     Attributes:
         classes: The target, in any form that Captum accepts.
-        output: The softmax ``"probability"`` of the class, or its ``"logit"``.
+        output: The softmax ``"probability"`` of the class, or its ``"logit"``. If the model itself ends in a softmax or
+            a sigmoid, its outputs are the probabilities, so they are explained as they are.
     """
 
     classes: Any
@@ -58,8 +59,7 @@ class Target:
             AssertionError: If the target has none of Captum's forms, or leaves more than one value per sample.
             IndexError: If it is out of range.
         """
-        if isinstance(self.classes, bool):
-            raise AssertionError("Target type bool is not valid: give the class as an int.")
+        _check(self.classes, len(output))
         try:
             chosen: torch.Tensor = _select_targets(output, self.classes)
         except (IndexError, RuntimeError) as error:
@@ -81,22 +81,24 @@ class Target:
         underflow.
 
         Args:
-            output: ``(B, classes)``, or ``(B, ..., classes)`` with tuple targets.
+            output: ``(B, classes)``, or ``(B, ..., classes)`` with tuple targets; with its graph, which shows whether
+                it is a probability already.
 
         Raises:
             AssertionError: If the target has none of Captum's forms, or leaves more than one value per sample.
             IndexError: If it is out of range.
-            ValueError: If ``output`` is neither, the probability of a model with one output is requested, or the
-                model's output is not finite.
+            ValueError: If ``output`` is neither, the softmax of a single number is requested, or the model's output is
+                not finite.
         """
         if self.output not in ("probability", "logit"):
             raise ValueError(f"output must be 'probability' or 'logit', not {self.output!r}.")
-        if self.output == "probability" and (output.ndim < 2 or output.shape[-1] < 2):
-            raise ValueError("A model with one output has no softmax probability: pass output='logit'.")
         if not torch.isfinite(output).all():
             raise ValueError("The model's output is not finite, so there is nothing to explain.")
+        as_it_is = self.output == "logit" or _is_probability(output)
+        if not as_it_is and (output.ndim < 2 or output.shape[-1] < 2):
+            raise ValueError("A model with one output has no softmax probability: pass output='logit'.")
         one_hot = self._one_hot(output)
-        if self.output == "logit":
+        if as_it_is:
             return Seed(one_hot, one_hot.new_ones(len(one_hot)))
         return _probability_seed(output.detach().to(one_hot), one_hot)
 
@@ -129,6 +131,47 @@ class LargestOutput(Target):
     def _one_hot(self, output: torch.Tensor) -> torch.Tensor:
         flat = output.detach().flatten(1)
         return torch.zeros_like(flat).scatter_(1, flat.argmax(1, keepdim=True), 1).reshape(output.shape)
+
+
+def _check(classes: Any, samples: int) -> None:
+    """Raise an AssertionError, as Captum does, if a target has none of Captum's forms."""
+    wrong = None
+    if isinstance(classes, torch.Tensor):
+        if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
+            wrong = f"a tensor of {classes.dtype}"
+        elif classes.numel() != 1 and classes.shape != (samples,):
+            wrong = f"a tensor of shape {tuple(classes.shape)} for {samples} outputs"
+    elif isinstance(classes, list):
+        if len(classes) != samples:
+            wrong = f"a list of {len(classes)} for {samples} outputs"
+        else:
+            wrong = next((f"a list with {type(one).__name__}" for one in classes if not _is_index(one)), None)
+    elif classes is not None and not _is_index(classes):
+        wrong = type(classes).__name__
+    if wrong is not None:
+        raise AssertionError(
+            f"The target must be a class as an int (a tuple of ints if an output has several dimensions), or a list or "
+            f"an integer tensor with one for each sample, not {wrong}. Numbers of NumPy: int(target), target.tolist()."
+        )
+
+
+def _is_index(given: Any) -> bool:
+    return type(given) is int or (isinstance(given, tuple) and all(isinstance(i, int | slice) for i in given))
+
+
+_MOVES = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "ToCopy", "Clone", "Alias")
+
+
+def _is_probability(output: torch.Tensor) -> bool:
+    """Whether a model ends in a softmax or a sigmoid."""
+    if output.ndim > 1 and output.shape[-1] > 1:
+        wide = output.detach().to(torch.float32)
+        if bool((wide >= 0).all() & ((wide.sum(-1) - 1).abs() < 1e-2).all()):
+            return True
+    node = output.grad_fn
+    while node is not None and node.name().startswith(_MOVES):
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith(("Sigmoid", "Softmax"))
 
 
 def _probability_seed(logits: torch.Tensor, one_hot: torch.Tensor) -> Seed:

@@ -204,3 +204,58 @@ def test_classifier_of_a_wrapper_is_seen(classes, recwarn):
     for model in (tiny(num_classes=0), Around(tiny(num_classes=0), lambda around, x: around.model(x)).eval()):
         with pytest.warns(UserWarning, match="has no classifier"):
             VTranM(model).attribute(photo(), target=1)
+
+
+def outside_of_autograd(around, x):
+    with torch.no_grad():
+        features = around.model.forward_features(x)[:, 0]
+    return around.more[0](features)
+
+
+def no_gradients(around, x):
+    with torch.no_grad():
+        return around.model(x)
+
+
+@torch.inference_mode()
+def inference(around, x):
+    return around.model(x)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (outside_of_autograd, UnsupportedModelError, "does not depend on the image by a gradient"),
+        (no_gradients, UnsupportedModelError, "does not depend on the image by a gradient"),
+        (inference, UnsupportedModelError, "does not depend on the image by a gradient"),
+        (lambda around, x: around.model(x).detach(), UnsupportedModelError, "its output is detached"),
+        (lambda around, x: {"logits": around.model(x)}, TypeError, r"not a dict\. Wrap it .* output\['logits'\]"),
+        (lambda around, x: (around.model(x),), TypeError, r"not a tuple\. Wrap it .* output\[0\]"),
+        (lambda around, x: around.model(x).sum(), TypeError, "one row of outputs, for each image, not one number"),
+    ],
+    ids=["no_grad backbone", "no_grad", "inference", "detached", "dict", "tuple", "scalar"],
+)
+def test_one_message_for_an_output_of_the_wrong_kind(method, call, error, message):
+    model = Around(tiny(), call, nn.Linear(24, 5).double()).eval()
+    with pytest.raises(error, match=message):
+        method(model).attribute(photo(), target=1)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_one_message_for_several_images(method):
+    model = Around(tiny(), lambda around, x: around.model(x[:, 0])).eval()
+    with pytest.raises(ValueError, match=r"Images must be floating point \(B, C, H, W\)"):
+        method(model).attribute(photo(2, 2, 3, 32, 32), target=1)
+    with pytest.raises(AssertionError, match="one tensor of images"):
+        method(model).attribute((photo(), photo()), target=1)
+
+
+@pytest.mark.parametrize("name", ["VTranM", "TransformerMM", "ATTCAT", "TokenGradCAM"])
+def test_probability_of_a_model_that_ends_in_a_softmax(name):
+    model = tiny()
+    ending = Around(model, lambda around, x: around.model(x).softmax(-1)).eval()
+    options = {"relu_attributions": False} if name == "TokenGradCAM" else {}
+    expected = METHODS[name](model).attribute(photo(), target=1, output="probability", **options)
+    found = METHODS[name](ending).attribute(photo(), target=1, output="probability", **options)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)

@@ -50,9 +50,15 @@ def test_targets(method: Any) -> None:
             [0, 1],
             torch.tensor([[0], [1], [2]]),
             True,
+            1.0,
+            [1.0, 2.0, 3.0],
+            torch.tensor([1.0, 2.0, 3.0]),
+            torch.tensor([True, False, True]),
+            np.array([1, 2, 3]),
             "tabby",
         ):
-            with pytest.raises(AssertionError):
+            message = "pass target=" if wrong is None else "The target must be a class as an int"
+            with pytest.raises(AssertionError, match=message):
                 explain(x, target=wrong)
 
 
@@ -137,6 +143,31 @@ def test_a_model_with_one_output() -> None:
             Target(0, "probability").seed(output)
 
 
+@pytest.mark.parametrize("end", ["softmax", "reshaped softmax", "softmax written out", "sigmoid"])
+def test_probability_of_a_model_that_ends_in_one(end: str) -> None:
+    """Its output is the probability, so it is explained as it is."""
+    logits = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    output = {
+        "softmax": lambda x: x.softmax(-1),
+        "reshaped softmax": lambda x: x[:, None].softmax(-1)[:, 0].reshape(2, 4),
+        "softmax written out": lambda x: x.exp() / x.exp().sum(-1, keepdim=True),
+        "sigmoid": torch.sigmoid,
+    }[end](logits)
+    for name in ("probability", "logit"):
+        assert torch.equal(Target(2, name).seed(output).full(), torch.eye(4, dtype=torch.float64)[[2, 2]])
+    single = torch.sigmoid(logits[:, 0])  # one output
+    assert Target(None, "probability").seed(single).full().tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("low", [0.0, 0.2])
+def test_logits_between_0_and_1_are_not_probabilities(low: float) -> None:
+    output = torch.linspace(low, 0.9, 8, dtype=torch.float64).reshape(2, 4).requires_grad_()
+    (expected,) = torch.autograd.grad(output.softmax(-1)[:, 2].sum(), output)
+    torch.testing.assert_close(Target(2, "probability").seed(output).full(), expected)
+    log = output.log_softmax(-1)
+    torch.testing.assert_close(Target(2, "probability").seed(log).full(), expected)
+
+
 def test_bad_input() -> None:
     output = torch.randn(2, 4)
     with pytest.raises(ValueError, match="output must be 'probability' or 'logit', not 'odds'"):
@@ -148,12 +179,19 @@ def test_bad_input() -> None:
         IndexError, match=r"target 4 is out of range: .*\(4,\) outputs a sample, so classes run from 0 to 3"
     ):
         Target(4).scores(output)
-    with pytest.raises(AssertionError, match="Target type bool is not valid"):
-        Target(True).scores(output)
+    for wrong, named in (
+        (True, "not bool"),
+        ("tabby", "not str"),
+        ([1, 2, 3], "not a list of 3 for 2 outputs"),
+        ([1, "tabby"], "not a list with str"),
+        (torch.tensor([1, 2, 3]), r"not a tensor of shape \(3,\) for 2 outputs"),
+        (torch.tensor([1.0, 2.0]), r"not a tensor of torch\.float32"),
+        (np.int64(1), r"not int64\. Numbers of NumPy: int\(target\)"),
+    ):
+        with pytest.raises(AssertionError, match=named):
+            Target(wrong).scores(output)
     with pytest.raises(AssertionError, match=r"returns \(4,\) outputs per sample; pass target="):
         Target(None).scores(output)
-    with pytest.raises(AssertionError):
-        Target("tabby").scores(output)
 
 
 def test_the_largest_output() -> None:

@@ -104,7 +104,7 @@ def test_model_is_unchanged() -> None:
 def test_search_continues_past_undefined_scores() -> None:
     model, settings = make_model("cls"), grid(**GRID)
     constant = [sample._replace(human=torch.ones(4, 4) * 0) for sample in make_samples(4)]
-    with pytest.raises(ValueError, match="No setting can be chosen: .* human maps are constant"):
+    with pytest.raises(ValueError, match=r"No setting can be chosen: .* human maps are constant"):
         searched(model, constant, settings, metrics=["spearman", "ssim"]).best()
     half = [s if i % 2 == 0 else s._replace(human=torch.zeros(4, 4)) for i, s in enumerate(make_samples(4))]
     best = searched(model, half, settings, metrics=["spearman", "ssim"]).best().set_index("metric")
