@@ -100,10 +100,11 @@ class TokenAttribution(Explanation):
         tokens = self._row(call, wanted, passed, update)
         if not self.needs_gradient and call.target.classes is not None:
             call.target.scores(passed.output)  # the class has no effect, but validate the target
-        if self.needs_gradient and call.target.output == "probability" and passed.embedding:
+        if self.needs_gradient and call.target.output == "probability" and passed.features:
             warn(
-                f"{type(layout.model).__name__} has no classifier (num_classes=0): the softmax of its features is "
-                f"not a probability. Pass output='logit' to explain one feature."
+                f"{type(layout.model).__name__} {passed.features}: their softmax is not a probability. Pass "
+                f"output='logit' to explain one feature, or a module around the model that returns what you ask about, "
+                f"such as the similarity to a text."
             )
         patches = tokens if layout.reads_text else tokens[:, layout.num_prefix_tokens :]
         if not patches.flatten(1).any(1).all():

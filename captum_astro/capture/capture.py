@@ -67,7 +67,7 @@ def _passed(collected: Collected) -> Pass:
         collected.image_size,
         collected.grids[0],
         layout.extent(*collected.image_size),
-        collected.embedding,
+        collected.features,
     )
     if collected.wanted.rules is not None:
         return passed

@@ -11,6 +11,7 @@ import torch
 
 from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import check_called_once
+from captum_astro.capture.features import lacks_classes
 from captum_astro.capture.notes import AttentionNotes, FeedForwardNotes, StageNotes, StreamNotes
 from captum_astro.capture.recorder import Recorder
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, StageRecord
@@ -142,11 +143,11 @@ class Collected:
             )
 
     @property
-    def embedding(self) -> bool:
-        """Whether the output is the feature vector of a model without a classifier."""
+    def features(self) -> str | None:
+        """Why the output has no classes, as a model's whose features are returned; None if it may have."""
         returned = self.recorder.returned
-        without = getattr(self.layout.model, "num_classes", None) == 0
-        return without and returned is not None and torch.equal(returned, self.output.detach())
+        plain = returned is not None and torch.equal(returned, self.output.detach())
+        return lacks_classes(self.layout.model) if plain else None
 
     def stages(self) -> tuple[StageRecord, ...]:
         """The records of all stages, with the branches of the requested ones."""

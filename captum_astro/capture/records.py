@@ -201,7 +201,7 @@ class Pass:
         image_size: Height and width of the image that the model received.
         grid: Rows and columns of the patch tokens that enter the first stage.
         extent: Height and width in pixels that the grid covers.
-        embedding: The output is the feature vector of a model without a classifier.
+        features: Why the output has no classes, if a model that returns features is explained itself.
         problem: The disagreement with the layout; None if there is none.
     """
 
@@ -212,7 +212,7 @@ class Pass:
     image_size: tuple[int, int]
     grid: Grid
     extent: tuple[int, int]
-    embedding: bool = False
+    features: str | None = None
     problem: str | None = None
 
 

@@ -206,6 +206,27 @@ def test_classifier_of_a_wrapper_is_seen(classes, recwarn):
             VTranM(model).attribute(photo(), target=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "warned"),
+    [
+        ("vit_base_patch16_clip_224.openai", None, True),
+        ("vit_base_patch16_clip_224.openai", 5, False),
+        ("vit_base_patch16_clip_224.openai_ft_in1k", None, False),
+        ("vit_pe_core_tiny_patch16_384.fb", None, True),
+        ("vit_base_patch14_dinov2.lvd142m", None, True),
+        ("vit_base_patch14_dinov2.lvd142m", 5, False),
+        ("vit_base_patch16_224.augreg_in21k", None, False),
+        ("vit_tiny_patch16_224", 512, False),
+    ],
+)
+def test_features_are_not_classes(name, classes, warned, recwarn):
+    given = {} if classes is None else {"num_classes": classes}
+    small = {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    model = timm.create_model(name, **small, **given).double().eval()
+    VTranM(model).attribute(photo(), target=1)
+    assert any("their softmax is not a probability" in str(one.message) for one in recwarn) == warned
+
+
 def outside_of_autograd(around, x):
     with torch.no_grad():
         features = around.model.forward_features(x)[:, 0]
