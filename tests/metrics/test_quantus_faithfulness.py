@@ -137,6 +137,13 @@ def test_in_quantus_evaluate(given: dict[str, Any]) -> None:
     assert found["given"]["LOdds"] == METRICS["LOdds"](**given)
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_a_single_class_decides_nothing(name: str, given: dict[str, Any]) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", **TINY | {"num_classes": 1}).eval()
+    with pytest.raises(ValueError, match="a model with a single class always chooses it"):
+        METRICS[name](**given | {"model": model, "y_batch": np.zeros(4, dtype=int)})
+
+
 def test_names_and_bad_input(given: dict[str, Any]) -> None:
     assert [metric.name for metric in METRICS.values()] == [
         "Positive Perturbation AUC",

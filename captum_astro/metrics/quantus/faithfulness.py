@@ -25,7 +25,7 @@ class ModelMetric(TensorMetric):
     """A metric that runs the model, sample by sample; ``model.predict`` must return logits, the default.
 
     Raises:
-        ValueError: When called, if there is no model, or it was wrapped with ``softmax=True``.
+        ValueError: When called, if there is no model, it has a single class, or was wrapped with ``softmax=True``.
     """
 
     evaluation_category: ClassVar[EvaluationCategory] = EvaluationCategory.FAITHFULNESS
@@ -49,7 +49,10 @@ class ModelMetric(TensorMetric):
         classes = torch.as_tensor(np.asarray(y_batch)).reshape(-1).long()
 
         def logits(inputs: torch.Tensor) -> torch.Tensor:
-            return torch.as_tensor(model.predict(inputs.numpy()))
+            found = torch.as_tensor(model.predict(inputs.numpy()))
+            if found.shape[-1] < 2:
+                raise ValueError(f"{self.name}: a model with a single class always chooses it, with probability 1.")
+            return found
 
         found = [self.score(logits, images[i, None], maps[i, None], classes[i, None]) for i in range(len(maps))]
         return torch.cat(found) if found else maps.new_zeros(0)
