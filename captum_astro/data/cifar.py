@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
+from captum_astro.data.images import open_encoded
 from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked
 from captum_astro.data.tables import DataError, labels, parquet_files, read_columns
@@ -110,13 +110,7 @@ def _from_parquet(files: list[Path], classes: int) -> LabelledImages:
 
 def _decoded(value: Any, place: str) -> np.ndarray:
     encoded = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(encoded, bytes):
-        raise DataError(f"{place}: no encoded image in the column.")
-    try:
-        with Image.open(io.BytesIO(encoded)) as file:
-            image = np.asarray(file.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{place}: the image is damaged ({str(error)[:100]}).") from error
+    image = np.asarray(open_encoded(encoded, place))
     if image.shape != (_SIDE, _SIDE, 3):
         raise DataError(f"{place}: an image of {image.shape[1]} x {image.shape[0]} pixels, not {_SIDE} x {_SIDE}.")
     return image
