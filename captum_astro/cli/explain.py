@@ -30,7 +30,8 @@ def explain(
     from captum_astro import viz
     from captum_astro.attr.explainers import explainers_named
     from captum_astro.attr.vita_grad_cam import ViTAGradCAM
-    from captum_astro.data.images import ImageError, find_images, open_image
+    from captum_astro.data.image_error import ImageError
+    from captum_astro.data.images import find_images, open_image
     from captum_astro.models.loading import class_names, load_model, preprocessing
 
     chosen = explainers_named(method or ["VTranM"])

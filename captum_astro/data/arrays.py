@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
 import torch
-from PIL import Image
+
+from captum_astro.data.images import open_encoded
 
 
 def decoded(data: bytes, channels: int) -> np.ndarray:
@@ -24,11 +24,8 @@ def decoded(data: bytes, channels: int) -> np.ndarray:
     """
     jpeg = data[:3] == b"\xff\xd8\xff" and data[3:4] >= b"\xc0"  # as a float32 this would be negative
     if jpeg or data[:4] == b"\x89PNG":
-        try:
-            with Image.open(io.BytesIO(data)) as picture:
-                return np.asarray(picture.convert("RGB" if channels == 3 else "L"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"a picture of {len(data)} bytes is damaged ({error})") from error
+        picture = open_encoded(data, f"a picture of {len(data)} bytes")
+        return np.asarray(picture if channels == 3 else picture.convert("L"))
     side = math.isqrt(len(data) // (4 * channels))
     if not data or len(data) != 4 * channels * side**2:
         raise ValueError(f"{len(data)} bytes are not a JPEG or PNG, nor {channels} x side x side numbers of float32")

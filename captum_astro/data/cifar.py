@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
+from captum_astro.data.images import open_encoded
 from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked
 from captum_astro.data.tables import DataError, labels, parquet_files, read_columns
@@ -59,13 +58,30 @@ def read_cifar(path: Path | str, split: Split, classes: Literal[10, 100] = 10) -
     Raises:
         DataError: If no such data is found, a file is damaged, or a row has no 32 x 32 image or no class.
     """
-    path = Path(path)
-    for folder in (path / _FOLDERS[classes], path):
-        if (folder / _BATCHES[classes, split][0]).is_file():
-            return _from_batches([folder / name for name in _BATCHES[classes, split]], classes)
-    if path.is_dir() and not any(path.rglob("*.parquet")):
-        raise DataError(f"{path}: neither {_FOLDERS[classes]} nor parquet files in this folder.")
-    return _from_parquet(parquet_files(path, split, f"cifar{classes}"), classes)
+    images, found = _read(Path(path), split, classes)
+    if isinstance(images, _Encoded):
+        images = torch.stack([images[index] for index in range(len(images))])
+    return LabelledImages(images, torch.tensor(found))
+
+
+class _Encoded:
+    """Images in the cells of a table, each decoded when it is requested."""
+
+    def __init__(self, cells: list[Any], places: list[str]) -> None:
+        self._cells, self._places = cells, places
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        cell, place = self._cells[index], self._places[index]
+        image = open_encoded(cell.get("bytes") if isinstance(cell, dict) else cell, place)
+        if image.size != (_SIDE, _SIDE):
+            raise DataError(f"{place}: an image of {image.width} x {image.height} pixels, not {_SIDE} x {_SIDE}.")
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+_Images = torch.Tensor | _Encoded
 
 
 class CifarSamples(Dataset[Sample]):
@@ -76,18 +92,18 @@ class CifarSamples(Dataset[Sample]):
         classes: 10 or 100.
 
     Raises:
-        DataError: As `read_cifar`.
+        DataError: As `read_cifar`; for a damaged image in a parquet file, when that sample is read.
     """
 
     def __init__(self, path: Path | str, classes: Literal[10, 100] = 10) -> None:
-        self._images = read_cifar(path, "test", classes)
+        self._images, self._labels = _read(Path(path), "test", classes)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._labels)
 
     def __getitem__(self, index: int) -> Sample:
-        image = self._images.images[checked(index, len(self))]
-        return Sample(image, int(self._images.labels[index]), None, None, f"test {index}")
+        image = self._images[checked(index, len(self))]
+        return Sample(image, self._labels[index], None, None, f"test {index}")
 
 
 @register_data("cifar10", place="PATH")
@@ -100,29 +116,19 @@ def _cifar100(path: Path) -> CifarSamples:
     return CifarSamples(path, 100)
 
 
-def _from_parquet(files: list[Path], classes: int) -> LabelledImages:
+def _read(path: Path, split: Split, classes: int) -> tuple[_Images, list[int]]:
+    """Images and classes; those in parquet files are not yet decoded."""
+    for folder in (path / _FOLDERS[classes], path):
+        if (folder / _BATCHES[classes, split][0]).is_file():
+            return _from_batches([folder / name for name in _BATCHES[classes, split]], classes)
+    if path.is_dir() and not any(path.rglob("*.parquet")):
+        raise DataError(f"{path}: neither {_FOLDERS[classes]} nor parquet files in this folder.")
+    files = parquet_files(path, split, f"cifar{classes}")
     values, places = read_columns(files, {"image": ("img", "image"), "label": _LABELS[classes]})
-    images = np.empty((len(places), _SIDE, _SIDE, 3), dtype=np.uint8)
-    for index, (value, place) in enumerate(zip(values["image"], places, strict=True)):
-        images[index] = _decoded(value, place)
-    return _labelled(images.transpose(0, 3, 1, 2), labels(values["label"], places, classes))
+    return _Encoded(values["image"], places), labels(values["label"], places, classes)
 
 
-def _decoded(value: Any, place: str) -> np.ndarray:
-    encoded = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(encoded, bytes):
-        raise DataError(f"{place}: no encoded image in the column.")
-    try:
-        with Image.open(io.BytesIO(encoded)) as file:
-            image = np.asarray(file.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{place}: the image is damaged ({str(error)[:100]}).") from error
-    if image.shape != (_SIDE, _SIDE, 3):
-        raise DataError(f"{place}: an image of {image.shape[1]} x {image.shape[0]} pixels, not {_SIDE} x {_SIDE}.")
-    return image
-
-
-def _from_batches(files: list[Path], classes: int) -> LabelledImages:
+def _from_batches(files: list[Path], classes: int) -> tuple[torch.Tensor, list[int]]:
     images: list[np.ndarray] = []
     found: list[int] = []
     for file in files:
@@ -141,11 +147,7 @@ def _from_batches(files: list[Path], classes: int) -> LabelledImages:
             raise DataError(f"{file}: {len(pixels)} images and {len(given)} labels.")
         found += labels([int(label) for label in given], [f"{file}, image {i}" for i in range(len(given))], classes)
         images.append(pixels)
-    return _labelled(np.concatenate(images), found)
-
-
-def _labelled(images: np.ndarray, found: Iterable[int]) -> LabelledImages:
-    return LabelledImages(torch.from_numpy(np.ascontiguousarray(images)), torch.tensor(list(found)))
+    return torch.from_numpy(np.concatenate(images)), found
 
 
 def _text(key: object) -> str:

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from captum_astro.data.imagenet_classes import WNID, imagenet_class
 from captum_astro.data.imagenet_lists import listed_classes
-from captum_astro.data.images import SUFFIXES, read_pixels
+from captum_astro.data.images import image_names, read_pixels
 from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked
 from captum_astro.data.tables import DataError
@@ -86,12 +86,6 @@ def files_of_classes(folder: Path) -> dict[str, list[str]]:
     for wnid in wnids:
         imagenet_class(wnid, folder)
     return {wnid: image_names(folder / wnid) for wnid in wnids}
-
-
-def image_names(folder: Path) -> list[str]:
-    """The images of a folder, in order of name, excluding hidden files."""
-    names = (file.name for file in folder.iterdir())
-    return sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."))
 
 
 def _images(folder: Path) -> tuple[Path, dict[str, list[str]] | list[str]]:

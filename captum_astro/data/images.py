@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+from captum_astro.data.image_error import ImageError
 
-
-class ImageError(ValueError):
-    """A file that cannot be opened as an image."""
+# only formats that Pillow decodes itself: for EPS it starts Ghostscript, which runs the file as a program
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = frozenset(suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS)
+MOST_PIXELS = 2**27  # a larger photograph than any camera's; a few bytes can claim more than fits into memory
+LONGEST = 300  # as a multiple of the short side: models resize that, and the long one grows with it
 
 
 def read_pixels(path: Path | str, *, upright: bool = True) -> torch.Tensor:
@@ -35,16 +42,30 @@ def open_image(path: Path | str, *, upright: bool = True) -> Image.Image:
         An RGB image.
 
     Raises:
-        ImageError: If there is no such file, or it is not an image, or it is cut short. The message names it.
+        ImageError: If there is no such file, or it is not an image in one of `FORMATS`, or it is cut short, too large
+            or too narrow. The message names it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (6, 4), 90).save(f"{folder}/a.png")
+        ...     open_image(f"{folder}/a.png").getpixel((0, 0))
+        (90, 90, 90)
     """
-    image = load_image(path, upright=upright)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return _in_rgb(load_image(path, upright=upright), str(path))
+
+
+def open_encoded(data: object, place: str) -> Image.Image:
+    """As `open_image`, from the bytes of an image file, as stored.
+
+    Args:
+        data: The bytes, such as a cell of a table.
+        place: Where they come from, for the error message.
+
+    Raises:
+        ImageError: As `open_image`, or if they are not bytes.
+    """
+    return _in_rgb(load_encoded(data, place), place)
 
 
 def load_image(path: Path | str, *, upright: bool) -> Image.Image:
@@ -54,19 +75,39 @@ def load_image(path: Path | str, *, upright: bool) -> Image.Image:
         ImageError: As `open_image`.
     """
     try:
-        with Image.open(path) as file:
-            file.load()
-            return ImageOps.exif_transpose(file) if upright else file.copy()
+        mode = os.stat(path).st_mode
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file.") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{path}: this is a folder.") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image that Pillow can read.") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path}: the image is damaged or cut short ({error}).") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: the file cannot be opened ({error}).") from error
+    if stat.S_ISDIR(mode):
+        raise ImageError(f"{path}: this is a folder.")
+    if not stat.S_ISREG(mode):  # to open a pipe would wait for its writer
+        raise ImageError(f"{path}: this is a pipe or a device, not a file.")
+    return _loaded(path, str(path), upright)
+
+
+def load_encoded(data: object, place: str) -> Image.Image:
+    """As `load_image`, from the bytes of an image file, without EXIF rotation.
+
+    Raises:
+        ImageError: As `open_encoded`.
+    """
+    if not isinstance(data, bytes):
+        raise ImageError(f"{place}: no encoded image but {type(data).__name__}.")
+    return _loaded(io.BytesIO(data), place, upright=False)
+
+
+def check_sides(width: int, height: int, place: str) -> None:
+    """Refuse a strip, which no model's resizing is made for.
+
+    Raises:
+        ImageError: If there are no pixels, or one side is more than `LONGEST` times the other.
+    """
+    if not 0 < max(width, height) <= LONGEST * min(width, height):
+        raise ImageError(
+            f"{place}: an image of {width} x {height} pixels; a side may be at most {LONGEST} times the other. Crop it."
+        )
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -80,11 +121,54 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        inside = [path / name for name in image_names(path)]
         if not inside:
             raise ImageError(f"{path}: no image in this folder (looked for {', '.join(sorted(SUFFIXES))}).")
         found += inside
     return found
+
+
+def image_names(folder: Path) -> list[str]:
+    """The images of a folder by their suffix, in order of name, excluding hidden files and folders."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and not entry.is_dir()]
+    return sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
+
+
+def _loaded(file: Path | str | BinaryIO, place: str, upright: bool) -> Image.Image:
+    """The only place that decodes images."""
+    try:
+        with Image.open(file, formats=_installed()) as opened:
+            width, height = opened.size
+            if width * height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            opened.load()
+            return ImageOps.exif_transpose(opened) if upright else opened.copy()
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{place}: not an image of a known format ({', '.join(_installed())}).") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{place}: more than {MOST_PIXELS} pixels. Make the image smaller.") from error
+    except MemoryError:  # without its cause, which would be taken for the machine's fault and end a whole run
+        raise ImageError(f"{place}: the image is damaged, or needs more memory than there is.") from None
+    except Exception as error:  # decoders raise many kinds for damaged files
+        raise ImageError(f"{place}: the image is damaged or cut short ({str(error)[:100]}).") from error
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _in_rgb(image: Image.Image, place: str) -> Image.Image:
+    check_sides(*image.size, place)
+    if image.mode.startswith("I") or image.mode == "F":
+        return _eight_bits(image).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from captum_astro.data.imagenet import files_of_classes, image_names
+from captum_astro.data.imagenet import files_of_classes
 from captum_astro.data.imagenet_classes import imagenet_class
-from captum_astro.data.images import read_pixels
+from captum_astro.data.images import image_names, read_pixels
 from captum_astro.data.masks import imagenet_s_mask, plain_mask, voc_mask
 from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked

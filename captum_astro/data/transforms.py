@@ -11,6 +11,8 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import Compose, InterpolationMode, PILToTensor, Resize
 
+from captum_astro.data.images import check_sides
+
 Crop = Literal["timm", "none"]
 
 
@@ -86,6 +88,7 @@ class ModelTransform:
 
         Raises:
             ValueError: If they do not have these shapes and types.
+            ImageError: If one side of the image is more than 300 times the other.
         """
         if image.dim() != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
             raise ValueError(f"An image must be (3, H, W) uint8, not {tuple(image.shape)} {image.dtype}.")
@@ -93,6 +96,7 @@ class ModelTransform:
             raise ValueError(
                 f"A mask must be int8 of its image's {tuple(image.shape[1:])}, not {tuple(mask.shape)} {mask.dtype}."
             )
+        check_sides(image.shape[2], image.shape[1], "The sample")
         pixels = self._image(Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())))
         if mask is None:
             return pixels.float() / 255, None

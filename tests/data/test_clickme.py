@@ -235,7 +235,7 @@ def test_bad_examples(tmp_path: Path) -> None:
         "no heatmap in it; there is image, label": make_example({"image": [image], "label": [0]}),
         "no image and no heatmap in it; there is nothing": b"",
         "image is not one string of bytes": make_example({"image": [1], "heatmap": [grey]}),
-        "a picture of 100 bytes is damaged": make_example({"image": [image[:100]], "heatmap": [grey]}),
+        "a picture of 100 bytes: the image is damaged": make_example({"image": [image[:100]], "heatmap": [grey]}),
         "bytes are not a JPEG or PNG": make_example({"image": [image[1:]], "heatmap": [grey]}),
         "label is [3, 4]": make_example({"image": [image], "heatmap": [grey], "label": [3, 4]}),
         "label is [-1]": make_example({"image": [image], "heatmap": [grey], "label": [-1]}),

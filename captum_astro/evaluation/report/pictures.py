@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captum_astro import viz
+from captum_astro.data.image_error import ImageError
+from captum_astro.data.images import open_encoded
 from captum_astro.evaluation.report.grid import number
 from captum_astro.metrics.registry import metric_named
 
@@ -133,8 +135,8 @@ def _note(row: Any, metric: str) -> str:
 
 def _image(row: pd.Series[Any]) -> Image.Image | None:
     try:
-        return Image.open(io.BytesIO(row["data"])).convert("RGB")
-    except OSError:
+        return open_encoded(row["data"], str(row["name"]))
+    except ImageError:
         return None
 
 
