@@ -6,7 +6,9 @@ import stat
 from pathlib import Path
 
 LARGEST = 1 << 30
-"""Bytes that one sample, or one file that is read as a whole, may have: 1 GiB."""
+"""Bytes of a file that is read as a whole: 1 GiB."""
+LARGEST_ARRAY = 1 << 28
+"""Bytes of an array that is read from a file, of which a small file can announce any number: 256 MiB."""
 
 
 class DataError(ValueError):
