@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,14 +10,18 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from captum_astro.data._plain_pickle import Call, read_plain
+from captum_astro.data.files import DataError, read_whole
 from captum_astro.data.images import open_encoded
 from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked
-from captum_astro.data.tables import DataError, labels, parquet_files, read_columns
+from captum_astro.data.tables import labels, parquet_files, read_columns
 
 Split = Literal["train", "test"]
 _SIDE = 32
+_BYTES = 3 * _SIDE**2
 _FOLDERS = {10: "cifar-10-batches-py", 100: "cifar-100-python"}
+_BATCH_LABELS = {10: "labels", 100: "fine_labels"}
 _LABELS = {10: ("label", "labels"), 100: ("fine_label", "fine_labels", "label")}
 _BATCHES = {
     (10, "train"): tuple(f"data_batch_{number}" for number in range(1, 6)),
@@ -27,6 +29,10 @@ _BATCHES = {
     (100, "train"): ("train",),
     (100, "test"): ("test",),
 }
+# what a pickle of an array mentions, in old and new versions of NumPy
+_RECONSTRUCT = frozenset({"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"})
+_FROM_BUFFER = frozenset({"numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"})
+_NAMES = _RECONSTRUCT | _FROM_BUFFER | {"numpy.ndarray", "numpy.dtype", "_codecs.encode"}
 
 
 @dataclass(frozen=True)
@@ -135,31 +141,47 @@ def _from_batches(files: list[Path], classes: int) -> tuple[torch.Tensor, list[i
         if not file.is_file():
             raise DataError(f"{file}: there is no such file, though others of the set are there.")
         try:
-            batch = {
-                _text(key): value
-                for key, value in _Plain(io.BytesIO(file.read_bytes()), encoding="bytes").load().items()
-            }
-            pixels = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, _SIDE, _SIDE)
-            given = batch["labels" if classes == 10 else "fine_labels"]
-        except (pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError, IndexError, TypeError) as error:
-            raise DataError(f"{file}: not a batch of CIFAR-{classes}, or damaged ({str(error)[:100]}).") from error
+            pixels, given = _batch(read_whole(file), _BATCH_LABELS[classes])
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{file}: not a batch of CIFAR-{classes}, or damaged ({str(error)[:200]}).") from error
         if len(given) != len(pixels):
             raise DataError(f"{file}: {len(pixels)} images and {len(given)} labels.")
-        found += labels([int(label) for label in given], [f"{file}, image {i}" for i in range(len(given))], classes)
+        found += labels(given, [f"{file}, image {i}" for i in range(len(given))], classes)
         images.append(pixels)
     return torch.from_numpy(np.concatenate(images)), found
 
 
-def _text(key: object) -> str:
-    return key.decode() if isinstance(key, bytes) else str(key)
+def _batch(data: bytes, label: str) -> tuple[np.ndarray, list[Any]]:
+    """The pixels ``(N, 3, 32, 32)`` and the labels of one file, which are not checked."""
+    batch = read_plain(data, _NAMES)
+    if not isinstance(batch, dict):
+        raise ValueError("it is not a dictionary")
+    missing = [key for key in ("data", label) if key not in batch]
+    if missing:
+        raise ValueError(f"it has no {' and no '.join(missing)}, only {', '.join(batch)}")
+    if not isinstance(batch[label], list):
+        raise ValueError(f"its {label} are not a list")
+    return _pixels(batch["data"]), batch[label]
 
 
-class _Plain(pickle.Unpickler):
-    """Allows arrays and Python's built-in types; anything else that a pickle requests is rejected, not executed."""
-
-    _KNOWN = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "encode", "_frombuffer"})
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module.startswith("numpy") or module == "_codecs") and name in self._KNOWN:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+def _pixels(value: Any) -> np.ndarray:
+    """``(N, 3, 32, 32)``, from the calls with which NumPy pickles an array of uint8."""
+    order: Literal["C", "F"]
+    match value:
+        case Call(name, _, (1, shape, Call("numpy.dtype", ("u1", *_)), bool(fortran), raw)) if name in _RECONSTRUCT:
+            order = "F" if fortran else "C"
+        case Call(name, (raw, Call("numpy.dtype", ("u1", *_)), shape, "C" | "F" as given)) if name in _FROM_BUFFER:
+            order = given
+        case _:
+            raise ValueError("its data is not an array of uint8")
+    match raw:
+        case Call("_codecs.encode", (str(text), "latin1")) | str(text):  # protocol 2 has no bytes
+            raw = text.encode("latin-1")
+    if not isinstance(raw, (bytes, bytearray)) or shape != (len(raw) // _BYTES, _BYTES):
+        raise ValueError(f"its data is not (N, {_BYTES})")
+    if len(raw) % _BYTES:
+        raise ValueError(f"its data is cut short: {len(raw)} bytes for images of {_BYTES}")
+    rows: np.ndarray = np.frombuffer(raw, np.uint8).reshape((-1, _BYTES), order=order)
+    return rows.reshape(-1, 3, _SIDE, _SIDE)

@@ -12,11 +12,14 @@ import torch
 from torch.utils.data import Dataset
 
 from captum_astro.data.arrays import as_image
+from captum_astro.data.files import DataError, regular_file
+from captum_astro.data.hdf5 import array, member, referenced
 from captum_astro.data.imagenet_classes import imagenet_classes
 from captum_astro.data.registry import register_data
 from captum_astro.data.samples import Sample, checked
-from captum_astro.data.tables import DataError
 from captum_astro.extras import needed
+
+_LONGEST = 1000  # characters of a class or a name
 
 
 @register_data("imagenet-segmentation", place="FILE")
@@ -41,11 +44,9 @@ class ImageNetSegmentation(Dataset[Sample]):
     """
 
     def __init__(self, path: Path | str) -> None:
-        self._path = Path(path)
-        if not self._path.is_file():
-            raise DataError(f"{self._path}: there is no such file.")
+        self._path = regular_file(path)
         with self._opened() as value:
-            images, masks = value["img"].shape, value["gt"].shape
+            images, masks = (member(value, name).shape for name in ("img", "gt"))
             if len(images) != 2 or images != masks or images[0] == 0:
                 raise DataError(f"{self._path}: /value/img is {images} and /value/gt {masks}, not both (N, 1).")
             self._count = int(images[0])
@@ -57,12 +58,11 @@ class ImageNetSegmentation(Dataset[Sample]):
         checked(index, self._count)
         # opened each time: an open HDF5 file can neither be shared among processes nor pickled
         with self._opened(f"image {index}") as value:
-            file = value.file
-            image = as_image(_pixels(np.asarray(file[value["img"][index, 0]])))
-            gt = file[value["gt"][index, 0]]
-            mask = np.asarray(file[gt[0, 0]] if gt.dtype == object else gt).T
-            wnid = _text(file, value, "target", index)
-            name = _text(file, value, "id", index)
+            image = as_image(_pixels(array(referenced(member(value, "img"), (index, 0)))))
+            gt = referenced(member(value, "gt"), (index, 0))
+            mask = array(referenced(gt, (0, 0)) if gt.dtype == object else gt).T
+            wnid = _text(value, "target", index)
+            name = _text(value, "id", index)
         if mask.shape != image.shape[1:]:
             raise DataError(f"{self._path}: image {index}: pixels of {tuple(image.shape[1:])}, a mask of {mask.shape}.")
         known = np.where(mask == 1, 1, np.where(mask == 0, 0, -1)).astype(np.int8)
@@ -75,10 +75,19 @@ class ImageNetSegmentation(Dataset[Sample]):
         where = f"{self._path}: {place}: " if place else f"{self._path}: "
         try:
             with h5py.File(self._path, "r") as file:
-                yield file["value"]
+                yield member(file, "value")
         except DataError:
             raise
-        except (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        except (
+            OSError,
+            KeyError,
+            ValueError,
+            IndexError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            OverflowError,
+        ) as error:
             raise DataError(
                 f"{where}not in the form of gtsegs_ijcv.mat, or damaged ({type(error).__name__}: {str(error)[:100]})."
             ) from error
@@ -93,8 +102,11 @@ def _pixels(stored: np.ndarray) -> np.ndarray:
     return np.transpose(stored, (0, 2, 1))
 
 
-def _text(file: Any, value: Any, field: str, index: int) -> str:
+def _text(value: Any, field: str, index: int) -> str:
     """A MATLAB string, which is an array of character codes; empty if the field does not exist."""
     if field not in value:
         return ""
-    return "".join(chr(int(number)) for number in np.asarray(file[value[field][index, 0]]).ravel()).strip()
+    codes = array(referenced(member(value, field), (index, 0))).ravel()
+    if len(codes) > _LONGEST:
+        raise ValueError(f"{field} is a text of {len(codes)} characters")
+    return "".join(chr(int(number)) for number in codes).strip()

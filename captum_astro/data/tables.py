@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captum_astro.data.files import DataError
 from captum_astro.extras import needed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
-class DataError(ValueError):
-    """Data that is missing, or in a format that cannot be read."""
+__all__ = ["DataError", "labels", "parquet_files", "read_columns"]
 
 
 def parquet_files(path: Path, split: str, name: str) -> list[Path]:
@@ -109,7 +109,7 @@ def labels(values: list[Any], places: list[str], classes: int | None = None) -> 
             or (classes is not None and value >= classes)
         ):
             upto = "" if classes is None else f" up to {classes - 1}"
-            raise DataError(f"{place}: the label is {value!r}, not a whole number from 0{upto}.")
+            raise DataError(f"{place}: the label is {reprlib.repr(value)[:80]}, not a whole number from 0{upto}.")
     return values
 
 
