@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-
-class ModelError(ValueError):
-    """A model that cannot be created, or weights that cannot be loaded into it."""
+from captum_astro.caller import warn
+from captum_astro.models.checkpoint import Tensors, read
+from captum_astro.models.containers import weights_in
+from captum_astro.models.errors import ModelError
+from captum_astro.models.fitting import fit
 
 
 def load_model(
@@ -24,42 +26,48 @@ def load_model(
     checkpoint: Path | None = None,
     device: str = "cpu",
     num_classes: int | None = None,
+    use_ema: bool = True,
+    say: Callable[[str], None] = warn,
 ) -> nn.Module:
     """Create a timm model in eval mode.
+
+    A checkpoint is safetensors, or what ``torch.save`` wrote, and only its tensors are read. The weights may be inside
+    a training checkpoint, their names may have a prefix, be Hugging Face's (of ViT, DeiT and DINOv2), or be any that
+    timm converts for the model, and positions may be of another image size. All weights are loaded, or none.
 
     Args:
         name: A name that timm knows, with or without a tag, including this package's models.
         pretrained: Load the published weights, which timm downloads or has in its cache.
-        checkpoint: A weights file to load instead: safetensors, or a weights-only PyTorch file.
+        checkpoint: A weights file to load instead.
         device: The device to move it to.
-        num_classes: Number of classes, if it differs from the published model's, as for a checkpoint trained on other
-            data.
+        num_classes: Number of classes; by default that of the checkpoint, otherwise the published model's.
+        use_ema: If a checkpoint has both raw and averaged weights (EMA, or a teacher's), load the averaged ones.
+        say: Receives what was chosen, resampled or left out in a checkpoint, a sentence each; by default a warning.
 
     Raises:
         ModelError: If there is no such model, its weights cannot be downloaded, or the file does not match it.
+
+    Example:
+        >>> import tempfile
+        >>> model = load_model("test_vit", pretrained=False, num_classes=7)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"epoch": 9, "state_dict": model.state_dict()}, Path(folder, "last.ckpt"))
+        ...     again = load_model("test_vit", checkpoint=Path(folder, "last.ckpt"))
+        >>> again.num_classes, torch.equal(again.head.weight, model.head.weight)
+        (7, True)
     """
-    known = timm.list_models()
-    if name.split(".", maxsplit=1)[0] not in known and ":" not in name:
-        near = [model for model in sorted(known, key=len) if model.startswith(name.rstrip("0123456789_"))][:3]
-        near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        raise ModelError(f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else ""))
-    try:
-        classes = {} if num_classes is None else {"num_classes": num_classes}
-        model = timm.create_model(name, pretrained=pretrained and checkpoint is None, **classes)
-    except Exception as error:
-        if not pretrained or checkpoint is not None:
-            raise ModelError(f"{name} could not be created: {_first_line(error)}") from error
-        raise ModelError(
-            f"The published weights of {name} could not be downloaded ({_first_line(error)}). Give a file with "
-            f"--checkpoint, or random weights with --no-pretrained."
-        ) from error
+    _check_name(name)
+    tensors = None
     if checkpoint is not None:
-        _load(model, name, checkpoint)
+        tensors = weights_in(checkpoint, read(checkpoint), use_ema, say)
+        num_classes = _classes(name, checkpoint, tensors, num_classes)
+    model = _created(name, pretrained and checkpoint is None, num_classes)
+    if checkpoint is not None and tensors is not None:
+        fit(model, name, checkpoint, tensors, use_ema, say)
     try:
-        model = model.eval().to(device)
+        return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"The model cannot be put on {device!r}: {_first_line(error)}") from error
-    return cast(nn.Module, model)
 
 
 def preprocessing(model: nn.Module) -> tuple[Callable[[Image.Image], torch.Tensor], dict[str, Any]]:
@@ -84,17 +92,48 @@ def class_names(model: nn.Module, count: int) -> list[str]:
     return [str(index) for index in range(count)]
 
 
-def _load(model: nn.Module, name: str, checkpoint: Path) -> None:
-    if not checkpoint.is_file():
-        raise ModelError(f"{checkpoint}: there is no such file.")
+def _check_name(name: str) -> None:
+    known = timm.list_models()
+    if name.split(".", maxsplit=1)[0] not in known and ":" not in name:
+        near = [model for model in sorted(known, key=len) if model.startswith(name.rstrip("0123456789_"))][:3]
+        near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        raise ModelError(f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else ""))
+
+
+def _classes(name: str, file: Path, tensors: Tensors, asked: int | None) -> int | None:
+    """The number of classes to create the model with: what was asked for, which the file must have, or the file's."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    classifiers = getattr(config, "classifier", None) or ()
+    classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
+    for classifier in (*classifiers, "head", "classifier"):
+        found = {
+            len(value)
+            for key, value in tensors.items()
+            if f".{key}".endswith(f".{classifier}.weight") and value.ndim >= 2
+        }
+        if len(found) == 1:
+            (classes,) = found
+            if asked not in (None, classes):
+                raise ModelError(
+                    f"{file} has a head of {classes} classes, not {asked}: give num_classes={classes}, or weights with "
+                    f"{asked} classes."
+                )
+            return classes
+    return asked
+
+
+def _created(name: str, pretrained: bool, num_classes: int | None) -> nn.Module:
     try:
-        timm.models.load_checkpoint(model, str(checkpoint), weights_only=True)
+        classes = {} if num_classes is None else {"num_classes": num_classes}
+        return cast(nn.Module, timm.create_model(name, pretrained=pretrained, **classes))
     except Exception as error:
-        if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
-            lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-            raise ModelError(f"{checkpoint} does not match {name}: {' '.join(lines)[:300]}") from error
-        raise ModelError(f"{checkpoint} cannot be read: {_first_line(error)}") from error
+        if not pretrained:
+            raise ModelError(f"{name} could not be created: {_first_line(error)}") from error
+        raise ModelError(
+            f"The published weights of {name} could not be downloaded ({_first_line(error)}). Give a file with "
+            f"checkpoint=FILE, or ask for random weights with pretrained=False."
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
