@@ -12,6 +12,7 @@ from captum_astro.attr.vtranm import VTranM
 from captum_astro.data.scenes import Scenes, batch
 from captum_astro.metrics.localisation import energy_inside, object_share, pointing_game
 from captum_astro.models import bundled
+from captum_astro.storage import check_replaceable, write_whole
 
 SHOWN = 4
 
@@ -20,7 +21,7 @@ def run_demo(picture: Path, scenes: int = 100) -> str:
     """Explain scenes of held-out digits with VTranM on each bundled model, and plot the first few.
 
     Args:
-        picture: The PNG file to write.
+        picture: The file to write, in the format of its suffix; PNG if it has none.
         scenes: How many scenes to explain.
 
     Returns:
@@ -29,6 +30,7 @@ def run_demo(picture: Path, scenes: int = 100) -> str:
     Raises:
         OSError: If the picture cannot be written.
     """
+    check_replaceable(picture)  # before the work
     images, labels, masks = batch(Scenes("test", scenes), range(scenes))
     x = (images - 0.5) / 0.5
     lines, drawn, seen = [f"{scenes} scenes of held-out digits."], {}, []
@@ -49,7 +51,8 @@ def run_demo(picture: Path, scenes: int = 100) -> str:
         f"digit {label}, predicted {' and '.join(map(str, dict.fromkeys(guesses)))}"
         for label, *guesses in zip(labels[:SHOWN].tolist(), *seen, strict=True)
     ]
-    viz.compare(images[:SHOWN], drawn, titles).savefig(picture)
+    figure = viz.compare(images[:SHOWN], drawn, titles)
+    write_whole(picture, lambda part: figure.savefig(part, format=picture.suffix[1:] or "png"))
     lines.append(
         f"By chance, {object_share(masks).mean():.1%} of a map and of the largest values would fall on the digit."
     )

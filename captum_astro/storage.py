@@ -1,4 +1,4 @@
-"""Results stored in a folder, part by part: atomic file writes, and a record of the run that the folder belongs to."""
+"""Results stored in a folder: atomic file writes, tables, and a record of the run that the folder belongs to."""
 
 from __future__ import annotations
 
@@ -6,23 +6,38 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import re
+import secrets
+import stat
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 RECORD = "run.json"
+PART = ".captum-astro.part"  # how temporary names end
+_FORMULA = re.compile(r"[=+@\t\r\n\uff1d\uff0b\uff0d\uff20]|-.")  # the last four are full-width forms
+_LARGEST = 16 * 2**20  # bytes of a JSON file
+_KINDS = (
+    (stat.S_ISLNK, "link"),
+    (stat.S_ISDIR, "folder"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+    (stat.S_ISFIFO, "pipe"),
+)
 
 
-def write_whole(file: Path, write: Callable[[Path], object], mark: str = "") -> None:
+def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     """Write a file atomically: under a temporary name, flushed to disk, then renamed; complete or absent.
 
     Args:
-        file: The file.
-        write: Function that writes to the path it receives.
-        mark: Identifies the writer if several may write the same file concurrently; see `part_of`.
+        file: The file. An existing one is replaced only if it is a regular file; see `check_replaceable`.
+        write: Function that writes to the path it receives, an empty file in the same folder.
 
     Raises:
         OSError: If it cannot be written; the error names the file.
@@ -34,24 +49,55 @@ def write_whole(file: Path, write: Callable[[Path], object], mark: str = "") -> 
         ...     [file.name for file in Path(folder).iterdir()]
         ['a.txt']
     """
-    part = part_of(file, mark)
+    _write(file, write, os.replace)
+
+
+def check_replaceable(file: Path) -> None:
+    """Check that a file is absent or a regular file, so that no link is followed and no device replaced.
+
+    Raises:
+        OSError: If it is anything else.
+
+    Example:
+        >>> check_replaceable(Path("/dev/null"))
+        Traceback (most recent call last):
+        OSError: /dev/null is a device, and only a regular file is replaced. Choose another name.
+    """
     try:
-        write(part)
-        _flush(part)
-        os.replace(part, file)
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise type(error)(error.errno, os.strerror(error.errno), str(file)) from error
-    finally:
-        with contextlib.suppress(OSError):  # the folder is missing: report the first error
-            part.unlink(missing_ok=True)
-    _flush_folder(file.parent)
+        mode = os.lstat(file).st_mode
+    except OSError:
+        return  # it does not exist, or writing will report the error
+    if not stat.S_ISREG(mode):
+        kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "special file")
+        raise OSError(f"{file} is a {kind}, and only a regular file is replaced. Choose another name.")
 
 
-def part_of(file: Path, mark: str = "") -> Path:
-    """The temporary name of a file; with a mark, unique to one writer."""
-    return file.with_name(f".{file.name}{mark}.part")
+def write_table(file: Path, table: DataFrame) -> None:
+    """Write a table `as_csv`, atomically.
+
+    Raises:
+        OSError: As `write_whole`.
+    """
+    text = as_csv(table)
+    write_whole(file, lambda part: part.write_bytes(text.encode()))
+
+
+def as_csv(table: DataFrame) -> str:
+    """A table as CSV (RFC 4180) of which no spreadsheet takes a text for a formula.
+
+    Names of files may be anyone's: an apostrophe is put before one that begins like a formula. A minus sign alone is
+    left as it is: it means "none", and is no formula.
+
+    Source:
+        OWASP, "CSV Injection".
+
+    Example:
+        >>> import pandas as pd
+        >>> as_csv(pd.DataFrame({"name": ["=1+1", "-"], "value": [-1, 0]})).splitlines()
+        ['name,value', "'=1+1,-1", '-,0']
+    """
+    inert = table.map(lambda cell: f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell)
+    return str(inert.to_csv(index=False, lineterminator="\r\n"))  # so that a single \r in a text is quoted
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -61,22 +107,39 @@ def read_record(file: Path) -> dict[str, Any]:
         ValueError: If the file is damaged.
         OSError: If it cannot be read.
     """
+    found = read_json(file)
+    if found is None:
+        raise ValueError(f"{file} is damaged. Choose another folder, or delete this one.")
+    return found
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None if it holds anything else.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    if file.stat().st_size > _LARGEST:
+        return None
     try:
-        found = json.loads(file.read_text())
-        if isinstance(found, dict):
-            return found
-    except ValueError:
-        pass
-    raise ValueError(f"{file} is damaged. Choose another folder, or delete this one.")
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
-def begin(folder: Path, described: Mapping[str, Any], otherwise: str = "delete this one") -> None:
+def begin(
+    folder: Path, described: Mapping[str, Any], otherwise: str = "delete this one", free: Collection[str] = ()
+) -> None:
     """Create a folder for the results of one run, or check that it belongs to that run.
+
+    Of several processes that begin in a new folder, one writes the record, and all are compared with it.
 
     Args:
         folder: The folder.
         described: What the results depend on, JSON-serialisable; nested names are joined with a dot in messages.
         otherwise: The alternative to choosing another folder, for the message.
+        free: Names in ``described`` that may differ.
 
     Raises:
         ValueError: If the folder holds results of a different run; the message lists the differences.
@@ -84,15 +147,15 @@ def begin(folder: Path, described: Mapping[str, Any], otherwise: str = "delete t
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / RECORD
-    if record.exists():
-        changed = differences(read_record(record), described)
-        if changed:
-            raise ValueError(
-                f"{folder} holds results of another run ({', '.join(changed)} differ). Choose another folder, or "
-                f"{otherwise}."
-            )
-    else:
-        write_whole(record, lambda to: to.write_text(json.dumps(described, indent=1) + "\n"))
+    if not record.exists():
+        text = json.dumps(described, indent=1) + "\n"
+        _write(record, lambda to: to.write_text(text, encoding="utf-8"), _put_if_absent)
+    changed = [name for name in differences(read_record(record), described) if name not in free]
+    if changed:
+        raise ValueError(
+            f"{folder} holds results of another run ({', '.join(changed)} differ). Choose another folder, or "
+            f"{otherwise}."
+        )
 
 
 def differences(before: Any, now: Any) -> list[str]:
@@ -119,6 +182,35 @@ def weights_digest(model: nn.Module) -> str:
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return found.hexdigest()[:16]
+
+
+def _write(file: Path, write: Callable[[Path], object], put: Callable[[Path, Path], None]) -> None:
+    check_replaceable(file)
+    part = file.with_name(f".{secrets.token_hex(8)}{PART}")
+    # a new file of a name that nobody can have prepared a link for; open to others as the umask allows
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        write(part)
+        _flush(part)
+        put(part, file)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise type(error)(error.errno, os.strerror(error.errno), str(file)) from error
+    finally:
+        with contextlib.suppress(OSError):  # the folder is missing: report the first error
+            part.unlink(missing_ok=True)
+    _flush_folder(file.parent)
+
+
+def _put_if_absent(part: Path, file: Path) -> None:
+    try:
+        os.link(part, file)
+    except FileExistsError:
+        pass  # another process was first
+    except OSError:  # a file system without hard links
+        if not file.exists():
+            os.replace(part, file)
 
 
 def _flush(file: Path) -> None:

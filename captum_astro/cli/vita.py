@@ -53,6 +53,7 @@ def search(
     from captum_astro.evaluation.vita.settings import grid
     from captum_astro.models.loading import load_model
     from captum_astro.options import kind_of, listed_values
+    from captum_astro.storage import write_table
 
     settings = grid(
         layer=(None,) if layer is None else layer,
@@ -67,9 +68,9 @@ def search(
     with _progress(f"{len(settings)} settings") as done:
         config = SearchConfig(metrics=tuple(listed(metrics)), batch_size=batch_size, rows=rows)
         found = run(network, samples, settings, config, out=out, done=done)
-    found.table("search").to_csv(out / "search.csv", index=False)
+    write_table(out / "search.csv", found.table("search"))
     best = found.best()
-    best.to_csv(out / "best.csv", index=False)
+    write_table(out / "best.csv", best)
     _print(best, settings)
     console.print(escaped(f"Selected on the even samples, reported on the odd ones: {out}/best.csv, {out}/search.csv"))
 
@@ -99,6 +100,7 @@ def evaluate(
     from captum_astro.evaluation.vita.evaluate import evaluate as run
     from captum_astro.evaluation.vita.settings import Setting
     from captum_astro.models.loading import load_model
+    from captum_astro.storage import write_table
 
     if explained not in ("predicted", "label"):
         raise ValueError(f"--explained must be predicted or label, not {explained!r}.")
@@ -114,7 +116,7 @@ def evaluate(
     with _progress("ViT and ViTA") as done:
         found = run(network, samples, setting, config, out=out, done=done)
     compared = found.compare()
-    compared.to_csv(out / "compared.csv", index=False)
+    write_table(out / "compared.csv", compared)
     _print(compared, [setting])
     console.print(escaped(f"{len(found.scores['sample'].unique())} samples: {out}/compared.csv"))
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from captum_astro.extras import needed
 from captum_astro.metrics.statistics import bootstrap_interval
-from captum_astro.storage import write_whole
+from captum_astro.storage import write_table, write_whole
 from captum_astro.training.curve import Row, epochs_to, plot, read_csv
 from captum_astro.training.fit import CURVE
 from captum_astro.training.options import Metric
@@ -168,8 +168,8 @@ def _changed(config: Config, changes: Mapping[str, Any], seed: int) -> Config:
 
 
 def _write(folder: Path, runs: pd.DataFrame, table: pd.DataFrame, text: str) -> None:
-    write_whole(folder / "runs.csv", lambda part: runs.to_csv(part, index=False))
-    write_whole(folder / "ablation.csv", lambda part: table.to_csv(part, index=False))
+    write_table(folder / "runs.csv", runs)
+    write_table(folder / "ablation.csv", table)
     write_whole(folder / "ablation.md", lambda part: part.write_text(text + "\n"))
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from captum_astro.evaluation import analysis
 from captum_astro.evaluation.report import grid
 from captum_astro.evaluation.report.choice import reference
-from captum_astro.storage import write_whole
+from captum_astro.storage import as_csv, write_whole
 
 _NOTE = (
     "Bold is the best of a column, ~ not distinguishable from it (Wilcoxon, Holm, p at least 0.05); in brackets 95 % "
@@ -60,7 +60,7 @@ def write_tables(folder: str | Path, out: str | Path, against: str | None = None
     grids = {
         str(model): grid.scores(own, top[top["model"] == model]) for model, own in summary.groupby("model", sort=False)
     }
-    texts = {f"{name}.csv": table.to_csv(index=False) for name, table in found.items()}
+    texts = {f"{name}.csv": as_csv(table) for name, table in found.items()}
     blocks = [(one, str(model)) for model, several in grids.items() for one in several]
     texts["tables.md"] = "\n".join([f"{_NOTE}\n", *(markdown(one, model) for one, model in blocks)])
     texts["tables.tex"] = "\n".join([f"% {_NOTE}", *(latex(one, model) for one, model in blocks)])
@@ -126,4 +126,4 @@ def _tex(text: str) -> str:
 
 
 def _written(text: str, file: Path) -> None:
-    file.write_text(text, encoding="utf-8")
+    file.write_bytes(text.encode())

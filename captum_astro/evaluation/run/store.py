@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captum_astro.evaluation.run.rows import MAPS, SCHEMA, MapRow, Row, map_table, table
-from captum_astro.storage import RECORD, begin, part_of, write_whole
+from captum_astro.storage import PART, RECORD, begin, write_whole
 
 MERGED = "results.parquet"
 Chunk = tuple[int, int]  # the index of the model, and of the chunk
@@ -70,8 +68,8 @@ class BenchStore:
             OSError: If it cannot be written.
         """
         if maps:
-            _write(self._maps(chunk), lambda part: pq.write_table(map_table(maps), part, compression="zstd"))
-        _write(self._rows(chunk), lambda part: pq.write_table(table(rows), part, compression="zstd"))
+            write_whole(self._maps(chunk), lambda part: pq.write_table(map_table(maps), part, compression="zstd"))
+        write_whole(self._rows(chunk), lambda part: pq.write_table(table(rows), part, compression="zstd"))
 
     def chunks(self) -> list[Path]:
         """The finished chunks' files, in order."""
@@ -101,13 +99,12 @@ class BenchStore:
                     for chunk in range(chunks):
                         writer.write_table(pq.read_table(self._rows((model, chunk)), schema=SCHEMA))
 
-        _write(self.results, write)
+        write_whole(self.results, write)
 
     def tidy(self) -> None:
         """Remove unfinished files of killed processes; call it only when nobody writes any more."""
-        pattern = part_of(Path("*")).name
         for folder in (self.folder, self.folder / "chunks", self.folder / "maps"):
-            for file in folder.glob(pattern):
+            for file in folder.glob(f".*{PART}"):
                 with contextlib.suppress(OSError):
                     file.unlink()
 
@@ -116,11 +113,6 @@ class BenchStore:
 
     def _maps(self, chunk: Chunk) -> Path:
         return self.folder / "maps" / f"maps-{chunk[0]:02d}-{chunk[1]:06d}.parquet"
-
-
-def _write(file: Path, write: Callable[[Path], object]) -> None:
-    """A name specific to this process: one that was considered dead, and its successor, may write the same chunk."""
-    write_whole(file, write, f".{socket.gethostname()}-{os.getpid()}")
 
 
 def _readable(file: Path, schema: pa.Schema) -> bool:
