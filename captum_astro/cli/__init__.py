@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from captum_astro.cli._common import Checkpoint, console, escaped
+from captum_astro.cli._common import Checkpoint, UsageError, reject_empty
+from captum_astro.cli._terminal import console, prepare_streams, say_error, show_warning
 from captum_astro.cli.ablate import ablate
 from captum_astro.cli.bench import bench
 from captum_astro.cli.explain import explain
@@ -35,15 +36,32 @@ app.add_typer(train_app, name="train")
 
 
 def main() -> None:
-    """Run the command; expected errors print one line, without a traceback. A missing extra exits with status 2."""
-    try:
-        app()
-    except (ValueError, TypeError, NotImplementedError, OSError, IndexError, ImportError) as error:
-        if os.environ.get("CAPTUM_ASTRO_TRACEBACK"):
-            raise
-        shown = explained(error) if isinstance(error, ImportError) else error
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escaped(shown)}")
-        sys.exit(2 if isinstance(shown, MissingExtraError) else 1)
+    """Run the command; an expected error prints one message, without a traceback.
+
+    The exit status is 1 for an error, and 2 for a command line that is wrong or an extra that is missing.
+    """
+    prepare_streams()
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning
+        try:
+            reject_empty(sys.argv[1:])
+            status = app(standalone_mode=False)
+        except UsageError as error:  # the message is empty where the help was printed instead
+            if message := error.format_message():
+                say_error(f"{message.rstrip('.')}.{_more(error)}")
+            sys.exit(error.exit_code)
+        except (ValueError, TypeError, NotImplementedError, OSError, IndexError, ImportError) as error:
+            if os.environ.get("CAPTUM_ASTRO_TRACEBACK"):
+                raise
+            shown = explained(error) if isinstance(error, ImportError) else error
+            say_error(shown)
+            sys.exit(2 if isinstance(shown, MissingExtraError) else 1)
+    sys.exit(status)
+
+
+def _more(error: Any) -> str:
+    """Where a usage error can be looked up."""
+    return f" See {error.ctx.command_path} --help." if error.ctx else ""
 
 
 @app.command()
@@ -61,7 +79,7 @@ def check(
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint).double()
     size = preprocessing(network)[1]["input_size"]
     report = check_model(network, torch.randn(1, *size, dtype=torch.float64))
-    console.print(escaped(report))
+    console.print(str(report))
     if not report.ok:
         raise typer.Exit(1)
 
@@ -85,4 +103,4 @@ def demo(
     """Explain scenes with known objects using the bundled models; needs no network and no files."""
     from captum_astro.demo import run_demo
 
-    console.print(escaped(run_demo(out, scenes)))
+    console.print(run_demo(out, scenes))

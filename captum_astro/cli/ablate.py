@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from captum_astro.cli._common import Device, console, escaped, listed
+from captum_astro.cli._common import Device, listed
+from captum_astro.cli._terminal import console
 
 
 def ablate(
@@ -41,5 +42,5 @@ def ablate(
     table = run_ablation(
         configured(task, dict(given)), chosen, out, seeds=range(seeds), reach=reach, device=device, console=console
     )
-    console.print(escaped(table))
-    console.print(escaped(f"{out}/ablation.csv, {out}/ablation.md, {out}/runs.csv, {out}/ablation.png"))
+    console.print(table)
+    console.print(f"{out}/ablation.csv, {out}/ablation.md, {out}/runs.csv, {out}/ablation.png")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from captum_astro.cli._common import Device, Pretrained, console, escaped, listed
+from captum_astro.cli._common import Device, Pretrained, listed
+from captum_astro.cli._terminal import console, printable
 
 if TYPE_CHECKING:
     from captum_astro.evaluation.specification.config import BenchConfig
@@ -124,7 +125,7 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
                 config,
                 folder,
                 shard=shard,
-                say=(lambda line: console.print(escaped(line))) if shard.first else lambda line: None,
+                say=console.print if shard.first else lambda line: None,
                 progress=progress,
                 strict=strict,
             )
@@ -138,7 +139,7 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
         return
     if outcome.missing:
         raise typer.Exit(1)  # so that torchrun restarts, and scripts do not treat the rows as complete
-    console.print(escaped(f"{outcome.samples} samples, all rows in {folder}/results.parquet."))
+    console.print(f"{outcome.samples} samples, all rows in {folder}/results.parquet.")
 
 
 def _choices(names: list[str], files: list[Path], classes: int | None) -> tuple[ModelChoice, ...]:
@@ -155,14 +156,14 @@ def _progress(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
     if not shown:
         yield lambda done, total: None
     elif not console.is_terminal:
-        yield _Lines(lambda line: console.print(escaped(line)))
+        yield _Lines(console.print)
     else:
         columns: tuple[Any, ...] = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=console, transient=True, speed_estimate_period=600) as bar:
-            task = bar.add_task(what, total=None)
+            task = bar.add_task(printable(what), total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

@@ -9,7 +9,8 @@ import typer
 from rich.progress import track
 
 from captum_astro.cli._astrocytes import Vita, modulated
-from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped
+from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained
+from captum_astro.cli._terminal import console
 
 
 def explain(
@@ -42,7 +43,7 @@ def explain(
     paths = find_images(images)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     if checkpoint is None and not pretrained:
-        console.print("[yellow]The weights are random: the maps are meaningless.[/yellow]")
+        console.print("The weights are random: the maps are meaningless.", style="yellow")
     transform, config = preprocessing(network)
     explained = network if vita is None else modulated(network, vita)
     explainers = {name: explainer.method(explained) for name, explainer in chosen.items()}
@@ -63,7 +64,7 @@ def explain(
         top = ", ".join(
             f"{_short(labels[i])} {probabilities[i]:.0%}" for i in probabilities.topk(min(3, len(labels))).indices
         )
-        console.print(escaped(f"{path.name}: {top}"))
+        console.print(f"{path.name}: {top}")
         maps = {}
         for name, explainer in explainers.items():
             maps[name] = explainer.attribute(x, target=index, attribute_to="pixels")
@@ -73,7 +74,7 @@ def explain(
             picture, maps, [f"{_short(labels[index])} {probabilities[index]:.0%}"], size=3.0, columns=5
         )
         figure.savefig(out / f"{names[path]}_explained.png")
-    console.print(escaped(f"{len(paths) - len(failures)} images explained, in {out}"))
+    console.print(f"{len(paths) - len(failures)} images explained, in {out}")
     if failures:
         raise ImageError("\n".join(["could not be opened:", *failures]))
 

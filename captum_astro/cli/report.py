@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from captum_astro.cli._common import console, escaped
+from captum_astro.cli._terminal import console
 
 
 def report(
@@ -22,7 +22,7 @@ def report(
     from captum_astro.evaluation.report import write_report, write_tables
 
     page = write_report(folder, out or folder / "report.html", against)
-    console.print(escaped(f"{page} ({page.stat().st_size / 1e6:.1f} MB)"))
+    console.print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
     if tables:
         files = write_tables(folder, folder / "tables", against)
-        console.print(escaped(f"{folder / 'tables'}: {', '.join(file.name for file in files)}"))
+        console.print(f"{folder / 'tables'}: {', '.join(file.name for file in files)}")

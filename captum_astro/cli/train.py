@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from captum_astro.cli._common import Device, console, escaped
+from captum_astro.cli._common import Device
+from captum_astro.cli._terminal import console
 
 app = typer.Typer(help="Train models. A run that is started again with the same options resumes.", no_args_is_help=True)
 
@@ -178,8 +179,8 @@ def _train(task: str, options: dict[str, Any]) -> None:
     given = {name: str(x) if isinstance(x, Path) else x for name, x in options.items() if x is not None}
     result = train(configured(task, given), out, console=console, **run)
     metric = next(iter(result))
-    console.print(escaped("; ".join(f"{name} {_figure(name, value)}" for name, value in result.items())))
-    console.print(escaped(f"test {metric} {_figure(metric, result[metric])}; weights in {out / WEIGHTS}"))
+    console.print("; ".join(f"{name} {_figure(name, value)}" for name, value in result.items()))
+    console.print(f"test {metric} {_figure(metric, result[metric])}; weights in {out / WEIGHTS}")
 
 
 def _figure(name: str, value: float) -> str:

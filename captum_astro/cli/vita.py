@@ -12,7 +12,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from captum_astro.cli._astrocytes import vita_options
-from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped, listed
+from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, listed
+from captum_astro.cli._terminal import console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,7 @@ def search(
     best = found.best()
     write_table(out / "best.csv", best)
     _print(best, settings)
-    console.print(escaped(f"Selected on the even samples, reported on the odd ones: {out}/best.csv, {out}/search.csv"))
+    console.print(f"Selected on the even samples, reported on the odd ones: {out}/best.csv, {out}/search.csv")
 
 
 @app.command()
@@ -118,12 +119,12 @@ def evaluate(
     compared = found.compare()
     write_table(out / "compared.csv", compared)
     _print(compared, [setting])
-    console.print(escaped(f"{len(found.scores['sample'].unique())} samples: {out}/compared.csv"))
+    console.print(f"{len(found.scores['sample'].unique())} samples: {out}/compared.csv")
 
 
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[Callable[[int], None]]:
-    columns = SpinnerColumn(), TextColumn("{task.description}: {task.completed:.0f} samples"), TimeElapsedColumn()
+    columns = SpinnerColumn("line"), TextColumn("{task.description}: {task.completed:.0f} samples"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda count: progress.update(task, completed=count)
@@ -154,11 +155,11 @@ def _print(compared: pd.DataFrame, settings: list[Setting]) -> None:
         chosen.setdefault(row["setting"], [text]).append(f"{row['method']}, {row['metric']}")
     console.print(table)
     for line in left_out:
-        console.print(escaped(line))
+        console.print(line)
     for text, *pairs in chosen.values():
-        console.print(escaped(text))
+        console.print(text)
         if len(chosen) > 1:
-            console.print(escaped(f"  for {'; '.join(pairs)}"))
+            console.print(f"  for {'; '.join(pairs)}")
 
 
 def _named(setting: Setting) -> str:
