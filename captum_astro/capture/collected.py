@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from captum_astro.capture.call import Call, no_gradient
-from captum_astro.capture.entry import check_called_once
+from captum_astro.capture.entry import check_batch, check_called_once
 from captum_astro.capture.features import lacks_classes
 from captum_astro.capture.notes import AttentionNotes, FeedForwardNotes, StageNotes, StreamNotes
 from captum_astro.capture.recorder import Recorder
@@ -209,11 +209,7 @@ class Collected:
     def _geometry(self) -> tuple[tuple[int, int], list[Grid]]:
         layout, size, (batch, tokens, _) = self.layout, self.recorder.entry.size, self.streams[0].shape
         model = type(layout.model).__name__
-        if len(self.output) != batch:
-            raise UnsupportedModelError(
-                f"{model} received {batch} images for {len(self.output)} outputs: a wrapper changes the batch. "
-                f"Explain the model itself."
-            )
+        check_batch(layout.model, batch, len(self.output))
         if size is None:
             kind = "token ids (B, n)" if layout.reads_text else "an image (B, C, H, W)"
             raise UnsupportedModelError(f"{model} did not receive {kind}.")

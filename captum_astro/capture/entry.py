@@ -58,6 +58,19 @@ def check_called_once(model: nn.Module, times: int) -> None:
         )
 
 
+def check_batch(model: nn.Module, received: int, images: int) -> None:
+    """Reject a wrapper that makes several images of one, whose tokens belong to no image of the user's.
+
+    Raises:
+        UnsupportedModelError: If it does.
+    """
+    if received != images:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} received {received} images for {images} outputs: a wrapper changes the batch. "
+            f"Explain the model itself."
+        )
+
+
 class _Received(BaseException):
     """Ends a pass when the images have reached the model; no wrapper may catch it."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from captum_astro.capture.call import Call, no_gradient
-from captum_astro.capture.entry import Entry, check_called_once
+from captum_astro.capture.entry import Entry, check_batch, check_called_once
 from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.hooks import Hooks
 from captum_astro.functional.attention import widen
@@ -59,6 +59,8 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
             with mode:
                 output = call.run(given, widened=not times_input)
         check_called_once(layout.model, len(entering.tokens))
+        for tokens in entering.tokens:
+            check_batch(layout.model, len(tokens), len(output))
         start = call.target.seed(output)
         wanted = entering.tokens[:1] if layout.reads_text else [given, *entering.tokens[:1]]
         arrived = torch.autograd.grad(output, wanted, start.gradient.to(output), allow_unused=True)

@@ -122,7 +122,7 @@ def test_bad_input() -> None:
     for method in (PropagationAttribution, Plain):
         with pytest.raises(UnsupportedModelError, match="has no layout"):
             method(nn.Linear(3, 3))
-    with pytest.raises(UnsupportedModelError, match="does not depend on the input"):
+    with pytest.raises(UnsupportedModelError, match="does not depend on the image by a gradient"):
         Plain(Deaf()).attribute(x, target=1)
     with pytest.raises(ValueError, match="output must be 'probability' or 'logit', not 'odds'"):
         Plain(model).attribute(x, target=1, output="odds")

@@ -280,3 +280,11 @@ def test_probability_of_a_model_that_ends_in_a_softmax(name):
     expected = METHODS[name](model).attribute(photo(), target=1, output="probability", **options)
     found = METHODS[name](ending).attribute(photo(), target=1, output="probability", **options)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", [*ATTENTION, *CAMS, *PROPAGATION])
+@pytest.mark.parametrize("attribute_to", ["input", "tokens"])
+def test_several_copies_of_an_image(method, attribute_to):
+    twice = Around(tiny(), lambda around, x: around.model(torch.cat([x, x]))[:2]).eval()
+    with pytest.raises(UnsupportedModelError, match=r"4 images for 2 outputs|returns 4 maps for 2 images"):
+        method(twice).attribute(photo(), target=1, attribute_to=attribute_to)
