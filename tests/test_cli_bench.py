@@ -4,8 +4,11 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from captum_astro.models.loading import load_model
 from tests.commands import run_command
@@ -52,6 +55,22 @@ def test_preset_on_custom_data(monkeypatch, capsys, tmp_path: Path) -> None:
     assert found["metrics"] == ["accuracy", "positive AUC", "negative AUC"]
     assert found["methods"][1:3] == ["VTranM:components=", "VTranM:components=length"]
     assert found["crop"] == "timm"
+
+
+def test_a_model_with_one_class_has_no_scores(monkeypatch, capsys, tmp_path: Path) -> None:
+    for number in range(2):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(
+            tmp_path / f"{number}.png"
+        )
+    (tmp_path / "labels.csv").write_text("file,label\n0.png,0\n1.png,0\n")
+    _run(
+        monkeypatch, capsys, "--models", making.NAME, "--no-pretrained", "--classes", 1, "--methods",
+        "VTranM:output=logit,AttentionRollout", "--data", f"folder:{tmp_path}", "--steps", 3, "--out", tmp_path / "out",
+    )  # fmt: skip
+    rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
+    assert set(rows["metric"]) == {"accuracy", "positive AUC", "negative AUC", "AOPC", "LOdds", "SaCo"}
+    assert rows["value"].isna().all()
+    assert set(rows["error"]) == {"Undefined: the model has only one class"}
 
 
 @pytest.mark.parametrize(
