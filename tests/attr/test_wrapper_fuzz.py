@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from captum_astro import TransformerAttribution, UnsupportedModelError
-from tests.attr.test_wrappers import ATTENTION, CAMS, Around, photo, tiny
+from captum_astro import LRP, AttnLRP, ConservativeLRP, TransformerAttribution, UnsupportedModelError
+from tests.attr.test_wrappers import ATTENTION, CAMS, PROPAGATION, Around, photo, tiny
 
-COMPOSITIONS = 2016
-FOLLOWED = [one for one in [*ATTENTION, *CAMS] if one is not TransformerAttribution]  # it has no rule for moves
+COMPOSITIONS = 252  # of each method
+LAID_OVER = [*ATTENTION, *CAMS]  # maps of the model's patches, enlarged to the image
 PLACES = {
     "crop": lambda x, r: F.pad(x, [-min(r, min(x.shape[-2:]) // 4)] * 4),
     "mirror": lambda x, r: x.flip(-1),
@@ -54,7 +54,7 @@ def moved(x, steps, values=True):
             x = PLACES[step[0]](x, step[1])
         elif values:
             x = VALUES[step](x)
-    return F.interpolate(x, (32, 32), mode="bilinear", antialias=True)
+    return x if x.shape[-2:] == (32, 32) else F.interpolate(x, (32, 32), mode="bilinear", antialias=True)
 
 
 def displacement(steps, size):
@@ -66,13 +66,11 @@ def displacement(steps, size):
     return float(((there - expected) * scale[:, None, None]).abs()[..., 2:-2, 2:-2].mean())
 
 
-@pytest.mark.parametrize(
-    "method", [*ATTENTION[:4], *ATTENTION[5:], *CAMS]
-)  # TransformerAttribution has rules of its own
+@pytest.mark.parametrize("method", LAID_OVER)
 def test_wrappers(method):
-    seed = 20 + FOLLOWED.index(method)
+    seed = 20 + LAID_OVER.index(method)
     draw, model, outcomes = random.Random(seed), tiny(), {"map": 0, "refused": 0}
-    for number in range(COMPOSITIONS // len(FOLLOWED)):
+    for number in range(COMPOSITIONS):
         (steps, head), size = composition(draw), draw.choice([(32, 32), (48, 40), (64, 64)])
         around = Around(model, lambda a, x, s=steps, h=head: {**HEADS, **REFUSED_HEADS}[h](a, moved(x, s))).eval()
         case = f"seed {seed}, number {number}: {steps}, {head}, {size}"
@@ -83,7 +81,8 @@ def test_wrappers(method):
         except UnsupportedModelError:
             outcomes["refused"] += 1
             blanked = {"crop", "pad"} <= {step[0] for step in steps}  # a margin may lie where pixels were
-            assert off > 0.1 or blanked or (head in REFUSED_HEADS and not layer_reads_all), case
+            no_rule = method is TransformerAttribution
+            assert off > 0.1 or blanked or no_rule or (head in REFUSED_HEADS and not layer_reads_all), case
             continue
         outcomes["map"] += 1
         assert off < 1.5, case
@@ -93,4 +92,56 @@ def test_wrappers(method):
             inside = method(alone).attribute(moved(x, steps), target=1, attribute_to="pixels")
             expected = F.interpolate(inside, size, mode="bilinear")
             torch.testing.assert_close(found, expected, msg=lambda text, case=case: f"{case}: {text}")
-    assert min(outcomes.values()) > 40
+    assert min(outcomes.values()) > (4 if method is TransformerAttribution else 40)  # it has no rules for moves
+
+
+@pytest.mark.parametrize("method", [AttnLRP, ConservativeLRP])
+def test_pixels_that_reach_the_model(method):
+    """Relevance goes back through the wrapper: to the pixels that the model sees, and to no others."""
+    seed = 40 + PROPAGATION.index(method)
+    draw, model, outcomes = random.Random(seed), tiny(), {"map": 0, "refused": 0}
+    corner = torch.zeros(32, 32).double()
+    corner[:8, 8:24] = 1
+    for number in range(COMPOSITIONS):
+        (steps, head), size = composition(draw), draw.choice([(32, 32), (48, 40), (64, 64)])
+        steps = [step for step in steps if step != "per image"]  # it makes each pixel depend on all
+        if head in REFUSED_HEADS:
+            head = draw.choice(["sum", "cat"])
+        around = Around(
+            model, lambda a, x, s=steps, h=head: {**HEADS, **REFUSED_HEADS}[h](a, moved(x, s) * corner)
+        ).eval()
+        case = f"seed {seed}, number {number}: {steps}, {head}, {size}"
+        x = photo(1, 3, *size).requires_grad_()
+        try:
+            found = method(around).attribute(x.detach(), target=1)
+        except UnsupportedModelError:
+            outcomes["refused"] += 1
+            continue
+        outcomes["map"] += 1
+        assert head in HEADS, case
+        (seen,) = torch.autograd.grad((moved(x, steps) * corner).sum(), x)
+        assert found.isfinite().all(), case
+        assert found[seen != 0].any(), case
+        assert not found[seen == 0].any(), case
+    assert min(outcomes.values()) > 20
+
+
+def test_lrp_follows_a_shift_and_refuses_other_moves():
+    """It has a rule for a roll, whose map comes back to its place."""
+    draw, model, maps = random.Random(60), tiny(), 0
+    for number in range(COMPOSITIONS):
+        steps, head = composition(draw)
+        around = Around(model, lambda a, x, s=steps, h=head: {**HEADS, **REFUSED_HEADS}[h](a, moved(x, s))).eval()
+        x, case = photo(1, 3, 32, 32), f"seed 60, number {number}: {steps}, {head}"
+        try:
+            found = LRP(around).attribute(x, target=1)
+        except UnsupportedModelError:
+            continue
+        maps += 1
+        assert all(name == "shift" for name, _ in (step for step in steps if isinstance(step, tuple))), case
+        assert head in (*HEADS, "patches", "image"), case
+        if head in HEADS and all(isinstance(step, tuple) for step in steps):
+            inside = LRP(Around(model, HEADS[head]).eval()).attribute(moved(x, steps), target=1)
+            expected = inside.roll(-sum(by for _, by in steps), -1)
+            torch.testing.assert_close(found, expected, msg=lambda text, case=case: f"{case}: {text}")
+    assert maps > 4
