@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from captum_astro import LRP, AttnLRP, ConservativeLRP, TransformerAttribution, UnsupportedModelError
 from tests.attr.test_wrappers import ATTENTION, CAMS, PROPAGATION, Around, photo, tiny
 
-COMPOSITIONS = 252  # of each method
+COMPOSITIONS = 170  # of each method
 LAID_OVER = [*ATTENTION, *CAMS]  # maps of the model's patches, enlarged to the image
 PLACES = {
     "crop": lambda x, r: F.pad(x, [-min(r, min(x.shape[-2:]) // 4)] * 4),
@@ -92,7 +92,7 @@ def test_wrappers(method):
             inside = method(alone).attribute(moved(x, steps), target=1, attribute_to="pixels")
             expected = F.interpolate(inside, size, mode="bilinear")
             torch.testing.assert_close(found, expected, msg=lambda text, case=case: f"{case}: {text}")
-    assert min(outcomes.values()) > (4 if method is TransformerAttribution else 40)  # it has no rules for moves
+    assert min(outcomes.values()) > (4 if method is TransformerAttribution else 25)  # it has no rules for moves
 
 
 @pytest.mark.parametrize("method", [AttnLRP, ConservativeLRP])
@@ -123,7 +123,7 @@ def test_pixels_that_reach_the_model(method):
         assert found.isfinite().all(), case
         assert found[seen != 0].any(), case
         assert not found[seen == 0].any(), case
-    assert min(outcomes.values()) > 20
+    assert min(outcomes.values()) > 15
 
 
 def test_lrp_follows_a_shift_and_refuses_other_moves():
