@@ -92,7 +92,7 @@ def test_wrappers(method):
             inside = method(alone).attribute(moved(x, steps), target=1, attribute_to="pixels")
             expected = F.interpolate(inside, size, mode="bilinear")
             torch.testing.assert_close(found, expected, msg=lambda text, case=case: f"{case}: {text}")
-    assert min(outcomes.values()) > (4 if method is TransformerAttribution else 25)  # it has no rules for moves
+    assert min(outcomes.values()) > (3 if method is TransformerAttribution else 25)  # it has no rules for moves
 
 
 @pytest.mark.parametrize("method", [AttnLRP, ConservativeLRP])
