@@ -37,7 +37,8 @@ def open_image(path: Path | str, *, upright: bool = True) -> Image.Image:
 
     Args:
         path: The file.
-        upright: Apply EXIF rotation. ImageNet's published results use the pixels as stored, without it.
+        upright: Apply EXIF rotation. ImageNet's published results use the pixels as stored, without it. Pillow always
+            turns a TIFF.
 
     Returns:
         An RGB image.
