@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OPACITY = 0.55  # of a map over its image
+_ROUNDING = 1e-3  # of an image's values beyond [0, 1]
 OUTLIERS = 1  # percentage of the strongest pixels that are clipped for display
 
 
@@ -60,7 +62,7 @@ def overlay(attribution: torch.Tensor, image: torch.Tensor, ax: Axes | None = No
     Args:
         attribution: ``(C, H, W)`` or ``(H, W)``. A map with negative values is shown in two colours, red for negative
             and green for positive; any other as a heat map.
-        image: ``(C, H, W)`` in [0, 1].
+        image: ``(3, H, W)`` or ``(1, H, W)`` in [0, 1].
         ax: The axes to plot on; a new figure by default.
         title: Title of the panel.
 
@@ -68,7 +70,8 @@ def overlay(attribution: torch.Tensor, image: torch.Tensor, ax: Axes | None = No
         The axes.
 
     Raises:
-        ValueError: If the attribution and the image differ in size.
+        ValueError: If the attribution and the image differ in size, the image is not in that form, or a value is not
+            finite.
 
     Example:
         >>> ax = overlay(torch.rand(3, 8, 8), torch.rand(3, 8, 8), title="noise")
@@ -80,10 +83,11 @@ def overlay(attribution: torch.Tensor, image: torch.Tensor, ax: Axes | None = No
             f"The attribution is {tuple(attribution.shape[-2:])}, the image {tuple(image.shape[-2:])}: use "
             f"attribute_to='pixels' or 'input'."
         )
-    ax = ax if ax is not None else _figure(1, 1, 3.0)[1][0][0]
+    picture = _picture(image)
     values = pixel_map(attribution[None])[0].detach().float().cpu().numpy()
-    picture = np.transpose(image.detach().float().cpu().numpy(), (1, 2, 0))
-    picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+    if not np.isfinite(values).all():
+        raise ValueError("The attribution has values that are NaN or infinite, which no colour shows.")
+    ax = ax if ax is not None else _figure(1, 1, 3.0)[1][0][0]
     if not np.any(values):
         ax.imshow(picture)
         ax.set_title(f"{title or ''} (all zero)".strip())
@@ -116,7 +120,7 @@ def compare(
     """A grid with one row per image: the image, followed by each method's map over it.
 
     Args:
-        images: ``(B, C, H, W)`` in [0, 1].
+        images: ``(B, 3, H, W)`` or ``(B, 1, H, W)`` in [0, 1].
         attributions: For each method its name and ``(B, C, H, W)``, ``(B, 1, H, W)`` or ``(B, H, W)``.
         titles: Title of each image.
         size: Width of a panel in inches.
@@ -124,6 +128,9 @@ def compare(
 
     Returns:
         A figure; ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: As `overlay`.
 
     Example:
         >>> figure = compare(torch.rand(2, 3, 8, 8), {"noise": torch.rand(2, 3, 8, 8)}, ["a", "b"])
@@ -136,8 +143,7 @@ def compare(
         ax.set_axis_off()
     for index, image in enumerate(images):
         own = axes[index * rows : (index + 1) * rows].flatten()
-        picture = np.transpose(image.detach().float().cpu().numpy(), (1, 2, 0))
-        own[0].imshow(picture, cmap="gray" if picture.shape[2] == 1 else None)
+        own[0].imshow(_picture(image))
         if titles is not None:
             own[0].set_title(titles[index])
         for ax, (name, values) in zip(own[1:], attributions.items(), strict=False):
@@ -193,6 +199,23 @@ def text_record(
         raw_input_ids=list(words),
         convergence_score=0.0,
     )
+
+
+def _picture(image: torch.Tensor) -> NDArray[np.float32]:
+    """An image as ``(H, W, 3)`` in [0, 1]; of two, four or more bands nobody knows which are red, green and blue."""
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
+        raise ValueError(
+            f"The image must be (3, H, W) or (1, H, W), not {tuple(image.shape)}: choose the bands to be shown, as in "
+            f"image[:3]."
+        )
+    values = image.detach().float().cpu().numpy()
+    low, high = float(values.min()), float(values.max())
+    if not -_ROUNDING <= low <= high <= 1 + _ROUNDING:  # NaN fails too
+        raise ValueError(
+            f"The image has values from {low:g} to {high:g}, which are not in [0, 1]: divide bytes by 255, and undo a "
+            f"model's normalisation with displayable."
+        )
+    return np.broadcast_to(values.clip(0, 1).transpose(1, 2, 0), (*values.shape[1:], 3))
 
 
 def _figure(rows: int, columns: int, size: float) -> tuple[Figure, Any]:

@@ -44,6 +44,38 @@ def test_sizes_and_helpers() -> None:
     viz.overlay(torch.rand(1, 8, 8), torch.rand(1, 8, 8))
 
 
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        *((torch.rand(bands, 8, 8), rf"not \({bands}, 8, 8\): choose the bands") for bands in (2, 4, 6, 13)),
+        (torch.rand(8, 8), r"not \(8, 8\)"),
+        (torch.full((3, 8, 8), torch.nan), "values from nan"),
+        (torch.full((3, 8, 8), torch.inf), "from inf to inf, which are not in"),
+        (torch.full((3, 8, 8), 200, dtype=torch.uint8), "from 200 to 200, which are not in .* divide bytes by 255"),
+        (torch.full((1, 8, 8), -1.0), "values from -1 to -1.* undo a model's normalisation"),
+    ],
+)
+@pytest.mark.parametrize("zero", [True, False])
+def test_images_that_cannot_be_shown(image: torch.Tensor, message: str, zero: bool) -> None:
+    attribution = torch.zeros(8, 8) if zero else torch.rand(8, 8)
+    with pytest.raises(ValueError, match=message):
+        viz.overlay(attribution, image)
+    with pytest.raises(ValueError, match=message):
+        viz.compare(image[None], {"map": attribution[None]})
+
+
+def test_attributions_that_are_not_finite() -> None:
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="The attribution has values that are NaN or infinite"):
+            viz.overlay(torch.tensor([[0.0, value]]), torch.rand(3, 1, 2))
+
+
+def test_greys_keep_their_brightness() -> None:
+    grey = torch.tensor([[[0.25, 0.5]]])
+    ax = viz.compare(grey[None], {"map": torch.ones(1, 1, 2)}).axes[0]
+    assert np.asarray(ax.images[0].get_array()).tolist() == [[[0.25] * 3, [0.5] * 3]]
+
+
 def test_text_record_for_captum() -> None:
     values = torch.tensor([0.5, -2.0, 0.0, 7.0])
     record = viz.text_record(["so", "dull"], values, predicted="bad", probability=0.8, explained="good", label="bad")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from captum_astro.data import greys
 from captum_astro.data.image_error import ImageError
 
 # only formats that Pillow decodes itself: for EPS it starts Ghostscript, which runs the file as a program
@@ -31,19 +32,20 @@ def read_pixels(path: Path | str, *, upright: bool = True) -> torch.Tensor:
 def open_image(path: Path | str, *, upright: bool = True) -> Image.Image:
     """Open an image as it is displayed, in RGB.
 
-    EXIF rotation is applied, transparency becomes white, 16-bit and float greys are converted to 8 bits, palettes and
-    CMYK are converted. Of several frames the first is used.
+    EXIF rotation is applied, transparency becomes white, palettes and CMYK are converted, and greys of 16 bits or of
+    floats as in `captum_astro.data.greys.eight_bits`. Of several frames the first is used.
 
     Args:
         path: The file.
-        upright: Apply EXIF rotation. ImageNet's published results use the pixels as stored, without it.
+        upright: Apply EXIF rotation. ImageNet's published results use the pixels as stored, without it. Pillow always
+            turns a TIFF.
 
     Returns:
         An RGB image.
 
     Raises:
         ImageError: If there is no such file, or it is not an image in one of `FORMATS`, or it is cut short, too large
-            or too narrow. The message names it.
+            or too narrow, or some of its pixels have no value. The message names it.
 
     Example:
         >>> import tempfile
@@ -142,8 +144,12 @@ def _loaded(file: Path | str | BinaryIO, place: str, upright: bool) -> Image.Ima
             width, height = opened.size
             if width * height > MOST_PIXELS:
                 raise Image.DecompressionBombError
+            notes = greys.notes(opened)
             opened.load()
-            return ImageOps.exif_transpose(opened) if upright else opened.copy()
+            image = ImageOps.exif_transpose(opened) if upright else opened.copy()
+            image.format = opened.format  # which a copy has not
+            image.info.update(notes)
+            return image
     except UnidentifiedImageError as error:
         raise ImageError(f"{place}: not an image of a known format ({', '.join(_installed())}).") from error
     except Image.DecompressionBombError as error:
@@ -162,23 +168,16 @@ def _installed() -> tuple[str, ...]:
 
 def _in_rgb(image: Image.Image, place: str) -> Image.Image:
     check_sides(*image.size, place)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Greys of 16 bits span 0 to 65535, of 32 bits 0 to 255 if they fit; floats 0 to 1, or to their largest."""
-    values = np.asarray(image, dtype=np.float64)
-    largest = float(values.max(initial=0))
-    if image.mode == "F":
-        top = max(1.0, largest)
-    elif image.mode == "I":
-        top = 255.0 if largest <= 255 else max(65535.0, largest)
-    else:
-        top = 65535.0
-    return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8))
+    if greys.is_deep(image):
+        image = greys.eight_bits(image, place)
+    greys.check_colours(image, place)
+    try:
+        if not image.has_transparency_data:
+            found = image.convert("RGB")
+        else:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            found = Image.alpha_composite(white, image).convert("RGB")
+    except Exception as error:  # of modes that Pillow reads but does not convert
+        raise ImageError(f"{place}: pixels of mode {image.mode}, which are not read. Save it in RGB.") from error
+    return found

@@ -30,6 +30,7 @@ BAD = {
     "a bomb": GOOD[:16] + b"\x00\x00\xff\xff" * 2 + GOOD[24:],
     "a strip": _encoded(size=(60_000, 1)),
     "no image": b"\x89PNG text",
+    "an infinite grey": b"Pf\n32 32\n-1.0\n" + np.full((32, 32), np.inf, "<f4").tobytes(),
     "empty": b"",
 }
 

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from captum_astro.data.images import ImageError, find_images, open_image
+from captum_astro.data.image_error import ImageError
+from captum_astro.data.imagenet import files_of_classes
+from captum_astro.data.images import SUFFIXES, find_images, image_names, open_image
+from captum_astro.data.mask_folders import MaskFolder
 
 RED = np.zeros((4, 6, 3), dtype=np.uint8)
 RED[..., 0] = 200
@@ -58,3 +61,34 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no image in this folder"):
         find_images([tmp_path / "empty"])
     assert [p.name for p in find_images([tmp_path])] == ["cut.png", "text.jpg", "x.png"]
+
+
+def test_suffixes_are_those_that_can_be_opened() -> None:
+    always = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+    assert always <= SUFFIXES
+    assert (".avif" in SUFFIXES) == features.check("avif")
+    assert (".webp" in SUFFIXES) == features.check("webp")
+    assert (".jp2" in SUFFIXES) == features.check("jpg_2000")
+    assert not SUFFIXES & {".eps", ".ps", ".pdf", ".wmf", ".mpg"}
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_folders_take_images_but_no_hidden_files(tmp_path: Path, suffix: str) -> None:
+    wnid = "n01440764"
+    for folder in ("images", "masks", wnid):
+        (tmp_path / folder).mkdir()
+        for name in (f"a{suffix}", f"B{suffix.upper()}", f"._a{suffix}", f".hidden{suffix}", f"a{suffix}.txt"):
+            (tmp_path / folder / name).touch()
+        (tmp_path / folder / f"folder{suffix}").mkdir()
+    wanted = [f"B{suffix.upper()}", f"a{suffix}"]
+    assert [path.name for path in find_images([tmp_path / "images"])] == wanted
+    assert image_names(tmp_path / "images") == wanted
+    assert files_of_classes(tmp_path) == {wnid: wanted}
+    assert len(MaskFolder(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".mpo"}))
+def test_every_suffix_is_read(tmp_path: Path, suffix: str) -> None:
+    mode = {".pgm": "L", ".pbm": "1", ".pfm": "F"}.get(suffix, "RGB")
+    Image.new(mode, (32, 24)).save(tmp_path / f"a{suffix}")
+    assert np.asarray(open_image(tmp_path / f"a{suffix}")).max() == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,97 @@ def test_other_plain_masks(tmp_path: Path) -> None:
     Image.new("RGB", (3, 2), (255, 0, 0)).save(tmp_path / "c.png")
     with pytest.raises(DataError, match=r"c\.png: colours"):
         plain_mask(tmp_path / "c.png")
+
+
+MASK = np.zeros((40, 60), np.uint8)
+MASK[5:15, 5:15] = 255
+COLOURED = np.dstack([MASK, MASK * 0, MASK * 0])
+VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128)]
+
+
+def _indexed(indices: np.ndarray, colours: list[tuple[int, int, int]]) -> Image.Image:
+    shown = Image.fromarray(indices)
+    shown.putpalette([channel for colour in colours for channel in colour])
+    return shown
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "tif", "bmp"])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Image.fromarray(MASK).quantize(2),
+        Image.fromarray(MASK).convert("P"),
+        _indexed(1 - MASK // 255, [(255, 255, 255), (0, 0, 0)]),
+        _indexed(MASK // 255, [(0, 0, 0), (1, 1, 1)]),
+        _indexed(MASK // 255, [(0, 0, 0), (255, 0, 0)]),
+        Image.fromarray(COLOURED).convert("P"),
+        Image.fromarray(MASK).convert("1"),
+        Image.fromarray(MASK // 255),
+    ],
+    ids=["quantised", "palette", "inverted palette", "0 and 1", "red", "web palette", "1 bit", "0 and 1 grey"],
+)
+def test_masks_of_a_palette(tmp_path: Path, picture: Image.Image, suffix: str) -> None:
+    picture.save(tmp_path / f"a.{suffix}")
+    assert np.array_equal(plain_mask(tmp_path / f"a.{suffix}").numpy(), MASK // 255)
+
+
+def test_a_grey_class(tmp_path: Path) -> None:
+    """VOC's palette shows class 7 in the grey of an unknown pixel, and a GIF keeps only the colours that occur."""
+    bus = _indexed(MASK // 255 * 7, VOC)
+    bus.save(tmp_path / "a.png")
+    bus.save(tmp_path / "a.gif")
+    assert np.array_equal(plain_mask(tmp_path / "a.png").numpy(), MASK // 255)
+    with pytest.raises(DataError, match=r"a\.gif: a palette that shows 128, but no 255"):
+        plain_mask(tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("read", [voc_mask, plain_mask])
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (_indexed(1 - MASK // 255, [(255, 0, 0), (0, 0, 0)]), "class 1 as dark as class 0, the background"),
+        (_indexed(MASK // 255, [(255, 0, 0), (255, 255, 255)]), "class 0 in a colour, the background"),
+        (_indexed(MASK // 255 * 9, VOC), "class 9 as dark as class 0"),  # not in the palette
+        (Image.fromarray(MASK.astype(np.uint16)), r"greys of more than 8 bits \(I;16\)"),
+    ],
+    ids=["swapped", "coloured background", "short palette", "16 bits"],
+)
+def test_a_palette_that_shows_no_classes(
+    tmp_path: Path, picture: Image.Image, message: str, read: Callable[[Path], object]
+) -> None:
+    picture.save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=rf"a\.png: .*{message}"):
+        read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("read", [voc_mask, plain_mask, imagenet_s_mask])
+@pytest.mark.parametrize("form", ["alpha", "grey alpha", "palette", "grey", "RGB"])
+def test_transparency_is_neither_object_nor_background(
+    tmp_path: Path, form: str, read: Callable[[Path], object]
+) -> None:
+    white = np.full_like(MASK, 255)
+    picture, options = {
+        "alpha": (Image.fromarray(np.dstack([white, white, white, MASK])), {}),
+        "grey alpha": (Image.fromarray(np.dstack([white, MASK])), {}),
+        "palette": (_indexed(MASK // 255, VOC), {"transparency": 0}),
+        "grey": (Image.fromarray(MASK), {"transparency": 0}),
+        "RGB": (Image.fromarray(COLOURED), {"transparency": (0, 0, 0)}),
+    }[form]
+    picture.save(tmp_path / "a.png", **options)
+    with pytest.raises(DataError, match=r"a\.png: 2300 pixels are transparent"):
+        read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("picture", [Image.fromarray(MASK), Image.fromarray(MASK).quantize(2)])
+def test_black_and_white_is_not_voc(tmp_path: Path, picture: Image.Image) -> None:
+    picture.save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: black and white, where 255 would be VOC's unknown edge"):
+        voc_mask(tmp_path / "a.png")
+
+
+def test_0_and_1_in_a_lossy_file(tmp_path: Path) -> None:
+    mask = np.zeros((16, 16), np.uint8)
+    mask[8:, 8:] = 1  # whole blocks of the JPEG, which keeps them
+    Image.fromarray(mask).save(tmp_path / "a.jpg", quality=100)
+    with pytest.raises(DataError, match=r"a\.jpg: pixels of 0, 1; .*in a lossless file"):
+        plain_mask(tmp_path / "a.jpg")

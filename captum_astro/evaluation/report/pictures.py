@@ -141,9 +141,9 @@ def _image(row: pd.Series[Any]) -> Image.Image | None:
 
 
 def _values(row: pd.Series[Any]) -> NDArray[np.float64] | None:
-    values = np.frombuffer(row["data"], "<f2")
-    if values.size != row["height"] * row["width"] or not values.size:
+    if not 0 < row["height"] * row["width"] * 2 == len(row["data"]):
         return None
+    values = np.frombuffer(row["data"], "<f2")
     return np.nan_to_num(values.reshape(row["height"], row["width"]).astype(np.float64), posinf=0, neginf=0)
 
 

@@ -34,6 +34,13 @@ _VOID = {"meta", "img", "br", "wbr", "path", "circle"}
 _ALLOWED = ("data:image/jpeg;base64,", "#")
 
 
+def _png_of(width: int, height: int) -> bytes:
+    """A few bytes that claim to be so large."""
+    held = io.BytesIO()
+    Image.new("L", (4, 4)).save(held, "PNG")
+    return held.getvalue()[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + held.getvalue()[24:]
+
+
 class _Checked(HTMLParser):
     """Every tag is closed, nothing is fetched, and no attribute runs a script."""
 
@@ -207,6 +214,19 @@ def test_green_is_positive_and_red_negative() -> None:
     drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.address.split(",")[1])))).astype(int)
     assert drawn[0, 0] == pytest.approx([0, 128, 0], abs=12)
     assert drawn[-1, -1] == pytest.approx([255, 0, 0], abs=12)
+
+
+@pytest.mark.parametrize("damaged", [b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG", b"", b"odd", _png_of(60_000, 60_000)])
+def test_a_damaged_picture_costs_only_itself(damaged: bytes) -> None:
+    rows, maps = synthetic.rows(6, ("VTranM",)), synthetic.maps(6, ("VTranM",))
+    for method in ("input", "VTranM"):
+        place = maps.index[(maps["method"] == method) & (maps["sample"] == 2)][0]
+        maps.at[place, "data"] = damaged
+    shown = examples(maps, rows, "VTranM", PICTURES)
+    assert shown is not None
+    every = {one.name: one.pictures for one in [*shown.best, *shown.worst, *shown.others]}
+    drawn = {name: [bool(picture.address) for picture in pictures] for name, pictures in every.items()}
+    assert sorted(drawn.values()) == [[False], *[[True, True]] * 5]
 
 
 def test_the_size_is_bounded() -> None:
