@@ -41,7 +41,8 @@ class ClickMe(IterableDataset[HumanSample]):
     are unchanged, and any size is allowed: ``prepare_heatmap`` accepts all of them. ``name`` is the file, and for a
     shard also the number or name of the sample in it: ``val-3.tfrecords:17``.
 
-    Nothing is unpickled: ``.npz`` files with objects and ``.pth`` files with more than tensors are rejected.
+    Nothing but tensors is unpickled: ``.npz`` files with objects are rejected, and so are ``.pth`` files with more than
+    tensors, or from before PyTorch 1.6.
 
     Args:
         path: A file, a folder (its own files, not those of its subfolders), or a pattern for the files of a folder, as
