@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
 from captum_astro.data._example import parse_example
-from captum_astro.data.arrays import decoded
+from captum_astro.data._tensor_file import as_array, read_tensors
+from captum_astro.data.archives import open_zip, zip_member
+from captum_astro.data.arrays import decoded, from_npy
+from captum_astro.data.files import LARGEST_ARRAY, read_whole
 from captum_astro.data.tfrecord import frames
 
 _PICTURES = ("jpg", "jpeg", "png")
@@ -48,28 +45,31 @@ def _tfrecords(path: Path, first: int, step: int) -> Iterator[Entry]:
 
 def _zip(path: Path, first: int, step: int) -> Iterator[Entry]:
     try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
+        archive = open_zip(path)
+    except ValueError as error:
         if first == 0:
-            yield _failing(path.name, "not a .zip file, or cut short (its table of contents is at its end)")
+            yield _failing(path.name, str(error))
         return
     with archive:
-        members = sorted(name for name in archive.namelist() if name.lower().endswith(".npz") and not _hidden(name))
+        members = [
+            info for info in archive.infolist() if info.filename.lower().endswith(".npz") and not _hidden(info.filename)
+        ]
+        members.sort(key=lambda info: info.filename)
         if not members and first == 0:
             yield _failing(path.name, "no .npz in this .zip, or it is cut short")
         for member in members[first::step]:
-            yield Entry(f"{path.name}:{member}", "", partial(_member, archive, member))
+            yield Entry(f"{path.name}:{member.filename}", "", partial(_member, archive, member))
 
 
 def _tar(path: Path, first: int, step: int) -> Iterator[Entry]:
     """Neighbouring members whose names agree up to the first dot form one sample."""
     index, key, end, problem = -1, "", 0, ""
-    parts: dict[str, bytes] = {}
+    parts: dict[str, bytes | None] = {}
     seen: set[str] = set()
     try:
         with tarfile.open(path, "r|") as archive:
             for member in archive:
-                end = member.offset_data + -(-member.size // _TAR_BLOCK) * _TAR_BLOCK
+                end = archive.offset  # of the next header
                 if not member.isfile() or _hidden(member.name):
                     continue
                 stem, extension = _split(member.name)
@@ -78,12 +78,13 @@ def _tar(path: Path, first: int, step: int) -> Iterator[Entry]:
                         yield Entry(f"{path.name}:{key}", "", partial(_webdataset, parts))
                     index, key, parts, seen = index + 1, stem, {}, set()
                 seen.add(extension)
-                wanted = index % step == first and extension in _MEMBERS
-                file = archive.extractfile(member) if wanted else None
-                if file is not None:
-                    parts[extension] = file.read()
+                if index % step != first or extension not in _MEMBERS:
+                    continue
+                large = member.issparse() or member.size > LARGEST_ARRAY  # sparse: any number of zeros in a few bytes
+                file = None if large else archive.extractfile(member)
+                parts[extension] = file.read() if file is not None else None
         problem = _after_last(path, end) or ("" if index >= 0 else "no sample in this .tar")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, OSError, ValueError, KeyError, IndexError, OverflowError) as error:
         problem = f"not a .tar file, or damaged, or cut short ({error})"
     if max(index, 0) % step != first:
         return
@@ -121,61 +122,46 @@ def _bytes(values: list[bytes] | list[float] | list[int], name: str) -> bytes:
 
 
 def _npz(path: Path) -> Parts:
-    return _arrays(path.read_bytes())
+    return _arrays(read_whole(path))
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> Parts:
-    try:
-        data = archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(f"damaged in the .zip ({error})") from error
-    return _arrays(data)
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Parts:
+    return _arrays(zip_member(archive, member))
 
 
 def _arrays(data: bytes) -> Parts:
-    if not zipfile.is_zipfile(io.BytesIO(data)):
-        raise ValueError("not an .npz file, or cut short")
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            _require(arrays.files, "image", "heatmap")
-            return arrays["image"], arrays["heatmap"], arrays["label"] if "label" in arrays.files else None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, MemoryError) as error:
-        raise ValueError(f"the .npz is damaged ({error})") from error
+        archive = open_zip(data)
+    except ValueError as error:
+        raise ValueError("not an .npz file, or cut short") from error
+    with archive:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        _require(members, "image", "heatmap")
+        image, heatmap, label = (
+            from_npy(zip_member(archive, members[name])) if name in members else None
+            for name in ("image", "heatmap", "label")
+        )
+        return image, heatmap, label
 
 
 def _pth(path: Path) -> Parts:
-    data = io.BytesIO(path.read_bytes())
-    try:
-        found = torch.load(data, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError("refused by torch.load(weights_only=True): more than tensors in it, or damaged") from error
-    except Exception as error:
-        raise ValueError(f"not a file of tensors, or damaged ({type(error).__name__})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"a dictionary of tensors belongs here, not a {type(found).__name__}")
+    found = read_tensors(path)
     _require(found, "image", "heatmap")
-    image, heatmap, label = (_array(found.get(key), key) for key in ("image", "heatmap", "label"))
+    image, heatmap, label = (as_array(found.get(key), key) for key in ("image", "heatmap", "label"))
     return image, heatmap, label
 
 
-def _array(value: object, key: str) -> Any:
-    if isinstance(value, torch.Tensor):
-        return (value.detach().float() if value.is_floating_point() else value).numpy()
-    if value is None or isinstance(value, int):
-        return value
-    raise ValueError(f"{key} is a {type(value).__name__}, not a tensor")
-
-
-def _webdataset(parts: dict[str, bytes]) -> Parts:
+def _webdataset(found: dict[str, bytes | None]) -> Parts:
+    parts = {extension: data for extension, data in found.items() if data is not None}
+    if len(parts) < len(found):
+        refused = ", ".join(sorted(found.keys() - parts))
+        raise ValueError(f"{refused}: sparse, or more than {LARGEST_ARRAY >> 20} MiB")
     picture = next((extension for extension in _PICTURES if extension in parts), "jpg")
     _require(parts, picture, _HEATMAP)
-    heatmap = parts[_HEATMAP]
-    if not heatmap.startswith(b"\x93NUMPY"):
-        raise ValueError(f"{_HEATMAP} is not an .npy file")
     try:
-        values = np.load(io.BytesIO(heatmap), allow_pickle=False)
-    except (EOFError, OSError, MemoryError) as error:
-        raise ValueError(f"{_HEATMAP} is damaged ({error})") from error
+        values = from_npy(parts[_HEATMAP])
+    except ValueError as error:
+        raise ValueError(f"{_HEATMAP} is {error}") from error
     label = parts["cls"].decode("ascii", "replace").strip() if "cls" in parts else None
     if label is not None and not label.isdecimal():
         raise ValueError(f"cls is {label[:20]!r}, not a class number")

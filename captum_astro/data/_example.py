@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 _VARINT, _BYTES, _FIXED32 = 0, 2, 5
 _WIDTHS = {1: 8, _FIXED32: 4}
+_MOST = 1 << 20  # values of a list, or features: as Python's numbers they are up to 40 times as large as in the file
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 
 
@@ -31,7 +32,7 @@ def parse_example(payload: bytes) -> dict[str, list[bytes] | list[float] | list[
         By feature name a list of bytes, of floats or of integers; an empty list for an empty feature.
 
     Raises:
-        ValueError: If these are not the bytes of an Example.
+        ValueError: If these are not the bytes of an Example, or a list has more than a million values.
 
     Source:
         https://protobuf.dev/programming-guides/encoding/ and tensorflow/core/example/{example,feature}.proto.
@@ -47,6 +48,7 @@ def parse_example(payload: bytes) -> dict[str, list[bytes] | list[float] | list[
                 if entry.number == 1:
                     name, feature = _named_feature(_message(entry))
                     features[name] = feature
+                _limited(len(features))
     return features
 
 
@@ -80,6 +82,7 @@ def _feature(message: memoryview) -> list[bytes] | list[float] | list[int]:
                 floats += _floats(field)
             else:
                 integers += _integers(field)
+            _limited(len(blobs) + len(floats) + len(integers))
     if kind == _FLOAT_LIST:
         return floats
     return integers if kind == _INT64_LIST else blobs
@@ -88,6 +91,7 @@ def _feature(message: memoryview) -> list[bytes] | list[float] | list[int]:
 def _floats(field: _Field) -> tuple[float, ...]:
     if field.wire not in (_BYTES, _FIXED32) or len(field.value) % 4:
         raise ValueError("a list of floats is not made of 4-byte numbers.")
+    _limited(len(field.value) // 4)
     return struct.unpack(f"<{len(field.value) // 4}f", field.value)
 
 
@@ -99,7 +103,13 @@ def _integers(field: _Field) -> list[int]:
         while at < len(packed):
             value, at = _varint(packed, at)
             unsigned.append(value)
+            _limited(len(unsigned))
     return [value - (1 << 64) if value >> 63 else value for value in unsigned]
+
+
+def _limited(count: int) -> None:
+    if count > _MOST:
+        raise ValueError(f"more than {_MOST} values in a list, or features.")
 
 
 def _message(field: _Field) -> memoryview:

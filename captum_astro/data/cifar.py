@@ -22,7 +22,7 @@ _SIDE = 32
 _BYTES = 3 * _SIDE**2
 _FOLDERS = {10: "cifar-10-batches-py", 100: "cifar-100-python"}
 _BATCH_LABELS = {10: "labels", 100: "fine_labels"}
-_LABELS = {10: ("label", "labels"), 100: ("fine_label", "fine_labels", "label")}
+_LABELS = {10: ("label", "labels"), 100: ("fine_label", "fine_labels")}
 _BATCHES = {
     (10, "train"): tuple(f"data_batch_{number}" for number in range(1, 6)),
     (10, "test"): ("test_batch",),
@@ -181,7 +181,7 @@ def _pixels(value: Any) -> np.ndarray:
             raw = text.encode("latin-1")
     if not isinstance(raw, (bytes, bytearray)) or shape != (len(raw) // _BYTES, _BYTES):
         raise ValueError(f"its data is not (N, {_BYTES})")
-    if len(raw) % _BYTES:
-        raise ValueError(f"its data is cut short: {len(raw)} bytes for images of {_BYTES}")
+    if not raw or len(raw) % _BYTES:
+        raise ValueError(f"its data has {len(raw)} bytes, for images of {_BYTES} each")
     rows: np.ndarray = np.frombuffer(raw, np.uint8).reshape((-1, _BYTES), order=order)
     return rows.reshape(-1, 3, _SIDE, _SIDE)

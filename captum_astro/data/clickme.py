@@ -14,9 +14,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 from captum_astro.caller import warn
 from captum_astro.data._clickme_forms import SHARDS, SINGLE, Entry
 from captum_astro.data.arrays import as_human, as_image
+from captum_astro.data.files import regular_file
 from captum_astro.data.human import HumanSample
 from captum_astro.data.tfrecord import CorruptRecordError
 
+_CLASSES = 1 << 31  # a class number beyond is none
 _SUFFIXES = {".npz": "npz", ".zip": "zip", ".pth": "pth", ".pt": "pth", ".tar": "tar"}
 _SPLIT = re.compile(r"(?<![a-z])(trainval|train|val|test)(?![a-z])")
 _TFRECORD = re.compile(r"\.tfrecords?(-[0-9]+-of-[0-9]+)?$")
@@ -39,7 +41,8 @@ class ClickMe(IterableDataset[HumanSample]):
     are unchanged, and any size is allowed: ``prepare_heatmap`` accepts all of them. ``name`` is the file, and for a
     shard also the number or name of the sample in it: ``val-3.tfrecords:17``.
 
-    Nothing is unpickled: ``.npz`` files with objects and ``.pth`` files with more than tensors are rejected.
+    Nothing but tensors is unpickled: ``.npz`` files with objects are rejected, and so are ``.pth`` files with more than
+    tensors, or from before PyTorch 1.6.
 
     Args:
         path: A file, a folder (its own files, not those of its subfolders), or a pattern for the files of a folder, as
@@ -98,7 +101,7 @@ class ClickMe(IterableDataset[HumanSample]):
         try:
             image, heatmap, label = entry.read()
             return HumanSample(as_image(image), as_human(heatmap), _class(label), entry.name)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             reason = f"{entry.place}{str(error).rstrip('.')}"
             if not self._skip:
                 raise CorruptRecordError(f"{self._files[0].parent / entry.name}: {reason}.") from error
@@ -126,6 +129,7 @@ def _found(path: Path) -> tuple[str, list[Path]]:
     if path.is_dir():
         files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
     elif path.exists():
+        path = regular_file(path)
         form = _form(path, sniff=True)
         if not form:
             raise ValueError(f"{path}: not a ClickMe format (a TFRecord file, or one of {', '.join(_SUFFIXES)}).")
@@ -176,6 +180,6 @@ def _class(label: Any) -> int | None:
         return None
     values = np.asarray(label)
     whole = values.size == 1 and values.dtype.kind in "iuf" and float(values.item()).is_integer()
-    if not whole or values.item() < 0:
+    if not whole or not 0 <= values.item() < _CLASSES:
         raise ValueError(f"label is {str(label)[:40]}, not one class number")
     return int(values.item())

@@ -26,14 +26,17 @@ class ClickMeSamples(Dataset[Sample]):
 
     Args:
         path: As in `ClickMe`.
-        limit: Maximum number of samples.
+        limit: Maximum number of samples, at least 1; None for all.
 
     Raises:
         FileNotFoundError: As `ClickMe`.
-        ValueError: As `ClickMe`; when it is read, CorruptRecordError for a damaged sample.
+        ValueError: As `ClickMe`, or if the limit is less than 1; when a sample is read, CorruptRecordError if it is
+            damaged.
     """
 
     def __init__(self, path: Path | str, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}.")
         self._clickme = ClickMe(path)
         self._count = sum(1 for _ in islice(self._clickme.entries(), limit))
         self._reader: _Reader | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from captum_astro.data.tables import DataError
+from captum_astro.data.files import DataError, regular_file
+
+_LONGEST = 1 << 20  # characters of a line
 
 
 def read_glove(file: Path | str, vocabulary: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,15 +29,14 @@ def read_glove(file: Path | str, vocabulary: dict[str, int]) -> tuple[torch.Tens
     Raises:
         DataError: If there is no such file, a line has a different number of values, or no word is known.
     """
-    file = Path(file)
-    if not file.is_file():
-        raise DataError(f"{file}: there is no such file.")
+    file = regular_file(file)
     ids: dict[int, np.ndarray] = {}
     width = 0
     with file.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            if not width:
-                width = len(line.split(" ")) - 1
+        for number, line in enumerate(iter(partial(lines.readline, _LONGEST), ""), 1):
+            width = width or line.count(" ")
+            if not width or len(line) == _LONGEST:
+                raise DataError(f"{file}, line {number}: no line with a word and its numbers.")
             word, *values = line.rstrip("\n").rsplit(" ", width)
             known = vocabulary.get(word)
             if known is None or known in ids:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from captum_astro.data.files import DataError, read_whole
 from captum_astro.data.imagenet_classes import WNID, imagenet_class, imagenet_classes
-from captum_astro.data.tables import DataError
 from captum_astro.extras import needed
 
 META = "meta.mat"
+_DIGITS = 9  # of a class number
 _STEM = "ILSVRC2012_val_{:08d}"
 
 
@@ -69,7 +71,7 @@ def _pairs(file: Path, places: Sequence[Path]) -> dict[str, int]:
         if WNID.fullmatch(given):
             found[_stem(name)] = imagenet_class(given, place)
             continue
-        if not given.isdecimal():
+        if not given.isdecimal() or len(given) > _DIGITS:
             raise DataError(f"{place}: the class is {given[:20]!r}, not a number or a wnid.")
         numbers.append(int(given))
         found[_stem(name)] = numbers[-1]
@@ -95,7 +97,7 @@ def _devkit(file: Path, places: Sequence[Path]) -> dict[str, int]:
     wnids = _devkit_wnids(meta)
     found: dict[str, int] = {}
     for line, text in _lines(file):
-        if not text.isdecimal() or int(text) not in wnids:
+        if not text.isdecimal() or len(text) > _DIGITS or int(text) not in wnids:
             raise DataError(f"{file}, line {line}: {text[:20]!r} is no class of {meta}.")
         found[_STEM.format(line)] = imagenet_class(wnids[int(text)], f"{file}, line {line}")
     return found
@@ -104,7 +106,7 @@ def _devkit(file: Path, places: Sequence[Path]) -> dict[str, int]:
 def _devkit_wnids(meta: Path) -> dict[int, str]:
     loadmat = needed(META, "scipy.io").loadmat
     try:
-        synsets = loadmat(meta, squeeze_me=True)["synsets"]
+        synsets = loadmat(io.BytesIO(read_whole(meta)), squeeze_me=True, variable_names=["synsets"])["synsets"]
         pairs = zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)
         return {int(number): str(wnid).strip() for number, wnid in pairs}
     except Exception as error:  # scipy raises many kinds for damaged files
@@ -114,7 +116,7 @@ def _devkit_wnids(meta: Path) -> dict[int, str]:
 def _lines(file: Path) -> list[tuple[int, str]]:
     """The non-empty lines, each with its number from 1."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_whole(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not a text in UTF-8 ({error}).") from error
     lines = [(number, " ".join(line.split())) for number, line in enumerate(text.splitlines(), start=1)]

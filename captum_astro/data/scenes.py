@@ -38,11 +38,11 @@ class Scenes(Dataset[Scene]):
 
     Args:
         split: ``"train"`` or ``"test"``.
-        size: Number of scenes.
-        seed: Random seed; another seed gives other scenes with the same digits.
+        size: Number of scenes, at least 1.
+        seed: Random seed, at least 0; another seed gives other scenes with the same digits.
 
     Raises:
-        ValueError: If the split is neither of the two.
+        ValueError: If the split is neither of the two, or the size or the seed is too small.
 
     Example:
         >>> image, label, mask = Scenes("test", size=3)[0]
@@ -53,6 +53,8 @@ class Scenes(Dataset[Scene]):
     def __init__(self, split: str = "test", size: int = 500, seed: int = 0) -> None:
         if split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', not {split!r}.")
+        if size < 1 or seed < 0:
+            raise ValueError(f"size must be at least 1 and seed at least 0, not {size} and {seed}.")
         images, labels = _digits()
         held_out = np.arange(len(labels)) % 5 == 0
         chosen = held_out if split == "test" else ~held_out
@@ -130,7 +132,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 @register_data("scenes", place="", limited=True, human=lambda path, limit: _in_order(limit))
 def _scenes(path: Path, limit: int | None) -> HumanSamples:
-    return HumanSamples(HumanScenes(Scenes("test", limit or _SCENES)))
+    return HumanSamples(HumanScenes(Scenes("test", _SCENES if limit is None else limit)))
 
 
 def _in_order(limit: int | None) -> Iterator[HumanSample]:

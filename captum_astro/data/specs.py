@@ -34,9 +34,7 @@ def samples(spec: str, limit: int | None = None) -> Samples:
         >>> len(data), data[2].name, data[2].image.shape
         (3, 'scene 2', torch.Size([3, 64, 64]))
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, not {limit}.")
-    source, path = _found(spec, list(sources().values()))
+    source, path = _found(spec, list(sources().values()), limit)
     if source.limited:
         return cast(Samples, source.read(path, limit))
     dataset: Samples = source.read(path)
@@ -57,22 +55,26 @@ def human_samples(spec: str, limit: int | None = None) -> Iterable[HumanSample]:
         limit: Maximum number of samples; for scenes 500 by default.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If the name is unknown, or ``limit`` is less than 1.
 
     Example:
         >>> len(list(human_samples("scenes", limit=3)))
         3
     """
-    source, path = _found(spec, [source for source in sources().values() if source.human is not None])
+    source, path = _found(spec, [source for source in sources().values() if source.human is not None], limit)
     assert source.human is not None
     return islice(source.human(path, limit), limit)
 
 
-def _found(spec: str, known: list[Source]) -> tuple[Source, Path]:
-    """The source that a spec names, and its path."""
-    word, _, path = spec.partition(":")
+def _found(spec: str, known: list[Source], limit: int | None) -> tuple[Source, Path]:
+    """The source that a spec names, and its path; the limit is only checked."""
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"limit must be at least 1, not {limit!r}; or None for all.")
+    word, colon, path = spec.partition(":")
     source = next((source for source in known if source.word == word), None)
-    if source is None or bool(path) != bool(source.place):
+    if source is None or bool(colon) != bool(source.place):
         *forms, last = (source.form for source in known)
         raise ValueError(f"--data must be {', '.join(forms)} or {last}, not {spec!r}.")
+    if source.place and not path.strip():
+        raise ValueError(f"--data must be {source.form}: {spec!r} names none. The current folder is './'.")
     return source, Path(path)

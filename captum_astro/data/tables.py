@@ -7,13 +7,15 @@ import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_astro.data.files import DataError
+from captum_astro.data.files import LARGEST, DataError, regular_file
 from captum_astro.extras import needed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["DataError", "labels", "parquet_files", "read_columns"]
+
+_ROWS = 256  # unpacked at a time
 
 
 def parquet_files(path: Path, split: str, name: str) -> list[Path]:
@@ -32,7 +34,8 @@ def parquet_files(path: Path, split: str, name: str) -> list[Path]:
         DataError: If there is none.
     """
     word = re.compile(rf"(^|[._-]){split}([._-]|$)")
-    if path.is_file():
+    if path.exists() and not path.is_dir():
+        regular_file(path)
         if word.search(path.stem):
             return [path]
         if "train" not in path.stem:
@@ -44,7 +47,10 @@ def parquet_files(path: Path, split: str, name: str) -> list[Path]:
     if not path.is_dir():
         raise DataError(f"{path}: there is no such file or folder.")
     inside = [
-        file for folder in (path, path / "data", path / "plain_text") for file in sorted(folder.glob("*.parquet"))
+        file
+        for folder in (path, path / "data", path / "plain_text")
+        for file in sorted(folder.glob("*.parquet"))
+        if file.is_file()
     ]
     found = [file for file in inside if word.search(file.stem)]
     found = [file for file in found if file.stem.startswith(name)] or [
@@ -69,22 +75,30 @@ def read_columns(files: list[Path], wanted: dict[str, tuple[str, ...]]) -> tuple
         For each column the values, and for each row its location: ``file, row 7`` from 0.
 
     Raises:
-        DataError: If a file is damaged or lacks a column, or there are no rows.
+        DataError: If a file is damaged, lacks a column or has two of that name, or unpacks to more than `LARGEST`; or
+            there are no rows.
         MissingExtraError: If pyarrow is not installed.
     """
     arrow, parquet = needed("A parquet file", "pyarrow"), needed("A parquet file", "pyarrow.parquet")
     values: dict[str, list[Any]] = {name: [] for name in wanted}
     places: list[str] = []
     for file in files:
+        row = size = 0
         try:
-            table = parquet.ParquetFile(file)
-            columns = {name: _column(file, table.schema_arrow, names) for name, names in wanted.items()}
-            read = table.read(columns=list(columns.values()))
-            for name, column in columns.items():
-                values[name] += read[column].to_pylist()
-        except (arrow.ArrowException, OSError) as error:
+            with parquet.ParquetFile(regular_file(file)) as table:
+                columns = {name: _column(file, table.schema_arrow, names) for name, names in wanted.items()}
+                for batch in table.iter_batches(_ROWS, columns=list(columns.values()), use_threads=False):
+                    size += batch.nbytes
+                    if size > LARGEST:  # a repeated value takes no space in the file
+                        raise DataError(f"{file}: more than {LARGEST >> 20} MiB when unpacked.")
+                    for name, column in columns.items():
+                        values[name] += batch.column(column).to_pylist()
+                    places += [f"{file}, row {row + index}" for index in range(batch.num_rows)]
+                    row += batch.num_rows
+        except DataError:
+            raise
+        except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
             raise DataError(f"{file}: not a parquet file, or damaged ({str(error)[:150]}).") from error
-        places += [f"{file}, row {row}" for row in range(read.num_rows)]
     if not places:
         raise DataError(f"{files[0]}: there are no rows.")
     return values, places
@@ -114,7 +128,9 @@ def labels(values: list[Any], places: list[str], classes: int | None = None) -> 
 
 
 def _column(file: Path, schema: pa.Schema, names: tuple[str, ...]) -> str:
-    for name in names:
-        if name in schema.names:
-            return name
-    raise DataError(f"{file}: no column {' or '.join(names)}, only {', '.join(schema.names)}.")
+    name = next((name for name in names if name in schema.names), None)
+    if name is None:
+        raise DataError(f"{file}: no column {' or '.join(names)}, only {', '.join(schema.names)[:200]}.")
+    if schema.names.count(name) > 1:
+        raise DataError(f"{file}: {schema.names.count(name)} columns are named {name}: which is it?")
+    return name

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from captum_astro.data.tables import DataError, labels, parquet_files, read_columns
+from captum_astro.data.files import DataError, regular_file
+from captum_astro.data.tables import labels, parquet_files, read_columns
 
 Split = Literal["train", "test"]
 WikiSplit = Literal["train", "valid", "test"]
@@ -69,7 +70,7 @@ def read_wikitext(path: Path | str) -> dict[WikiSplit, str]:
         if not files:
             continue
         try:
-            text = files[0].read_text(encoding="utf-8")
+            text = regular_file(files[0]).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{files[0]}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
         if not text.strip():

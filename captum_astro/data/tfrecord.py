@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from captum_astro.data.files import LARGEST_ARRAY, regular_file
 from captum_astro.extras import needed
 
 _HEADER, _FOOTER = 12, 4
@@ -40,6 +41,7 @@ def frames(path: Path | str, check: bool = True, first: int = 0, step: int = 1) 
 
     Raises:
         MissingExtraError: If checksums are wanted and google-crc32c is not installed.
+        DataError: If it is not a regular file.
         OSError: If the file cannot be opened.
 
     Source:
@@ -54,7 +56,7 @@ def frames(path: Path | str, check: bool = True, first: int = 0, step: int = 1) 
         [b'hi']
     """
     checksum = _masked_crc32c() if check else None
-    with open(path, "rb") as file:
+    with open(regular_file(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         offset = number = 0
         while offset < size:
@@ -98,4 +100,6 @@ def _length(header: bytes, left: int, checksum: Callable[[bytes], int] | None) -
     there = left - _HEADER - _FOOTER
     if length > there:
         return 0, f"cut short: {length} bytes of data are announced, {max(0, there)} are there"
+    if length > LARGEST_ARRAY:
+        return 0, f"{length} bytes, more than {LARGEST_ARRAY >> 20} MiB, so nothing from here on is read"
     return length, ""

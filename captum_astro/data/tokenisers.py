@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from captum_astro.data.tables import DataError
+from captum_astro.data.files import DataError, regular_file
 from captum_astro.data.texts import END_OF_LINE, UNKNOWN
 from captum_astro.extras import needed
 from captum_astro.storage import write_whole
@@ -26,13 +26,19 @@ def learn_words(texts: Iterable[str], size: int = 20_000, least: int = 2) -> Tok
 
     Args:
         texts: The training texts. HTML line breaks count as spaces.
-        size: Size of the vocabulary, including padding (0) and unknown (1).
-        least: Minimum number of occurrences of a word.
+        size: Size of the vocabulary, including padding (0) and unknown (1); at least 3.
+        least: Minimum number of occurrences of a word, at least 1.
+
+    Raises:
+        ValueError: If a number is too small.
 
     Example:
         >>> learn_words(["A fine film.<br />A fine film!"], size=10).encode("A fine day").tokens
         ['a', 'fine', '<unk>']
     """
+    _check_size(size, 3)
+    if least < 1:
+        raise ValueError(f"least must be at least 1, not {least}.")
     library = _library()
     tokeniser: Tokenizer = library.Tokenizer(library.models.WordLevel(unk_token=UNKNOWN))
     normalise = library.normalizers
@@ -52,12 +58,16 @@ def learn_wikitext_words(text: str, size: int = 33_278) -> Tokenizer:
 
     Args:
         text: The training text.
-        size: Size of the vocabulary, including padding (0), unknown (1) and end (2).
+        size: Size of the vocabulary, including padding (0), unknown (1) and end (2); at least 4.
+
+    Raises:
+        ValueError: If the vocabulary is too small.
 
     Example:
         >>> encode_stream(learn_wikitext_words(" a b \n a c \n"), " a d \n").tolist()
         [3, 1, 2]
     """
+    _check_size(size, 4)
     library = _library()
     tokeniser: Tokenizer = library.Tokenizer(library.models.WordLevel(unk_token=UNKNOWN))
     tokeniser.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
@@ -82,8 +92,7 @@ def learn_bpe(text: str, size: int = 4096) -> Tokenizer:
         >>> learn_bpe("the theme of the thesis", size=262).encode("the end").tokens
         ['the', 'Ġ', 'e', 'n', 'd']
     """
-    if size < 259:
-        raise ValueError(f"A byte-level vocabulary has at least 259 tokens, not {size}.")
+    _check_size(size, 259)
     library = _library()
     tokeniser: Tokenizer = library.Tokenizer(library.models.BPE())
     tokeniser.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -104,8 +113,7 @@ def load_tokeniser(file: Path) -> Tokenizer:
     Raises:
         DataError: If there is no such file, or it is invalid, or its padding does not have the id 0.
     """
-    if not file.is_file():
-        raise DataError(f"{file}: there is no such file.")
+    regular_file(file)
     library = _library()
     try:
         tokeniser: Tokenizer = library.Tokenizer.from_file(str(file))
@@ -136,7 +144,13 @@ def kept_tokeniser(folder: Path, given: str, learn: Callable[[], Tokenizer]) -> 
 
 
 def encode(tokeniser: Tokenizer, texts: list[str], length: int) -> list[torch.Tensor]:
-    """The first ``length`` token ids of each text, long ``(n,)``; for a text without tokens, that of ``<unk>``."""
+    """The first ``length`` token ids of each text, long ``(n,)``; for a text without tokens, that of ``<unk>``.
+
+    Raises:
+        ValueError: If ``length`` is less than 1.
+    """
+    if length < 1:
+        raise ValueError(f"length must be at least 1, not {length}.")
     unknown = tokeniser.token_to_id(UNKNOWN) or 0
     return [torch.tensor(one.ids[:length] or [unknown]) for one in tokeniser.encode_batch(texts)]
 
@@ -144,6 +158,11 @@ def encode(tokeniser: Tokenizer, texts: list[str], length: int) -> list[torch.Te
 def encode_stream(tokeniser: Tokenizer, text: str) -> torch.Tensor:
     """The token ids of a long text, long ``(n,)``; the end of a line is ``<eos>``."""
     return torch.tensor([token for line in tokeniser.encode_batch(_lines(text)) for token in line.ids])
+
+
+def _check_size(size: int, least: int) -> None:
+    if size < least:
+        raise ValueError(f"This vocabulary has at least {least} tokens, not {size}.")
 
 
 def _library() -> Any:

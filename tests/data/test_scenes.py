@@ -35,3 +35,9 @@ def test_scenes_are_images_with_an_object() -> None:
         Scenes("validation")
     with pytest.raises(IndexError, match="64 scenes"):
         Scenes("train", 64)[64]
+
+
+@pytest.mark.parametrize(("size", "seed"), [(0, 0), (-1, 0), (1, -1)])
+def test_numbers_that_are_too_small(size: int, seed: int) -> None:
+    with pytest.raises(ValueError, match="size must be at least 1 and seed at least 0"):
+        Scenes("test", size, seed)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from captum_astro.data.registry import sources
 from captum_astro.data.specs import human_samples, samples
 from captum_astro.data.tables import DataError
 from tests.data.test_clickme import npz
@@ -78,10 +82,30 @@ def test_limits(tmp_path: Path) -> None:
     assert [sample.name for sample in samples(f"cifar10:{tmp_path}", limit=2)] == ["test 0", "test 1"]
 
 
-@pytest.mark.parametrize("spec", ["", "nothing", "scenes:here", "folder", "imagenet:", "cifar:x"])
+@pytest.mark.parametrize("spec", ["", "nothing", "scenes:here", "scenes:", "folder", "cifar:x"])
 def test_unknown_names(spec: str) -> None:
     with pytest.raises(ValueError, match="--data must be scenes, boxes:FOLDER, cifar10:PATH"):
         samples(spec)
+
+
+@pytest.mark.parametrize("word", [word for word, source in sources().items() if source.place])
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_not_the_current_folder(
+    word: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _image(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("file,label\na.png,7\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(samples("folder:./")) == 1
+    with pytest.raises(ValueError, match=rf"--data must be {word}:[A-Z]+: '{word}:{path}' names none.* is '\./'"):
+        samples(f"{word}:{path}")
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, float("nan"), "3"])
+@pytest.mark.parametrize("read", [samples, human_samples])
+def test_limits_that_are_no_counts(limit: Any, read: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"limit must be at least 1, not {limit!r}; or None for all")):
+        read("scenes", limit)
 
 
 def test_invalid_options(tmp_path: Path) -> None:

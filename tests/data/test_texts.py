@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,14 @@ import torch
 from captum_astro.data.glove import fill_embedding, read_glove
 from captum_astro.data.tables import DataError
 from captum_astro.data.texts import count_words, read_imdb, read_wikitext
-from captum_astro.data.tokenisers import encode, encode_stream, learn_bpe, learn_words, load_tokeniser
+from captum_astro.data.tokenisers import (
+    encode,
+    encode_stream,
+    learn_bpe,
+    learn_wikitext_words,
+    learn_words,
+    load_tokeniser,
+)
 from tests.training.making import GOOD, imdb_parquet, wikitext
 
 
@@ -119,3 +127,34 @@ def test_reduced_vectors_keep_their_distances() -> None:
     fill_embedding(weight, torch.arange(50), vectors)
     wanted, found = torch.cdist(vectors, vectors), torch.cdist(weight, weight)
     torch.testing.assert_close(found / found.mean(), wanted / wanted.mean(), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("content", ["the\n", "\n", "the 1 2\n" + "x" * (1 << 20), "the" + " 1" * (1 << 19)])
+def test_lines_that_are_no_vectors(content: str, tmp_path: Path) -> None:
+    (tmp_path / "glove.txt").write_text(content)
+    with pytest.raises(DataError, match=r"glove\.txt, line [12]: no line with a word and its numbers"):
+        read_glove(tmp_path / "glove.txt", {"the": 2})
+
+
+@pytest.mark.timeout(20)
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("wiki.valid.tokens", "glove.txt", "t.json"):
+        os.mkfifo(tmp_path / name)
+    for read in (
+        lambda: read_wikitext(tmp_path),
+        lambda: read_glove(tmp_path / "glove.txt", {}),
+        lambda: load_tokeniser(tmp_path / "t.json"),
+    ):
+        with pytest.raises(DataError, match="a device, a FIFO or a socket"):
+            read()
+
+
+def test_counts_that_are_too_small() -> None:
+    for make in (
+        lambda: learn_words(["a"], size=2),
+        lambda: learn_words(["a"], least=0),
+        lambda: learn_wikitext_words("a", size=3),
+        lambda: encode(learn_words(["a a"]), ["a"], length=0),
+    ):
+        with pytest.raises(ValueError, match="at least"):
+            make()
