@@ -12,7 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from captum_astro.cli._astrocytes import vita_options
-from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, console, escaped, listed
+from captum_astro.cli._common import Checkpoint, Device, Ema, Model, Pretrained, console, escaped, listed, network
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,7 @@ def search(
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
+    ema: Ema = True,
     layer: Annotated[list[str] | None, typer.Option(help="Path of a linear layer; repeatable.")] = None,
     k: Annotated[str, typer.Option(help="With commas.")] = "4,6,8",
     tau: Annotated[str, typer.Option(help="With commas.")] = "2,3",
@@ -51,7 +52,6 @@ def search(
     from captum_astro.evaluation.vita.config import SearchConfig
     from captum_astro.evaluation.vita.search import search as run
     from captum_astro.evaluation.vita.settings import grid
-    from captum_astro.models.loading import load_model
     from captum_astro.options import kind_of, listed_values
 
     settings = grid(
@@ -63,10 +63,10 @@ def search(
         beta=listed_values("--beta", beta, kind_of(float)),
     )
     samples = human_samples(data, limit)
-    network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
+    classifier = network(model, checkpoint, pretrained, ema, device)
     with _progress(f"{len(settings)} settings") as done:
         config = SearchConfig(metrics=tuple(listed(metrics)), batch_size=batch_size, rows=rows)
-        found = run(network, samples, settings, config, out=out, done=done)
+        found = run(classifier, samples, settings, config, out=out, done=done)
     found.table("search").to_csv(out / "search.csv", index=False)
     best = found.best()
     best.to_csv(out / "best.csv", index=False)
@@ -82,6 +82,7 @@ def evaluate(
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
+    ema: Ema = True,
     methods: Annotated[
         str, typer.Option(help="Comma-separated; also Captum's IntegratedGradients.")
     ] = "TokenGradCAM,TokenGradCAMPlusPlus,VTranM,AttentionRollout,IntegratedGradients",
@@ -98,7 +99,6 @@ def evaluate(
     from captum_astro.evaluation.vita.config import EvaluationConfig
     from captum_astro.evaluation.vita.evaluate import evaluate as run
     from captum_astro.evaluation.vita.settings import Setting
-    from captum_astro.models.loading import load_model
 
     if explained not in ("predicted", "label"):
         raise ValueError(f"--explained must be predicted or label, not {explained!r}.")
@@ -110,9 +110,9 @@ def evaluate(
         batch_size=batch_size,
     )
     samples = human_samples(data, limit)
-    network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
+    classifier = network(model, checkpoint, pretrained, ema, device)
     with _progress("ViT and ViTA") as done:
-        found = run(network, samples, setting, config, out=out, done=done)
+        found = run(classifier, samples, setting, config, out=out, done=done)
     compared = found.compare()
     compared.to_csv(out / "compared.csv", index=False)
     _print(compared, [setting])

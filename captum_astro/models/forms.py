@@ -36,6 +36,10 @@ class Form:
         """The same after a conversion."""
         return replace(self, tensors=tensors)
 
+    def holds(self, name: str) -> bool:
+        """Whether a name in the file is that of one of these weights."""
+        return name.startswith(self.prefix) and name.removeprefix(self.prefix) in self.original
+
     def resampled(self) -> list[str]:
         """Names of the tensors that a conversion gave another size."""
         kept = {key: value for key, value in self.original.items() if key in self.tensors}
