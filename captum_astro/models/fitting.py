@@ -35,7 +35,11 @@ def fit(model: nn.Module, name: str, file: Path, tensors: Tensors, use_ema: bool
     found = forms(tensors, target)
     fits = [form for form in found if target.accepts(form)] or _converted(model, name, found, target)
     if not fits:
-        raise ModelError(f"{file} does not match {name}: {target.differences(max(found, key=target.matches))}")
+        differences = target.differences(max(found, key=target.matches))
+        raise ModelError(
+            f"{file} does not match {name}: {differences}. Give the name of the model that these weights are of, or "
+            f"weights of {name}."
+        )
     prefix = chosen(file, list(dict.fromkeys(form.prefix for form in fits)), use_ema, say)
     form = next(form for form in fits if form.prefix == prefix)
     left_out = [key for key in form.left_out if not any(other.holds(key) for other in fits)]

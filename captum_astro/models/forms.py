@@ -76,7 +76,7 @@ class Target:
         kinds = {"missing": self._missing(form), "not expected": self._unexpected(form), "of another shape": shapes}
         found = "; ".join(f"{kind}: {_first(names)}" for kind, names in kinds.items() if names)
         prefix = f" (without the prefix {form.prefix!r} of the file)" if form.prefix else ""
-        return f"{found}{prefix}. Give the name of the model that these weights are of, or its own weights."
+        return found + prefix
 
     def _missing(self, form: Form) -> list[str]:
         given = {id(self.own[key]) for key in form.tensors if key in self.own}  # one weight may have several names

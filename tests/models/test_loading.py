@@ -39,6 +39,7 @@ FORMS: dict[str, Callable[[Tensors], dict[str, Any]]] = {
     ),
     "Hugging Face": hugging_face,
     "Hugging Face, with a pooler": lambda state: hugging_face(state) | {"vit.pooler.dense.weight": torch.ones(24, 24)},
+    "Hugging Face, wrapped": lambda state: {"module." + key: value for key, value in hugging_face(state).items()},
     "DeepSpeed": lambda state: {"module": state, "epoch": 3},
     "nested": lambda state: {"checkpoint": {"model": state}, "epoch": 3},
     "old counters": lambda state: state | {"norm.num_batches_tracked": torch.tensor(1)},
