@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from captum_astro import explainers
 from captum_astro.data.scenes import Scenes
+from captum_astro.models.loading import load_model
 from tests.commands import run_command
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -65,6 +66,31 @@ def test_errors_are_one_line(monkeypatch, capsys, tmp_path: Path, scene: Path, w
     assert code == 1
     assert message in out.replace("\n", " ")
     assert "Traceback" not in out
+
+
+def test_raw_or_averaged_weights_of_a_checkpoint(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
+    name = "scenes_vit_tiny_patch4_64"
+    good, bad = (load_model(name, pretrained=pretrained, num_classes=10).state_dict() for pretrained in (True, False))
+    torch.save({"epoch": 3, "model": bad, "model_ema": good}, tmp_path / "last.pt")
+    words = ["explain", scene, "--model", name, "--checkpoint", tmp_path / "last.pt", "--out", tmp_path / "maps"]
+    published = run_command(monkeypatch, capsys, "explain", scene, "--model", name, "--out", tmp_path / "maps")[1]
+    said = f"{tmp_path}/last.pt has raw and averaged weights: "
+    code, out = run_command(monkeypatch, capsys, *words)
+    assert (code, out) == (0, f"{said}model_ema is loaded; --no-ema loads model.\n{published}")
+    code, out = run_command(monkeypatch, capsys, *words, "--no-ema")
+    assert code == 0, out
+    assert out.startswith(f"{said}model is loaded; --ema loads model_ema.\n")
+    assert published not in out
+
+
+def test_messages_name_the_options(monkeypatch, capsys, scene: Path) -> None:
+    def offline(*arguments: object, **options: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    code, out = run_command(monkeypatch, capsys, "explain", scene, "--model", "vit_tiny_patch16_224")
+    assert code == 1
+    assert "Give a file with --checkpoint FILE, or ask for random weights with --no-pretrained." in out
 
 
 def test_one_bad_image_does_not_stop_the_others(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:

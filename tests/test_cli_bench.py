@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from captum_astro.models.loading import load_model
+from captum_astro.storage import weights_digest
 from tests.commands import run_command
 from tests.evaluation import making
 
@@ -71,6 +72,27 @@ def test_a_model_with_one_class_has_no_scores(monkeypatch, capsys, tmp_path: Pat
     assert set(rows["metric"]) == {"accuracy", "positive AUC", "negative AUC", "AOPC", "LOdds", "SaCo"}
     assert rows["value"].isna().all()
     assert set(rows["error"]) == {"Undefined: the model has only one class"}
+
+
+def test_the_weights_of_a_checkpoint(monkeypatch, capsys, tmp_path: Path) -> None:
+    file, state = tmp_path / "a.pt", load_model(making.NAME, pretrained=False, num_classes=7).state_dict()
+    torch.save({"state_dict": state, "state_dict_ema": {key: value + 1 for key, value in state.items()}}, file)
+    words = ["--models", making.NAME, "--checkpoint", file, "--methods", "Random", "--data", "scenes", "--limit", 1]
+    words += ["--metrics", "saco", "--out", tmp_path / "out"]
+    code, out = _run(monkeypatch, capsys, *words)
+    assert code == 0, out
+    assert "raw and averaged weights: state_dict_ema is loaded; --no-ema loads state_dict." in out
+    record = json.loads((tmp_path / "out" / "run.json").read_text())["models"][making.NAME]
+    assert record["weights"] == weights_digest(load_model(making.NAME, checkpoint=file, say=lambda line: None))
+    other = f"holds results of another run (models.{making.NAME}.weights differ)"
+    code, out = _run(monkeypatch, capsys, *words, "--no-ema")
+    assert (code, other in out) == (1, True)
+    torch.save(state, file)
+    code, out = _run(monkeypatch, capsys, *words)
+    assert (code, other in out) == (1, True)
+    code, out = _run(monkeypatch, capsys, *words, "--classes", 9)
+    assert code == 1
+    assert "a.pt has a head of 7 classes, not 9: give --classes 7, or weights with 9 classes." in out
 
 
 @pytest.mark.parametrize(

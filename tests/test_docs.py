@@ -80,7 +80,7 @@ IMPORTS = {
     "options.py": set(),
     "extras.py": set(),
     "functional": set(),
-    "models": {"functional"},
+    "models": {"caller", "functional"},
     "layouts": {"functional", "models"},
     "capture": {"functional", "layouts"},
     "astro": {"functional", "layouts"},

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from captum_astro.cli._common import Checkpoint, UsageError, reject_empty
+from captum_astro.cli._common import Checkpoint, Ema, UsageError, network, reject_empty
 from captum_astro.cli._terminal import console, prepare_streams, say_error, show_warning
 from captum_astro.cli.ablate import ablate
 from captum_astro.cli.bench import bench
@@ -69,16 +69,17 @@ def check(
     model: Annotated[str, typer.Argument(help="The name of a timm model.")],
     checkpoint: Checkpoint = None,
     pretrained: Annotated[bool, typer.Option(help="Load the published weights; the check does not need them.")] = False,
+    ema: Ema = True,
 ) -> None:
     """Check, in float64, that the layers of a model are recorded exactly."""
     import torch
 
     from captum_astro import check as check_model
-    from captum_astro.models.loading import load_model, preprocessing
+    from captum_astro.models.loading import preprocessing
 
-    network = load_model(model, pretrained=pretrained, checkpoint=checkpoint).double()
-    size = preprocessing(network)[1]["input_size"]
-    report = check_model(network, torch.randn(1, *size, dtype=torch.float64))
+    checked = network(model, checkpoint, pretrained, ema).double()
+    size = preprocessing(checked)[1]["input_size"]
+    report = check_model(checked, torch.randn(1, *size, dtype=torch.float64))
     console.print(str(report))
     if not report.ok:
         raise typer.Exit(1)

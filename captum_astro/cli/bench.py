@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from captum_astro.cli._common import Device, Pretrained, listed
+from captum_astro.cli._common import Device, Ema, Pretrained, in_options, listed, options_named
 from captum_astro.cli._terminal import console, printable
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def bench(
         list[Path] | None, typer.Option(help="A weights file for each model, in the order of the models.")
     ] = None,
     pretrained: Pretrained = True,
+    ema: Ema = True,
     classes: Annotated[
-        int | None, typer.Option(help="Number of classes, if a checkpoint's differs from the published model's.")
+        int | None, typer.Option(help="Number of classes; by default a checkpoint's, otherwise the published model's.")
     ] = None,
     methods: Annotated[
         str | None, typer.Option(help="Comma-separated, or all; options after colons, as in VTranM:output=logit.")
@@ -103,6 +104,7 @@ def bench(
             examples=examples,
             batch_size=batch_size or (16 if device == "cpu" else 64),
             pretrained=pretrained,
+            use_ema=ema,
             device=device,
             seed=seed,
             **asked,
@@ -119,13 +121,13 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
     from captum_astro.evaluation.run.store import BenchStore
 
     shard, store = shard_of(), BenchStore(folder)
-    with _progress(folder.name, shown=shard.first) as progress:
+    with _progress(folder.name, shown=shard.first) as progress, options_named():
         try:
             outcome = run_bench(
                 config,
                 folder,
                 shard=shard,
-                say=console.print if shard.first else lambda line: None,
+                say=(lambda line: console.print(in_options(line))) if shard.first else lambda line: None,
                 progress=progress,
                 strict=strict,
             )

@@ -9,7 +9,7 @@ import typer
 from rich.progress import track
 
 from captum_astro.cli._astrocytes import Vita, modulated
-from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained
+from captum_astro.cli._common import Checkpoint, Device, Ema, Model, Pretrained, network
 from captum_astro.cli._terminal import console
 
 
@@ -18,6 +18,7 @@ def explain(
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
+    ema: Ema = True,
     method: Annotated[list[str] | None, typer.Option(help="A method, or 'all'; repeatable.")] = None,
     target: Annotated[str, typer.Option(help="The class to explain: its index or name, or top1.")] = "top1",
     out: Annotated[Path, typer.Option(help="Folder for figures and maps.")] = Path("maps"),
@@ -33,7 +34,7 @@ def explain(
     from captum_astro.attr.vita_grad_cam import ViTAGradCAM
     from captum_astro.data.image_error import ImageError
     from captum_astro.data.images import find_images, open_image
-    from captum_astro.models.loading import class_names, load_model, preprocessing
+    from captum_astro.models.loading import class_names, preprocessing
 
     chosen = explainers_named(method or ["VTranM"])
     if vita is not None:  # except for methods that add their own astrocytes
@@ -41,11 +42,11 @@ def explain(
         if not chosen:
             raise ValueError("--vita: ViTAGradCAM adds its own astrocytes; explain with TokenGradCAM instead.")
     paths = find_images(images)
-    network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
+    classifier = network(model, checkpoint, pretrained, ema, device)
     if checkpoint is None and not pretrained:
         console.print("The weights are random: the maps are meaningless.", style="yellow")
-    transform, config = preprocessing(network)
-    explained = network if vita is None else modulated(network, vita)
+    transform, config = preprocessing(classifier)
+    explained = classifier if vita is None else modulated(classifier, vita)
     explainers = {name: explainer.method(explained) for name, explainer in chosen.items()}
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file: give a folder.")
@@ -58,8 +59,8 @@ def explain(
             failures.append(str(error))
             continue
         with torch.no_grad():
-            probabilities = network(x).float().softmax(-1)[0]
-        labels = class_names(network, len(probabilities))
+            probabilities = classifier(x).float().softmax(-1)[0]
+        labels = class_names(classifier, len(probabilities))
         index = _target(target, probabilities, labels)
         top = ", ".join(
             f"{_short(labels[i])} {probabilities[i]:.0%}" for i in probabilities.topk(min(3, len(labels))).indices

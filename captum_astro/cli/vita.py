@@ -12,7 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from captum_astro.cli._astrocytes import vita_options
-from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, listed
+from captum_astro.cli._common import Checkpoint, Device, Ema, Model, Pretrained, listed, network
 from captum_astro.cli._terminal import console
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def search(
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
+    ema: Ema = True,
     layer: Annotated[list[str] | None, typer.Option(help="Path of a linear layer; repeatable.")] = None,
     k: Annotated[str, typer.Option(help="With commas.")] = "4,6,8",
     tau: Annotated[str, typer.Option(help="With commas.")] = "2,3",
@@ -52,7 +53,6 @@ def search(
     from captum_astro.evaluation.vita.config import SearchConfig
     from captum_astro.evaluation.vita.search import search as run
     from captum_astro.evaluation.vita.settings import grid
-    from captum_astro.models.loading import load_model
     from captum_astro.options import kind_of, listed_values
     from captum_astro.storage import write_table
 
@@ -65,10 +65,10 @@ def search(
         beta=listed_values("--beta", beta, kind_of(float)),
     )
     samples = human_samples(data, limit)
-    network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
+    classifier = network(model, checkpoint, pretrained, ema, device)
     with _progress(f"{len(settings)} settings") as done:
         config = SearchConfig(metrics=tuple(listed(metrics)), batch_size=batch_size, rows=rows)
-        found = run(network, samples, settings, config, out=out, done=done)
+        found = run(classifier, samples, settings, config, out=out, done=done)
     write_table(out / "search.csv", found.table("search"))
     best = found.best()
     write_table(out / "best.csv", best)
@@ -84,6 +84,7 @@ def evaluate(
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
+    ema: Ema = True,
     methods: Annotated[
         str, typer.Option(help="Comma-separated; also Captum's IntegratedGradients.")
     ] = "TokenGradCAM,TokenGradCAMPlusPlus,VTranM,AttentionRollout,IntegratedGradients",
@@ -100,7 +101,6 @@ def evaluate(
     from captum_astro.evaluation.vita.config import EvaluationConfig
     from captum_astro.evaluation.vita.evaluate import evaluate as run
     from captum_astro.evaluation.vita.settings import Setting
-    from captum_astro.models.loading import load_model
     from captum_astro.storage import write_table
 
     if explained not in ("predicted", "label"):
@@ -113,9 +113,9 @@ def evaluate(
         batch_size=batch_size,
     )
     samples = human_samples(data, limit)
-    network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
+    classifier = network(model, checkpoint, pretrained, ema, device)
     with _progress("ViT and ViTA") as done:
-        found = run(network, samples, setting, config, out=out, done=done)
+        found = run(classifier, samples, setting, config, out=out, done=done)
     compared = found.compare()
     write_table(out / "compared.csv", compared)
     _print(compared, [setting])

@@ -100,8 +100,9 @@ def _safetensors(file: Path) -> Tensors:
 
 def _torch(file: Path) -> Mapping[str, Any]:
     try:
-        with torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED]):
-            found = torch.load(file, map_location="cpu", weights_only=True)
+        # opened here, as torch.load takes the ending of a name for the format
+        with file.open("rb") as opened, torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED]):
+            found = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as error:
         other = re.search(r"GLOBAL (\S+)", str(error))
         if other is not None:

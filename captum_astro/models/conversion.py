@@ -38,7 +38,7 @@ def conversions(model: nn.Module, name: str) -> list[Convert]:
 
 def _options(function: Callable[..., Any], name: str) -> dict[str, Any]:
     """The arguments that timm gives for this model, after the weights."""
-    options = {"adapt_layer_scale": True}  # DeiT III
+    options: dict[str, Any] = {"adapt_layer_scale": True}  # DeiT III
     if "flexi" in name:
         options |= {"interpolation": "bilinear", "antialias": False}
     known = inspect.signature(function).parameters
@@ -50,7 +50,7 @@ def _call(function: Callable[..., Any], model: nn.Module, options: dict[str, Any
         return {}
     copies = {key: value.clone() for key, value in tensors.items()}  # some conversions work in place
     try:
-        found = function(copies, model)
+        found = function(copies, model, **options)
     except Exception:  # names or shapes that it does not know
         return {}
     return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}

@@ -35,10 +35,15 @@ def fit(model: nn.Module, name: str, file: Path, tensors: Tensors, use_ema: bool
     found = forms(tensors, target)
     fits = [form for form in found if target.accepts(form)] or _converted(model, name, found, target)
     if not fits:
-        raise ModelError(f"{file} does not match {name}: {target.differences(max(found, key=target.matches))}")
+        differences = target.differences(max(found, key=target.matches))
+        raise ModelError(
+            f"{file} does not match {name}: {differences}. Give the name of the model that these weights are of, or "
+            f"weights of {name}."
+        )
     prefix = chosen(file, list(dict.fromkeys(form.prefix for form in fits)), use_ema, say)
     form = next(form for form in fits if form.prefix == prefix)
-    _report(file, form, say)
+    left_out = [key for key in form.left_out if not any(other.holds(key) for other in fits)]
+    _report(file, form, left_out, say)
     model.load_state_dict({key: value for key, value in form.tensors.items() if key in target.own}, strict=False)
 
 
@@ -53,14 +58,14 @@ def _converted(model: nn.Module, name: str, found: list[Form], target: Target) -
     return []
 
 
-def _report(file: Path, form: Form, say: Callable[[str], None]) -> None:
+def _report(file: Path, form: Form, left_out: list[str], say: Callable[[str], None]) -> None:
     resampled = form.resampled()
     if resampled:
         key, *others = resampled
         before, now = tuple(form.original[key].shape), tuple(form.tensors[key].shape)
         say(f"{file}: {key} was resampled from {before} to {now}, as timm does{_and_more(others)}.")
-    if form.left_out:
-        key, *others = form.left_out
+    if left_out:
+        key, *others = left_out
         say(f"{file}: {key} is no part of the model, and was left out{_and_more(others)}.")
 
 

@@ -36,6 +36,10 @@ class Form:
         """The same after a conversion."""
         return replace(self, tensors=tensors)
 
+    def holds(self, name: str) -> bool:
+        """Whether a name in the file is that of one of these weights."""
+        return name.startswith(self.prefix) and name.removeprefix(self.prefix) in self.original
+
     def resampled(self) -> list[str]:
         """Names of the tensors that a conversion gave another size."""
         kept = {key: value for key, value in self.original.items() if key in self.tensors}
@@ -72,7 +76,7 @@ class Target:
         kinds = {"missing": self._missing(form), "not expected": self._unexpected(form), "of another shape": shapes}
         found = "; ".join(f"{kind}: {_first(names)}" for kind, names in kinds.items() if names)
         prefix = f" (without the prefix {form.prefix!r} of the file)" if form.prefix else ""
-        return f"{found}{prefix}. Give the name of the model that these weights are of, or its own weights."
+        return found + prefix
 
     def _missing(self, form: Form) -> list[str]:
         given = {id(self.own[key]) for key in form.tensors if key in self.own}  # one weight may have several names

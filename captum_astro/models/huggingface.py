@@ -37,7 +37,7 @@ def renamed(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | No
     Queries, keys and values become one matrix, as in timm. Names that are not known keep their own.
 
     Args:
-        tensors: Any tensors; the names may have a prefix such as ``vit.``, the head's have none.
+        tensors: Any tensors; the names may have a prefix such as ``vit.``, which the head's have not.
 
     Example:
         >>> names = ["vit.embeddings.patch_embeddings.projection.weight", "vit.layernorm.bias", "classifier.bias"]
@@ -47,9 +47,10 @@ def renamed(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | No
     root = next((key.removesuffix(_FIRST) for key in tensors if key.endswith(_FIRST)), None)
     if root is None:
         return None
+    outer = root[: root.rstrip(".").rfind(".") + 1]  # such as "module." of "module.vit.", which the head has too
     found: dict[str, torch.Tensor] = {}
     for key, value in tensors.items():
-        name = key.removeprefix(root)
+        name = key.removeprefix(root if key.startswith(root) else outer)
         for pattern, new in _NAMES:
             name = re.sub(pattern, new, name)
         found[name] = value

@@ -33,7 +33,7 @@ def load(file: Path) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{file} cannot be read ({line}). Delete it to begin again.") from error
     return state
 

@@ -125,7 +125,9 @@ class _Run:
             self.optimiser.load_state_dict(state["optimiser"])
             self.schedule.load_state_dict(state["schedule"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise ValueError(f"The checkpoint is of another run: {str(error)[:300]}") from error
+            raise ValueError(
+                f"{self.folder / CHECKPOINT} is of another run. Delete it to begin again, or choose another folder."
+            ) from error
         self.rows = [Row(**row) for row in state["rows"]]
         self.done, self.sums = state["step"], state["sums"].to(self.device)
         self.started = time.perf_counter() - state["seconds"]

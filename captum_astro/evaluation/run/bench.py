@@ -58,7 +58,7 @@ def run_bench(
         config: The benchmark.
         folder: Folder for its results.
         shard: The rank of this process among those that run the same benchmark; by default it is the only one.
-        say: Callback that receives messages about skipped metrics and the progress of the run, one line each.
+        say: Callback that receives messages about checkpoints, skipped metrics and progress, one line each.
         progress: Callback that receives the number of finished samples and of all samples of this process, over all
             models.
         strict: Raise an error for metrics that the data cannot support, instead of skipping them.
@@ -75,7 +75,7 @@ def run_bench(
     found = probe(dataset)
     config, roles = fitting(config, found, say, strict)
     tell_astrocytes(config, say)
-    models = [_model(model, config) for model in config.models]
+    models = [_model(model, config, say) for model in config.models]
     store = BenchStore(folder)
     _begin(store, _described(config, found, models), shard)
     if store.results.exists():
@@ -110,10 +110,15 @@ def run_bench(
     return Outcome(found.count, len(todo), _merged(store, config, everything, shard, say))
 
 
-def _model(choice: ModelChoice, config: BenchConfig) -> nn.Module:
+def _model(choice: ModelChoice, config: BenchConfig, say: Callable[[str], None]) -> nn.Module:
     torch.manual_seed(config.seed)  # makes random weights reproducible
     model = load_model(
-        choice.name, pretrained=config.pretrained, checkpoint=choice.checkpoint, num_classes=choice.classes
+        choice.name,
+        pretrained=config.pretrained,
+        checkpoint=choice.checkpoint,
+        num_classes=choice.classes,
+        use_ema=config.use_ema,
+        say=say,
     )
     return model if choice.vita is None else ViTA(model, **choice.vita)
 

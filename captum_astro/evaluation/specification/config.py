@@ -37,6 +37,7 @@ class BenchConfig:
         crop: How an image is preprocessed: ``timm`` as the model was evaluated, ``none`` the whole image, which human
             maps need; ``auto`` is ``none`` if they are used, otherwise ``timm``.
         pretrained: Published weights if there is no checkpoint; otherwise random ones, from the seed.
+        use_ema: Averaged weights if a checkpoint has raw and averaged ones.
         amp: Precision of the perturbed forward passes, ``none`` for that of the weights. Maps always use the weights'.
         device: ``cpu``, ``cuda``, ...
         seed: Random seed.
@@ -57,6 +58,7 @@ class BenchConfig:
     batch_size: int = 16
     crop: Literal["auto", "timm", "none"] = "auto"
     pretrained: bool = True
+    use_ema: bool = True
     amp: Amp = "none"
     device: str = "cpu"
     seed: int = 0

@@ -20,7 +20,7 @@ class ModelChoice:
     Attributes:
         name: Its timm name.
         checkpoint: A weights file, if the published weights are not used.
-        classes: Number of classes, if it differs from the published model's.
+        classes: Number of classes; by default the checkpoint's, otherwise the published model's.
         vita: Arguments of `captum_astro.ViTA` after the model, for a model under astrocytes; None for the model itself.
         word: The specification, also used as the name in the rows; by default the name.
     """
