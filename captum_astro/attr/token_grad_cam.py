@@ -10,14 +10,14 @@ from torch import nn
 
 from captum_astro.attr._base import Explanation
 from captum_astro.attr._batch import Batch
-from captum_astro.attr._channels import channel_maps, find_tap, timm_model
+from captum_astro.attr._channels import maps_of_layer
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
+from captum_astro.attr._layer import find_tap, timm_model
 from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.grad_cam import grad_cam
-from captum_astro.layouts.structure import Tap
 from captum_astro.layouts.unwrap import unwrapped
 
 if TYPE_CHECKING:
@@ -85,17 +85,17 @@ class TokenGradCAM(Explanation):
         """
         check_names(f"{self.get_name()}.attribute", common, Common)
         model = self._explained()
-        layout, tap = find_tap(model, self.layer)
+        layout, _ = find_tap(model, self.layer)
         batch = Batch(model, layout, inputs, Target(target, output), common)
-        found = [(part, self._one(part.call, tap, relu_attributions, batch.attribute_to)) for part in batch.parts()]
+        found = [(part, self._one(part.call, relu_attributions, batch.attribute_to)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)
         return attributions
 
-    def _one(self, call: Call, tap: Tap, relu: bool, attribute_to: AttributeTo) -> torch.Tensor:
+    def _one(self, call: Call, relu: bool, attribute_to: AttributeTo) -> torch.Tensor:
         """Run the method on one part."""
         if attribute_to in ("input", "pixels"):
             check_unmoved(call, timm_model(call.model) if call.layout is None else call.layout.model)
-        seen = channel_maps(replace(call, target=self._target(call)), tap)
+        seen = maps_of_layer(replace(call, target=self._target(call)), self.layer)
         cam = self._cam(seen.activation, seen.gradient, relu)
         if not cam.flatten(1).any(1).all():
             warn(

@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_astro import TokenGradCAM, TokenGradCAMPlusPlus, UnsupportedModelError
-from captum_astro.attr._channels import ChannelMaps, channel_maps, find_tap
+from captum_astro.attr._channels import ChannelMaps, channel_maps
+from captum_astro.attr._layer import find_tap
 from captum_astro.capture.call import Call
 from captum_astro.capture.target import Target
+from captum_astro.functional.places import Places
+from captum_astro.layouts.structure import Tap
 from tests.families import FAMILIES, build, images
 
 
@@ -71,16 +74,20 @@ def test_the_default_layer(name: str, path: str, at: str) -> None:
     model = build(name)
     layout, tap = find_tap(model, None)
     assert layout is not None
+    assert tap is not None
     assert layout.model is model
     assert tap.module is model.get_submodule(path)
     assert tap.at == at
     resnet = timm.create_model("resnet18", num_classes=2)
-    assert find_tap(resnet, None)[0] is None
-    assert find_tap(nn.Sequential(nn.Identity(), resnet), None)[1].module is resnet.layer4
+    layout, tap = find_tap(nn.Sequential(nn.Identity(), resnet), None)
+    assert layout is None
+    assert tap is not None
+    assert tap.module is resnet.layer4
 
 
 def _maps(model: nn.Module, x: torch.Tensor, layer: str | None = None) -> ChannelMaps:
     layout, tap = find_tap(model, layer)
+    assert tap is not None
     return channel_maps(Call(model, x, Target(1), layout=layout), tap)
 
 
@@ -96,9 +103,9 @@ def test_channel_maps_are_the_activation_and_its_gradient(name: str) -> None:
     torch.testing.assert_close(found.activation, kept[0][:, prefix:].detach())
     torch.testing.assert_close(found.gradient, gradient[:, prefix:])
     torch.testing.assert_close(found.output, output.detach())
-    assert found.prefix == prefix
+    assert found.places.prefix == prefix
     assert found.image_size == found.extent == tuple(x.shape[-2:])
-    assert found.grid == (x.shape[2] // 8, x.shape[3] // 8)
+    assert found.places.grid == (x.shape[2] // 8, x.shape[3] // 8)
 
 
 class Permuted(nn.Module):
@@ -112,8 +119,8 @@ def test_feature_maps_with_channels_first_and_last() -> None:
     x = torch.randn(2, 3, 8, 12)
     last = _maps(nn.Sequential(conv, Permuted(), norm, head), x, "2")
     first = _maps(nn.Sequential(conv, head), x, "0")
-    assert first.grid == last.grid == (4, 6)
-    assert first.prefix is last.prefix is None
+    assert first.places.grid == last.places.grid == (4, 6)
+    assert first.places.prefix is last.places.prefix is None
     plain = conv(x).detach()
     for b in range(2):
         for p in range(24):
@@ -126,7 +133,7 @@ def test_feature_maps_with_channels_first_and_last() -> None:
 
 def _shaped(prefix: int | None) -> ChannelMaps:
     empty = torch.empty(0)
-    return ChannelMaps(empty, empty, empty, (2, 3), prefix, (7, 11), (8, 12))
+    return ChannelMaps(empty, empty, empty, Places(2, (2, 3), prefix), Tap(nn.Identity()), (7, 11), (8, 12))
 
 
 def test_forms() -> None:
@@ -148,23 +155,44 @@ def test_forms() -> None:
 
 
 class Tokens(nn.Module):
-    """A model without a layout: tokens of an image, one of them a prefix token if ``num_prefix_tokens`` says so."""
+    """A model without a layout: patches of 2 x 2 pixels as tokens in some order, after prefix tokens."""
 
-    def __init__(self, tokens: int, prefix: int = 0) -> None:
+    def __init__(self, order: list[int] | None = None, prefix: int = 0) -> None:
         super().__init__()
-        self.feature_info, self.num_prefix_tokens = [{"module": "embed"}], prefix
-        self.embed, self.head, self.tokens = nn.Linear(3 * 48 // tokens, 4), nn.Linear(4, 2), tokens
+        self.embed, self.norm, self.head = nn.Conv2d(3, 5, 2, 2), nn.LayerNorm(5), nn.Linear(5, 2)
+        self.prefix, self.order = nn.Parameter(torch.randn(1, prefix, 5)), order
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.embed(x.reshape(len(x), self.tokens, -1))).mean(1)
+        patches = self.embed(x).flatten(2).transpose(1, 2)
+        if self.order is not None:
+            patches = patches[:, self.order]
+        return self.head(self.norm(torch.cat([self.prefix.expand(len(x), -1, -1), patches], 1))).mean(1)
 
 
-def test_tokens_without_a_layout() -> None:
-    assert _maps(Tokens(12), torch.rand(2, 3, 4, 12)).grid == (2, 6)
-    found = _maps(Tokens(6, prefix=2), torch.rand(2, 3, 4, 12))
-    assert (found.grid, found.prefix) == ((1, 4), 2)
-    with pytest.raises(UnsupportedModelError, match="12 tokens, which are not 1 prefix tokens and a grid of 3 x 3"):
-        _maps(Tokens(12, prefix=1), torch.rand(2, 3, 6, 8))
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+@pytest.mark.parametrize("size", [(4, 12), (12, 4), (2, 8), (8, 2), (8, 8)])
+def test_tokens_without_a_layout(size: tuple[int, int], prefix: int) -> None:
+    model, x = Tokens(prefix=prefix), torch.rand(2, 3, *size)
+    places = _maps(model, x, "norm").places
+    assert places == Places(2, (size[0] // 2, size[1] // 2), prefix)
+    method = TokenGradCAM(model, "norm")
+    tokens = method.attribute(x, target=1, attribute_to="tokens", relu_attributions=False)
+    grid = method.attribute(x, target=1, attribute_to="grid", relu_attributions=False)
+    assert torch.equal(tokens[:, prefix:], grid.flatten(1))
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15],  # windows of 2 x 2
+        [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15],  # column by column
+        list(range(15, -1, -1)),
+        [5, 6, 7, 4, 9, 10, 11, 8, 13, 14, 15, 12, 1, 2, 3, 0],  # rolled
+    ],
+)
+def test_tokens_out_of_order_are_refused(order: list[int]) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"LayerNorm returns \(1, 16, 5\), in which no rows and columns"):
+        TokenGradCAM(Tokens(order), "norm").attribute(torch.rand(1, 3, 8, 8), target=1)
 
 
 def test_bad_models() -> None:

@@ -14,7 +14,8 @@ from torch import nn
 
 from captum_astro.astro.astrocytic_linear import Token
 from captum_astro.astro.vita import ViTA
-from captum_astro.attr._channels import ChannelMaps, channel_maps, find_tap
+from captum_astro.attr._channels import ChannelMaps, channel_maps, maps_of_layer
+from captum_astro.attr._layer import find_tap
 from captum_astro.capture.call import Call
 from captum_astro.capture.modes import check_eval
 from captum_astro.capture.target import LargestOutput, Target
@@ -88,7 +89,11 @@ class _Scorer:
     def __init__(self, model: nn.Module, settings: Sequence[Setting], config: SearchConfig) -> None:
         self._model, self._methods, self._metrics, self._rows = model, config.methods, config.metrics, config.rows
         self._transform = ModelTransform(model, "none")
-        self._layout, self._tap = find_tap(model, config.cam_layer)
+        self._layout, _ = find_tap(model, config.cam_layer)
+        like, side = next(model.parameters()), self._transform.size
+        noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(like)
+        maps = maps_of_layer(Call(model, noise, LargestOutput(), layout=self._layout), config.cam_layer)
+        self._tap, self._places = maps.tap, maps.places
         self.cam_layer = next(name for name, module in model.named_modules() if module is self._tap.module)
         self.input = self._transform.described
         self.size = self._transform.size if config.size is None else config.size
@@ -122,7 +127,7 @@ class _Scorer:
     def _cams(self, model: nn.Module, images: torch.Tensor, target: torch.Tensor | None = None) -> ChannelMaps:
         """One pass to Grad-CAM's layer; without a target each image's own top prediction is explained."""
         explained = LargestOutput() if target is None else Target(target)
-        return channel_maps(Call(model, images, explained, layout=self._layout), self._tap)
+        return channel_maps(Call(model, images, explained, layout=self._layout), self._tap, self._places)
 
     def _scored(
         self,

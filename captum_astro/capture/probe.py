@@ -1,0 +1,117 @@
+"""A pass that shows where the places of the image are in the tensors of a model, whatever its weights are.
+
+The order of the axes and of the tokens follows from a model's code alone. The pass therefore replaces what would blur
+the places: the weights by random ones with which the residual stream dominates, convolutions by one of their pixels,
+and attention and gates as `LocalMode` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_astro.capture.call import Call
+from captum_astro.capture.guard import undisturbed
+from captum_astro.capture.hooks import Hooks
+from captum_astro.capture.local_mode import LocalMode
+from captum_astro.functional.places import changed_images
+from captum_astro.layouts.structure import Tap
+
+SAMPLES = 4  # of `changed_images`
+_CHANGE = 3e-3  # small enough for derivatives, large enough for float32
+_BRANCH = 0.05  # gain of linear layers, which may mix tokens
+
+
+class Reached(BaseException):
+    """Raised by a callback of `probe` to end the pass; no wrapper may catch it."""
+
+
+def probe(call: Call, explained: nn.Module, taps: Iterable[Tap], use: Callable[[Tap, torch.Tensor], None]) -> None:
+    """Run a model on `changed_images`, and call back with each tap's tensor ``(4, ...)``.
+
+    Args:
+        call: The model and its inputs.
+        explained: The model inside that receives the images.
+        taps: The tensors to observe.
+        use: Receives a tap and its tensor, each time that it occurs.
+    """
+    first = call.inputs[:1].float().expand(SAMPLES, *call.inputs.shape[1:])
+    arguments = tuple(_repeated(value, len(call.inputs)) for value in call.arguments)
+    weights, images = _local_weights(call.model), _Images()
+    with contextlib.ExitStack() as during:
+        during.enter_context(undisturbed(call.model))
+        during.enter_context(_evaluating(call.model))
+        during.enter_context(torch.no_grad())
+        during.enter_context(torch.autocast(call.inputs.device.type, enabled=False))
+        hooks = during.enter_context(Hooks())
+        for module in (explained, *explained.children()):
+            hooks.before(module, images.replace)
+        for tap in taps:
+            hooks.tap(tap, partial(use, tap))
+        with contextlib.suppress(Reached), LocalMode(SAMPLES):
+            torch.func.functional_call(call.model, weights, (first, *arguments))
+
+
+class _Images:
+    """Replaces the first images that reach the model."""
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def replace(self, x: torch.Tensor) -> torch.Tensor | None:
+        if self._done or x.ndim != 4 or len(x) != SAMPLES:
+            return None
+        self._done = True
+        image, change = torch.rand(2, *x.shape[1:], generator=torch.Generator().manual_seed(0))
+        return changed_images(image, _CHANGE * (1 + change / 2)).to(x)
+
+
+def _local_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The replaced parameters and buffers of a model, in float32."""
+    generator = torch.Generator().manual_seed(0)
+    found: dict[str, torch.Tensor] = {}
+    for name, weight in model.named_parameters():
+        if weight.ndim < 2:  # norms, and biases that keep activation functions in their linear range
+            found[name] = torch.full(weight.shape, 0.5 if name.endswith("bias") else 1.0, device=weight.device)
+        else:
+            found[name] = _local_weight(torch.randn(weight.shape, generator=generator)).to(weight.device)
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            found[name] = torch.full_like(buffer, float(name.endswith("var")), dtype=torch.float32)
+        elif buffer.is_floating_point():
+            found[name] = buffer.float()
+    return found
+
+
+def _local_weight(noise: torch.Tensor) -> torch.Tensor:
+    """Weights of a layer that preserve the scale, from noise of their shape; small ones if they may mix tokens."""
+    if noise.ndim < 4:
+        return noise.mul(_BRANCH / max(1, noise[0].numel()) ** 0.5)
+    kept = torch.zeros(noise.shape[2:])
+    kept[tuple(size // 2 for size in kept.shape)] = 1
+    return (noise * kept).div(noise.shape[1] ** 0.5)
+
+
+def _repeated(value: Any, batch: int) -> Any:
+    """An additional argument for the probe's images: the first sample's, if there is one for each sample."""
+    if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == batch:
+        return value[:1].expand(SAMPLES, *value.shape[1:])
+    return [value[0]] * SAMPLES if isinstance(value, list) and len(value) == batch else value
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch train mode off: dropout would blur the places."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
