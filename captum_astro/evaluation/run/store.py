@@ -26,6 +26,8 @@ from captum_astro.storage import RECORD, begin, read_record, write_whole
 MERGED = "results.parquet"
 FORMAT = 2  # of the folder; in the first, rows did not say what they were computed from
 FREE = ("configuration.batch_size",)  # may change in a run: it does not change what is computed
+# without statistics, by which other readers skip rows: no digest covers them
+_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, "write_statistics": False}
 
 
 class BenchStore:
@@ -205,7 +207,7 @@ class BenchStore:
 
         def write(part: Path) -> None:
             schema = sealed(SCHEMA, seals)
-            with pq.ParquetWriter(part, schema, compression="zstd", write_page_checksum=True) as writer:
+            with pq.ParquetWriter(part, schema, **_OPTIONS) as writer:
                 for chunk, seal in zip(in_order, seals, strict=True):
                     found, rows = self.read(chunk)
                     if found != seal:  # another process has replaced it
@@ -218,4 +220,4 @@ class BenchStore:
 
 
 def _write_table(found: pa.Table, part: Path) -> None:
-    pq.write_table(found, part, compression="zstd", write_page_checksum=True, row_group_size=max(1, len(found)))
+    pq.write_table(found, part, row_group_size=max(1, len(found)), **_OPTIONS)
