@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,8 +145,8 @@ def _checked(table: pa.Table, schema: pa.Schema, digest: str | None) -> pa.Table
 def _guarded(file: Path, read: Any) -> Any:
     try:
         return read()
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file)) from error
     except Exception as error:  # a damaged file may fail anywhere in the library
         if is_of_the_machine(error):
             raise

@@ -74,8 +74,10 @@ class Run:
         """The first process writes the record, the others wait for it; all check it."""
 
         def absent() -> int:
+            if self.store.record.exists():
+                return 0
             self.notices.check()
-            return int(not self.store.record.exists())
+            return 1
 
         if not self.shard.first and wait(absent, self.shard.patience):
             raise ValueError(f"{self.store.record} did not appear: the first process has not begun.")
