@@ -131,6 +131,12 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
                 progress=progress,
                 strict=strict,
             )
+        except KeyboardInterrupt as error:
+            stays = (
+                "finished chunks are kept, and the same command resumes" if store.record.is_file() else "no chunk yet"
+            )
+            console.print(escaped(f"Stopped: {stays}."))
+            raise typer.Exit(130) from error
         except (OSError, RuntimeError, MemoryError) as error:
             if not isinstance(error, OSError) and not is_of_the_machine(error):
                 raise  # an internal error: show the full traceback
@@ -142,6 +148,8 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
     if outcome.missing:
         raise typer.Exit(1)  # so that torchrun restarts, and scripts do not treat the rows as complete
     console.print(f"{outcome.samples} samples, all rows in {folder}/results.parquet.")
+    if outcome.failed:
+        raise ValueError("Every row of every method failed; the reasons are in the column error, and in the report.")
 
 
 def _choices(names: list[str], files: list[Path], classes: int | None) -> tuple[ModelChoice, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-_UNDEFINED = "Undefined: "  # the note of a value that the inputs leave undefined: nothing went wrong
+from captum_astro.evaluation.run.failures import UNDEFINED
+
 _FAILED = ["model", "method", "error", "samples", "rows", "names"]
 
 
 def has_failed(rows: pd.DataFrame) -> pd.Series:
     """Which rows have a failure; an undefined value with its note has none."""
-    return rows["error"].notna() & ~rows["error"].astype("string").str.startswith(_UNDEFINED).fillna(False)
+    return rows["error"].notna() & ~rows["error"].astype("string").str.startswith(f"{UNDEFINED}: ").fillna(False)
 
 
 def failures(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def write_report(folder: str | Path, out: str | Path, against: str | None = None
     from captum_astro.evaluation.run.results import read_run
 
     run = read_run(Path(folder))
-    page = render(run.rows, run.maps, run.config, finished=run.finished, against=against)
+    page = render(run.rows, run.maps, run.config, finished=run.finished, against=against, left_out=run.left_out)
     out = Path(out)
     write_whole(out, lambda part: part.write_text(page, encoding="utf-8"))
     return out
@@ -72,6 +72,7 @@ def render(
     finished: bool = True,
     against: str | None = None,
     bootstrap: int = 2000,
+    left_out: Sequence[str] = (),
 ) -> str:
     """The page.
 
@@ -82,6 +83,7 @@ def render(
         finished: Whether the run has ended.
         against: As in `write_report`.
         bootstrap: The number of bootstrap samples.
+        left_out: Sentences about damaged files.
 
     Raises:
         ValueError: If there are no rows, or a model was run without the method.
@@ -106,6 +108,7 @@ def render(
         planned=config.get("samples", {}).get("count"),
         methods=len(set(rows["method"]) - {"-"}),
         finished=finished,
+        left_out=left_out,
         bootstrap=bootstrap,
         versions=config.get("versions", {}),
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from captum_astro.data.samples import Samples, plain_text, sample_digest
+from captum_astro.data.samples import Sample, Samples, plain_text, sample_digest
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.run.failures import Failure
 from captum_astro.evaluation.run.human import prepared
@@ -26,6 +26,7 @@ class Case(NamedTuple):
         pixels: ``(3, S, S)`` in [0, 1].
         mask: ``(S, S)`` int8.
         human: ``(S, S)``, prepared for a comparison.
+        digest: Of everything in the sample, see `read_sample`.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Case(NamedTuple):
     pixels: torch.Tensor
     mask: torch.Tensor | None
     human: torch.Tensor | None
+    digest: str
 
 
 class Failed(NamedTuple):
@@ -43,6 +45,23 @@ class Failed(NamedTuple):
     name: str
     label: int | None
     failure: Failure
+    digest: str
+
+
+class Read(NamedTuple):
+    """What was read for a sample: its content, or why there is none.
+
+    Attributes:
+        sample: The sample; None if it cannot be read.
+        name: Its name, or its number.
+        digest: Of everything in it, or of the failure.
+        failure: Why it cannot be read.
+    """
+
+    sample: Sample | None
+    name: str
+    digest: str
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +70,10 @@ class Probe:
 
     Attributes:
         count: The number of samples.
-        digest: Digest of the content of the inspected samples.
         has: Which annotations they have.
     """
 
     count: int
-    digest: str
     has: frozenset[Need]
 
 
@@ -79,19 +96,38 @@ def load_cases(
     """
     cases, failed = [], []
     for number in numbers:
-        name, label = f"sample {number}", None
-        try:
-            sample = dataset[number]
-            name, label = plain_text(sample.name), sample.label
-            pixels, mask = transform(sample.image, sample.mask)
-            looked = None
-            if human is not None and sample.human is not None:
-                looked = prepared(sample.human, human, name)
-        except Exception as error:
-            failed.append(Failed(number, name, label, Failure.of(error, "sample")))
-        else:
-            cases.append(Case(number, name, label, pixels, mask, looked))
+        sample, name, digest, failure = read_sample(dataset, number)
+        label = None if sample is None else sample.label
+        if sample is not None:
+            try:
+                pixels, mask = transform(sample.image, sample.mask)
+                looked = None
+                if human is not None and sample.human is not None:
+                    looked = prepared(sample.human, human, name)
+                cases.append(Case(number, name, label, pixels, mask, looked, digest))
+            except Exception as error:
+                failure = Failure.of(error, "sample")
+        if failure is not None:
+            failed.append(Failed(number, name, label, failure, digest))
     return cases, failed
+
+
+def read_sample(dataset: Samples, number: int) -> Read:
+    """Read a sample, with the digest by which a change of its image, label, name or annotations is noticed.
+
+    Args:
+        dataset: The samples.
+        number: Its index.
+
+    Raises:
+        Exception: A machine error, see `Failure.of`; any other error is returned.
+    """
+    try:
+        sample = dataset[number]
+        return Read(sample, plain_text(sample.name), sample_digest(sample))
+    except Exception as error:
+        failure = Failure.of(error, "sample")
+    return Read(None, f"sample {number}", hashlib.sha256(str(failure).encode()).hexdigest()[:16], failure)
 
 
 def probe(dataset: Samples, looks: int = 16) -> Probe:
@@ -108,21 +144,17 @@ def probe(dataset: Samples, looks: int = 16) -> Probe:
     if count == 0:
         raise ValueError("The data contains no samples.")
     numbers = sorted({round(i * (count - 1) / max(1, looks - 1)) for i in range(looks)})
-    found, has, seen, errors = hashlib.sha256(str(count).encode()), set[Need](), 0, []
+    has, errors = set[Need](), []
     for number in numbers:
-        try:
-            sample = dataset[number]
-        except Exception as error:
-            errors.append(Failure.of(error, "sample"))
-            found.update(f"{number} cannot be read".encode())
+        sample, _, _, failure = read_sample(dataset, number)
+        if sample is None:
+            errors.append(failure)
             continue
-        seen += 1
-        found.update(sample_digest(sample).encode())
         given: dict[Need, object] = {"labels": sample.label, "masks": sample.mask, "human_maps": sample.human}
         has |= {need for need, value in given.items() if value is not None}
-    if not seen:
+    if len(errors) == len(numbers):
         raise ValueError(f"No sample of the data can be read: {errors[0]}")
-    return Probe(count, found.hexdigest()[:16], frozenset(has))
+    return Probe(count, frozenset(has))
 
 
 def numbers_of(chunk: int, size: int, count: int) -> Sequence[int]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from captum_astro.evaluation.run.batches import Batch, Job
-from captum_astro.evaluation.run.failures import Failure
+from captum_astro.evaluation.run.failures import UNDEFINED, Failure
 from captum_astro.metrics.declaration import OF_THE_DATA, Given, Metric, Need
 from captum_astro.metrics.perturbation import class_probability
 from captum_astro.metrics.perturber import Perturber
@@ -206,7 +206,7 @@ def _add(metric: Metric, entries: Sequence[_Entry], given: Given, found: Measure
     scores = metric.scores(given, len(entries))
     curves = scores.curves.tolist() if scores.curves.shape[1] else [None] * len(entries)
     for entry, value, curve, why in zip(entries, scores.values.tolist(), curves, scores.reasons, strict=True):
-        failure = None if why is None else Failure("Undefined", why, "metric")
+        failure = None if why is None else Failure(UNDEFINED, why, "metric")
         found.figures.extend(Figure(entry.job, metric.name, role, value, curve, failure) for role in entry.roles)
 
 

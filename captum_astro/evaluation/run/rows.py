@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from captum_astro.evaluation.run.failures import Failure
+from captum_astro.evaluation.run.failures import UNDEFINED, Failure
 
 SCHEMA = pa.schema(
     [
@@ -102,6 +102,19 @@ def table(rows: Iterable[Row]) -> pa.Table:
 def map_table(rows: Iterable[MapRow]) -> pa.Table:
     """Stored maps as a table."""
     return _columns(rows, MAPS)
+
+
+def good_rows(rows: Sequence[Row]) -> int:
+    """How many rows have no failure: of those of methods, or of all if there are none.
+
+    Example:
+        >>> none = Failure("ValueError", "no map", "method")
+        >>> of_model = Row(0, "a", "vit", "-", "accuracy", "-", 1.0)
+        >>> good_rows([of_model]), good_rows([of_model, Row(0, "a", "vit", "LRP", "SaCo", "predicted", failure=none)])
+        (1, 0)
+    """
+    own = [row for row in rows if row.method != "-"] or rows
+    return sum(row.failure is None or row.failure.type == UNDEFINED for row in own)
 
 
 def _clean(row: Row) -> tuple[Any, ...]:

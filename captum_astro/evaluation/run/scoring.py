@@ -26,10 +26,11 @@ from captum_astro.metrics.registry import all_metrics
 
 
 class Scored(NamedTuple):
-    """The results of a chunk."""
+    """The results of a chunk, and the digest of each of its samples, by index."""
 
     rows: list[Row]
     maps: list[MapRow]
+    samples: dict[int, str]
 
 
 class Scorer:
@@ -75,7 +76,8 @@ class Scorer:
             numbers: Their indices.
         """
         cases, failed = load_cases(dataset, numbers, self._transform, self._human)
-        scored = Scored([], [])
+        samples = {case.number: case.digest for case in cases} | {one.number: one.digest for one in failed}
+        scored = Scored([], [], samples)
         if cases:
             pixels = torch.stack([case.pixels for case in cases]).to(self._like.device)
             logits = self._perturber.untouched(pixels)
@@ -83,7 +85,7 @@ class Scorer:
             finite = (logits.isfinite() & seen.isfinite()).all(1).tolist()
             wrong = [self._wrong(case, good, logits.shape[1]) for case, good in zip(cases, finite, strict=True)]
             failed += [
-                Failed(case.number, case.name, case.label, failure)
+                Failed(case.number, case.name, case.label, failure, case.digest)
                 for case, failure in zip(cases, wrong, strict=True)
                 if failure is not None
             ]
@@ -91,7 +93,8 @@ class Scorer:
             cases = [cases[i] for i in good]
             if cases:
                 predicted = [int(index) for index in seen[good].argmax(-1)]
-                scored = self._scored(cases, _batch(cases, pixels[good], logits[good], predicted))
+                rows, maps = self._scored(cases, _batch(cases, pixels[good], logits[good], predicted))
+                scored = Scored(rows, maps, samples)
         for one, method in product(failed, ["-", *self._methods]):
             scored.rows.extend(self._failed(one, method))
         return scored
@@ -105,7 +108,7 @@ class Scorer:
             return Failure("ValueError", f"label {case.label} is none of the model's classes, {known}", "sample")
         return None
 
-    def _scored(self, cases: Sequence[Case], batch: Batch) -> Scored:
+    def _scored(self, cases: Sequence[Case], batch: Batch) -> tuple[list[Row], list[MapRow]]:
         rows = self._of_model(cases, batch)
         jobs, failures = self._explaining(batch, [case.number for case in cases], self._roles)
         measured = measure(jobs, batch, self._metrics, self._perturber)
@@ -120,7 +123,7 @@ class Scorer:
                 if (method, i, metric.name, role) not in done:
                     why = failures.get((method, i, role)) or wrong.get((method, i, metric.name))
                     rows.append(self._without(case, method, metric, role, why or _lacking(metric, batch, i)))
-        return Scored(rows, self._kept(cases, jobs))
+        return rows, self._kept(cases, jobs)
 
     def _of_model(self, cases: Sequence[Case], batch: Batch) -> list[Row]:
         """Rows that belong to the model or to the data."""

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captum_astro.evaluation.run.rows import MAPS, SCHEMA, MapRow, Row, map_table, table
-from captum_astro.storage import PART, RECORD, begin, write_whole
+from captum_astro.evaluation.run.rows import MAPS, SCHEMA, MapRow, Row, good_rows, map_table, table
+from captum_astro.evaluation.run.seals import (
+    Chunk,
+    DamagedError,
+    Seal,
+    content,
+    read_sealed,
+    read_unsealed,
+    run_digest,
+    sealed,
+    seals_of,
+)
+from captum_astro.storage import RECORD, begin, read_record, write_whole
 
 MERGED = "results.parquet"
-Chunk = tuple[int, int]  # the index of the model, and of the chunk
+FORMAT = 2  # of the folder; in the first, rows did not say what they were computed from
+FREE = ("configuration.batch_size",)  # may change in a run: it does not change what is computed
+# without statistics, by which other readers skip rows: no digest covers them
+_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, "write_statistics": False}
 
 
 class BenchStore:
@@ -26,6 +39,7 @@ class BenchStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._described: Mapping[str, Any] = {}
 
     @property
     def record(self) -> Path:
@@ -37,6 +51,11 @@ class BenchStore:
         """The file with all rows."""
         return self.folder / MERGED
 
+    @property
+    def run(self) -> str:
+        """The digest of the run whose rows are read and written."""
+        return run_digest(self._described, FREE)
+
     def begin(self, described: Mapping[str, Any]) -> None:
         """Write the record of the run, or check that the folder belongs to the same run.
 
@@ -44,42 +63,129 @@ class BenchStore:
             ValueError: If the folder holds results of a different run, listing the differences, or of an unknown run.
             OSError: If it cannot be written.
         """
-        if not self.record.exists() and self.chunks():
+        if not self.record.exists():
+            if any((self.folder / "chunks").glob("rows-*.parquet")):
+                raise ValueError(
+                    f"{self.folder} holds rows without {RECORD}, which says what they are of. Choose another folder, "
+                    f"or delete this one."
+                )
+        elif (found := read_record(self.record)).get("format") != described.get("format") and "configuration" in found:
             raise ValueError(
-                f"{self.folder} holds rows without {RECORD}, which says what they are of. Choose another folder, or "
-                f"delete this one."
+                f"{self.folder} holds a benchmark of another version of captum-astro, which stored less about its rows "
+                f"or stored it differently. Choose another folder, or delete this one."
             )
-        begin(self.folder, described)
+        self.keep_record(described)
         for name in ("chunks", "maps"):
             (self.folder / name).mkdir(exist_ok=True)
 
-    def has(self, chunk: Chunk) -> bool:
-        """Whether a chunk is finished; an unreadable file does not count."""
-        return _readable(self._rows(chunk), SCHEMA)
+    def keep_record(self, described: Mapping[str, Any]) -> None:
+        """Write the record if it is missing.
 
-    def missing(self, chunks: Iterable[Chunk]) -> list[Chunk]:
-        """Those of the chunks that are not finished."""
-        return [chunk for chunk in chunks if not self.has(chunk)]
+        Raises:
+            ValueError: If it is that of a different run.
+            OSError: If it cannot be written.
+        """
+        begin(self.folder, described, free=FREE)
+        self._described = described
 
-    def add(self, chunk: Chunk, rows: Sequence[Row], maps: Sequence[MapRow]) -> None:
+    def read_record(self) -> dict[str, Any]:
+        """The record; what is read from now on must belong to it.
+
+        Raises:
+            ValueError: If it is damaged.
+            OSError: If it cannot be read.
+        """
+        found = read_record(self.record)
+        self._described = found
+        return found
+
+    def rows_file(self, chunk: Chunk) -> Path:
+        """The file of a chunk's rows."""
+        return self.folder / "chunks" / f"rows-{chunk[0]:02d}-{chunk[1]:06d}.parquet"
+
+    def maps_file(self, chunk: Chunk) -> Path:
+        """The file of a chunk's maps."""
+        return self.folder / "maps" / f"maps-{chunk[0]:02d}-{chunk[1]:06d}.parquet"
+
+    def add(self, chunk: Chunk, rows: Sequence[Row], maps: Sequence[MapRow], samples: Mapping[int, str]) -> None:
         """Store a chunk. The rows are written last and mark it as finished.
+
+        Args:
+            chunk: The chunk.
+            rows: Its rows.
+            maps: Its maps.
+            samples: The digest of each of its samples, by index.
 
         Raises:
             OSError: If it cannot be written.
         """
+        drawn, kept = map_table(maps), table(rows)
         if maps:
-            write_whole(self._maps(chunk), lambda part: pq.write_table(map_table(maps), part, compression="zstd"))
-        write_whole(self._rows(chunk), lambda part: pq.write_table(table(rows), part, compression="zstd"))
+            write_whole(self.maps_file(chunk), lambda part: _write_table(drawn, part))
+        digest = content(drawn) if maps else ""
+        seal = Seal(self.run, chunk, dict(samples), len(rows), good_rows(rows), content(kept), digest)
+        written = kept.cast(sealed(SCHEMA, [seal]))
+        write_whole(self.rows_file(chunk), lambda part: _write_table(written, part))
 
-    def chunks(self) -> list[Path]:
-        """The finished chunks' files, in order."""
-        return [file for file in sorted((self.folder / "chunks").glob("rows-*.parquet")) if _readable(file, SCHEMA)]
+    def read(self, chunk: Chunk) -> tuple[Seal, pa.Table]:
+        """The seal and the rows of a chunk.
 
-    def maps(self) -> list[Path]:
-        """The files of maps, in order."""
-        return [file for file in sorted((self.folder / "maps").glob("maps-*.parquet")) if _readable(file, MAPS)]
+        Raises:
+            DamagedError: If the file is damaged, or another chunk's.
+            FileNotFoundError: If it is not finished.
+        """
+        file = self.rows_file(chunk)
+        parts = list(read_sealed(file, SCHEMA))
+        if [seal.chunk for seal, _ in parts] != [chunk]:
+            raise DamagedError(f"{file} is damaged: it holds another chunk.")
+        [(seal, rows)] = parts
+        if seal.run != self.run:
+            raise DamagedError(f"{file} belongs to another run.")
+        return seal, rows
 
-    def merge(self, labels: Sequence[str], chunks: int) -> None:
+    def read_maps(self, seal: Seal) -> pa.Table:
+        """The maps of a chunk.
+
+        Raises:
+            DamagedError: If the file is damaged or missing.
+        """
+        if not seal.maps:
+            return MAPS.empty_table()
+        file = self.maps_file(seal.chunk)
+        try:
+            return read_unsealed(file, MAPS, seal.maps)
+        except FileNotFoundError as error:
+            raise DamagedError(f"{file} is missing.") from error
+
+    def check(self, chunk: Chunk) -> Seal:
+        """The seal of a chunk whose files are sound.
+
+        Raises:
+            DamagedError: If a file is damaged, or another chunk's.
+            FileNotFoundError: If it is not finished.
+        """
+        seal, _ = self.read(chunk)
+        self.read_maps(seal)
+        return seal
+
+    def chunks(self) -> list[Chunk]:
+        """The chunks that have a file of rows, in order, whatever it holds."""
+        names = (file.stem.split("-")[1:] for file in sorted((self.folder / "chunks").glob("rows-??-??????.parquet")))
+        return [(int(model), int(number)) for model, number in names if (model + number).isdecimal()]
+
+    def read_merged(self) -> Iterator[tuple[Seal, pa.Table]]:
+        """The chunks in the file with all rows, one by one.
+
+        Raises:
+            DamagedError: If it is damaged, or another run's.
+            FileNotFoundError: If there is none.
+        """
+        for seal, rows in read_sealed(self.results, SCHEMA):
+            if seal.run != self.run:
+                raise DamagedError(f"{self.results} belongs to another run.")
+            yield seal, rows
+
+    def merge(self, labels: Sequence[str], chunks: int) -> list[Seal]:
         """Write all rows into one file, sorted by model, sample, method, metric and explained class.
 
         Chunks are sorted, so they are copied one by one: a benchmark may be larger than memory.
@@ -88,35 +194,30 @@ class BenchStore:
             labels: The models' names, by index.
             chunks: The number of chunks of each model.
 
+        Returns:
+            What was merged.
+
         Raises:
-            OSError: If it cannot be written.
+            DamagedError: If a chunk is damaged.
+            OSError: If one is missing, or the file cannot be written.
         """
-        in_order = sorted(range(len(labels)), key=lambda number: labels[number])
+        models = sorted(range(len(labels)), key=lambda number: labels[number])
+        in_order = [(model, chunk) for model in models for chunk in range(chunks)]
+        seals = [seal for chunk in in_order for seal in seals_of(self.rows_file(chunk))]
 
         def write(part: Path) -> None:
-            with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
-                for model in in_order:
-                    for chunk in range(chunks):
-                        writer.write_table(pq.read_table(self._rows((model, chunk)), schema=SCHEMA))
+            schema = sealed(SCHEMA, seals)
+            with pq.ParquetWriter(part, schema, **_OPTIONS) as writer:
+                for chunk, seal in zip(in_order, seals, strict=True):
+                    found, rows = self.read(chunk)
+                    if found != seal:  # another process has replaced it
+                        raise DamagedError(f"{self.rows_file(chunk)} was changed while it was read.")
+                    if len(rows):
+                        writer.write_table(rows.cast(schema), len(rows))
 
         write_whole(self.results, write)
-
-    def tidy(self) -> None:
-        """Remove unfinished files of killed processes; call it only when nobody writes any more."""
-        for folder in (self.folder, self.folder / "chunks", self.folder / "maps"):
-            for file in folder.glob(f".*{PART}"):
-                with contextlib.suppress(OSError):
-                    file.unlink()
-
-    def _rows(self, chunk: Chunk) -> Path:
-        return self.folder / "chunks" / f"rows-{chunk[0]:02d}-{chunk[1]:06d}.parquet"
-
-    def _maps(self, chunk: Chunk) -> Path:
-        return self.folder / "maps" / f"maps-{chunk[0]:02d}-{chunk[1]:06d}.parquet"
+        return seals
 
 
-def _readable(file: Path, schema: pa.Schema) -> bool:
-    try:
-        return bool(pq.read_schema(file).equals(schema))
-    except (OSError, ValueError):
-        return False
+def _write_table(found: pa.Table, part: Path) -> None:
+    pq.write_table(found, part, row_group_size=max(1, len(found)), **_OPTIONS)

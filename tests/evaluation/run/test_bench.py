@@ -13,10 +13,11 @@ import torch
 from captum_astro.evaluation.run import bench as module
 from captum_astro.evaluation.run.bench import run_bench
 from captum_astro.evaluation.run.results import read_run
+from captum_astro.evaluation.run.resuming import Earlier
 from captum_astro.evaluation.run.rows import ORDER
 from captum_astro.evaluation.run.shards import Shard
 from captum_astro.metrics.registry import all_metrics
-from captum_astro.storage import read_record
+from captum_astro.storage import PART, read_record
 from tests.evaluation.making import Listed, config, contents, started
 
 
@@ -121,9 +122,11 @@ def test_a_damaged_chunk_is_computed_again(tmp_path: Path) -> None:
     expected = contents(tmp_path)
     file = tmp_path / "chunks" / "rows-00-000001.parquet"
     file.write_bytes(file.read_bytes()[:-20])
-    (tmp_path / "chunks" / ".rows-00-000002.parquet.part").write_bytes(b"half")
+    (tmp_path / "chunks" / f".0123456789abcdef{PART}").write_bytes(b"half")
     (tmp_path / "results.parquet").unlink()
-    assert run_bench(config(), tmp_path).computed == 1
+    said: list[str] = []
+    assert run_bench(config(), tmp_path, say=said.append).computed == 1
+    assert said[0] == f"{file} is damaged. It is computed again."
     assert contents(tmp_path) == expected
 
 
@@ -209,17 +212,17 @@ def test_first_failure_of_each_kind_is_reported(tmp_path: Path, monkeypatch) -> 
 
 
 def test_waiting_checks_only_missing_chunks(tmp_path: Path, monkeypatch) -> None:
-    looked: list[int] = []
-    missing = module.BenchStore.missing
-    made = config("Random", "saco")
+    looked: list[tuple[int, int]] = []
+    has = Earlier.has
+    made = config("Random", "saco", chunk_size=1)
 
-    def counted(self, chunks):
-        looked.append(len(chunks))
-        if len(looked) == 4:  # while the first process waits
+    def counted(self, chunk):
+        looked.append(chunk)
+        if len(looked) == 3:  # while the first process waits
             run_bench(made, tmp_path, shard=Shard(1, 2))
-        return missing(self, chunks)
+        return has(self, chunk)
 
-    monkeypatch.setattr(module.BenchStore, "missing", counted)
+    monkeypatch.setattr(Earlier, "has", counted)
     outcome = run_bench(made, tmp_path, shard=Shard(0, 2, patience=60))
     assert outcome.missing == 0
-    assert looked[:4] == [2, 3, 1, 1]
+    assert looked == [(0, 1), (0, 3), (0, 5), (0, 1), (0, 3)]

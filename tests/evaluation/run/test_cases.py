@@ -6,7 +6,7 @@ import torch
 
 from captum_astro.data.samples import Sample
 from captum_astro.data.transforms import ModelTransform
-from captum_astro.evaluation.run.cases import load_cases, numbers_of, probe
+from captum_astro.evaluation.run.cases import load_cases, numbers_of, probe, read_sample
 from tests.evaluation.making import Listed
 
 IMAGE = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(3, 8, 8)
@@ -48,13 +48,27 @@ def test_probe_includes_the_first_and_last_sample() -> None:
     found = probe(Listed([bare] * 40 + [GOOD]))
     assert (found.count, found.has) == (41, {"labels", "masks", "human_maps"})
     assert probe(Listed([bare, bare])).has == {"labels"}
-    changed = probe(Listed([bare] * 40 + [GOOD._replace(label=4)]))
-    assert changed.digest != found.digest
     assert probe(Listed([ValueError("no"), bare])).has == {"labels"}
     with pytest.raises(ValueError, match="No sample of the data can be read: ValueError: no"):
         probe(Listed([ValueError("no")] * 2))
     with pytest.raises(ValueError, match="contains no samples"):
         probe(Listed([]))
+
+
+@pytest.mark.parametrize("kind", ["image", "label", "mask", "human", "name"])
+def test_the_digest_is_of_everything_in_a_sample(transform, kind: str) -> None:
+    value = {"label": 4, "name": "other"}.get(kind)
+    if value is None:
+        value = getattr(GOOD, kind).clone()
+        value[0, 0] = 0 if kind != "image" else 9
+    changed = Listed([GOOD._replace(**{kind: value})])
+    before = read_sample(Listed([GOOD]), 0).digest
+    assert read_sample(changed, 0).digest != before
+    [case], _ = load_cases(changed, range(1), transform)
+    assert case.digest == read_sample(changed, 0).digest
+    errors = Listed([OSError("a"), OSError("b"), OSError("a")])
+    one, other, same = (read_sample(errors, i).digest for i in range(3))
+    assert one == same != other != before
 
 
 def test_chunks_are_all_samples_once() -> None:

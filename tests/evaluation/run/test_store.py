@@ -24,9 +24,9 @@ def test_merge_sorts_by_model_and_sample(tmp_path: Path) -> None:
     for number, label in enumerate(("b", "a")):
         for chunk in range(2):
             rows = [_row(2 * chunk + i, label, method) for method in ("VTranM", "LRP") for i in (1, 0)]
-            store.add((number, chunk), rows, [MapRow(0, "x", label, "LRP", "predicted", 1, 1, b"ab")])
-    assert store.missing([(0, 0), (1, 1), (1, 2)]) == [(1, 2)]
-    store.merge(["b", "a"], 2)
+            store.add((number, chunk), rows, [MapRow(0, "x", label, "LRP", "predicted", 1, 1, b"ab")], {})
+    assert store.chunks() == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [seal.chunk for seal in store.merge(["b", "a"], 2)] == [(1, 0), (1, 1), (0, 0), (0, 1)]
     found = pq.read_table(store.results)
     assert found.schema.equals(SCHEMA)
     assert found.num_rows == 16
@@ -46,9 +46,9 @@ def test_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch, at: str) 
             raise OSError(errno.ENOSPC, "Error writing bytes to file")
         write(found, part, **keywords)
 
-    def full_merge(self, found: pa.Table, **keywords) -> None:
+    def full_merge(self, found: pa.Table, *rows: int, **keywords) -> None:
         if keywords:  # of write_table, which writes a chunk
-            return merge(self, found, **keywords)
+            return merge(self, found, *rows, **keywords)
         raise OSError(errno.ENOSPC, "Error writing bytes to file")
 
     with monkeypatch.context() as patched:
@@ -96,11 +96,11 @@ def test_process_considered_dead_does_no_harm(tmp_path: Path, monkeypatch) -> No
     def interrupted(found: pa.Table, part: Path, **keywords) -> None:
         with monkeypatch.context() as patched:
             patched.setattr(module.pq, "write_table", write)
-            store.add((0, 0), [_row(0)], [])
-        assert store.has((0, 0))
+            store.add((0, 0), [_row(0)], [], {0: "a"})
+        assert store.check((0, 0)).samples == {0: "a"}
         write(found, part, **keywords)
 
     monkeypatch.setattr(module.pq, "write_table", interrupted)
-    store.add((0, 0), [_row(0)], [])
+    store.add((0, 0), [_row(0)], [], {0: "a"})
     assert [file.name for file in (tmp_path / "chunks").iterdir()] == ["rows-00-000000.parquet"]
-    assert store.has((0, 0))
+    assert store.check((0, 0)).samples == {0: "a"}

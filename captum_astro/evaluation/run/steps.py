@@ -1,0 +1,185 @@
+"""The steps of a benchmark in one process: begin, compute what is missing, wait for the others, merge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from captum_astro.data.samples import Samples
+from captum_astro.evaluation.run.cases import numbers_of
+from captum_astro.evaluation.run.fitting import for_model
+from captum_astro.evaluation.run.notices import Notices
+from captum_astro.evaluation.run.resuming import Earlier
+from captum_astro.evaluation.run.rows import Row
+from captum_astro.evaluation.run.scoring import Scorer
+from captum_astro.evaluation.run.seals import Chunk, DamagedError, Seal
+from captum_astro.evaluation.run.shards import Shard, wait
+from captum_astro.evaluation.run.store import BenchStore
+from captum_astro.evaluation.specification.config import BenchConfig
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a benchmark ended.
+
+    Attributes:
+        samples: The number of samples.
+        computed: Chunks that this process computed.
+        missing: Missing chunks; if there are none, all rows are merged.
+        failed: Whether all rows are merged, and every row of a method is a failure.
+    """
+
+    samples: int
+    computed: int
+    missing: int
+    failed: bool = False
+
+
+class Run:
+    """The steps of a benchmark.
+
+    Args:
+        config: The benchmark, with the metrics that the data supports.
+        store: Its folder.
+        described: The record of the run.
+        shard: This process.
+        notices: Those of the other processes.
+        say: Callback that receives messages.
+    """
+
+    def __init__(
+        self,
+        config: BenchConfig,
+        store: BenchStore,
+        described: dict[str, Any],
+        shard: Shard,
+        notices: Notices,
+        say: Callable[[str], None],
+    ) -> None:
+        self.config, self.store, self.described = config, store, described
+        self.shard, self.notices, self.say = shard, notices, say
+        self.count = int(described["samples"]["count"])
+        per_model = -(-self.count // config.chunk_size)
+        self.chunks = list(product(range(len(config.models)), range(per_model)))
+        self.mine = shard.mine(self.chunks)
+
+    def begin(self) -> None:
+        """The first process writes the record, the others wait for it; all check it."""
+
+        def absent() -> int:
+            if self.store.record.exists():
+                return 0
+            self.notices.check()
+            return 1
+
+        if not self.shard.first and wait(absent, self.shard.patience):
+            raise ValueError(f"{self.store.record} did not appear: the first process has not begun.")
+        self.store.begin(self.described)
+
+    def complete(self, dataset: Samples, models: list[nn.Module], roles: Sequence[str], progress: Progress) -> Outcome:
+        """Compute what is missing, and merge."""
+        earlier = Earlier(self.store, dataset, self.config.chunk_size, self.say)
+        seals = earlier.finished(self.chunks if self.shard.first else self.mine)
+        if seals:
+            self.say("The benchmark is finished.")
+            return Outcome(self.count, 0, 0, _failed(seals))
+        if self.shard.first:
+            self.store.results.unlink(missing_ok=True)  # what it says no longer holds
+        missing = earlier.missing(self.chunks if self.shard.first else self.mine)
+        todo = set(missing).intersection(self.mine)
+        self._compute(dataset, models, roles, todo, progress)
+        gone = [chunk for chunk in self.mine if not self.store.rows_file(chunk).exists()]
+        if gone and not self.store.results.exists():
+            raise GoneError(self.store.rows_file(gone[0]))
+        if not self.shard.first:
+            return Outcome(self.count, len(todo), 0)
+        left = self._wait(earlier, [chunk for chunk in missing if chunk not in todo])
+        if left:
+            return Outcome(self.count, len(todo), left)
+        return Outcome(self.count, len(todo), 0, _failed(self._merge()))
+
+    def _compute(
+        self, dataset: Samples, models: list[nn.Module], roles: Sequence[str], todo: set[Chunk], progress: Progress
+    ) -> None:
+        size = self.config.chunk_size
+        total = sum(len(numbers_of(chunk, size, self.count)) for _, chunk in self.mine)
+        done = total - sum(len(numbers_of(chunk, size, self.count)) for _, chunk in todo)
+        if done:
+            self.say(f"{done} of {total} samples are already done.")
+        progress(done, total)
+        reported: set[str] = set()
+        for number, label in enumerate(self.config.labels):
+            own = sorted(chunk for model, chunk in todo if model == number)
+            if own:
+                model = _placed(models[number], self.shard.device(self.config.device))
+                scorer = Scorer(label, model, for_model(self.config, number), roles)
+            for chunk in own:
+                numbers = numbers_of(chunk, size, self.count)
+                scored = scorer.score(dataset, numbers)
+                self.store.add((number, chunk), scored.rows, scored.maps, scored.samples)
+                _report(scored.rows, reported, self.say)
+                done += len(numbers)
+                progress(done, total)
+            models[number] = nn.Identity()  # free its memory for the next model
+
+    def _wait(self, earlier: Earlier, missing: list[Chunk]) -> int:
+        """Wait for the chunks of the other processes. Returns the number that are missing at the end."""
+
+        def looked() -> int:
+            self.notices.check()
+            missing[:] = [chunk for chunk in missing if not earlier.has(chunk)]  # there may be thousands
+            return len(missing)
+
+        if looked():
+            self.say(f"Waiting for {len(missing)} chunks of the other processes.")
+            if wait(looked, self.shard.patience, pause=2.0):
+                gone = f"{len(missing)} chunks are missing: their processes are gone."
+                self.say(f"{gone} Run the same command again to resume.")
+        return len(missing)
+
+    def _merge(self) -> list[Seal]:
+        self.store.keep_record(self.described)  # it may have been deleted meanwhile
+        try:
+            return self.store.merge(self.config.labels, len(self.chunks) // len(self.config.models))
+        except FileNotFoundError as error:
+            raise GoneError(Path(error.filename or self.store.folder)) from error
+        except DamagedError as error:
+            raise ValueError(f"{error} Run the same command again: it is computed again.") from error
+
+
+class GoneError(ValueError):
+    """A chunk that was deleted during the run."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(
+            f"{file} was deleted while the benchmark ran. Run the same command again: only what is missing is computed."
+        )
+
+
+def _failed(seals: Sequence[Seal]) -> bool:
+    return any(seal.rows for seal in seals) and not any(seal.good for seal in seals)
+
+
+def _placed(model: nn.Module, device: str) -> nn.Module:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"The model cannot be put on {device!r}: {str(error).splitlines()[0]}") from error
+
+
+def _report(rows: list[Row], reported: set[str], say: Callable[[str], None]) -> None:
+    """Report the first failure of each method, and each sample's own once, so that mistyped options are noticed."""
+    for row in rows:
+        method = f"{row.model}, {row.method}"
+        failure = row.failure
+        if failure is None or failure.where == "data" or str(failure) in reported or method in reported:
+            continue
+        reported |= {str(failure), method}
+        say(f"Failed: {method}, {row.name}: {failure}. Further failures are only counted, in the report.")
