@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands have, and how their values are read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,53 @@ from typing import Annotated, Any
 
 import typer
 
+from captum_astro.kinds import Kind, number, whole
+
+UsageError: Any = typer.BadParameter.__base__  # Click's, which newer versions of typer contain
+SEEDS = 2**32 - 1  # NumPy's largest seed
+COUNTS = 10**9  # more than any data set, and a typing error rather than a wish
+
+
+def whole_number(help: str, *names: str, least: int = 1, most: int = COUNTS) -> Any:  # noqa: A002 - as typer names it
+    """A typer option for a whole number."""
+    return _read_by(whole(least, most), help, names, "<int>")
+
+
+def finite_number(help: str, *names: str) -> Any:  # noqa: A002
+    """A typer option for a number; what receives it checks its range."""
+    return _read_by(number(), help, names, "<float>")
+
+
+def _read_by(kind: Kind, help: str, names: Sequence[str], metavar: str) -> Any:  # noqa: A002
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value  # a default
+        try:
+            return kind.read(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"it must be {kind.accepted}, not {value!r}.") from error
+
+    return typer.Option(*names, help=help, parser=read, metavar=metavar)
+
+
+def _device(text: str) -> str:
+    """The name of a device of this machine."""
+    if text == "cpu":
+        return text  # without importing torch
+    from captum_astro.devices import check_device
+
+    try:
+        check_device(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
+
+
 Model = Annotated[str, typer.Option(help="The name of a timm model.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="A weights file: safetensors, or a weights-only PyTorch file.")]
 Pretrained = Annotated[bool, typer.Option(help="Load the published weights, unless a checkpoint is given.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
-
-
-UsageError: Any = typer.BadParameter.__base__  # Click's, which newer versions of typer contain
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...", parser=_device, metavar="<device>")]
+Limit = Annotated[int | None, whole_number("Maximum number of samples.")]
 
 
 def reject_empty(words: Sequence[str]) -> None:
@@ -33,8 +73,3 @@ def reject_empty(words: Sequence[str]) -> None:
         option = name if word.strip() else before
         what = option if option.startswith("--") else "An argument"
         raise UsageError(f"{what} is empty: give a value, or leave it out.")
-
-
-def listed(text: str) -> list[str]:
-    """Split comma-separated names."""
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -12,7 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from captum_astro.cli._astrocytes import vita_options
-from captum_astro.cli._common import Checkpoint, Device, Model, Pretrained, listed
+from captum_astro.cli._common import Checkpoint, Device, Limit, Model, Pretrained, whole_number
 from captum_astro.cli._terminal import console
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ app = typer.Typer(help="Artificial astrocytes: search over settings, evaluate on
 
 Data = Annotated[str, typer.Option(help="A dataset with human maps: scenes, clickme:PATH, boxes:FOLDER, ...")]
 Metrics = Annotated[str, typer.Option(help="Comma-separated: spearman, dice, iou, ssim.")]
-Limit = Annotated[int | None, typer.Option(help="Maximum number of samples.", min=1)]
-BatchSize = Annotated[int, typer.Option(help="Images at a time.", min=1)]
+BatchSize = Annotated[int, whole_number("Images at a time.")]
 
 
 @app.command()
@@ -44,7 +43,7 @@ def search(
     metrics: Metrics = "spearman,dice,ssim",
     limit: Limit = None,
     batch_size: BatchSize = 8,
-    rows: Annotated[int, typer.Option(help="Images x settings to run at a time.", min=1)] = 64,
+    rows: Annotated[int, whole_number("Images x settings to run at a time.")] = 64,
     device: Device = "cpu",
 ) -> None:
     """Select settings on half of the samples by each metric, and report them on the other half."""
@@ -52,8 +51,9 @@ def search(
     from captum_astro.evaluation.vita.config import SearchConfig
     from captum_astro.evaluation.vita.search import search as run
     from captum_astro.evaluation.vita.settings import grid
+    from captum_astro.kinds import kind_of
     from captum_astro.models.loading import load_model
-    from captum_astro.options import kind_of, listed_values
+    from captum_astro.options import listed, listed_values
 
     settings = grid(
         layer=(None,) if layer is None else layer,
@@ -63,10 +63,10 @@ def search(
         alpha=listed_values("--alpha", alpha, kind_of(float)),
         beta=listed_values("--beta", beta, kind_of(float)),
     )
+    config = SearchConfig(metrics=tuple(listed("--metrics", metrics)), batch_size=batch_size, rows=rows)
     samples = human_samples(data, limit)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
     with _progress(f"{len(settings)} settings") as done:
-        config = SearchConfig(metrics=tuple(listed(metrics)), batch_size=batch_size, rows=rows)
         found = run(network, samples, settings, config, out=out, done=done)
     found.table("search").to_csv(out / "search.csv", index=False)
     best = found.best()
@@ -79,7 +79,7 @@ def search(
 def evaluate(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for scores and the table; a run found there is resumed.")],
-    vita: Annotated[str, typer.Option(help="The setting, as in explain.")] = "",
+    vita: Annotated[str | None, typer.Option(help="The setting, as in explain.")] = None,
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
@@ -100,13 +100,14 @@ def evaluate(
     from captum_astro.evaluation.vita.evaluate import evaluate as run
     from captum_astro.evaluation.vita.settings import Setting
     from captum_astro.models.loading import load_model
+    from captum_astro.options import listed
 
     if explained not in ("predicted", "label"):
         raise ValueError(f"--explained must be predicted or label, not {explained!r}.")
-    setting = Setting.of(vita_options(vita))
+    setting = Setting.of({} if vita is None else vita_options(vita))
     config = EvaluationConfig(
-        methods=tuple(listed(methods)),
-        metrics=tuple(listed(metrics)),
+        methods=tuple(listed("--methods", methods)),
+        metrics=tuple(listed("--metrics", metrics)),
         explained="label" if explained == "label" else "predicted",
         batch_size=batch_size,
     )
