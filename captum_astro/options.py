@@ -6,31 +6,18 @@
     OPTION=VALUE,OPTION=VALUE        options alone, as in --vita: k=6,layer=blocks.0.mlp.fc1
     VALUE,VALUE                      values to try, as in --k: 4,6,8
 
-A value is text, a number, ``true``, ``false``, or ``none`` where None is allowed; several values are joined with ``+``.
-The type of an option is read from the annotation of the function that receives it.
+A value is text, a finite number, ``true``, ``false``, or ``none`` where None is allowed; several values are joined with
+``+``. The type of an option is read from the annotation of the function that receives it.
 """
 
 from __future__ import annotations
 
 import inspect
-import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Union
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
-
-@dataclass(frozen=True)
-class Kind:
-    """The type of an option.
-
-    Attributes:
-        read: Converts text to the value; raises ValueError for invalid text.
-        accepted: Description of the accepted values.
-    """
-
-    read: Callable[[str], Any]
-    accepted: str
+from captum_astro.kinds import Kind, kind_of
 
 
 def named_values(word: str, parts: Iterable[str], known: Mapping[str, Kind]) -> dict[str, Any]:
@@ -89,13 +76,33 @@ def listed_values(word: str, text: str, kind: Kind) -> list[Any]:
         kind: The type of each value.
 
     Raises:
-        ValueError: If a value is invalid.
+        ValueError: If there is none, or one is invalid.
 
     Example:
         >>> listed_values("--k", "4, 6,8", kind_of(int))
         [4, 6, 8]
     """
-    return [_value(word, part.strip(), kind) for part in text.split(",") if part.strip()]
+    return [_value(word, part, kind) for part in listed(word, text)]
+
+
+def listed(word: str, text: str) -> list[str]:
+    """Split comma-separated texts.
+
+    Args:
+        word: What they belong to, for messages.
+        text: The texts; spaces around them are ignored, as is a comma at the end.
+
+    Raises:
+        ValueError: If there is none.
+
+    Example:
+        >>> listed("--methods", "VTranM, LRP")
+        ['VTranM', 'LRP']
+    """
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise ValueError(f"{word} names nothing: {text!r}. Give at least one value, or leave it out.")
+    return found
 
 
 def options_of(function: Callable[..., Any], without: Collection[str] = ()) -> dict[str, Kind]:
@@ -106,6 +113,7 @@ def options_of(function: Callable[..., Any], without: Collection[str] = ()) -> d
         without: Names to leave out.
 
     Example:
+        >>> from typing import Iterable, Literal
         >>> def explain(inputs, output: Literal["probability", "logit"], layers: Iterable[int] | None = None): ...
         >>> {name: kind.accepted for name, kind in options_of(explain, without=["inputs"]).items()}
         {'output': 'probability or logit', 'layers': 'whole numbers joined with +, or none'}
@@ -122,79 +130,8 @@ def options_of(function: Callable[..., Any], without: Collection[str] = ()) -> d
     }
 
 
-def kind_of(hint: Any) -> Kind:
-    """The type of an option with this annotation; text if there is none.
-
-    Example:
-        >>> kind_of(bool).read("false"), kind_of(str | None).read("none"), kind_of(tuple[int, ...]).read("0+1")
-        (False, None, (0, 1))
-    """
-    return _known(hint) or Kind(str, "text")
-
-
-def _known(hint: Any) -> Kind | None:
-    simple = {
-        bool: Kind(_flag, "true or false"),
-        int: Kind(int, "a whole number"),
-        float: Kind(float, "a number"),
-        str: Kind(str, "text"),
-    }
-    if hint in simple:
-        return simple[hint]
-    origin, inside = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return Kind(lambda text: _choice(text, inside), _either([str(value) for value in inside]))
-    if origin in (Union, types.UnionType):
-        return _one_of([kind for part in inside if (kind := _known(part))], optional=type(None) in inside)
-    if isinstance(origin, type) and issubclass(origin, Iterable) and inside:
-        item = kind_of(inside[0])
-        return Kind(lambda text: tuple(item.read(part) for part in text.split("+") if part), _several(item))
-    return None
-
-
-def _one_of(kinds: Sequence[Kind], optional: bool) -> Kind | None:
-    if not kinds:
-        return None
-
-    def read(text: str) -> Any:
-        if optional and text.lower() == "none":
-            return None
-        for kind in kinds[:-1]:
-            try:
-                return kind.read(text)
-            except ValueError:  # noqa: PERF203
-                continue
-        return kinds[-1].read(text)
-
-    accepted = " or ".join(kind.accepted for kind in kinds)
-    return Kind(read, f"{accepted}, or none" if optional else accepted)
-
-
-def _several(item: Kind) -> str:
-    plural = {"a whole number": "whole numbers", "a number": "numbers", "text": "texts"}
-    return f"{plural.get(item.accepted, 'any of ' + item.accepted.replace(' or ', ', '))} joined with +"
-
-
 def _value(where: str, text: str, kind: Kind) -> Any:
     try:
         return kind.read(text)
     except ValueError as error:
         raise ValueError(f"{where} must be {kind.accepted}, not {text!r}.") from error
-
-
-def _flag(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"
-
-
-def _choice(text: str, values: Sequence[Any]) -> Any:
-    for value in values:
-        if text == str(value):
-            return value
-    raise ValueError(text)
-
-
-def _either(words: Sequence[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} or {last}" if first else last

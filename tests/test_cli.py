@@ -47,7 +47,6 @@ def test_explain(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
         (["--model", "scenes_vit_tiny_patch4_64", "--target", "10"], "run from 0 to 9"),
         (["--model", "scenes_vit_tiny_patch4_64", "--target", "cat"], "0 classes have that name"),
         (["--model", "scenes_vit_tiny_patch4_64", "--method", "Magic"], "There is no method 'Magic'. Methods: "),
-        (["--model", "scenes_vit_tiny_patch4_64", "--device", "cuda:99"], "cannot be put on 'cuda:99'"),
         (["--model", "resnet18", "--no-pretrained"], "ResNet has no layout"),
         (["--model", "vit_tiny_patch16_224", "--checkpoint", "{other}"], "does not match vit_tiny_patch16_224"),
         (

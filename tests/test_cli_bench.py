@@ -110,7 +110,6 @@ def test_the_weights_of_a_checkpoint(monkeypatch, capsys, tmp_path: Path) -> Non
         ("--models a --data movies", "--data must be scenes"),
         ("--models a --data scenes --metrics x", "There is no metric 'x'"),
         ("--models a --data scenes --methods x", "There is no method 'x'"),
-        ("--models a --data scenes --device nonsense", "device must be cpu, cuda, cuda:1, mps, ..., not 'nonsense'"),
         ("--models a --data folder:/nowhere", "/nowhere/labels.csv: there is no such table.\n"),
     ],
 )

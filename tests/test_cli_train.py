@@ -46,14 +46,17 @@ def test_train_the_others(monkeypatch, capsys, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("train", "imdb", "--data", "nowhere"), "nowhere: there is no such file or folder"),
-        (("train", "imdb", "--data", "nowhere", "--attention", "magic"), "nowhere: there is no such file or folder"),
+        (
+            ("train", "imdb", "--data", "x", "--attention", "magic"),
+            "attention must be astromorphic or softmax, not 'magic'",
+        ),
         (("train", "scenes", "--alpha", "0.5"), "scenes_vit_tiny_patch4_64 has no alpha"),
-        (("train", "imdb", "--data", "x", "--lr", "0"), "lr must be above 0"),
+        (("train", "imdb", "--data", "x", "--lr", "0"), "lr must be a number above 0, not 0.0"),
         (("ablate", "mnist"), "There is no task 'mnist'"),
         (("ablate", "imdb", "--variants", "half"), "There is no variant 'half'"),
         (("ablate", "imdb", "--set", "dim"), "--set has no option 'dim'. Expected NAME=VALUE."),
         (("ablate", "imdb", "--set", "size=3"), "imdb has no option 'size'"),
-        (("ablate", "imdb", "--alphas", "a"), "--alphas must be a number, not 'a'"),
+        (("ablate", "imdb", "--alphas", "a"), "--alphas must be a number of at least 0, not 'a'"),
     ],
 )
 def test_invalid_options(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:

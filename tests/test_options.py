@@ -8,7 +8,8 @@ import pytest
 from torch import nn
 
 from captum_astro import ViTA
-from captum_astro.options import kind_of, listed_values, named_texts, named_values, options_of
+from captum_astro.kinds import kind_of
+from captum_astro.options import listed_values, named_texts, named_values, options_of
 
 
 def explain(
@@ -61,6 +62,10 @@ def test_values(part: str, value: Any) -> None:
         (["gain=1", "gain=2"], "X: gain is given twice."),
         (["gain=much"], "X: gain must be a number, not 'much'."),
         (["gain=none"], "X: gain must be a number, not 'none'."),
+        (["gain=nan"], "X: gain must be a number, not 'nan'."),
+        (["gain=-inf"], "X: gain must be a number, not '-inf'."),
+        (["gain="], "X: gain must be a number, not ''."),
+        (["components=length++direction"], "X: components must be any of length, direction joined with +"),
         (["block=1.5"], "X: block must be a whole number, or none, not '1.5'."),
         (["relu=1"], "X: relu must be true or false, not '1'."),
         (["output=odds"], "X: output must be probability or logit, not 'odds'."),
@@ -83,7 +88,9 @@ def test_named_texts_accept_any_name() -> None:
 
 def test_comma_separated_values() -> None:
     assert listed_values("--phi", "-0.5, 0,", kind_of(float)) == [-0.5, 0.0]
-    assert listed_values("--phi", "", kind_of(float)) == []
+    for empty in ("", " , "):
+        with pytest.raises(ValueError, match=r"^--phi names nothing: '.*'\. Give at least one value"):
+            listed_values("--phi", empty, kind_of(float))
     with pytest.raises(ValueError, match=r"^--k must be a whole number, not '4;6'\.$"):
         listed_values("--k", "3,4;6", kind_of(int))
 

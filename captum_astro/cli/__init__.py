@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from captum_astro.cli._common import Checkpoint, Ema, UsageError, network, reject_empty
+from captum_astro.cli._common import Checkpoint, Ema, UsageError, reject_empty, whole_number
+from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console, prepare_streams, say_error, show_warning
 from captum_astro.cli.ablate import ablate
 from captum_astro.cli.bench import bench
@@ -99,7 +100,7 @@ def methods() -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The figure to write.")] = Path("captum_astro_demo.png"),
-    scenes: Annotated[int, typer.Option(help="Number of scenes to explain.", min=1)] = 100,
+    scenes: Annotated[int, whole_number("Number of scenes to explain.", most=10_000)] = 100,
 ) -> None:
     """Explain scenes with known objects using the bundled models; needs no network and no files."""
     from captum_astro.demo import run_demo

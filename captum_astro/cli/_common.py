@@ -1,18 +1,54 @@
-"""Options that several commands have."""
+"""Options that several commands have, and how their values are read."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from captum_astro.cli._terminal import console
+from captum_astro.kinds import Kind, number, whole
 
-if TYPE_CHECKING:
-    from torch import nn
+UsageError: Any = typer.BadParameter.__base__  # Click's, which newer versions of typer contain
+SEEDS = 2**32 - 1  # NumPy's largest seed
+COUNTS = 10**9  # more than any data set, and a typing error rather than a wish
+
+
+def whole_number(help: str, *names: str, least: int = 1, most: int = COUNTS) -> Any:  # noqa: A002 - as typer names it
+    """A typer option for a whole number."""
+    return _read_by(whole(least, most), help, names, "<int>")
+
+
+def finite_number(help: str, *names: str) -> Any:  # noqa: A002
+    """A typer option for a number; what receives it checks its range."""
+    return _read_by(number(), help, names, "<float>")
+
+
+def _read_by(kind: Kind, help: str, names: Sequence[str], metavar: str) -> Any:  # noqa: A002
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value  # a default
+        try:
+            return kind.read(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"it must be {kind.accepted}, not {value!r}.") from error
+
+    return typer.Option(*names, help=help, parser=read, metavar=metavar)
+
+
+def _device(text: str) -> str:
+    """The name of a device of this machine."""
+    if text == "cpu":
+        return text  # without importing torch
+    from captum_astro.devices import check_device
+
+    try:
+        check_device(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
+
 
 Model = Annotated[str, typer.Option(help="The name of a timm model.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="A weights file: safetensors, or what torch.save wrote.")]
@@ -20,53 +56,8 @@ Pretrained = Annotated[bool, typer.Option(help="Load the published weights, unle
 Ema = Annotated[
     bool, typer.Option("--ema/--no-ema", help="Load the averaged (EMA) weights if a checkpoint has raw ones too.")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
-
-_OPTIONS = {  # how a message names an argument, and the option that gives it
-    "checkpoint=FILE": "--checkpoint FILE",
-    "pretrained=False": "--no-pretrained",
-    "use_ema=False": "--no-ema",
-    "use_ema=True": "--ema",
-    "give num_classes=": "give --classes ",
-}
-
-
-def network(model: str, checkpoint: Path | None, pretrained: bool, ema: bool, device: str = "cpu") -> nn.Module:
-    """The model that the options describe; what is said of its weights is printed."""
-    from captum_astro.models.loading import load_model
-
-    with options_named():
-        return load_model(
-            model, pretrained=pretrained, checkpoint=checkpoint, device=device, use_ema=ema,
-            say=lambda line: console.print(in_options(line)),
-        )  # fmt: skip
-
-
-@contextlib.contextmanager
-def options_named() -> Iterator[None]:
-    """Errors of models name the options of the command line instead of Python's arguments."""
-    from captum_astro.models.errors import ModelError
-
-    try:
-        yield
-    except ModelError as error:
-        raise ModelError(in_options(error)) from error
-
-
-def in_options(message: object) -> str:
-    """A message about a model, with the options of the command line instead of Python's arguments.
-
-    Example:
-        >>> in_options("Give a file with checkpoint=FILE, or ask for random weights with pretrained=False.")
-        'Give a file with --checkpoint FILE, or ask for random weights with --no-pretrained.'
-    """
-    text = str(message)
-    for argument, option in _OPTIONS.items():
-        text = text.replace(argument, option)
-    return text
-
-
-UsageError: Any = typer.BadParameter.__base__  # Click's, which newer versions of typer contain
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...", parser=_device, metavar="<device>")]
+Limit = Annotated[int | None, whole_number("Maximum number of samples.")]
 
 
 def reject_empty(words: Sequence[str]) -> None:
@@ -85,8 +76,3 @@ def reject_empty(words: Sequence[str]) -> None:
         option = name if word.strip() else before
         what = option if option.startswith("--") else "An argument"
         raise UsageError(f"{what} is empty: give a value, or leave it out.")
-
-
-def listed(text: str) -> list[str]:
-    """Split comma-separated names."""
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from captum_astro.cli._common import Device, Ema, Pretrained, in_options, listed, options_named
+from captum_astro.cli._common import SEEDS, Device, Ema, Limit, Pretrained, whole_number
+from captum_astro.cli._network import in_options, options_named
 from captum_astro.cli._terminal import console, printable
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def bench(
     pretrained: Pretrained = True,
     ema: Ema = True,
     classes: Annotated[
-        int | None, typer.Option(help="Number of classes; by default a checkpoint's, otherwise the published model's.")
+        int | None, whole_number("Number of classes; by default a checkpoint's, otherwise the published model's.")
     ] = None,
     methods: Annotated[
         str | None, typer.Option(help="Comma-separated, or all; options after colons, as in VTranM:output=logit.")
@@ -42,7 +43,7 @@ def bench(
         str | None,
         typer.Option(help="A dataset: scenes, or a name and a path, such as imagenet:/data/val or folder:photos."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Maximum number of samples.", min=1)] = None,
+    limit: Limit = None,
     metrics: Annotated[str | None, typer.Option(help="Comma-separated, or all; auc, segmentation, human, ...")] = None,
     explained: Annotated[str | None, typer.Option(help="Explain the predicted class, the true class, or both.")] = None,
     preset: Annotated[
@@ -50,12 +51,10 @@ def bench(
     ] = None,
     part: Annotated[str | None, typer.Option(help="A single dataset of a preset.")] = None,
     data_root: Annotated[Path, typer.Option(help="Folder that contains a preset's data.")] = Path("data"),
-    steps: Annotated[int, typer.Option(help="Number of perturbation steps.", min=2)] = 20,
-    chunk_size: Annotated[int, typer.Option(help="Samples per results file.", min=1)] = 10,
-    examples: Annotated[int, typer.Option(help="Number of samples whose maps are kept for the report.", min=0)] = 40,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images at a time; by default 16 on a CPU, otherwise 64.", min=1)
-    ] = None,
+    steps: Annotated[int, whole_number("Number of perturbation steps.", least=2, most=100_000)] = 20,
+    chunk_size: Annotated[int, whole_number("Samples per results file.")] = 10,
+    examples: Annotated[int, whole_number("Number of samples whose maps are kept for the report.", least=0)] = 40,
+    batch_size: Annotated[int | None, whole_number("Images at a time; by default 16 on a CPU, otherwise 64.")] = None,
     crop: Annotated[
         str | None, typer.Option(help="timm: the model's evaluation transform; none: the whole image.")
     ] = None,
@@ -63,13 +62,14 @@ def bench(
     amp: Annotated[
         str, typer.Option(help="Precision of the perturbed forward passes: none, bfloat16 or float16.")
     ] = "none",
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Annotated[int, whole_number("Random seed.", least=0, most=SEEDS)] = 0,
 ) -> None:
     """Compare methods by all metrics, image by image; resumable, and on many machines under torchrun."""
     from captum_astro.evaluation.specification.config import BenchConfig
     from captum_astro.evaluation.specification.methods import methods_of
     from captum_astro.evaluation.specification.metrics import metrics_of
     from captum_astro.evaluation.specification.presets import preset as preset_of
+    from captum_astro.options import listed
 
     table = None if preset is None else preset_of(preset)
     if table is None and (models is None or data is None):
@@ -84,7 +84,7 @@ def bench(
         )
     if data is not None and len(parts) > 1:
         raise ValueError(f"--data is for one --part of {preset}: {' or '.join(p.name for p in parts if p)}.")
-    names = list(table.models) if models is None and table is not None else listed(models or "")
+    names = list(table.models) if models is None and table is not None else listed("--models", models or "")
     chosen = methods_of(methods or ("all" if table is None else table.methods))
     runs: list[tuple[BenchConfig, Path]] = []
     for each in parts:
@@ -135,7 +135,7 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
             stays = (
                 "finished chunks are kept, and the same command resumes" if store.record.is_file() else "no chunk yet"
             )
-            console.print(escaped(f"Stopped: {stays}."))
+            console.print(f"Stopped: {stays}.")
             raise typer.Exit(130) from error
         except (OSError, RuntimeError, MemoryError) as error:
             if not isinstance(error, OSError) and not is_of_the_machine(error):

@@ -9,7 +9,8 @@ import typer
 from rich.progress import track
 
 from captum_astro.cli._astrocytes import Vita, modulated
-from captum_astro.cli._common import Checkpoint, Device, Ema, Model, Pretrained, network
+from captum_astro.cli._common import Checkpoint, Device, Ema, Model, Pretrained
+from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
 
 

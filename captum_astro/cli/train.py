@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from captum_astro.cli._common import Device
+from captum_astro.cli._common import SEEDS, Device, Limit, finite_number, whole_number
 from captum_astro.cli._terminal import console
 
 app = typer.Typer(help="Train models. A run that is started again with the same options resumes.", no_args_is_help=True)
@@ -16,23 +16,24 @@ Data = Annotated[Path, typer.Option(help="Folder of the data.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run: options, curve, weights, results.")]
 Attention = Annotated[str | None, typer.Option(help="astromorphic or softmax.")]
 Sigma = Annotated[str | None, typer.Option(help="Where sigma is applied: inside (Eq. 11), outside (Eq. 18) or none.")]
-Alpha = Annotated[float | None, typer.Option(help="Exponent of the calcium response; 1 is the linear form.")]
+Alpha = Annotated[float | None, finite_number("Exponent of the calcium response; 1 is the linear form.")]
 Position = Annotated[bool, typer.Option(help="Whether astrocytes write positions.")]
-Dim = Annotated[int | None, typer.Option(help="Width.", min=1)]
-Depth = Annotated[int | None, typer.Option(help="Blocks.", min=1)]
-Heads = Annotated[int | None, typer.Option(help="Attention heads.", min=1)]
-MlpRatio = Annotated[float | None, typer.Option(help="Feed-forward width relative to the model's width.")]
-Drop = Annotated[float | None, typer.Option(help="Dropout.")]
-Epochs = Annotated[float | None, typer.Option(help="Passes over the training data.")]
-Steps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of epochs.", min=1)]
-BatchSize = Annotated[int | None, typer.Option(help="Samples per step.", min=1)]
-Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
-Seed = Annotated[int, typer.Option(help="Random seed for weights, data order, augmentation and dropout.")]
-Limit = Annotated[int | None, typer.Option(help="Maximum number of samples, for a trial run.", min=1)]
+Dim = Annotated[int | None, whole_number("Width.")]
+Depth = Annotated[int | None, whole_number("Blocks.")]
+Heads = Annotated[int | None, whole_number("Attention heads.")]
+MlpRatio = Annotated[float | None, finite_number("Feed-forward width relative to the model's width.")]
+Drop = Annotated[float | None, finite_number("Dropout.")]
+Epochs = Annotated[float | None, finite_number("Passes over the training data.")]
+Steps = Annotated[int | None, whole_number("Optimiser steps, instead of epochs.")]
+BatchSize = Annotated[int | None, whole_number("Samples per step.")]
+Rate = Annotated[float | None, finite_number("Peak learning rate.")]
+Seed = Annotated[
+    int, whole_number("Random seed for weights, data order, augmentation and dropout.", least=0, most=SEEDS)
+]
 Resume = Annotated[bool, typer.Option(help="Resume the run in the folder, or replace it.")]
-Every = Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)]
-Length = Annotated[int | None, typer.Option(help="Sequence length in tokens.", min=2)]
-Vocabulary = Annotated[int | None, typer.Option(help="Size of the vocabulary to train.", min=3)]
+Every = Annotated[int, whole_number("Steps between checkpoints.")]
+Length = Annotated[int | None, whole_number("Sequence length in tokens.", least=2)]
+Vocabulary = Annotated[int | None, whole_number("Size of the vocabulary to train.", least=3)]
 Tokeniser = Annotated[Path | None, typer.Option(help="JSON file of an existing tokeniser, instead of training one.")]
 
 
@@ -48,10 +49,10 @@ def cifar10(
     depth: Depth = None,
     heads: Heads = None,
     mlp_ratio: MlpRatio = None,
-    patch: Annotated[int | None, typer.Option(help="Patch size in pixels.", min=1)] = None,
-    stem: Annotated[int | None, typer.Option(help="Channels of the convolution before patching.", min=0)] = None,
+    patch: Annotated[int | None, whole_number("Patch size in pixels.")] = None,
+    stem: Annotated[int | None, whole_number("Channels of the convolution before patching.", least=0)] = None,
     drop: Drop = None,
-    drop_path: Annotated[float | None, typer.Option(help="Stochastic depth.")] = None,
+    drop_path: Annotated[float | None, finite_number("Stochastic depth.")] = None,
     augment: Annotated[bool, typer.Option(help="Flip and shift the images.")] = True,
     epochs: Epochs = None,
     steps: Steps = None,

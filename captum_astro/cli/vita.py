@@ -12,7 +12,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from captum_astro.cli._astrocytes import vita_options
-from captum_astro.cli._common import Checkpoint, Device, Ema, Model, Pretrained, listed, network
+from captum_astro.cli._common import Checkpoint, Device, Ema, Limit, Model, Pretrained, whole_number
+from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ app = typer.Typer(help="Artificial astrocytes: search over settings, evaluate on
 
 Data = Annotated[str, typer.Option(help="A dataset with human maps: scenes, clickme:PATH, boxes:FOLDER, ...")]
 Metrics = Annotated[str, typer.Option(help="Comma-separated: spearman, dice, iou, ssim.")]
-Limit = Annotated[int | None, typer.Option(help="Maximum number of samples.", min=1)]
-BatchSize = Annotated[int, typer.Option(help="Images at a time.", min=1)]
+BatchSize = Annotated[int, whole_number("Images at a time.")]
 
 
 @app.command()
@@ -45,7 +45,7 @@ def search(
     metrics: Metrics = "spearman,dice,ssim",
     limit: Limit = None,
     batch_size: BatchSize = 8,
-    rows: Annotated[int, typer.Option(help="Images x settings to run at a time.", min=1)] = 64,
+    rows: Annotated[int, whole_number("Images x settings to run at a time.")] = 64,
     device: Device = "cpu",
 ) -> None:
     """Select settings on half of the samples by each metric, and report them on the other half."""
@@ -53,7 +53,8 @@ def search(
     from captum_astro.evaluation.vita.config import SearchConfig
     from captum_astro.evaluation.vita.search import search as run
     from captum_astro.evaluation.vita.settings import grid
-    from captum_astro.options import kind_of, listed_values
+    from captum_astro.kinds import kind_of
+    from captum_astro.options import listed, listed_values
     from captum_astro.storage import write_table
 
     settings = grid(
@@ -64,10 +65,10 @@ def search(
         alpha=listed_values("--alpha", alpha, kind_of(float)),
         beta=listed_values("--beta", beta, kind_of(float)),
     )
+    config = SearchConfig(metrics=tuple(listed("--metrics", metrics)), batch_size=batch_size, rows=rows)
     samples = human_samples(data, limit)
     classifier = network(model, checkpoint, pretrained, ema, device)
     with _progress(f"{len(settings)} settings") as done:
-        config = SearchConfig(metrics=tuple(listed(metrics)), batch_size=batch_size, rows=rows)
         found = run(classifier, samples, settings, config, out=out, done=done)
     write_table(out / "search.csv", found.table("search"))
     best = found.best()
@@ -80,7 +81,7 @@ def search(
 def evaluate(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for scores and the table; a run found there is resumed.")],
-    vita: Annotated[str, typer.Option(help="The setting, as in explain.")] = "",
+    vita: Annotated[str | None, typer.Option(help="The setting, as in explain.")] = None,
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
@@ -101,14 +102,15 @@ def evaluate(
     from captum_astro.evaluation.vita.config import EvaluationConfig
     from captum_astro.evaluation.vita.evaluate import evaluate as run
     from captum_astro.evaluation.vita.settings import Setting
+    from captum_astro.options import listed
     from captum_astro.storage import write_table
 
     if explained not in ("predicted", "label"):
         raise ValueError(f"--explained must be predicted or label, not {explained!r}.")
-    setting = Setting.of(vita_options(vita))
+    setting = Setting.of({} if vita is None else vita_options(vita))
     config = EvaluationConfig(
-        methods=tuple(listed(methods)),
-        metrics=tuple(listed(metrics)),
+        methods=tuple(listed("--methods", methods)),
+        metrics=tuple(listed("--metrics", metrics)),
         explained="label" if explained == "label" else "predicted",
         batch_size=batch_size,
     )

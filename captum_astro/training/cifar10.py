@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Annotated, ClassVar, cast
 
 import torch
 from torch import nn
 
 from captum_astro.data.cifar import LabelledImages, read_cifar
+from captum_astro.kinds import whole
 from captum_astro.models.astromorphic_registered import default_cfgs
 from captum_astro.models.astromorphic_vit import AstromorphicVisionTransformer
 from captum_astro.training.batches import Images
+from captum_astro.training.options import Count, Fraction, Positive
 from captum_astro.training.scores import accuracy, classification
 from captum_astro.training.task import Config, Task
 
@@ -36,20 +38,20 @@ class Cifar10(Config):
 
     task: ClassVar[str] = "cifar10"
 
-    dim: int = 128
-    depth: int = 4
-    heads: int = 4
-    mlp_ratio: float = 2.0
-    epochs: float = 30.0
-    batch_size: int = 128
-    lr: float = 2e-3
-    patch: int = 4
-    stem: int = 32
-    drop_path: float = 0.0
+    dim: Count = 128
+    depth: Count = 4
+    heads: Count = 4
+    mlp_ratio: Positive = 2.0
+    epochs: Positive = 30.0
+    batch_size: Count = 128
+    lr: Positive = 2e-3
+    patch: Count = 4
+    stem: Annotated[int, whole(least=0)] = 32
+    drop_path: Fraction = 0.0
     augment: bool = True
-    smoothing: float = 0.1
-    validation: int = 5000
-    limit: int | None = None
+    smoothing: Fraction = 0.1
+    validation: Count = 5000
+    limit: Count | None = None
 
     def build(self, folder: Path) -> nn.Module:
         """The model; the folder is not needed."""

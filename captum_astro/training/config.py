@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from captum_astro.kinds import Kind
 from captum_astro.storage import RECORD, begin, read_record
 from captum_astro.training.cifar10 import Cifar10
 from captum_astro.training.imdb import Imdb
@@ -33,12 +33,11 @@ def configured(task: str, values: dict[str, Any]) -> Config:
     kinds = tasks()
     if task not in kinds:
         raise ValueError(f"There is no task {task!r}. Tasks: {', '.join(kinds)}.")
-    options = {field.name: field.default for field in fields(kinds[task]) if field.default is not MISSING}
+    options = kinds[task].kinds()
     for name in values:
         if name not in options:
             raise ValueError(f"{task} has no option {name!r}. Options: {', '.join(options)}.")
-    given = {name: _parsed(name, value, options[name]) for name, value in values.items()}
-    return kinds[task](**given)
+    return kinds[task](**{name: _parsed(name, value, options[name]) for name, value in values.items()})
 
 
 def keep_config(folder: Path, config: Config) -> None:
@@ -64,13 +63,10 @@ def read_config(folder: Path) -> Config:
     return configured(str(values.pop("task", "")), values)
 
 
-def _parsed(name: str, value: Any, default: Any) -> Any:
-    if not isinstance(value, str) or isinstance(default, str):
+def _parsed(name: str, value: Any, kind: Kind) -> Any:
+    if not isinstance(value, str):
         return value
-    kind = int if default is None else type(default)  # an option that may be None is a number of something
     try:
-        if kind is bool:
-            return {"true": True, "false": False}[value.lower()]
-        return kind(value)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{name}: {value!r} is not a valid value; a valid one is {default!r}.") from error
+        return kind.read(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be {kind.accepted}, not {value!r}.") from error

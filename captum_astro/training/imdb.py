@@ -14,6 +14,7 @@ from captum_astro.data.texts import LabelledTexts, read_imdb
 from captum_astro.data.tokenisers import TOKENISER, encode, kept_tokeniser, learn_words, load_tokeniser
 from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
 from captum_astro.training.batches import Texts
+from captum_astro.training.options import Count, Fraction, Length, Positive, Share, Vocabulary
 from captum_astro.training.scores import accuracy, classification
 from captum_astro.training.task import Config, Task
 
@@ -34,20 +35,20 @@ class Imdb(Config):
 
     task: ClassVar[str] = "imdb"
 
-    dim: int = 128
-    depth: int = 1
-    heads: int = 4
-    mlp_ratio: float = 2.0
-    drop: float = 0.3
-    epochs: float = 4.0
-    lr: float = 1e-3
-    length: int = 400
-    vocabulary: int = 20_000
+    dim: Count = 128
+    depth: Count = 1
+    heads: Count = 4
+    mlp_ratio: Positive = 2.0
+    drop: Fraction = 0.3
+    epochs: Positive = 4.0
+    lr: Positive = 1e-3
+    length: Length = 400
+    vocabulary: Vocabulary = 20_000
     tokeniser: str = ""
     glove: str = ""
-    smoothing: float = 0.0
-    validation: float = 0.1
-    limit: int | None = None
+    smoothing: Fraction = 0.0
+    validation: Share = 0.1
+    limit: Count | None = None
 
     def build(self, folder: Path) -> nn.Module:
         """The model for the tokeniser in the folder."""

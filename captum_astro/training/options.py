@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 from captum_astro.functional.astromorphic import Nonlinearity
+from captum_astro.kinds import Kind, kind_of, number, whole
 from captum_astro.models.astromorphic import AttentionKind
 
 Metric = Literal["accuracy", "perplexity"]
+
+Count = Annotated[int, whole(least=1)]
+Positive = Annotated[float, number(above=0)]
+Fraction = Annotated[float, number(least=0, below=1)]
+Share = Annotated[float, number(above=0, below=1)]
+Length = Annotated[int, whole(least=2)]
+Vocabulary = Annotated[int, whole(least=3)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,37 +52,33 @@ class Options:
     data: str = ""
     attention: AttentionKind = "astromorphic"
     nonlinearity: Nonlinearity = "inside"
-    alpha: float = 0.25
+    alpha: Annotated[float, number(least=0)] = 0.25
     relative_position: bool = True
-    dim: int = 128
-    depth: int = 4
-    heads: int = 4
-    mlp_ratio: float = 4.0
-    drop: float = 0.0
-    epochs: float = 10.0
-    steps: int | None = None
-    batch_size: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warm_up: float = 0.05
-    clip: float = 1.0
-    seed: int = 0
+    dim: Count = 128
+    depth: Count = 4
+    heads: Count = 4
+    mlp_ratio: Positive = 4.0
+    drop: Fraction = 0.0
+    epochs: Positive = 10.0
+    steps: Count | None = None
+    batch_size: Count = 64
+    lr: Positive = 1e-3
+    weight_decay: Annotated[float, number(least=0)] = 0.05
+    warm_up: Fraction = 0.05
+    clip: Positive = 1.0
+    seed: Annotated[int, whole(0, 2**32 - 1)] = 0  # as NumPy's
     keep: Literal["best", "last"] = "best"
     half: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "batch_size", "lr", "clip", "dim", "depth", "heads"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, not {value!r}.")
-        if self.keep not in ("best", "last"):
-            raise ValueError(f"keep must be best or last, not {self.keep!r}.")
-        for name in ("held_out", "validation"):
-            if getattr(self, name, 1) <= 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}.")
-        for name in ("drop", "warm_up"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)!r}.")
+        for name, kind in self.kinds().items():
+            kind.check(name, getattr(self, name))
+
+    @classmethod
+    def kinds(cls) -> dict[str, Kind]:
+        """The kind of every option's value, by name."""
+        hints = get_type_hints(cls, include_extras=True)
+        return {field.name: kind_of(hints[field.name]) for field in fields(cls)}
 
     @property
     def evaluate_every(self) -> int | None:

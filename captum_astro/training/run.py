@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from captum_astro.data.tokenisers import TOKENISER, load_tokeniser
+from captum_astro.devices import check_device
 from captum_astro.storage import RECORD, write_whole
 from captum_astro.training.checkpoint import seed_everything
 from captum_astro.training.config import keep_config, read_config
@@ -63,10 +64,7 @@ def train(
     keep_config(folder, config)
     if (folder / RESULT).exists():
         return read_result(folder)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"There is no device {str(device)!r}: {str(error).splitlines()[0]}") from error
+    check_device(device)
     seed_everything(config.seed)
     task = config.prepare(folder, device)
     optimiser = config.optimiser(task)

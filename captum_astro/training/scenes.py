@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from captum_astro.data.scenes import Scenes, batch
 from captum_astro.models.bundled import ASTROMORPHIC, PLAIN, SWIN
 from captum_astro.training.batches import Batch, Source
+from captum_astro.training.options import Count, Fraction, Positive
 from captum_astro.training.patch_head import WithPatchHead, patch_loss
 from captum_astro.training.scores import accuracy
 from captum_astro.training.task import Config, Task
@@ -44,16 +45,16 @@ class ScenesTask(Config):
     task: ClassVar[str] = "scenes"
 
     model: str = PLAIN
-    dim: int = 96
-    depth: int = 6
-    heads: int = 3
-    steps: int | None = 4500
-    lr: float = 1.5e-3
-    warm_up: float = 0.06
+    dim: Count = 96
+    depth: Count = 6
+    heads: Count = 3
+    steps: Count | None = 4500
+    lr: Positive = 1.5e-3
+    warm_up: Fraction = 0.06
     keep: Literal["best", "last"] = "last"
     half: bool = True
     bfloat16: bool = False
-    held_out: int = 2000
+    held_out: Count = 2000
 
     def __post_init__(self) -> None:
         super().__post_init__()

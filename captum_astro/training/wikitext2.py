@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -19,9 +19,10 @@ from captum_astro.data.tokenisers import (
     learn_wikitext_words,
     load_tokeniser,
 )
+from captum_astro.kinds import number
 from captum_astro.models.astromorphic_text import AstromorphicLanguageModel
 from captum_astro.training.batches import TokenStream
-from captum_astro.training.options import Metric
+from captum_astro.training.options import Count, Fraction, Length, Metric, Positive, Share, Vocabulary
 from captum_astro.training.scores import language, negative_log_likelihood
 from captum_astro.training.task import Config, Task
 
@@ -47,19 +48,19 @@ class WikiText2(Config):
     task: ClassVar[str] = "wikitext2"
     metric: ClassVar[Metric] = "perplexity"
 
-    dim: int = 128
-    depth: int = 2
-    heads: int = 4
-    drop: float = 0.2
-    epochs: float = 15.0
-    batch_size: int = 16
-    lr: float = 2e-3
-    weight_decay: float = 0.1
-    length: int = 128
+    dim: Count = 128
+    depth: Count = 2
+    heads: Count = 4
+    drop: Fraction = 0.2
+    epochs: Positive = 15.0
+    batch_size: Count = 16
+    lr: Positive = 2e-3
+    weight_decay: Annotated[float, number(least=0)] = 0.1
+    length: Length = 128
     tokens: Literal["bpe", "words"] = "bpe"
-    vocabulary: int = 4096
+    vocabulary: Vocabulary = 4096
     tokeniser: str = ""
-    validation: float = 0.1
+    validation: Share = 0.1
 
     def build(self, folder: Path) -> nn.Module:
         """The model for the tokeniser in the folder."""

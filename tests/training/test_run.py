@@ -136,7 +136,7 @@ def test_scenes(tmp_path: Path) -> None:
         ScenesTask(dim=64)
     with pytest.raises(ValueError, match=f"{SWIN} has no attention to choose; {ASTROMORPHIC} has"):
         ScenesTask(model=SWIN, attention="softmax")
-    with pytest.raises(ValueError, match="held_out must be above 0"):
+    with pytest.raises(ValueError, match="held_out must be a whole number of at least 1, not"):
         ScenesTask(held_out=0)
     with pytest.raises(ValueError, match="no relative_position to choose"):  # before anything is trained
         run_ablation(ScenesTask(steps=1), {"full": {}, "no positions": {"relative_position": False}}, tmp_path / "a")
@@ -186,12 +186,17 @@ def test_options() -> None:
     assert (config.steps, config.augment, config.alpha, config.depth) == (7, False, 1.0, 2)
     for values, message in (
         ({"size": 3}, "cifar10 has no option 'size'. Options: data, attention"),
-        ({"depth": "two"}, "depth: 'two' is not a valid value"),
-        ({"augment": "maybe"}, "augment: 'maybe' is not a valid value"),
-        ({"depth": 0}, "depth must be above 0"),
-        ({"drop": 1.0}, "drop must be at least 0 and below 1"),
+        ({"depth": "two"}, "depth must be a whole number of at least 1, not 'two'"),
+        ({"augment": "maybe"}, "augment must be true or false, not 'maybe'"),
+        ({"depth": 0}, "depth must be a whole number of at least 1, not 0"),
+        ({"drop": 1.0}, "drop must be a number of at least 0 and below 1, not 1"),
+        ({"drop_path": "nan"}, "drop_path must be a number of at least 0 and below 1, not 'nan'"),
+        ({"smoothing": float("nan")}, "smoothing must be a number of at least 0 and below 1, not nan"),
+        ({"epochs": float("inf")}, "epochs must be a number above 0, not inf"),
+        ({"augment": 1}, "augment must be true or false, not 1"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 4,294,967,295, not -1"),
         ({"keep": "lst"}, "keep must be best or last"),
-        ({"validation": 0}, "validation must be above 0"),
+        ({"validation": 0}, "validation must be a whole number of at least 1, not 0"),
     ):
         with pytest.raises(ValueError, match=message):
             configured("cifar10", values)
