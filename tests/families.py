@@ -12,6 +12,7 @@ from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
+from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
@@ -145,11 +146,21 @@ SIZES |= {
     "swin_s3": (48, 48), "swin_v2_padded": (36, 40), "swin_v2_dynamic": (28, 40), "swin_v2_cr_norms": (36, 28),
 }  # fmt: skip
 
+# Models whose tokens also pass through convolutions, poolings or reduced keys.
+MIXED: dict[str, Callable[[], nn.Module]] = {
+    # 10 x 13, then 5 x 7, then 3 x 4 tokens; keys of 4 x 4 and 2 x 2 tokens, which do not divide the grids
+    "pvt_v2": lambda: PyramidVisionTransformerV2(
+        depths=(2, 2, 1), embed_dims=(12, 16, 24), num_heads=(2, 2, 3), sr_ratios=(4, 2, 1), mlp_ratios=(2, 2, 2),
+        num_classes=5,
+    ),
+}  # fmt: skip
+SIZES |= {"pvt_v2": (37, 51)}
+
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A model in eval mode whose weights, norms, biases and LayerScale are all far from their defaults."""
     torch.manual_seed(0)
-    model = (HIERARCHICAL.get(name) or FAMILIES[name])().eval()
+    model = (HIERARCHICAL | FAMILIES | MIXED)[name]().eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if "lambda" in path:

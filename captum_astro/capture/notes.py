@@ -92,6 +92,7 @@ class AttentionNotes:
         self._read: torch.Tensor | None = None
         self._entered: torch.Tensor | None = None
         self._values: Measured | None = None
+        self.reduced = None if branch.reduced is None else MergingNotes(branch.reduced)
 
     def note(self, recorded: Recorded, output: torch.Tensor) -> None:
         """One call of an attention function inside the branch."""
@@ -142,6 +143,7 @@ class AttentionNotes:
         assert self._value is not None
         value, branch = self._value, self.branch
         outputs, sources = (_placed(way, grid, residual) for way in (branch.outputs, branch.sources))
+        reduced = None if self.reduced is None else self.reduced.record(residual, grid)
         return AttentionRecord(
             branch,
             block,
@@ -154,7 +156,8 @@ class AttentionNotes:
             self._entered_places(sources),
             self._values,
             outputs,
-            sources,
+            sources if reduced is None else reduced.tokens,
+            reduced,
         )
 
     def _entered_places(self, sources: TokenMap | None) -> torch.Tensor | None:
@@ -189,14 +192,28 @@ class MergingNotes:
     def __init__(self, merging: Merging) -> None:
         self.merging = merging
         self.steps = StepNotes(merging.steps)
+        self._entered: torch.Tensor | None = None
+        self._merged: torch.Tensor | None = None
+
+    def note_entering(self, x: torch.Tensor) -> None:
+        """The old tokens as they are merged."""
+        assert self.merging.entering is not None
+        self._entered = self.merging.entering.tokens(x.detach())
+
+    def note_merged(self, x: torch.Tensor) -> None:
+        """The new tokens: a few of them are kept."""
+        assert self.merging.merged is not None
+        tokens = self.merging.merged.tokens(x.detach())
+        self._merged = tokens[:, spots(tokens.shape[1])]
 
     def record(self, residual: torch.Tensor, grid: Grid) -> MergingRecord:
         """The record."""
+        residual = residual if self._entered is None else self._entered
         tokens = self.merging.tokens(grid).to(residual.device)
         _check_size(tokens, residual, self.merging.name)
         like = residual.new_empty(0, tokens.index.shape[2], 0, residual.shape[2])
         map_out = compose(self.merging.steps, self.steps.statistics(None, self.merging.name), like)
-        return MergingRecord(tokens, residual, map_out)
+        return MergingRecord(tokens, residual, map_out, self._merged)
 
 
 class StageNotes:
