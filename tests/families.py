@@ -12,6 +12,7 @@ from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
+from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
@@ -146,6 +147,10 @@ SIZES |= {
     "swin_s3": (48, 48), "swin_v2_padded": (36, 40), "swin_v2_dynamic": (28, 40), "swin_v2_cr_norms": (36, 28),
 }  # fmt: skip
 
+_pit = partial(
+    PoolingVisionTransformer, img_size=(40, 24), patch_size=8, stride=4, base_dims=(6, 6, 12), depth=(2, 1, 1),
+    heads=(2, 4, 4), mlp_ratio=2, num_classes=5,
+)  # fmt: skip
 # Models whose tokens also pass through convolutions, poolings or reduced keys.
 MIXED: dict[str, Callable[[], nn.Module]] = {
     # 10 x 13, then 5 x 7, then 3 x 4 tokens; keys of 4 x 4 and 2 x 2 tokens, which do not divide the grids
@@ -153,8 +158,11 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
         depths=(2, 2, 1), embed_dims=(12, 16, 24), num_heads=(2, 2, 3), sr_ratios=(4, 2, 1), mlp_ratios=(2, 2, 2),
         num_classes=5,
     ),
+    # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
+    "pit": partial(_pit, distilled=False),
+    "pit_distilled": partial(_pit, distilled=True),
 }  # fmt: skip
-SIZES |= {"pvt_v2": (37, 51)}
+SIZES |= {"pvt_v2": (37, 51), "pit": (40, 24), "pit_distilled": (40, 24)}
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from torch import nn
 
@@ -204,3 +205,29 @@ def pvt_v2(model: Any, run: Run) -> Taken:
             layers.append(added(run.seen[block.norm2][0], run.outs[block.mlp][0]))
     lengths = run.outs[model.patch_embed][0].flatten(0, 1).norm(dim=-1)
     return Taken(layers, lengths, mean_of(rows * columns))
+
+
+def plain_attention(attn: Any, stream: T, read: T, maps: tuple[T, T]) -> Layer:
+    """Self-attention with one projection for queries, keys and values."""
+    third = len(attn.qkv.weight) // 3
+    bias = None if attn.qkv.bias is None else attn.qkv.bias[2 * third :]
+    vectors = head_vectors(read, attn.qkv.weight[2 * third :], bias, attn.proj.weight, attn.num_heads)
+    return attended(stream, maps, vectors)
+
+
+@describes(PoolingVisionTransformer)
+def pit(model: Any, run: Run) -> Taken:
+    """Class tokens pass from stage to stage by themselves."""
+    layers, prefix = [], model.num_tokens
+    for part in model.transformers:
+        stream = run.seen[part.blocks[0]][0]
+        if part.pool is not None:
+            old, new = (x[0].permute(1, 2, 0) for x in (run.seen[part.pool], run.outs[part.pool][0]))
+            shares = convolved(part.pool.conv, None, old, new)
+            layers.append(Layer({way: torch.block_diag(torch.eye(prefix), one) for way, one in shares.items()}))
+        for block in part.blocks:
+            layers.append(plain_attention(block.attn, run.seen[block][0], run.outs[block.norm1][0], next(run.maps)))
+            layers.append(added(run.seen[block.norm2][0], run.outs[block.mlp][0]))
+    readout = torch.zeros(len(stream), dtype=torch.float64)
+    readout[:prefix] = 1 / prefix
+    return Taken(layers, run.seen[model.transformers[0].blocks[0]][0].norm(dim=-1), readout)

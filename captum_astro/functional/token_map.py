@@ -159,6 +159,19 @@ def convolution_map(grid: Grid, size: Grid, stride: Grid, padding: Grid = (0, 0)
     return TokenMap(index, grid[0] * grid[1], (seen.shape[0], seen.shape[1]), padded=bool((index < 0).any()))
 
 
+def with_prefix(tokens: TokenMap, prefix: int) -> TokenMap:
+    """The map of a sequence that begins with prefix tokens, each of which remains: in one more place ``k``.
+
+    Args:
+        tokens: The map of the patch tokens, with one group.
+        prefix: The number of prefix tokens.
+    """
+    own = torch.arange(prefix).reshape(1, prefix, 1)
+    patches = torch.where(tokens.index < 0, -1, tokens.index + prefix)
+    index = torch.cat([F.pad(own, (patches.shape[2], 0), value=-1), F.pad(patches, (0, 1), value=-1)], 1)
+    return TokenMap(index, tokens.tokens + prefix, tokens.grid)
+
+
 @lru_cache(maxsize=64)
 def tail_map(tokens: int, first: int) -> TokenMap:
     """The tokens from ``first`` on, as for a pooling head that does not read the prefix tokens."""

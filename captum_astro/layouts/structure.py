@@ -46,7 +46,10 @@ class Tap:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """The step ``y = x weight^T + bias``, with ``weight`` ``(out, in)``."""
+    """The step ``y = x weight^T + bias``, with ``weight`` ``(out, in)``.
+
+    The bias is ``(out,)``, or ``(1, n, out)`` if tokens have different ones.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor | None = None

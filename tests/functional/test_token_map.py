@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.models.swin_transformer import PatchMerging, window_partition, window_reverse
 from torch import nn
 
-from captum_astro.functional.token_map import TokenMap, convolution_map, merge_map, tail_map, window_map
+from captum_astro.functional.token_map import TokenMap, convolution_map, merge_map, tail_map, window_map, with_prefix
 
 GRIDS = [
     # grid, window, shift
@@ -166,3 +166,13 @@ def test_equal_shares_are_exact() -> None:
     """A third has no short binary form, as a quarter has."""
     row = convolution_map((1, 3), (1, 3), (1, 1)).scatter(torch.ones(1, 1, dtype=torch.float64))
     assert torch.equal(row, torch.full((1, 3), 1 / 3, dtype=torch.float64))
+
+
+def test_prefix_tokens_remain() -> None:
+    tokens, x = with_prefix(convolution_map((3, 4), (2, 2), (2, 2), (1, 0)), 2), _random(2, 14, 3)
+    assert tokens.grid == (2, 2)
+    each = tokens.gather_each(x)
+    assert torch.equal(each[:, :2, 4], x[:, :2])
+    assert not each[:, :2, :4].any()
+    assert not each[:, 2:, 4].any()
+    assert torch.equal(each[:, 2:, :4], convolution_map((3, 4), (2, 2), (2, 2), (1, 0)).gather_each(x[:, 2:]))
