@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
+from timm.models.twins import LocallyGroupedAttn, Twins
 from torch import nn
 
 from tests.families import build, images
-from tests.twin_windows import KeepSoftmax, linear_part, measure
+from tests.twin_windows import KeepSoftmax, linear_part, measure, places
 
 T = torch.Tensor
 BOTH = ("length", "direction")
@@ -178,9 +179,20 @@ def mean_of(tokens: int) -> T:
     return torch.full((tokens,), 1 / tokens, dtype=torch.float64)
 
 
+def with_reduced_keys(block: Any, run: Run, grid: tuple[int, int]) -> Layer:
+    """Keys are made by ``sr`` and ``norm`` of the normalised tokens."""
+    attn, stream, read, keys = block.attn, run.seen[block.norm1][0], run.outs[block.norm1][0], None
+    if attn.sr is not None:
+        made = run.outs[attn.norm][0].reshape(*run.outs[attn.sr].shape[2:], -1)
+        keys = convolved(attn.sr, attn.norm, read.reshape(*grid, -1), made)
+    weight, bias = attn.kv.weight[attn.dim :], attn.kv.bias[attn.dim :]
+    vectors = head_vectors(run.seen[attn.kv][0], weight, bias, attn.proj.weight, attn.num_heads)
+    return attended(stream, next(run.maps), vectors, keys)
+
+
 @describes(PyramidVisionTransformerV2)
 def pvt_v2(model: Any, run: Run) -> Taken:
-    """Keys are made by ``sr`` and ``norm`` of the normalised tokens."""
+    """Overlapping patches between the stages."""
     layers = []
     for stage in model.stages:
         if stage.downsample is not None:
@@ -188,31 +200,18 @@ def pvt_v2(model: Any, run: Run) -> Taken:
             layers.append(Layer(convolved(stage.downsample.proj, stage.downsample.norm, old, new)))
         rows, columns = run.outs[stage][0].shape[1:]
         for block in stage.blocks:
-            attn, stream, read = block.attn, run.seen[block.norm1][0], run.outs[block.norm1][0]
-            keys = None
-            if attn.sr is not None:
-                grid = run.outs[attn.sr].shape[2:]
-                made = run.outs[attn.norm][0].reshape(*grid, -1)
-                keys = convolved(attn.sr, attn.norm, read.reshape(rows, columns, -1), made)
-            vectors = head_vectors(
-                run.seen[attn.kv][0],
-                attn.kv.weight[attn.dim :],
-                attn.kv.bias[attn.dim :],
-                attn.proj.weight,
-                attn.num_heads,
-            )
-            layers.append(attended(stream, next(run.maps), vectors, keys))
+            layers.append(with_reduced_keys(block, run, (rows, columns)))
             layers.append(added(run.seen[block.norm2][0], run.outs[block.mlp][0]))
     lengths = run.outs[model.patch_embed][0].flatten(0, 1).norm(dim=-1)
     return Taken(layers, lengths, mean_of(rows * columns))
 
 
-def plain_attention(attn: Any, stream: T, read: T, maps: tuple[T, T]) -> Layer:
+def plain_attention(attn: Any, stream: T, read: T, maps: tuple[T, T], where: Any = None) -> Layer:
     """Self-attention with one projection for queries, keys and values."""
     third = len(attn.qkv.weight) // 3
     bias = None if attn.qkv.bias is None else attn.qkv.bias[2 * third :]
     vectors = head_vectors(read, attn.qkv.weight[2 * third :], bias, attn.proj.weight, attn.num_heads)
-    return attended(stream, maps, vectors)
+    return attended(stream, maps, vectors, window=None if where is None else [window for window, _ in where])
 
 
 @describes(PoolingVisionTransformer)
@@ -231,3 +230,38 @@ def pit(model: Any, run: Run) -> Taken:
     readout = torch.zeros(len(stream), dtype=torch.float64)
     readout[:prefix] = 1 / prefix
     return Taken(layers, run.seen[model.transformers[0].blocks[0]][0].norm(dim=-1), readout)
+
+
+def dense(maps: tuple[T, T], where: list[tuple[int, int]]) -> tuple[T, T]:
+    """Maps of windows ``(windows, H, n, n)`` as maps of all tokens ``(H, tokens, tokens)``."""
+    whole = tuple(torch.zeros(maps[0].shape[1], len(where), len(where), dtype=torch.float64) for _ in maps)
+    for i, j in itertools.product(range(len(where)), range(len(where))):
+        if where[i][0] == where[j][0]:
+            for one, windows in zip(whole, maps, strict=True):
+                one[:, i, j] = windows[where[i][0], :, where[i][1], where[j][1]]
+    return whole[0], whole[1]
+
+
+@describes(Twins)
+def twins(model: Any, run: Run) -> Taken:
+    """After the first block of every stage, a convolution adds positions."""
+    layers = []
+    for number, blocks in enumerate(model.blocks):
+        embed = model.patch_embeds[number]
+        rows, columns = run.outs[embed][1]
+        if number:
+            old, new = run.seen[embed][0].permute(1, 2, 0), run.outs[embed][0][0].reshape(rows, columns, -1)
+            layers.append(Layer(convolved(embed.proj, embed.norm, old, new)))
+        for index, block in enumerate(blocks):
+            if isinstance(block.attn, LocallyGroupedAttn):
+                where = places(rows, columns, (block.attn.ws, block.attn.ws), (0, 0))
+                stream, read = run.seen[block.norm1][0], run.outs[block.norm1][0]
+                layers.append(plain_attention(block.attn, stream, read, dense(next(run.maps), where), where))
+            else:
+                layers.append(with_reduced_keys(block, run, (rows, columns)))
+            layers.append(added(run.seen[block.norm2][0], run.outs[block.mlp][0]))
+            if index == 0:
+                positions = model.pos_block[number]
+                layers.append(added(run.seen[positions][0], run.outs[positions][0] - run.seen[positions][0]))
+    first = run.seen[model.blocks[0][0]][0]
+    return Taken(layers, first.norm(dim=-1), mean_of(rows * columns))

@@ -12,7 +12,8 @@ from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.convolution import DEPTHWISE_FEED_FORWARD, convolution
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Merging, Stage, Tap
+from captum_astro.layouts.reduced_keys import attention_with_reduced_keys
+from captum_astro.layouts.structure import FeedForwardBranch, Stage, Tap
 
 
 @register_layout(PyramidVisionTransformerV2)
@@ -58,28 +59,15 @@ class PVTv2Layout(Layout):
 
 
 def _block(block: Any, index: int, path: str, summed: Tap | None) -> list[Stage]:
-    attn, entering = block.attn, Tap(block.norm1, "output")
-    reduced = _reduced(attn, f"{path}.attn", entering)
-    attention = AttentionBranch(
-        f"{path}.attn",
-        attn,
-        (Linear(attn.proj.weight, attn.proj.bias),),
-        lambda: attn.kv.weight[attn.dim :].reshape(attn.num_heads, -1, attn.dim),
-        reads=Tap(attn.kv),
-        entering=entering if reduced is None else None,
-        reduced=reduced,
-    )
-    feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"), approximate=DEPTHWISE_FEED_FORWARD)
-    return [
-        Stage(index, Tap(block.norm1), (attention,)),
-        Stage(index, Tap(block.norm2), (feed_forward,), summed),
-    ]
-
-
-def _reduced(attn: Any, name: str, entering: Tap) -> Merging | None:
+    attn, name = block.attn, f"{path}.attn"
     if attn.pool is not None:
         raise UnsupportedModelError(
             f"{name} averages its keys over a grid of fixed size and applies an activation to them: no linear map "
             f"leads from tokens to keys. Models without linear attention have a layout (pvt_v2_b2, not pvt_v2_b2_li)."
         )
-    return None if attn.sr is None else convolution(attn.sr, name, attn.norm, entering, Tap(attn.norm, "output"))
+    attention = attention_with_reduced_keys(attn, name, Tap(block.norm1, "output"))
+    feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"), approximate=DEPTHWISE_FEED_FORWARD)
+    return [
+        Stage(index, Tap(block.norm1), (attention,)),
+        Stage(index, Tap(block.norm2), (feed_forward,), summed),
+    ]

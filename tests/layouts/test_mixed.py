@@ -34,6 +34,8 @@ T = torch.Tensor
 # the grid of each tiny model, and what it is approximate about: parts of the sentences, none if it is exact
 EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "pvt_v2": ((10, 13), ("stages.0.blocks.0.mlp and 4 more: its depthwise convolution",)),
+    "twins_svt": ((10, 8), ("pos_block.0 and 1 more: this convolution",)),
+    "twins_pcpvt": ((9, 7), ("pos_block.0 and 1 more: this convolution",)),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
@@ -136,7 +138,11 @@ def test_approximation_is_said_once() -> None:
     assert len(said) == 1
 
 
-NAMES: dict[str, dict[str, Any]] = {"pvt_v2": {"depths": (1, 1, 1, 1)}, "pit": {"depth": (1, 1, 1)}}
+NAMES: dict[str, dict[str, Any]] = {
+    "pvt_v2": {"depths": (1, 1, 1, 1)},
+    "pit": {"depth": (1, 1, 1)},
+    "twins": {"depths": (2, 1, 1, 1)},
+}
 REFUSED = {"pvt_v2_b2_li": "linear attention"}
 
 
