@@ -12,9 +12,12 @@ from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
+from timm.models.pit import PoolingVisionTransformer
+from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
+from timm.models.twins import Twins
 from timm.models.vision_transformer import (
     DiffParallelScalingBlock,
     ParallelScalingBlock,
@@ -145,11 +148,42 @@ SIZES |= {
     "swin_s3": (48, 48), "swin_v2_padded": (36, 40), "swin_v2_dynamic": (28, 40), "swin_v2_cr_norms": (36, 28),
 }  # fmt: skip
 
+_pit = partial(
+    PoolingVisionTransformer, img_size=(40, 24), patch_size=8, stride=4, base_dims=(6, 6, 12), depth=(2, 1, 1),
+    heads=(2, 4, 4), mlp_ratio=2, num_classes=5,
+)  # fmt: skip
+_twins = partial(
+    Twins, img_size=40, embed_dims=(12, 16), num_heads=(2, 2), mlp_ratios=(2, 2), depths=(2, 3), sr_ratios=(4, 2),
+    num_classes=5,
+)  # fmt: skip
+# Models whose tokens also pass through convolutions, poolings or reduced keys.
+MIXED: dict[str, Callable[[], nn.Module]] = {
+    # 10 x 13, then 5 x 7, then 3 x 4 tokens; keys of 4 x 4 and 2 x 2 tokens, which do not divide the grids
+    "pvt_v2": lambda: PyramidVisionTransformerV2(
+        depths=(2, 2, 1), embed_dims=(12, 16, 24), num_heads=(2, 2, 3), sr_ratios=(4, 2, 1), mlp_ratios=(2, 2, 2),
+        num_classes=5,
+    ),
+    # 10 x 8 in windows of 4, and keys of 4 x 4 tokens; 5 x 4 in windows of 2, and keys of 2 x 2
+    "twins_svt": partial(_twins, wss=(4, 2)),
+    # 9 x 7 tokens and keys of 3 x 3, then 4 x 3 tokens: the last row of the first stage is seen by its keys only
+    "twins_pcpvt": partial(_twins, wss=None, sr_ratios=(3, 2)),
+    # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
+    "pit": partial(_pit, distilled=False),
+    "pit_distilled": partial(_pit, distilled=True),
+}  # fmt: skip
+SIZES |= {
+    "pvt_v2": (37, 51),
+    "pit": (40, 24),
+    "pit_distilled": (40, 24),
+    "twins_svt": (40, 32),
+    "twins_pcpvt": (39, 31),
+}
+
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A model in eval mode whose weights, norms, biases and LayerScale are all far from their defaults."""
     torch.manual_seed(0)
-    model = (HIERARCHICAL.get(name) or FAMILIES[name])().eval()
+    model = (HIERARCHICAL | FAMILIES | MIXED)[name]().eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if "lambda" in path:

@@ -86,6 +86,11 @@ class TokenAttribution(Explanation):
         model = unwrapped(self.forward_func)
         layout = layout_for(model)
         wanted = Wanted(self.needs_gradient, self._blocks(layout, common, start_layer), self.needs_stream_gradients)
+        if layout.approximate:
+            warn(
+                f"{type(layout.model).__name__} mixes tokens where {self.get_name()} is only approximate: "
+                f"{'; '.join(layout.approximate)}. AttnLRP, ConservativeLRP and LRP follow every operation."
+            )
         batch = Batch(model, layout, inputs, Target(target, output), common)
         found = [(part, self._one(part.call, wanted, update, batch.attribute_to)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)

@@ -19,8 +19,8 @@ class Update(ABC):
     Attributes:
         reads_pooling: For `carry_last`: a pooling head counts as the last attention layer; otherwise the row passes
             through it.
-        merges_by_length: At a change of resolution, each source gets a share in proportion to the length of its
-            contribution; otherwise all sources of a new token get the same share.
+        merges_by_length: Where tokens become fewer (at a change of resolution, in reduced keys), each source gets a
+            share in proportion to the length of its contribution; otherwise all sources of one get the same share.
     """
 
     reads_pooling: bool = True
@@ -104,8 +104,8 @@ def _added(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tenso
 def _through(row: torch.Tensor, record: AttentionRecord, update: Update) -> torch.Tensor:
     """A row over all tokens times the matrix of one attention layer, which may be windowed."""
     inside = row if record.outputs is None else record.outputs.gather_row(row)
-    found = update.attention(inside, record)
-    return found if record.sources is None else record.sources.scatter(found)
+    found, keys = update.attention(inside, record), record.keys(update.merges_by_length)
+    return found if keys is None else keys.scatter(found)
 
 
 def _shortcut(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.collected import Wanted
-from captum_astro.capture.identity import identity_error, stage_name
+from captum_astro.capture.identity import identity_error, keys_error, stage_name
 from captum_astro.capture.records import AttentionRecord, StageRecord
 from captum_astro.capture.target import LargestOutput
 from captum_astro.functional.astromorphic_effective import EffectiveAttention
@@ -51,6 +51,7 @@ class Report:
         stages: One entry per residual add, in order.
         tolerance: The largest error that counts as a match, for the model's dtype.
         problem: Any other disagreement with the layout; None if there is none.
+        approximate: What the methods that propagate a row do not carry exactly, and by what rule; empty if nothing.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Report:
     stages: tuple[CheckedStage, ...]
     tolerance: float
     problem: str | None
+    approximate: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -81,6 +83,7 @@ class Report:
         ]
         if self.problem is not None:
             lines.append(self.problem)
+        lines += [f"approximate: {part}" for part in self.approximate]
         lines.append(f"{'passed' if self.ok else 'FAILED'} at {self.tolerance:.0e}")
         return "\n".join(lines)
 
@@ -123,6 +126,7 @@ def check(model: nn.Module, inputs: torch.Tensor) -> Report:
         tuple(_checked(record) for record in passed.stages),
         _TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE),
         passed.problem,
+        layout.approximate,
     )
 
 
@@ -131,7 +135,8 @@ def _checked(record: StageRecord) -> CheckedStage:
     parts = [_describe(part) if isinstance(part, AttentionRecord) else "feed-forward" for part in record.branches]
     if record.merging is not None:
         parts.append(f"{record.merging.tokens.index.shape[2]} tokens merged into one")
-    return CheckedStage(stage_name(record), " + ".join(parts), float(identity_error(record)))
+    errors = [identity_error(record), *(keys_error(head) for head in record.attentions)]
+    return CheckedStage(stage_name(record), " + ".join(parts), max(float(error) for error in errors))
 
 
 def _describe(record: AttentionRecord) -> str:
@@ -146,6 +151,8 @@ def _describe(record: AttentionRecord) -> str:
         parts.append("bias")
     if record.outputs is not None:
         parts.append(f"{len(record.outputs.index)} windows of {record.outputs.index.shape[1]}")
+    if record.reduced is not None:
+        parts.append(f"{record.reduced.tokens.index.shape[2]} tokens reduced to one key")
     if len(record.attention.maps) > 1:
         parts.append(f"{len(record.attention.maps)} softmaxes")
     if any(isinstance(step, Norm) for step in record.branch.steps):

@@ -122,6 +122,15 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
     return torch.maximum(torch.where(alike, 0.0, error), moved.to(error))
 
 
+def keys_error(record: AttentionRecord) -> torch.Tensor:
+    """Error of the keys that tokens were reduced to, from the tokens that entered; 0 if there are none."""
+    reduced = record.reduced
+    if reduced is None or reduced.merged is None:
+        return record.residual.new_zeros(())
+    expected = reduced.rebuilt(spots(reduced.tokens.index.shape[1]))
+    return _relative(widen(reduced.merged), expected, expected, reduced.merged.dtype, each=True)
+
+
 def problem_of(passed: Pass, layout: Layout, seen: dict[str, torch.Tensor], reached: torch.Tensor | None) -> str | None:
     """The first disagreement of a pass with the layout, naming the layer; None if everything matches.
 
@@ -170,6 +179,8 @@ def _stage_errors(passed: Pass) -> Iterator[Error]:
         yield name, identity_error(record, places), _tolerance(lowest)
         for head in heads:
             yield f"The value projection of {head.branch.name}", value_error(head), _tolerance(lowest)
+            if head.reduced is not None:
+                yield f"The reduction to the keys of {head.branch.name}", keys_error(head), _tolerance(lowest)
 
 
 def _readout_errors(passed: Pass, seen: dict[str, torch.Tensor]) -> Iterator[Error]:

@@ -6,6 +6,7 @@ import torch
 
 from captum_astro.capture.affine import Statistics, compose, inverse_deviation
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, MergingRecord, spots
+from captum_astro.capture.windows import as_samples, recorded_as_samples
 from captum_astro.functional.attention import Attention, AttentionMap, widen
 from captum_astro.functional.operations import Recorded
 from captum_astro.functional.token_map import Grid, TokenMap
@@ -92,19 +93,24 @@ class AttentionNotes:
         self._read: torch.Tensor | None = None
         self._entered: torch.Tensor | None = None
         self._values: Measured | None = None
+        self.reduced = None if branch.reduced is None else MergingNotes(branch.reduced)
 
     def note(self, recorded: Recorded, output: torch.Tensor) -> None:
         """One call of an attention function inside the branch."""
-        if output.ndim != 4 or recorded.value.ndim != 4:
+        windows = self.branch.windows
+        dimensions = 4 if windows is None else 5
+        if output.ndim != dimensions or recorded.value.ndim != dimensions:
             return
+        if windows is not None:
+            recorded = recorded_as_samples(recorded, windows, self.branch.name)
         self.outputs.append(output)
         self._maps.append(recorded.map)
         self._value, self._constant = recorded.value, recorded.constant
 
     def note_read(self, x: torch.Tensor) -> None:
-        """The input tokens of the value projection: a few of them are kept."""
+        """The input tokens of the value projection: a few of them are kept, or all until their windows are known."""
         if x.ndim == 3:
-            self._read = x.detach()[:, spots(x.shape[1])]
+            self._read = x.detach() if self.branch.windows is not None else x.detach()[:, spots(x.shape[1])]
 
     def note_entering(self, x: torch.Tensor) -> None:
         """The tokens that enter the branch: a few of them are kept, or all until it is known which are in windows."""
@@ -142,25 +148,27 @@ class AttentionNotes:
         assert self._value is not None
         value, branch = self._value, self.branch
         outputs, sources = (_placed(way, grid, residual) for way in (branch.outputs, branch.sources))
+        reduced = None if self.reduced is None else self.reduced.record(residual, grid)
         return AttentionRecord(
             branch,
             block,
             residual,
             Attention(tuple(self._maps), branch.weights(), value, self._constant),
-            tuple(_as_heads(output.detach(), value) for output in self.outputs),
-            tuple(_as_heads(gradient, value) for gradient in self.gradients),
+            tuple(self._as_heads(output.detach(), value) for output in self.outputs),
+            tuple(self._as_heads(gradient, value) for gradient in self.gradients),
             self.steps.statistics(outputs, branch.name),
-            self._read,
-            self._entered_places(sources),
+            self._read if branch.windows is None else _places(self._read, sources),
+            _places(self._entered, sources),
             self._values,
             outputs,
-            sources,
+            sources if reduced is None else reduced.tokens,
+            reduced,
         )
 
-    def _entered_places(self, sources: TokenMap | None) -> torch.Tensor | None:
-        if self._entered is None or sources is None:
-            return self._entered
-        return sources.only(spots(sources.index.shape[1])).gather(self._entered)
+    def _as_heads(self, output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """The heads' outputs ``(B, H, q, d_v)``, split further if there is a map per channel."""
+        output = widen(output if self.branch.windows is None else as_samples(output, self.branch.windows))
+        return output if output.shape[1] == value.shape[1] else output.transpose(-2, -1).flatten(1, 2)[..., None]
 
 
 class FeedForwardNotes:
@@ -172,7 +180,7 @@ class FeedForwardNotes:
 
     def note(self, x: torch.Tensor) -> None:
         """The tapped tensor."""
-        self._output = self.branch.output.tokens(x.detach())
+        self._output = self.branch.output.tokens(x.detach().clone())  # the model may add to it in place
 
     def record(self, residual: torch.Tensor) -> FeedForwardRecord:
         """The record: what is added to the stream."""
@@ -189,14 +197,28 @@ class MergingNotes:
     def __init__(self, merging: Merging) -> None:
         self.merging = merging
         self.steps = StepNotes(merging.steps)
+        self._entered: torch.Tensor | None = None
+        self._merged: torch.Tensor | None = None
+
+    def note_entering(self, x: torch.Tensor) -> None:
+        """The old tokens as they are merged."""
+        assert self.merging.entering is not None
+        self._entered = self.merging.entering.tokens(x.detach())
+
+    def note_merged(self, x: torch.Tensor) -> None:
+        """The new tokens: a few of them are kept."""
+        assert self.merging.merged is not None
+        tokens = self.merging.merged.tokens(x.detach())
+        self._merged = tokens[:, spots(tokens.shape[1])]
 
     def record(self, residual: torch.Tensor, grid: Grid) -> MergingRecord:
         """The record."""
+        residual = residual if self._entered is None else self._entered
         tokens = self.merging.tokens(grid).to(residual.device)
         _check_size(tokens, residual, self.merging.name)
         like = residual.new_empty(0, tokens.index.shape[2], 0, residual.shape[2])
         map_out = compose(self.merging.steps, self.steps.statistics(None, self.merging.name), like)
-        return MergingRecord(tokens, residual, map_out)
+        return MergingRecord(tokens, residual, map_out, self._merged)
 
 
 class StageNotes:
@@ -239,7 +261,8 @@ def _check_size(tokens: TokenMap, residual: torch.Tensor, name: str) -> None:
         )
 
 
-def _as_heads(output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """The heads' outputs ``(B, H, q, d_v)``, split further if there is a map per channel."""
-    output = widen(output)
-    return output if output.shape[1] == value.shape[1] else output.transpose(-2, -1).flatten(1, 2)[..., None]
+def _places(tokens: torch.Tensor | None, sources: TokenMap | None) -> torch.Tensor | None:
+    """Of whole images, those tokens of every window that are compared; without windows, they were chosen before."""
+    if tokens is None or sources is None:
+        return tokens
+    return sources.only(spots(sources.index.shape[1])).gather(tokens)

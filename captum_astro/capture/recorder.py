@@ -10,7 +10,14 @@ from torch.overrides import TorchFunctionMode
 
 from captum_astro.capture.entry import Entry
 from captum_astro.capture.hooks import Hooks
-from captum_astro.capture.notes import AttentionNotes, FeedForwardNotes, StageNotes, StepNotes, StreamNotes
+from captum_astro.capture.notes import (
+    AttentionNotes,
+    FeedForwardNotes,
+    MergingNotes,
+    StageNotes,
+    StepNotes,
+    StreamNotes,
+)
 from captum_astro.capture.written_out import WrittenOut
 from captum_astro.functional.operations import ATTENTION
 from captum_astro.layouts.base import Layout
@@ -86,7 +93,7 @@ class Recorder(TorchFunctionMode):
             if notes.stage.summed is not None:
                 self._hooks.tap(notes.stage.summed, notes.note_summed)
             if notes.merging is not None:
-                self._watch_steps(notes.merging.steps)
+                self._watch_merging(notes.merging)
             for branch in notes.branches:
                 if isinstance(branch, FeedForwardNotes):
                     self._hooks.tap(branch.branch.output, branch.note)
@@ -108,8 +115,17 @@ class Recorder(TorchFunctionMode):
         if branch.entering is not None:
             self._hooks.tap(branch.entering, notes.note_entering)
         self._watch_steps(notes.steps)
+        if notes.reduced is not None:
+            self._watch_merging(notes.reduced)
         if branch.modulated_values is not None:
             self._hooks.tap(Tap(branch.modulated_values.module), notes.note_values)
+
+    def _watch_merging(self, notes: MergingNotes) -> None:
+        self._watch_steps(notes.steps)
+        if notes.merging.entering is not None:
+            self._hooks.tap(notes.merging.entering, notes.note_entering)
+        if notes.merging.merged is not None:
+            self._hooks.tap(notes.merging.merged, notes.note_merged)
 
     def _watch_steps(self, notes: StepNotes) -> None:
         for number, step in enumerate(notes.measured):

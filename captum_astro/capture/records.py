@@ -31,6 +31,7 @@ class AttentionRecord:
         values: The effect of a modulated value projection.
         outputs: Which tokens are its queries; None for all tokens in order.
         sources: Which tokens are its keys; None for all tokens in order.
+        reduced: How tokens were reduced to its keys; None if they were not.
     """
 
     branch: AttentionBranch
@@ -45,6 +46,7 @@ class AttentionRecord:
     values: Measured | None = None
     outputs: TokenMap | None = None
     sources: TokenMap | None = None
+    reduced: MergingRecord | None = None
 
     @property
     def gradient(self) -> torch.Tensor:
@@ -53,13 +55,17 @@ class AttentionRecord:
 
     @property
     def stream(self) -> torch.Tensor:
-        """``E`` of its keys, ``(B, n, d)``; 0 for padding."""
+        """``E`` of its keys, ``(B, n, d)``; 0 for padding, the mean of the tokens that were reduced to one key."""
         return self.residual if self.sources is None else self.sources.gather(self.residual)
 
     @property
     def present(self) -> torch.Tensor | None:
         """Which keys are tokens, not padding: ``(groups, n)`` bool; None if all are."""
         return None if self.sources is None or not self.sources.padded else self.sources.present
+
+    def keys(self, by_length: bool) -> TokenMap | None:
+        """As `sources`; tokens reduced to one key get shares by the lengths of their contributions, if requested."""
+        return self.reduced.by_length() if by_length and self.reduced is not None else self.sources
 
     def patches(self, prefix: int) -> torch.Tensor:
         """Which keys are patch tokens, ``(groups, n)`` bool, given the number of prefix tokens before them."""
@@ -122,13 +128,15 @@ class MergingRecord:
 
     Attributes:
         tokens: Which old tokens each new one is made of.
-        residual: The residual stream before it, ``(B, n, d)``.
+        residual: The residual stream before it, ``(B, n, d)``, or what a norm of each token makes of it.
         map_out: From the concatenated sources of a new token to that token.
+        merged: A few of the new keys of an attention, ``(B, 3, d)``, those of `spots`.
     """
 
     tokens: TokenMap
     residual: torch.Tensor
     map_out: AffineMap
+    merged: torch.Tensor | None = None
 
     def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """The contribution of each source to some of the new tokens: ``(B, targets, k, d)``, of the new width."""

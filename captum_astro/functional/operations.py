@@ -106,6 +106,12 @@ class FusedAttention:
         call = FusedCall.of(*args, **kwargs)
         if call.dropout:
             raise ValueError("Attention dropout is active, and its mask cannot be reproduced. Call model.eval().")
+        if call.query.ndim > 4:  # windows in a dimension of their own are samples
+            if call.bias is not None:
+                raise ValueError("Attention on more than four dimensions has a mask or a bias.")
+            folded = (x.flatten(0, -4) for x in call[:3])
+            found: torch.Tensor = self.relevance(*folded, is_causal=call.causal, scale=call.scale)
+            return found.reshape(*call.query.shape[:-3], *found.shape[1:])
         query, key, value = (x.detach() for x in (call.query, call.key, call.value))
         output = F.scaled_dot_product_attention(query, key, value, call.bias, is_causal=call.causal, scale=call.scale)
         result: torch.Tensor = relevance_rules.FusedAttention.apply(

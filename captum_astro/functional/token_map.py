@@ -66,7 +66,7 @@ class TokenMap:
         found = self.gather_each(x)
         if found.shape[2] == 1 and self.share is None:
             return found.squeeze(2)
-        weights = self._weights().to(found)
+        weights = self._weights(found)
         weights = weights.expand(len(x), -1, -1, -1).flatten(0, 1)
         return (found * weights.reshape(*weights.shape, *[1] * (found.ndim - 3))).sum(2)
 
@@ -90,7 +90,7 @@ class TokenMap:
         """
         groups, targets, k = self.index.shape
         rows = row.reshape(-1, groups, *row.shape[1:]).movedim(1, -2)
-        weights = self._weights().to(row)
+        weights = self._weights(row)
         between = [1] * (rows.ndim - 3)
         weights = weights.reshape(weights.shape[0], *between, groups, targets, k)
         parts = (rows[..., None] * weights).flatten(-3)
@@ -101,10 +101,10 @@ class TokenMap:
         index = torch.where(self.index < 0, self.tokens, self.index) if self.padded else self.index
         return index.flatten()
 
-    def _weights(self) -> torch.Tensor:
+    def _weights(self, like: torch.Tensor) -> torch.Tensor:
         if self.share is not None:
-            return self.share
-        present = self.index >= 0
+            return self.share.to(like)
+        present = (self.index >= 0).to(like)
         return (present / present.sum(-1, keepdim=True).clamp(min=1))[None]
 
 
@@ -140,6 +140,36 @@ def merge_map(grid: Grid, size: Grid = (2, 2), columns_first: bool = True) -> To
     index = cut.permute(0, 2, 3, 1) if columns_first else cut.permute(0, 2, 1, 3)
     index = index.reshape(1, rows * columns, -1)
     return TokenMap(index, grid[0] * grid[1], (rows, columns), padded=index.numel() > grid[0] * grid[1])
+
+
+@lru_cache(maxsize=64)
+def convolution_map(grid: Grid, size: Grid, stride: Grid, padding: Grid = (0, 0)) -> TokenMap:
+    """What each output of a convolution sees: the tokens under its kernel, row by row; nothing in the padding.
+
+    Args:
+        grid: Rows and columns of tokens.
+        size: Rows and columns of the kernel.
+        stride: Its steps down and to the right.
+        padding: Rows and columns that are added on either side of the grid.
+    """
+    places = torch.arange(grid[0] * grid[1]).reshape(1, *grid)
+    places = F.pad(places, (padding[1], padding[1], padding[0], padding[0]), value=-1)[0]
+    seen = places.unfold(0, size[0], stride[0]).unfold(1, size[1], stride[1])
+    index = seen.reshape(1, -1, size[0] * size[1])
+    return TokenMap(index, grid[0] * grid[1], (seen.shape[0], seen.shape[1]), padded=bool((index < 0).any()))
+
+
+def with_prefix(tokens: TokenMap, prefix: int) -> TokenMap:
+    """The map of a sequence that begins with prefix tokens, each of which remains: in one more place ``k``.
+
+    Args:
+        tokens: The map of the patch tokens, with one group.
+        prefix: The number of prefix tokens.
+    """
+    own = torch.arange(prefix).reshape(1, prefix, 1)
+    patches = torch.where(tokens.index < 0, -1, tokens.index + prefix)
+    index = torch.cat([F.pad(own, (patches.shape[2], 0), value=-1), F.pad(patches, (0, 1), value=-1)], 1)
+    return TokenMap(index, tokens.tokens + prefix, tokens.grid)
 
 
 @lru_cache(maxsize=64)

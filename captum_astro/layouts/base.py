@@ -11,7 +11,7 @@ from torch import nn
 
 from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Pooling, Stage, Tap
+from captum_astro.layouts.structure import FeedForwardBranch, Pooling, Stage, Tap
 from captum_astro.layouts.unwrap import unwrapped
 
 
@@ -58,6 +58,19 @@ class Layout(ABC):
             merged = None if stage.merging is None else stage.merging.tokens(grids[-1]).grid
             grids.append(merged or grids[-1])
         return grids
+
+    @property
+    def approximate(self) -> tuple[str, ...]:
+        """What the methods that propagate a row do not carry exactly, and the rule for it; empty if nothing."""
+        names: dict[str, list[str]] = {}
+        for stage in self.stages:
+            for branch in stage.branches:
+                if isinstance(branch, FeedForwardBranch) and branch.approximate is not None:
+                    names.setdefault(branch.approximate, []).append(branch.name)
+        return tuple(
+            f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {rule}"
+            for rule, found in names.items()
+        )
 
     @abstractmethod
     def readout(self, tokens: int) -> torch.Tensor:

@@ -46,7 +46,10 @@ class Tap:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """The step ``y = x weight^T + bias``, with ``weight`` ``(out, in)``."""
+    """The step ``y = x weight^T + bias``, with ``weight`` ``(out, in)``.
+
+    The bias is ``(out,)``, or ``(1, n, out)`` if tokens have different ones.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor | None = None
@@ -122,6 +125,9 @@ class AttentionBranch:
             differential attention. A callable is evaluated at each pass, because lambda is learnt.
         outputs: Which tokens are its queries, as for windows; None for all tokens in order.
         sources: Which tokens are its keys; None for all tokens in order.
+        reduced: How the tokens that enter are reduced to fewer keys, instead of ``sources``; ``reads`` then taps those.
+        windows: The dimension that counts windows, 1 or 2, if attention is computed on five dimensions; the tokens that
+            are read are then whole images, in the order of the stream.
     """
 
     name: str
@@ -134,15 +140,27 @@ class AttentionBranch:
     modulated_values: Modulated | None = None
     outputs: Rearrange | None = None
     sources: Rearrange | None = None
+    reduced: Merging | None = None
+    windows: Literal[1, 2] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class FeedForwardBranch:
-    """One feed-forward layer: ``steps`` lead from the tapped tensor to what is added."""
+    """One feed-forward layer: ``steps`` lead from the tapped tensor to what is added.
+
+    What it adds to a token is attributed to that token.
+
+    Attributes:
+        name: Its dotted path in the model.
+        output: Where its output can be read.
+        steps: From there to what is added.
+        approximate: Why that is an approximation, and the rule, for users: if the layer mixes tokens.
+    """
 
     name: str
     output: Tap
     steps: tuple[Step, ...] = ()
+    approximate: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,11 +171,15 @@ class Merging:
         name: Its dotted path in the model.
         tokens: Which old tokens each new one consists of, with the new grid.
         steps: From the concatenated old tokens to the new one.
+        entering: Where the old tokens can be read as they are merged, if they are normalised one by one before.
+        merged: Where the new tokens can be read, for the keys of an attention; otherwise they are the next stream.
     """
 
     name: str
     tokens: Rearrange
     steps: tuple[Step, ...]
+    entering: Tap | None = None
+    merged: Tap | None = None
 
 
 @dataclass(frozen=True, eq=False)

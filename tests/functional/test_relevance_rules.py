@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from captum_astro.functional import relevance_rules as rules
 from captum_astro.functional.attention import Softmax
+from captum_astro.functional.operations import ATTENTION
 from captum_astro.functional.transformer_attribution import attention_relevance
 
 
@@ -136,3 +138,17 @@ def test_small_denominators_keep_their_sign() -> None:
     assert got[1] < 0
     assert got[2] == 0
     assert got[3] == -0.5
+
+
+def test_windows_in_a_dimension_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention ``(B, windows, H, n, d)``, also a few rows at a time, is attention of each window by itself."""
+    monkeypatch.setattr(rules, "CHUNK_ELEMENTS", 1)
+    operation = ATTENTION[F.scaled_dot_product_attention]
+    inputs = [torch.randn(2, 3, 2, 4, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    relevance = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64)
+    whole = torch.autograd.grad(operation.relevance(*inputs), inputs, relevance)
+    for window in range(3):
+        own = [x[:, window].detach().requires_grad_(True) for x in inputs]
+        found = torch.autograd.grad(operation.relevance(*own), own, relevance[:, window])
+        for all_windows, expected in zip(whole, found, strict=True):
+            torch.testing.assert_close(all_windows[:, window], expected)

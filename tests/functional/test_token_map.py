@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.models.swin_transformer import PatchMerging, window_partition, window_reverse
 from torch import nn
 
-from captum_astro.functional.token_map import TokenMap, merge_map, tail_map, window_map
+from captum_astro.functional.token_map import TokenMap, convolution_map, merge_map, tail_map, window_map, with_prefix
 
 GRIDS = [
     # grid, window, shift
@@ -143,3 +143,36 @@ def test_scattering_is_the_adjoint_of_gathering(
             weights = weights.expand(2, -1, -1, -1) if share is None else share
             gathered = (tokens.gather_each(x) * weights.reshape(2 * groups, targets, k)).sum(-1)
             assert abs(float((gathered * row).sum() - (x * weighted.scatter(row)).sum())) < 1e-11
+
+
+@pytest.mark.parametrize(
+    ("grid", "size", "stride", "padding"),
+    [((7, 5), (3, 3), (2, 2), (1, 1)), ((9, 6), (4, 4), (4, 4), (0, 0)), ((4, 6), (3, 2), (1, 2), (1, 0))],
+)
+def test_convolution_map(
+    grid: tuple[int, int], size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> None:
+    """The tokens that a convolution sums, each by its own weight."""
+    tokens, x = convolution_map(grid, size, stride, padding), _random(2, grid[0] * grid[1], 3)
+    weight = _random(4, 3, *size)
+    expected = F.conv2d(x.transpose(1, 2).unflatten(2, grid), weight, stride=stride, padding=padding)
+    assert tokens.grid == expected.shape[2:]
+    assert tokens.padded == any(padding)
+    found = torch.einsum("btkc,ock->bto", tokens.gather_each(x), weight.flatten(2))
+    torch.testing.assert_close(found, expected.flatten(2).transpose(1, 2))
+
+
+def test_equal_shares_are_exact() -> None:
+    """A third has no short binary form, as a quarter has."""
+    row = convolution_map((1, 3), (1, 3), (1, 1)).scatter(torch.ones(1, 1, dtype=torch.float64))
+    assert torch.equal(row, torch.full((1, 3), 1 / 3, dtype=torch.float64))
+
+
+def test_prefix_tokens_remain() -> None:
+    tokens, x = with_prefix(convolution_map((3, 4), (2, 2), (2, 2), (1, 0)), 2), _random(2, 14, 3)
+    assert tokens.grid == (2, 2)
+    each = tokens.gather_each(x)
+    assert torch.equal(each[:, :2, 4], x[:, :2])
+    assert not each[:, :2, :4].any()
+    assert not each[:, 2:, 4].any()
+    assert torch.equal(each[:, 2:, :4], convolution_map((3, 4), (2, 2), (2, 2), (1, 0)).gather_each(x[:, 2:]))

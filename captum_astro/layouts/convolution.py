@@ -1,0 +1,59 @@
+"""Convolutions over the patch tokens, described as linear maps of the tokens under their kernel."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_astro.functional.token_map import Grid, TokenMap, convolution_map
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import Linear, Merging, Norm, Tap
+
+DEPTHWISE_FEED_FORWARD = (
+    "its depthwise convolution mixes neighbouring tokens; what it adds to a token is attributed to that token alone"
+)
+POSITIONAL = (
+    "this convolution adds a mixture of neighbouring tokens as a position; it is attributed to the token it is added to"
+)
+
+
+def convolution(
+    conv: nn.Conv2d, name: str, norm: nn.Module | None, entering: Tap | None = None, merged: Tap | None = None
+) -> Merging:
+    """A convolution as a change of resolution, with the norm after it.
+
+    Args:
+        conv: The convolution; depthwise and grouped ones are linear maps too.
+        name: The dotted path of the change.
+        norm: The norm of the new tokens, if there is one.
+        entering: As in `Merging`.
+        merged: As in `Merging`.
+
+    Raises:
+        UnsupportedModelError: If it is dilated, or pads with anything but zeros.
+    """
+    if conv.dilation != (1, 1) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+        raise UnsupportedModelError(
+            f"{name} is a dilated convolution, or one that does not pad with zeros on all sides."
+        )
+    linear = Linear(dense_weight(conv), conv.bias)
+    return Merging(
+        name, partial(_seen, conv=conv), (linear,) if norm is None else (linear, Norm(norm)), entering, merged
+    )
+
+
+def dense_weight(conv: nn.Conv2d) -> torch.Tensor:
+    """The weight ``(out, kernel positions * in)`` that acts on the tokens under the kernel, row by row."""
+    weight, groups = conv.weight, conv.groups
+    own: torch.Tensor = weight.unflatten(0, (groups, -1))  # each group sees its own channels only
+    dense = own.new_zeros(groups, own.shape[1], groups, *own.shape[2:])
+    each = torch.arange(groups, device=weight.device)
+    dense[each, :, each] = own
+    return dense.flatten(2, 3).flatten(0, 1).permute(0, 2, 3, 1).flatten(1)
+
+
+def _seen(grid: Grid, conv: Any) -> TokenMap:
+    return convolution_map(grid, conv.kernel_size, conv.stride, conv.padding)
