@@ -76,17 +76,8 @@ def load_image(path: Path | str, *, upright: bool) -> Image.Image:
     Raises:
         ImageError: As `open_image`.
     """
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file.") from error
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: the file cannot be opened ({error}).") from error
-    if stat.S_ISDIR(mode):
-        raise ImageError(f"{path}: this is a folder.")
-    if not stat.S_ISREG(mode):  # to open a pipe would wait for its writer
-        raise ImageError(f"{path}: this is a pipe or a device, not a file.")
-    return _loaded(path, str(path), upright)
+    with _opened(path) as file:
+        return _loaded(file, str(path), upright)
 
 
 def load_encoded(data: object, place: str) -> Image.Image:
@@ -137,8 +128,22 @@ def image_names(folder: Path) -> list[str]:
     return sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
 
 
-def _loaded(file: Path | str | BinaryIO, place: str, upright: bool) -> Image.Image:
-    """The only place that decodes images."""
+def _opened(path: Path | str) -> BinaryIO:
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file.") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: the file cannot be opened ({error}).") from error
+    if stat.S_ISDIR(mode):
+        raise ImageError(f"{path}: this is a folder.")
+    raise ImageError(f"{path}: this is a pipe or a device, not a file.")  # to open a pipe would wait for its writer
+
+
+def _loaded(file: BinaryIO, place: str, upright: bool) -> Image.Image:
+    """The only place that decodes images. Of a file's name Pillow would map it into memory and not turn it."""
     try:
         with Image.open(file, formats=_installed()) as opened:
             width, height = opened.size
