@@ -173,16 +173,21 @@ def _installed() -> tuple[str, ...]:
 
 def _in_rgb(image: Image.Image, place: str) -> Image.Image:
     check_sides(*image.size, place)
-    if greys.is_deep(image):
-        image = greys.eight_bits(image, place)
-    greys.check_colours(image, place)
     try:
-        if not image.has_transparency_data:
-            found = image.convert("RGB")
-        else:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            found = Image.alpha_composite(white, image).convert("RGB")
+        return _shown(image, place)
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError(f"{place}: too large for the memory there is. Make the image smaller.") from None
     except Exception as error:  # of modes that Pillow reads but does not convert
         raise ImageError(f"{place}: pixels of mode {image.mode}, which are not read. Save it in RGB.") from error
-    return found
+
+
+def _shown(image: Image.Image, place: str) -> Image.Image:
+    greys.check_colours(image, place)
+    if greys.is_deep(image):
+        image = greys.eight_bits(image, place)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
