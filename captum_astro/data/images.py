@@ -76,17 +76,8 @@ def load_image(path: Path | str, *, upright: bool) -> Image.Image:
     Raises:
         ImageError: As `open_image`.
     """
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file.") from error
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: the file cannot be opened ({error}).") from error
-    if stat.S_ISDIR(mode):
-        raise ImageError(f"{path}: this is a folder.")
-    if not stat.S_ISREG(mode):  # to open a pipe would wait for its writer
-        raise ImageError(f"{path}: this is a pipe or a device, not a file.")
-    return _loaded(path, str(path), upright)
+    with _opened(path) as file:
+        return _loaded(file, str(path), upright)
 
 
 def load_encoded(data: object, place: str) -> Image.Image:
@@ -137,8 +128,22 @@ def image_names(folder: Path) -> list[str]:
     return sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
 
 
-def _loaded(file: Path | str | BinaryIO, place: str, upright: bool) -> Image.Image:
-    """The only place that decodes images."""
+def _opened(path: Path | str) -> BinaryIO:
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file.") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: the file cannot be opened ({error}).") from error
+    if stat.S_ISDIR(mode):
+        raise ImageError(f"{path}: this is a folder.")
+    raise ImageError(f"{path}: this is a pipe or a device, not a file.")  # to open a pipe would wait for its writer
+
+
+def _loaded(file: BinaryIO, place: str, upright: bool) -> Image.Image:
+    """The only place that decodes images. Of a file's name Pillow would map it into memory and not turn it."""
     try:
         with Image.open(file, formats=_installed()) as opened:
             width, height = opened.size
@@ -168,16 +173,21 @@ def _installed() -> tuple[str, ...]:
 
 def _in_rgb(image: Image.Image, place: str) -> Image.Image:
     check_sides(*image.size, place)
-    if greys.is_deep(image):
-        image = greys.eight_bits(image, place)
-    greys.check_colours(image, place)
     try:
-        if not image.has_transparency_data:
-            found = image.convert("RGB")
-        else:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            found = Image.alpha_composite(white, image).convert("RGB")
+        return _shown(image, place)
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError(f"{place}: too large for the memory there is. Make the image smaller.") from None
     except Exception as error:  # of modes that Pillow reads but does not convert
         raise ImageError(f"{place}: pixels of mode {image.mode}, which are not read. Save it in RGB.") from error
-    return found
+
+
+def _shown(image: Image.Image, place: str) -> Image.Image:
+    greys.check_colours(image, place)
+    if greys.is_deep(image):
+        image = greys.eight_bits(image, place)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

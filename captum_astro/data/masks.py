@@ -14,7 +14,7 @@ from captum_astro.data.tables import DataError
 
 _UNKNOWN = 255
 _IMAGENET_S_UNKNOWN = 1000
-_LOSSY = ("AVIF", "JPEG", "JPEG2000", "MPO", "WEBP")  # formats that may blur 0 and 1
+_LOSSY = ("AVIF", "JPEG", "JPEG2000", "MPO", "WEBP")  # formats that blur, or may
 _DARK = 64  # as the sum of the three channels
 
 
@@ -24,9 +24,9 @@ def voc_mask(path: Path) -> torch.Tensor:
     Raises:
         ImageError: If the file is damaged.
         DataError: If it holds colours instead of indices, or is black and white, or its palette shows another
-            background, or it is transparent.
+            background, or it is transparent, or in a format that blurs.
     """
-    picture = _opaque(path, upright=False)
+    picture = _exact(path)
     if picture.mode not in ("P", "L"):
         raise DataError(f"{path}: {_kind(picture)}, where a palette of classes belongs.")
     shown = _shown_grey(picture)
@@ -43,9 +43,9 @@ def imagenet_s_mask(path: Path) -> torch.Tensor:
 
     Raises:
         ImageError: If the file is damaged.
-        DataError: If it has no colours, or a class above 1000, or it is transparent.
+        DataError: If it has no colours, or a class above 1000, or it is transparent, or in a format that blurs.
     """
-    picture = _opaque(path, upright=False)
+    picture = _exact(path)
     if picture.mode != "RGB":
         raise DataError(f"{path}: mode {picture.mode}, where ImageNet-S has RGB, a class being R + 256 G.")
     colours = np.asarray(picture).astype(np.int64)
@@ -98,6 +98,14 @@ def _opaque(path: Path, *, upright: bool) -> Image.Image:
     return picture
 
 
+def _exact(path: Path) -> Image.Image:
+    """A mask whose pixels are numbers of classes, as stored: between two classes a blurred edge shows others."""
+    picture = _opaque(path, upright=False)
+    if picture.format in _LOSSY:
+        raise DataError(f"{path}: {picture.format}, which blurs the numbers of classes. Save the mask in PNG.")
+    return picture
+
+
 def _shown_grey(picture: Image.Image) -> np.ndarray | None:
     """The pixels as displayed, ``(H, W)`` of 8 bits; None if they have colours or more bits, or the palette has."""
     if picture.mode in ("1", "L"):
@@ -115,6 +123,8 @@ def _classes(picture: Image.Image, path: Path) -> torch.Tensor:
     A program that makes a palette itself orders the colours freely, and then an index is no class.
     """
     classes = np.asarray(picture)
+    if picture.mode == "P" and picture.format == "GIF":
+        raise DataError(f"{path}: a GIF, in which programs renumber the classes. Save the mask in PNG.")
     if picture.mode == "P":
         shown = _palette(picture).sum(1, dtype=int)
         used = np.setdiff1d(classes, (0, _UNKNOWN))

@@ -136,3 +136,17 @@ def test_whatever_a_decoder_raises_concerns_the_image_only(
     with pytest.raises(ImageError, match=r"a\.png: the image is damaged") as raised:
         open_image(tmp_path / "a.png")
     assert not is_of_the_machine(raised.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError, ValueError])
+def test_what_cannot_be_converted_concerns_the_image_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def convert(image: Image.Image, mode: str) -> None:
+        raise error("inside")
+
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "convert", convert)
+    with pytest.raises(ImageError, match=r"a\.png: (too large for the memory|pixels of mode L)") as raised:
+        open_image(tmp_path / "a.png")
+    assert not is_of_the_machine(raised.value)
