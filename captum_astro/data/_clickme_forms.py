@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from captum_astro.data._example import parse_example
 from captum_astro.data._tensor_file import as_array, read_tensors
 from captum_astro.data.archives import open_zip, zip_member
-from captum_astro.data.arrays import decoded, from_npy
+from captum_astro.data.arrays import decoded
 from captum_astro.data.files import LARGEST_ARRAY, read_whole
+from captum_astro.data.npy import from_npy
 from captum_astro.data.tfrecord import frames
 
 _PICTURES = ("jpg", "jpeg", "png")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv as csv_format
+import io
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from captum_astro.data.files import read_whole
 from captum_astro.data.images import read_pixels
 from captum_astro.data.samples import checked
 
@@ -80,16 +82,16 @@ class ImageTable:
         return Marked(image, inside, self._labels[name], name)
 
     def _read(self) -> None:
-        if not self._table.is_file():
+        if not self._table.exists():
             raise FileNotFoundError(f"{self._table}: there is no such table.")
-        with open(self._table, newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(io.BytesIO(read_whole(self._table)), newline="", encoding="utf-8-sig") as file:
             reader = csv_format.DictReader(file, skipinitialspace=True)
             try:
                 there = reader.fieldnames or ()
                 with_boxes = self._all_boxes or any(edge in there for edge in _EDGES)
                 missing = [column for column in _FIRST + _EDGES * with_boxes if column not in there]
                 if missing:
-                    named = ", ".join(there) or "nothing"
+                    named = ", ".join(there)[:200] or "nothing"
                     raise ValueError(f"{self._table}: row 1: no column {', '.join(missing)}; there is {named}.")
                 for row in reader:
                     self._add(row, reader.line_num)
@@ -105,8 +107,8 @@ class ImageTable:
         if not entry["file"]:
             raise self._error(line, "no file is named")
         name = Path(entry["file"]).as_posix()
-        if name not in self._boxes and not (self._folder / name).is_file():
-            raise FileNotFoundError(f"{self._table}: row {line}: there is no file {self._folder / name}.")
+        if name not in self._boxes and not _is_file(self._folder / name):
+            raise FileNotFoundError(f"{self._table}: row {line}: there is no file {self._folder / name[:200]}.")
         boxes = self._boxes.setdefault(name, [])
         if self._all_boxes or any(entry[edge] for edge in _EDGES):
             boxes.append(self._box(entry, line))
@@ -132,7 +134,7 @@ class ImageTable:
         try:
             label = int(text)
         except ValueError as error:
-            raise self._error(line, f"label is {text!r}, not a whole number") from error
+            raise self._error(line, f"label is {text[:40]!r}, not a whole number") from error
         if label < 0:
             raise self._error(line, f"label is {label}, and classes are numbered from 0")
         return label
@@ -141,13 +143,20 @@ class ImageTable:
         try:
             number = float(text)
         except ValueError as error:
-            raise self._error(line, f"{column} is {text!r}, not a number") from error
+            raise self._error(line, f"{column} is {text[:40]!r}, not a number") from error
         if not math.isfinite(number):
-            raise self._error(line, f"{column} is {text!r}, not a number")
+            raise self._error(line, f"{column} is {text[:40]!r}, not a number")
         return number
 
     def _error(self, line: int, what: str) -> ValueError:
         return ValueError(f"{self._table}: row {line}: {what}.")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _centres(low: float, high: float) -> tuple[int, int]:

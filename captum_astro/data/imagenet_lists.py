@@ -47,16 +47,15 @@ def listed_classes(places: Sequence[Path]) -> tuple[Path, dict[str, int]]:
 
 def _kaggle(file: Path, places: Sequence[Path]) -> dict[str, int]:
     found: dict[str, int] = {}
-    with open(file, newline="", encoding="utf-8-sig") as opened:
-        reader = csv.DictReader(opened)
-        try:
-            if not {"ImageId", "PredictionString"} <= set(reader.fieldnames or ()):
-                raise DataError(f"{file}: line 1: the columns are ImageId,PredictionString.")
-            for row in reader:
-                wnid = (row["PredictionString"] or "").split(" ")[0]
-                found[_stem(row["ImageId"])] = imagenet_class(wnid, f"{file}, line {reader.line_num}")
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{file}: after line {reader.line_num}: not a CSV in UTF-8 ({error}).") from error
+    reader = csv.DictReader(io.StringIO(_text(file), newline=""))
+    try:
+        if not {"ImageId", "PredictionString"} <= set(reader.fieldnames or ()):
+            raise DataError(f"{file}: line 1: the columns are ImageId,PredictionString.")
+        for row in reader:
+            wnid = (row["PredictionString"] or "").split(" ")[0]
+            found[_stem(row["ImageId"] or "")] = imagenet_class(wnid, f"{file}, line {reader.line_num}")
+    except csv.Error as error:
+        raise DataError(f"{file}: after line {reader.line_num}: not a CSV ({error}).") from error
     return found
 
 
@@ -115,12 +114,15 @@ def _devkit_wnids(meta: Path) -> dict[int, str]:
 
 def _lines(file: Path) -> list[tuple[int, str]]:
     """The non-empty lines, each with its number from 1."""
-    try:
-        text = read_whole(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not a text in UTF-8 ({error}).") from error
-    lines = [(number, " ".join(line.split())) for number, line in enumerate(text.splitlines(), start=1)]
+    lines = [(number, " ".join(line.split())) for number, line in enumerate(_text(file).splitlines(), start=1)]
     return [(number, line) for number, line in lines if line]
+
+
+def _text(file: Path) -> str:
+    try:
+        return read_whole(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not a text in UTF-8 ({error.reason} at byte {error.start}).") from error
 
 
 def _stem(name: str) -> str:

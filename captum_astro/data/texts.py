@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from captum_astro.data.files import DataError, regular_file
+from captum_astro.data.files import DataError, read_whole
 from captum_astro.data.tables import labels, parquet_files, read_columns
 
 Split = Literal["train", "test"]
@@ -70,7 +70,7 @@ def read_wikitext(path: Path | str) -> dict[WikiSplit, str]:
         if not files:
             continue
         try:
-            text = regular_file(files[0]).read_text(encoding="utf-8")
+            text = read_whole(files[0]).decode("utf-8").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             raise DataError(f"{files[0]}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
         if not text.strip():

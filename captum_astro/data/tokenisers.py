@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from captum_astro.data.files import DataError, regular_file
+from captum_astro.data.files import DataError, read_whole
 from captum_astro.data.texts import END_OF_LINE, UNKNOWN
 from captum_astro.extras import needed
 from captum_astro.storage import write_whole
@@ -113,10 +113,9 @@ def load_tokeniser(file: Path) -> Tokenizer:
     Raises:
         DataError: If there is no such file, or it is invalid, or its padding does not have the id 0.
     """
-    regular_file(file)
-    library = _library()
+    library, data = _library(), read_whole(file)
     try:
-        tokeniser: Tokenizer = library.Tokenizer.from_file(str(file))
+        tokeniser: Tokenizer = library.Tokenizer.from_str(data.decode())
     except Exception as error:  # the library raises nothing more specific
         raise DataError(f"{file}: not a tokeniser of the tokenizers library ({str(error)[:150]}).") from error
     if tokeniser.token_to_id(PADDING) != 0:

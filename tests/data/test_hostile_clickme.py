@@ -18,10 +18,10 @@ import torch
 
 from captum_astro.data import _clickme_forms, _example, _tensor_file, archives, tfrecord
 from captum_astro.data._example import parse_example
-from captum_astro.data.arrays import from_npy
 from captum_astro.data.clickme import ClickMe
 from captum_astro.data.clickme_samples import ClickMeSamples
 from captum_astro.data.files import DataError
+from captum_astro.data.npy import from_npy
 from captum_astro.data.tfrecord import CorruptRecordError, frames
 from tests.data.test_clickme import FORMS, heat, members, npy, npz, pixels, write_tar, write_zip
 from tests.data.test_tfrecord import delimited, framed, make_example, varint

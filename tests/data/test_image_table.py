@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,23 @@ def test_boxes_are_joined_and_labels_found_in_any_row(tmp_path: Path) -> None:
 def test_invalid_options(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _table(tmp_path, text)
+
+
+def test_messages_about_long_cells_are_short(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"row 2: there is no file \S*/aaa") as missing:
+        _table(tmp_path, f"file,label\n{'a' * 5000},1\n")
+    with pytest.raises(ValueError, match="row 2: label is 'aaa") as label:
+        _table(tmp_path, f"file,label\na.png,{'a' * 5000}\n")
+    with pytest.raises(ValueError, match="there is aaa") as header:
+        _table(tmp_path, f"{'a' * 5000}\na.png\n")
+    assert max(len(str(raised.value)) for raised in (missing, label, header)) < 700
+
+
+@pytest.mark.timeout(20)
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(ValueError, match=r"t\.csv: a device, a FIFO or a socket"):
+        ImageTable(tmp_path, "t.csv", boxes=False)
 
 
 def test_not_in_utf_8(tmp_path: Path) -> None:
