@@ -38,6 +38,9 @@ _FOREIGN = (  # how the content begins, and what is said of it
 )
 
 
+_HEADER = 100_000_000  # bytes: the longest header that safetensors accepts
+
+
 class _Ignored:
     """Takes the place of harmless values that are no tensors, such as a checkpoint's options; built from anything."""
 
@@ -79,7 +82,7 @@ def read(file: Path) -> Mapping[str, Any]:
         start = opened.read(64)
     if not start:
         raise ModelError(f"{file} is empty: copy or download it again.")
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < file.stat().st_size:
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < _HEADER:
         return _safetensors(file)
     for pattern, what in _FOREIGN:
         if re.match(pattern, start, re.IGNORECASE):
@@ -131,4 +134,6 @@ def _check_archive(file: Path) -> None:
 
 def _damaged(file: Path, error: Exception) -> ModelError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, pickle.UnpicklingError):  # torch's own message advises to execute the file
+        reason = "it is a pickle, but not one that torch.save writes"
     return ModelError(f"{file} cannot be read; it may be damaged or incomplete: copy or download it again ({reason}).")

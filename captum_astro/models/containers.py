@@ -69,7 +69,7 @@ def chosen(file: Path, names: Iterable[str], use_ema: bool, say: Callable[[str],
 
 def is_averaged(name: str) -> bool:
     """Whether a name is that of averaged weights, such as ``state_dict_ema`` or ``teacher.backbone``."""
-    return not _AVERAGED.isdisjoint(re.split(r"[._]", name.lower()))
+    return not _AVERAGED.isdisjoint(re.split(r"[._-]", name.lower()))
 
 
 def _holds_tensors(value: object) -> bool:

@@ -52,7 +52,7 @@ def _converted(model: nn.Module, name: str, found: list[Form], target: Target) -
     for convert in conversions(model, name):
         for bare in (True, False):
             some = [form.replaced(convert(form.tensors)) for form in found if bare is not bool(form.prefix)]
-            fits = [form for form in some if target.accepts(form)]
+            fits = [form for form in some if target.accepts(form) and not form.patches_differ()]
             if fits:
                 return fits
     return []
@@ -70,4 +70,4 @@ def _report(file: Path, form: Form, left_out: list[str], say: Callable[[str], No
 
 
 def _and_more(others: list[str]) -> str:
-    return f"; so were {len(others)} others" if others else ""
+    return f"; the same holds for {len(others)} more" if others else ""

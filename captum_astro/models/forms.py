@@ -47,6 +47,10 @@ class Form:
             kept["pos_embed"] = kept["pos_embed"][:, 1:]  # DINOv2's class position becomes part of its token
         return [key for key, value in kept.items() if value.numel() != self.tensors[key].numel()]
 
+    def patches_differ(self) -> bool:
+        """Whether a conversion gave patches another size: then these are weights of another model."""
+        return any("patch_embed" in key for key in self.resampled())
+
 
 class Target:
     """What a model expects.

@@ -23,7 +23,7 @@ def load_model(
     name: str,
     *,
     pretrained: bool = True,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     device: str = "cpu",
     num_classes: int | None = None,
     use_ema: bool = True,
@@ -57,13 +57,13 @@ def load_model(
         (7, True)
     """
     _check_name(name)
-    tensors = None
-    if checkpoint is not None:
-        tensors = weights_in(checkpoint, read(checkpoint), use_ema, say)
-        num_classes = _classes(name, checkpoint, tensors, num_classes)
-    model = _created(name, pretrained and checkpoint is None, num_classes)
-    if checkpoint is not None and tensors is not None:
-        fit(model, name, checkpoint, tensors, use_ema, say)
+    if checkpoint is None:
+        model = _created(name, pretrained, num_classes)
+    else:
+        file = Path(checkpoint)
+        tensors = weights_in(file, read(file), use_ema, say)
+        model = _created(name, False, _classes(name, file, tensors, num_classes))
+        fit(model, name, file, tensors, use_ema, say)
     try:
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import os
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,15 @@ def _script(file: Path) -> None:
             _script,
             "is a TorchScript program, not weights alone. Where it was written, save the weights alone: torch.save",
         ),
+        (
+            lambda file: file.write_bytes(b"\x80\x02 no pickle"),
+            "may be damaged or incomplete: copy or download it again",
+        ),
+        (
+            lambda file: file.write_bytes(pickle.dumps({"epoch": 3})),
+            "may be damaged or incomplete: copy or download it",
+        ),
+        (lambda file: file.write_bytes((99).to_bytes(8, "little") + b'{"a"'), "may be damaged or incomplete: copy or"),
         (lambda file: _cut(file, save_file), "may be damaged or incomplete: copy or download it again"),
         (lambda file: _cut(file, torch.save), "may be damaged or incomplete: copy or download it again"),
     ],
@@ -97,6 +107,7 @@ def test_files_that_are_no_weights(tmp_path: Path, write: Callable[[Path], objec
         load_model(NAME, checkpoint=file)
     assert message in str(found.value)
     assert str(found.value).startswith(str(file))
+    assert "weights_only" not in str(found.value)
 
 
 def test_advice_on_numpy_arrays_works(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ def _changed(**changes: Any) -> Callable[[Tensors], dict[str, Any]]:
             _changed(norm__bias=torch.ones(23)),
             "of another shape: norm.bias (23,) float32 instead of (24,) float32. Give",
         ),
+        (
+            _changed(patch_embed__proj__weight=torch.ones(24, 3, 4, 4), pos_embed=torch.ones(1, 65, 24)),
+            "of another shape: pos_embed (1, 65, 24) float32 instead of (1, 17, 24) float32, patch_embed.proj.weight",
+        ),
         (_changed(norm__bias=torch.ones(24, dtype=torch.int8)), "norm.bias (24,) int8 instead of (24,) float32"),
         (_changed(pre_logits__fc__bias=torch.ones(24)), "not expected: pre_logits.fc.bias"),
         (
