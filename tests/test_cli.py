@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -220,3 +221,14 @@ def test_vita_invalid_options(monkeypatch, capsys, tmp_path: Path, words, messag
     assert code == 1
     assert message in out
     assert "Traceback" not in out
+
+
+def test_output_names_are_unique_and_quick() -> None:
+    from captum_astro.cli.explain import _output_names
+
+    paths = [Path("a/x.png"), Path("b/x.png"), Path("a/x-2.png"), Path("c/x.png"), Path("c/y.png")]
+    assert list(_output_names(paths).values()) == ["x", "x-3", "x-2", "x-4", "y"]
+    many = [Path(f"{folder}/x.png") for folder in range(10_000)]
+    began = time.process_time()
+    assert len(set(_output_names(many).values())) == 10_000
+    assert time.process_time() - began < 10

@@ -157,6 +157,47 @@ def test_machine_errors_say_what_is_kept(monkeypatch, capsys, tmp_path: Path) ->
         _run(monkeypatch, capsys, *words)
 
 
+def _small(folder: Path, *more: object) -> list[object]:
+    words = ["--models", making.NAME, "--no-pretrained", "--data", "scenes", "--limit", 2, "--chunk-size", 1]
+    return [*words, "--metrics", "saco", "--out", folder, *more]
+
+
+def test_a_run_of_which_every_row_failed_ends_with_an_error(monkeypatch, capsys, tmp_path: Path) -> None:
+    words = _small(tmp_path, "--methods", "VTranM:layers=9")
+    for _ in range(2):  # when it ends, and when it is found finished
+        code, out = _run(monkeypatch, capsys, *words)
+        assert code == 1
+        assert "error: Every row of every method failed" in out
+    assert _run(monkeypatch, capsys, *_small(tmp_path / "b", "--methods", "VTranM:layers=9,Random"))[0] == 0
+
+
+def test_an_interrupted_run_says_how_to_go_on(monkeypatch, capsys, tmp_path: Path) -> None:
+    from captum_astro.evaluation.run.scoring import Scorer
+
+    score = Scorer.score
+
+    def interrupted(self, dataset, numbers):
+        if 1 in numbers:
+            raise KeyboardInterrupt
+        return score(self, dataset, numbers)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scorer, "score", interrupted)
+        code, out = _run(patched, capsys, *_small(tmp_path, "--methods", "Random"))
+    assert code == 130
+    assert out.splitlines()[-1] == "Stopped: finished chunks are kept, and the same command resumes."
+    code, out = _run(monkeypatch, capsys, *_small(tmp_path, "--methods", "Random"))
+    assert (code, out.splitlines()[0]) == (0, "1 of 2 samples are already done.")
+
+
+def test_a_folder_of_an_earlier_version_is_refused(monkeypatch, capsys, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"configuration": {}, "samples": {"count": 2, "digest": "0"}}')
+    code, out = _run(monkeypatch, capsys, *_small(tmp_path, "--methods", "Random"))
+    assert code == 1
+    assert "holds a benchmark of another version of captum-astro" in out
+    assert "Choose another folder" in out
+
+
 def test_one_progress_line_per_minute() -> None:
     lines: list[str] = []
     now = [0.0]

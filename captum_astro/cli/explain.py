@@ -103,14 +103,16 @@ def _short(label: str) -> str:
 
 def _output_names(paths: list[Path]) -> dict[Path, str]:
     """File names without extension, made unique where two files share one."""
+    stems = {path.stem for path in paths}
     taken: set[str] = set()
+    counts: dict[str, int] = {}  # of each stem so far: the next number to try
     names = {}
     for path in paths:
-        others = {other.stem for other in paths if other != path}
-        name, count = path.stem, 1
-        while name in taken or (count > 1 and name in others):
+        name, count = path.stem, counts.get(path.stem, 1)
+        while name in taken or (count > 1 and name in stems and name != path.stem):
             count += 1
             name = f"{path.stem}-{count}"
+        counts[path.stem] = count
         taken.add(name)
         names[path] = name
     return names

@@ -50,6 +50,17 @@ def keep_config(folder: Path, config: Config) -> None:
     begin(folder, config.as_json(), "--no-resume to replace it")
 
 
+def check_training(folder: Path) -> None:
+    """Check that a folder holds no results of anything else, such as a benchmark.
+
+    Raises:
+        ValueError: If it does, or its record is damaged.
+        OSError: If its record cannot be read.
+    """
+    if (folder / RECORD).exists() and str(read_record(folder / RECORD).get("task")) not in tasks():
+        raise ValueError(f"{folder} holds no training run, but other results. Choose another folder.")
+
+
 def read_config(folder: Path) -> Config:
     """The options of the run in a folder.
 

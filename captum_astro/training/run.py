@@ -13,9 +13,9 @@ from torch import nn
 
 from captum_astro.data.tokenisers import TOKENISER, load_tokeniser
 from captum_astro.devices import check_device
-from captum_astro.storage import RECORD, write_whole
+from captum_astro.storage import RECORD, read_json, write_whole
 from captum_astro.training.checkpoint import seed_everything
-from captum_astro.training.config import keep_config, read_config
+from captum_astro.training.config import check_training, keep_config, read_config
 from captum_astro.training.curve import best
 from captum_astro.training.fit import BEST, CHECKPOINT, CURVE, PICTURE, Plan, fit
 from captum_astro.training.task import Config
@@ -58,6 +58,7 @@ def train(
         OSError: If the folder cannot be written.
     """
     config = replace(config, data=str(Path(config.data).resolve()) if config.data else "")
+    check_training(folder)
     if not resume:
         for name in (RECORD, CHECKPOINT, BEST, CURVE, PICTURE, WEIGHTS, RESULT, TOKENISER):
             (folder / name).unlink(missing_ok=True)
@@ -105,10 +106,9 @@ def read_result(folder: Path) -> dict[str, float]:
         ValueError: If they cannot be read.
         OSError: If there are none.
     """
-    try:
-        found: dict[str, float] = json.loads((folder / RESULT).read_text())
-    except ValueError as error:
-        raise ValueError(f"{folder / RESULT} is damaged ({error}).") from error
+    found = read_json(folder / RESULT)
+    if not found or not all(isinstance(value, (int, float)) for value in found.values()):
+        raise ValueError(f"{folder / RESULT} is damaged. Delete it, and the same command trains again.")
     return found
 
 

@@ -19,7 +19,7 @@ from captum_astro.training.cifar10 import Cifar10
 from captum_astro.training.config import configured, tasks
 from captum_astro.training.imdb import Imdb
 from captum_astro.training.patch_head import BACKGROUND, WithPatchHead, patch_loss
-from captum_astro.training.run import load_trained, train
+from captum_astro.training.run import load_trained, read_result, train
 from captum_astro.training.scenes import ScenesTask
 from captum_astro.training.scores import negative_log_likelihood
 from captum_astro.training.wikitext2 import WikiText2
@@ -57,6 +57,24 @@ def test_cifar10_from_folders_in_a_softmax_model(tmp_path: Path) -> None:
     )
     train(config, tmp_path / "run")
     assert load_trained(tmp_path / "run")[0].blocks[0].attn.__class__.__name__ == "SoftmaxAttention"
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("record", ['{"configuration": {}, "samples": {}}', '{"task": []}', "{"])
+def test_other_results_are_never_replaced(tmp_path: Path, resume: bool, record: str) -> None:
+    for name in ("run.json", "result.json", "curve.csv"):
+        (tmp_path / name).write_text(record)
+    with pytest.raises(ValueError, match=r"Choose another folder") as caught:
+        train(Cifar10(data="nowhere"), tmp_path, resume=resume)
+    assert "--no-resume" not in str(caught.value)
+    assert {file.read_text() for file in tmp_path.iterdir()} == {record}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"accuracy": "x"}', '{"accuracy": [1]}', "[" * 100_000])
+def test_a_damaged_result_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ValueError, match=r"result\.json is damaged. Delete it"):
+        read_result(tmp_path)
 
 
 def test_imdb_accuracy_exceeds_chance(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from captum_astro.evaluation import analysis
 from captum_astro.evaluation.report import grid
 from captum_astro.evaluation.report.choice import reference
+from captum_astro.evaluation.report.visible import visible
 from captum_astro.storage import as_csv, write_whole
 
 _NOTE = (
@@ -62,8 +63,8 @@ def write_tables(folder: str | Path, out: str | Path, against: str | None = None
     }
     texts = {f"{name}.csv": as_csv(table) for name, table in found.items()}
     blocks = [(one, str(model)) for model, several in grids.items() for one in several]
-    texts["tables.md"] = "\n".join([f"{_NOTE}\n", *(markdown(one, model) for one, model in blocks)])
-    texts["tables.tex"] = "\n".join([f"% {_NOTE}", *(latex(one, model) for one, model in blocks)])
+    texts["tables.md"] = visible("\n".join([f"{_NOTE}\n", *(markdown(one, model) for one, model in blocks)]))
+    texts["tables.tex"] = visible("\n".join([f"% {_NOTE}", *(latex(one, model) for one, model in blocks)]))
     for name, text in texts.items():
         write_whole(out / name, partial(_written, text))
     return [out / name for name in texts]

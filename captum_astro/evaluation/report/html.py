@@ -18,6 +18,7 @@ from markupsafe import Markup
 from captum_astro.evaluation import analysis
 from captum_astro.evaluation.report import curves, grid, pictures
 from captum_astro.evaluation.report.choice import reference
+from captum_astro.evaluation.report.visible import visible
 from captum_astro.storage import write_whole
 
 PICTURES = 500  # besides the best and worst cases, over all models: about 2.5 MB
@@ -100,7 +101,7 @@ def render(
     environment.filters["breakable"] = breakable
     models = list(pd.unique(rows["model"]))
     script, style = (_source(environment, name) for name in ("report.js", "report.css"))
-    return environment.get_template("template.html.jinja").render(
+    page = environment.get_template("template.html.jinja").render(
         title="Explanations compared",
         models=models,
         data=str(config.get("configuration", {}).get("data", "")),
@@ -129,6 +130,7 @@ def render(
         # only this script may run, and nothing is fetched, even if a name were not escaped
         digest="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+    return visible(page)
 
 
 def breakable(name: str) -> Markup:

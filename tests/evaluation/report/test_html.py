@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -307,6 +308,55 @@ def test_names_in_tables_are_text(tmp_path: Path) -> None:
     line = next(line for line in files[5].read_text().splitlines() if "onerror" in line)
     assert r"\textless{}img" in line
     assert r"\{\{ 7*7 \}\}\$\_\textasciicircum{}" in line
+
+
+def test_control_characters_are_visible(tmp_path: Path) -> None:
+    commands = "a\x1b[2J\x9b1m\u202eb"
+    rows = synthetic.renamed(synthetic.rows(3, metrics=("SaCo",)), {"VTranM": commands, "vit": commands})
+    config = {**CONFIG, "configuration": {"data": commands}}
+    folder = synthetic.write(tmp_path / "run", rows, NO_MAPS, config)
+    texts = [write_report(folder, tmp_path / "page.html").read_text(encoding="utf-8")]
+    texts += [file.read_text() for file in write_tables(folder, tmp_path / "tables", bootstrap=5)[4:]]
+    for text in texts:
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+        assert "x1b" in text
+    assert r"<title>Explanations compared: a\x1b[2J\x9b1m\u202eb</title>" in texts[0]
+
+
+def test_cells_are_no_formulas(tmp_path: Path) -> None:
+    rows = synthetic.renamed(synthetic.rows(3, failing=("LRP", 1)), {"VTranM": "=1+1", "image-1.png": "@x"})
+    folder = synthetic.write(tmp_path / "run", rows, NO_MAPS, CONFIG)
+    tables = [pd.read_csv(file) for file in write_tables(folder, tmp_path / "tables", "=1+1", 5)[:4]]
+    cells = {cell for table in tables for cell in table.to_numpy().ravel() if isinstance(cell, str)}
+    assert {"'=1+1", "'@x", "-"} <= cells
+    assert not [cell for cell in cells if cell != "-" and cell[0] in "=+-@"]
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ("{", "run.json is damaged"),
+        ("[1]", "run.json is damaged"),
+        ('{"configuration": 5}', "configuration is no object"),
+        ('{"samples": [1]}', "samples is no object"),
+        ('{"format": 99}', "another version of captum-astro (format 99, not"),
+    ],
+)
+def test_an_odd_record_is_named(monkeypatch, capsys, folder: Path, tmp_path: Path, record: str, words: str) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(record)
+    code, out = run_command(monkeypatch, capsys, "report", tmp_path / "run")
+    assert code == 1
+    assert words in out
+
+
+def test_a_damaged_file_is_on_the_page(tmp_path: Path) -> None:
+    folder = synthetic.write(tmp_path / "run", synthetic.rows(3), synthetic.maps(2), CONFIG)
+    file = folder / "maps" / "maps-00-000000.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match="maps-00-000000.parquet is damaged"):
+        page = write_report(folder, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"{file} is damaged. It is left out" in _text(page)
 
 
 def test_the_command(monkeypatch, capsys, folder: Path, tmp_path: Path) -> None:

@@ -40,3 +40,8 @@ def test_sample_errors_are_one_line() -> None:
     assert str(found) == "ImageError: a.png: cut"
     assert str(Failure.of(KeyError(), "method")) == "KeyError"
     assert len(str(Failure.of(ValueError("x" * 900), "metric"))) == 500
+
+
+def test_no_addresses() -> None:
+    error = ValueError(f"no {object()} of 0x7f, 0x7fb1c0ffee00")
+    assert str(Failure.of(error, "method")) == "ValueError: no <object object at 0x...> of 0x7f, 0x..."
