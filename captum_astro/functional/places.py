@@ -9,7 +9,7 @@ import torch
 from captum_astro.functional.attention import widen
 from captum_astro.functional.token_map import Grid
 
-_STILL = 0.05  # of the places' mean squared response
+_STILL = 1e-4  # of the places' mean squared response
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,9 @@ def _measured(outputs: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch
 def _columns(across: torch.Tensor) -> int | None:
     """The number of columns of tokens that may be a grid, by where the last row begins."""
     jumps = (across.diff() < -0.2).nonzero()
-    if len(jumps):
-        columns = len(across) - 1 - int(jumps[-1])
-    else:  # a single row or a single column
-        columns = len(across) if across[-1] - across[0] > 0.2 else 1
+    one_row = len(across) > 1 and bool(across[-1] - across[0] > 0.2)
+    last_row = int(jumps[-1]) + 1 if len(jumps) else 0 if one_row else len(across) - 1
+    columns = len(across) - last_row
     return columns if len(across) > 1 and len(across) % columns == 0 else None
 
 
