@@ -28,7 +28,8 @@ class LocalMode(TorchFunctionMode):
     def __init__(self, images: int) -> None:
         super().__init__()
         self._images = images
-        self._attention: list[torch.Tensor] = []  # among different tokens
+        self._attention: torch.Tensor | None = None  # the latest
+        self._identity = False  # whether it is among the same tokens
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -49,21 +50,24 @@ class LocalMode(TorchFunctionMode):
         return self._first(found) if self._is_average(func, found, args, kwargs) else found
 
     def _softmax(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[-1] == x.shape[-2]:
-            return torch.eye(x.shape[-1]).to(x).expand_as(x).clone()
-        first = self._first(x)
-        found = (first + _LOUDER * (x - first)).softmax(-1)
-        self._attention.append(found)
-        return found
+        first, self._identity = self._first(x), x.shape[-1] == x.shape[-2]
+        if self._identity:
+            self._attention = torch.eye(x.shape[-1]).to(x).expand_as(x).clone()
+        else:
+            self._attention = (first + _LOUDER * (x - first)).softmax(-1)
+        return self._attention
 
     def _factors(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The factors of a product: queries and keys, or attention and values, in either order."""
-        if left.shape[-1] == left.shape[-2] or right.shape[-1] == right.shape[-2]:
-            return left, right
-        storages = [x.untyped_storage().data_ptr() for x in self._attention]
-        if right.untyped_storage().data_ptr() in storages:
-            return self._first(left), right
+        """The factors of a product: queries and keys, or attention and values in either order."""
+        if self._is_attention(left) or self._is_attention(right):
+            if self._identity:
+                return left, right
+            return (left, self._first(right)) if self._is_attention(left) else (self._first(left), right)
         return left, self._first(right)
+
+    def _is_attention(self, x: torch.Tensor) -> bool:
+        latest = self._attention
+        return latest is not None and x.untyped_storage().data_ptr() == latest.untyped_storage().data_ptr()
 
     def _first(self, x: torch.Tensor) -> torch.Tensor:
         """The first image's values for every image; there may be several samples of an image, as with windows."""

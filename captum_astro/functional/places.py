@@ -43,8 +43,7 @@ def changed_images(image: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
         the same from left to right.
     """
     height, width = image.shape[-2:]
-    down = (torch.arange(height, device=image.device) + 0.5) / height
-    across = (torch.arange(width, device=image.device) + 0.5) / width
+    down, across = ((torch.arange(n).to(image) + 0.5) / n for n in (height, width))
     return torch.stack([image, image + change, image + change * down[:, None], image + change * across])
 
 
