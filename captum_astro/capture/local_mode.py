@@ -8,20 +8,28 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-_MEAN = (torch.mean, torch.Tensor.mean)
+_AVERAGE = (torch.mean, torch.Tensor.mean)
+_PRODUCT = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 _SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
+_LOUDER = 100.0  # how much more than it does a query changes its attention
 
 
 class LocalMode(TorchFunctionMode):
-    """Tokens attend to themselves, where queries and keys are the same tokens, and averages are those of one image.
+    """What belongs to one place depends on nothing else, or on the rest of the first image only.
+
+    - Attention among the same tokens is the identity.
+    - Other attention stands at its queries: keys and values are those of the first image, for every image.
+    - So are averages over all places, as in gates.
 
     Args:
-        samples: The size of the batch, whose first image's averages over all places are those of every image.
+        images: The size of the batch.
     """
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, images: int) -> None:
         super().__init__()
-        self._samples = samples
+        self._images = images
+        self._attention: torch.Tensor | None = None  # the latest
+        self._identity = False  # whether it is among the same tokens
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -29,31 +37,54 @@ class LocalMode(TorchFunctionMode):
             with self:
                 return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
-            query, key, value = (*args, *(kwargs[name] for name in ("query", "key", "value") if name in kwargs))[:3]
+            names = [name for name in ("query", "key", "value") if name in kwargs]
+            query, key, value = (*args, *(kwargs.pop(name) for name in names))[:3]
             if query.shape[-2] == key.shape[-2]:
                 return _to_all_heads(value, query)
-        if func in _SOFTMAX and _over_pairs(args[0], _dim(args, kwargs)):
-            return torch.eye(args[0].shape[-1]).to(args[0]).expand_as(args[0]).clone()
+            return func(query, self._first(key), self._first(value), *args[3:], **kwargs)
+        if func in _SOFTMAX and args[0].ndim > 2 and _dim(args, kwargs) in (-1, args[0].ndim - 1):
+            return self._softmax(args[0])
+        if func in _PRODUCT and args[0].ndim == args[1].ndim > 2:
+            return func(*self._factors(*args[:2]))
         found = func(*args, **kwargs)
-        if self._is_global_average(func, found, args, kwargs):
-            return found[:1].expand_as(found).clone()
-        return found
+        return self._first(found) if self._is_average(func, found, args, kwargs) else found
 
-    def _is_global_average(self, func: Any, found: Any, args: Any, kwargs: Any) -> bool:
+    def _softmax(self, x: torch.Tensor) -> torch.Tensor:
+        first, self._identity = self._first(x), x.shape[-1] == x.shape[-2]
+        if self._identity:
+            self._attention = torch.eye(x.shape[-1]).to(x).expand_as(x).clone()
+        else:
+            self._attention = (first + _LOUDER * (x - first)).softmax(-1)
+        return self._attention
+
+    def _factors(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The factors of a product: queries and keys, or attention and values in either order."""
+        if self._is_attention(left) or self._is_attention(right):
+            if self._identity:
+                return left, right
+            return (left, self._first(right)) if self._is_attention(left) else (self._first(left), right)
+        return left, self._first(right)
+
+    def _is_attention(self, x: torch.Tensor) -> bool:
+        latest = self._attention
+        return latest is not None and x.untyped_storage().data_ptr() == latest.untyped_storage().data_ptr()
+
+    def _first(self, x: torch.Tensor) -> torch.Tensor:
+        """The first image's values for every image; there may be several samples of an image, as with windows."""
+        if len(x) % self._images:
+            return x
+        parts = x.reshape(self._images, -1, *x.shape[1:])
+        return parts[:1].expand_as(parts).reshape(x.shape).clone()
+
+    def _is_average(self, func: Any, found: Any, args: Any, kwargs: Any) -> bool:
         if func is F.adaptive_avg_pool2d:
-            return len(found) == self._samples and tuple(found.shape[-2:]) == (1, 1)
-        dims = _dim(args, kwargs) if func in _MEAN else None
-        two = isinstance(dims, tuple | list) and len(dims) == 2
-        return two and args[0].ndim == 4 and len(found) == self._samples
+            return tuple(found.shape[-2:]) == (1, 1)
+        dims = _dim(args, kwargs) if func in _AVERAGE else None
+        return isinstance(dims, tuple | list) and len(dims) == 2 and bool(args[0].ndim == 4)
 
 
 def _dim(args: Any, kwargs: Any) -> Any:
     return kwargs.get("dim", args[1] if len(args) > 1 else None)
-
-
-def _over_pairs(x: torch.Tensor, dim: Any) -> bool:
-    """Whether a softmax may be that of an attention among the same tokens."""
-    return x.ndim > 2 and x.shape[-1] == x.shape[-2] and dim in (-1, x.ndim - 1)
 
 
 def _to_all_heads(value: torch.Tensor, query: torch.Tensor) -> torch.Tensor:

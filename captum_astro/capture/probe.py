@@ -23,7 +23,7 @@ from captum_astro.functional.places import changed_images
 from captum_astro.layouts.structure import Tap
 
 SAMPLES = 4  # of `changed_images`
-_CHANGE = 3e-3  # small enough for derivatives, large enough for float32
+_CHANGE = {torch.float64: 1e-5, torch.float32: 3e-3}  # small enough for derivatives, large enough for the precision
 _BRANCH = 0.05  # gain of linear layers, which may mix tokens
 
 
@@ -40,12 +40,13 @@ def probe(call: Call, explained: nn.Module, taps: Iterable[Tap], use: Callable[[
         taps: The tensors to observe.
         use: Receives a tap and its tensor, each time that it occurs.
     """
-    first = call.inputs[:1].float().expand(SAMPLES, *call.inputs.shape[1:])
+    dtype = torch.float32 if call.inputs.device.type == "mps" else torch.float64
+    first = call.inputs[:1].to(dtype).expand(SAMPLES, *call.inputs.shape[1:])
     arguments = tuple(_repeated(value, len(call.inputs)) for value in call.arguments)
-    weights, images = _local_weights(call.model), _Images()
+    weights, images = _local_weights(call.model, dtype), _Images()
     with contextlib.ExitStack() as during:
         during.enter_context(undisturbed(call.model))
-        during.enter_context(_evaluating(call.model))
+        during.enter_context(_restored(call.model))
         during.enter_context(torch.no_grad())
         during.enter_context(torch.autocast(call.inputs.device.type, enabled=False))
         hooks = during.enter_context(Hooks())
@@ -67,25 +68,27 @@ class _Images:
         if self._done or x.ndim != 4 or len(x) != SAMPLES:
             return None
         self._done = True
-        image, change = torch.rand(2, *x.shape[1:], generator=torch.Generator().manual_seed(0))
-        return changed_images(image, _CHANGE * (1 + change / 2)).to(x)
+        generator = torch.Generator().manual_seed(0)
+        image, change = torch.rand(2, *x.shape[1:], generator=generator, dtype=x.dtype).to(x.device)
+        return changed_images(image, _CHANGE[x.dtype] * (1 + change / 2))
 
 
-def _local_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The replaced parameters and buffers of a model, in float32."""
+def _local_weights(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The replaced parameters and buffers of a model."""
     generator = torch.Generator().manual_seed(0)
     found: dict[str, torch.Tensor] = {}
     for name, weight in model.named_parameters():
         if weight.ndim < 2:  # norms, and biases that keep activation functions in their linear range
-            found[name] = torch.full(weight.shape, 0.5 if name.endswith("bias") else 1.0, device=weight.device)
+            found[name] = torch.full(weight.shape, 0.5 if name.endswith("bias") else 1.0)
         else:
-            found[name] = _local_weight(torch.randn(weight.shape, generator=generator)).to(weight.device)
+            found[name] = _local_weight(torch.randn(weight.shape, generator=generator))
     for name, buffer in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
-            found[name] = torch.full_like(buffer, float(name.endswith("var")), dtype=torch.float32)
+            found[name] = torch.full(buffer.shape, float(name.endswith("var")))
         elif buffer.is_floating_point():
-            found[name] = buffer.float()
-    return found
+            found[name] = buffer
+    device = next(model.parameters(), torch.empty(0)).device
+    return {name: tensor.to(device, dtype) for name, tensor in found.items()}
 
 
 def _local_weight(noise: torch.Tensor) -> torch.Tensor:
@@ -105,13 +108,23 @@ def _repeated(value: Any, batch: int) -> Any:
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch train mode off: dropout would blur the places."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Evaluate a model, whose dropout would blur the places, and forget what it caches of the weights."""
+    own = set(nn.Module().__dict__) - {"training"}
+    saved = [
+        (module, {name: _copied(value) for name, value in vars(module).items() if name not in own})
+        for module in model.modules()
+    ]
+    for module, _ in saved:
         module.training = False
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module, before in saved:
+            for name in set(vars(module)) - own - set(before):
+                del vars(module)[name]
+            vars(module).update(before)
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if type(value) in (dict, list) else value

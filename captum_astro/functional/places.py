@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from captum_astro.functional.attention import widen
 from captum_astro.functional.token_map import Grid
 
-MOST_PREFIX_TOKENS = 32
+_STILL = 1e-4  # of the places' mean squared response
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ def changed_images(image: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
         the same from left to right.
     """
     height, width = image.shape[-2:]
-    down = (torch.arange(height, device=image.device) + 0.5) / height
-    across = (torch.arange(width, device=image.device) + 0.5) / width
+    down, across = ((torch.arange(n).to(image) + 0.5) / n for n in (height, width))
     return torch.stack([image, image + change, image + change * down[:, None], image + change * across])
 
 
@@ -71,49 +69,48 @@ def find_places(outputs: torch.Tensor) -> Places | None:
     if outputs.ndim not in (3, 4):
         return None
     for axis in (outputs.ndim - 1, 1):
-        found = _coordinates(outputs, axis)
+        found, strength = _measured(outputs, axis)
         if found.ndim == 3:
             if _in_order(found):
                 return Places(axis, (found.shape[1], found.shape[2]), None)
             continue
-        for prefix, grid in _grids(found[1]):
-            # a tight centre, because with a row taken for prefix tokens the rest is in order too
-            if _in_order(found[:, prefix:].reshape(2, *grid), shift=0.4 if prefix else 1):
-                return Places(axis, grid, prefix)
+        moved = (strength > _STILL * strength.mean()).nonzero()
+        prefix = int(moved[0]) if len(moved) else 0  # nothing of the image reaches them, if each token sees one place
+        columns = _columns(found[1, prefix:])
+        if columns and _in_order(found[:, prefix:].reshape(2, -1, columns)):
+            return Places(axis, ((found.shape[1] - prefix) // columns, columns), prefix)
     return None
 
 
-def _coordinates(outputs: torch.Tensor, channels: int) -> torch.Tensor:
-    """The measured height and distance from the left of every place, from 0 to 1: ``(2, places...)``."""
+def _measured(outputs: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Height and distance from the left of every place, ``(2, places...)`` from 0 to 1, and its squared response."""
     wide = widen(outputs.detach()).movedim(channels, -1)
     wide = wide / wide.abs().amax().clamp_min(torch.finfo(wide.dtype).tiny)  # squares must not underflow
     whole, *growing = wide[1:] - wide[:1]
-    return torch.stack([(part * whole).sum(-1) / whole.square().sum(-1) for part in growing]).double().cpu()
+    strength = whole.square().sum(-1)
+    return torch.stack([(part * whole).sum(-1) / strength for part in growing]).double().cpu(), strength.cpu()
 
 
-def _grids(across: torch.Tensor) -> Iterator[tuple[int, Grid]]:
-    """Numbers of prefix tokens and grids that a row of tokens may have, by where the last row of places begins."""
-    tokens = len(across)
-    jumps = (across.clamp(0, 1).diff() < -0.2).nonzero()
-    last = tokens - 1 - int(jumps[-1]) if len(jumps) else 0
-    for prefix in range(min(MOST_PREFIX_TOKENS, tokens - 2) + 1):
-        rest = tokens - prefix
-        for columns in dict.fromkeys((last, rest, 1)):
-            if columns and rest % columns == 0:
-                yield prefix, (rest // columns, columns)
+def _columns(across: torch.Tensor) -> int | None:
+    """The number of columns of tokens that may be a grid, by where the last row begins."""
+    jumps = (across.diff() < -0.2).nonzero()
+    one_row = len(across) > 1 and bool(across[-1] - across[0] > 0.2)
+    last_row = int(jumps[-1]) + 1 if len(jumps) else 0 if one_row else len(across) - 1
+    columns = len(across) - last_row
+    return columns if len(across) > 1 and len(across) % columns == 0 else None
 
 
-def _in_order(found: torch.Tensor, shift: float = 1) -> bool:
+def _in_order(found: torch.Tensor) -> bool:
     """Whether measured coordinates ``(2, rows, columns)`` are those of a grid.
 
-    Strided convolutions may shift all places by up to ``shift`` of a place; a crop or a mixture with the rest of the
+    Strided convolutions may shift all places by up to one place; a crop or a mixture with the rest of the
     image makes their distances smaller.
     """
     for axis, places in enumerate(found.shape[1:]):
         expected = (torch.arange(places, dtype=found.dtype) + 0.5) / places - 0.5
         expected = (expected[:, None] if axis == 0 else expected).expand(found.shape[1:])
         centre = found[axis].mean()
-        if not bool((centre - 0.5).abs() * places <= shift):  # False for nan
+        if not bool((centre - 0.5).abs() * places <= 1):  # False for nan
             return False
         if places == 1:
             continue
