@@ -22,6 +22,7 @@ from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.records import Pass
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.attention import widen
+from captum_astro.kinds import whole
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.unwrap import unwrapped
 
@@ -103,7 +104,7 @@ class TokenAttribution(Explanation):
         if self.needs_gradient and call.target.output == "probability" and passed.embedding:
             warn(
                 f"{type(layout.model).__name__} has no classifier (num_classes=0): the softmax of its features is "
-                f"not a probability. Pass output='logit' to explain one feature."
+                f"not a probability. Pass output='logit' to explain one feature, NAME:output=logit to a command."
             )
         patches = tokens if layout.reads_text else tokens[:, layout.num_prefix_tokens :]
         if not patches.flatten(1).any(1).all():
@@ -120,6 +121,7 @@ class TokenAttribution(Explanation):
         return carry(passed, update)
 
     def _blocks(self, layout: Layout, common: Layered, start_layer: int) -> set[int] | None:
+        whole().check("start_layer", start_layer)
         layers: Iterable[int] | slice | None = common.get("layers")
         if self.reads_last and layers is None:
             layers = [-1]

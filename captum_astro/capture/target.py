@@ -92,7 +92,10 @@ class Target:
         if self.output not in ("probability", "logit"):
             raise ValueError(f"output must be 'probability' or 'logit', not {self.output!r}.")
         if self.output == "probability" and (output.ndim < 2 or output.shape[-1] < 2):
-            raise ValueError("A model with one output has no softmax probability: pass output='logit'.")
+            raise ValueError(
+                "A model with one output has no softmax probability: pass output='logit', or NAME:output=logit in a "
+                "command."
+            )
         if not torch.isfinite(output).all():
             raise ValueError("The model's output is not finite, so there is nothing to explain.")
         one_hot = self._one_hot(output)

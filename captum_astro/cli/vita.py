@@ -14,6 +14,7 @@ from rich.table import Table
 from captum_astro.cli._astrocytes import vita_options
 from captum_astro.cli._common import Checkpoint, Device, Limit, Model, Pretrained, whole_number
 from captum_astro.cli._terminal import console
+from captum_astro.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +67,7 @@ def search(
     config = SearchConfig(metrics=tuple(listed("--metrics", metrics)), batch_size=batch_size, rows=rows)
     samples = human_samples(data, limit)
     network = load_model(model, pretrained=pretrained, checkpoint=checkpoint, device=device)
-    with _progress(f"{len(settings)} settings") as done:
+    with _progress(counted(len(settings), "setting")) as done:
         found = run(network, samples, settings, config, out=out, done=done)
     found.table("search").to_csv(out / "search.csv", index=False)
     best = found.best()
@@ -118,7 +119,7 @@ def evaluate(
     compared = found.compare()
     compared.to_csv(out / "compared.csv", index=False)
     _print(compared, [setting])
-    console.print(f"{len(found.scores['sample'].unique())} samples: {out}/compared.csv")
+    console.print(f"{counted(found.scores['sample'].nunique(), 'sample')}: {out}/compared.csv")
 
 
 @contextlib.contextmanager
@@ -146,7 +147,7 @@ def _print(compared: pd.DataFrame, settings: list[Setting]) -> None:
             f"{row['p_holm']:.2g}",
         )
         if row["left_out"]:
-            left_out.append(f"{row['method']}, {row['metric']}: {row['left_out']} samples without a value")
+            left_out.append(f"{row['method']}, {row['metric']}: {counted(row['left_out'], 'sample')} without a value")
         accuracy = ""
         if "accuracy" in compared:
             accuracy = f", accuracy {row['plain_accuracy']:.1%} -> {row['accuracy']:.1%}"

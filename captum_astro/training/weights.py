@@ -9,6 +9,7 @@ from safetensors.torch import load_model, save_file
 from torch import nn
 
 from captum_astro.storage import write_whole
+from captum_astro.wording import reason
 
 
 def save_weights(model: nn.Module, file: Path, *, half: bool = False) -> None:
@@ -38,4 +39,4 @@ def load_weights(model: nn.Module, file: Path) -> None:
     try:
         load_model(model, file)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{file} does not match {type(model).__name__}: {str(error)[:300]}") from error
+        raise ValueError(f"{file} does not match {type(model).__name__}: {reason(error)}.") from error
