@@ -28,8 +28,13 @@ def run_demo(picture: Path, scenes: int = 100) -> str:
         A summary of the results as text.
 
     Raises:
-        OSError: If the picture cannot be written.
+        ValueError: If the picture's name does not end in ``.png``, or its folder is missing.
+        OSError: If it cannot be written.
     """
+    if picture.suffix.lower() != ".png":
+        raise ValueError(f"The picture must be a file whose name ends in .png, not {str(picture)!r}.")
+    if not picture.parent.is_dir():
+        raise ValueError(f"{picture}: there is no folder {picture.parent}; create it first.")
     check_replaceable(picture)  # before the work
     images, labels, masks = batch(Scenes("test", scenes), range(scenes))
     x = (images - 0.5) / 0.5

@@ -14,6 +14,7 @@ from captum_astro.data.scenes import Scenes
 from captum_astro.models.loading import load_model
 from tests.commands import run_command
 
+BUNDLED = ("--model", "scenes_vit_tiny_patch4_64")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -46,7 +47,10 @@ def test_explain(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
     [
         (["--model", "vit_tinny_patch16_224"], "Did you mean vit_tiny_patch16_224"),
         (["--model", "scenes_vit_tiny_patch4_64", "--target", "10"], "run from 0 to 9"),
-        (["--model", "scenes_vit_tiny_patch4_64", "--target", "cat"], "0 classes have that name"),
+        (
+            ["--model", "scenes_vit_tiny_patch4_64", "--target", "cat"],
+            "no class has that name; give the index",
+        ),
         (["--model", "scenes_vit_tiny_patch4_64", "--method", "Magic"], "There is no method 'Magic'. Methods: "),
         (["--model", "resnet18", "--no-pretrained"], "ResNet has no layout"),
         (["--model", "vit_tiny_patch16_224", "--checkpoint", "{other}"], "does not match vit_tiny_patch16_224"),
@@ -99,9 +103,46 @@ def test_one_bad_image_does_not_stop_the_others(monkeypatch, capsys, tmp_path: P
         monkeypatch, capsys, "explain", tmp_path, "--model", "scenes_vit_tiny_patch4_64", "--out", tmp_path / "maps"
     )
     assert code == 1
-    assert "1 images explained" in out
+    assert "1 image explained" in out
     assert "bad.png: not an image" in out
     assert (tmp_path / "maps" / "scene_explained.png").exists()
+
+
+def test_nothing_to_explain(monkeypatch, capsys, tmp_path: Path) -> None:
+    code, out = run_command(
+        monkeypatch, capsys, "explain", tmp_path / "a.png", "--model", "test_vit", "--no-pretrained", "--out",
+        tmp_path / "maps",
+    )  # fmt: skip
+    assert code == 1
+    assert f"error: 1 image could not be opened:\n{tmp_path / 'a.png'}: there is no such file.\n" in out
+    assert "explained" not in out
+    assert not (tmp_path / "maps").exists()
+
+
+def test_methods_with_options(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
+    words = ("explain", scene, *BUNDLED, "--out", tmp_path, "--method", "VTranM", "--method")
+    code, out = run_command(monkeypatch, capsys, *words, "vtranm:output=logit")
+    assert code == 0, out
+    plain, logit = (np.load(tmp_path / f"scene_VTranM{more}.npy") for more in ("", "_output=logit"))
+    assert not np.allclose(plain, logit)
+    code, out = run_command(monkeypatch, capsys, *words, "VTranM:output=odds")
+    assert code == 1
+    assert "VTranM: output must be probability or logit, not 'odds'." in out
+
+
+def test_out_of_memory(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
+    def too_large(*_: object, **__: object) -> None:
+        torch.empty(10**14)
+
+    monkeypatch.setattr("captum_astro.attr.vtranm.VTranM.attribute", too_large)
+    code, out = run_command(monkeypatch, capsys, "explain", scene, *BUNDLED, "--out", tmp_path)
+    assert code == 1
+    assert "error: Out of memory: " in out
+    assert "Choose a smaller model" in out
+    monkeypatch.setattr("captum_astro.training.run.fit", too_large)
+    code, out = run_command(monkeypatch, capsys, "train", "scenes", "--out", tmp_path / "run", "--steps", 1)
+    assert code == 1
+    assert "error: Out of memory: " in out
 
 
 def test_nothing_is_overwritten(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
@@ -145,7 +186,10 @@ def test_demo(monkeypatch, capsys, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "demo.png").size[0] > 500
     code, out = run_command(monkeypatch, capsys, "demo", "--out", tmp_path / "missing" / "demo.png", "--scenes", 2)
     assert code == 1
-    assert "error:" in out
+    assert f"there is no folder {tmp_path / 'missing'}; create it first" in out
+    code, out = run_command(monkeypatch, capsys, "demo", "--out", tmp_path / "noext")
+    assert code == 1
+    assert f"The picture must be a file whose name ends in .png, not '{tmp_path / 'noext'}'" in out
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="DeiT-tiny's weights and the photographs are not at hand")
@@ -160,7 +204,6 @@ def test_photographs(monkeypatch, capsys, tmp_path: Path) -> None:
     assert "daisy.jpg: daisy" in out
 
 
-BUNDLED = ("--model", "scenes_vit_tiny_patch4_64")
 SMALL_GRID = ("--k", "4", "--tau", "2", "--phi=-0.5,0", "--alpha", "1.5", "--beta", "0.05")
 
 

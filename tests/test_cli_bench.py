@@ -105,7 +105,7 @@ def test_the_weights_of_a_checkpoint(monkeypatch, capsys, tmp_path: Path) -> Non
         ("--preset vtranm-table1", "are not published: give --models and --checkpoint, one --part (cifar10 or"),
         ("--preset vita-table1 --data-root /nowhere", "at /nowhere/clickme: it is not there"),
         ("--models a --data scenes --part x", "--part is one dataset of a --preset"),
-        ("--models a,b --data scenes --checkpoint x", "1 checkpoints for 2 models"),
+        ("--models a,b --data scenes --checkpoint x", "1 --checkpoint for 2 models: give one for each, or none."),
         ("--models nothing_vit --data scenes", "timm has no model 'nothing_vit'"),
         ("--models a --data movies", "--data must be scenes"),
         ("--models a --data scenes --metrics x", "There is no metric 'x'"),

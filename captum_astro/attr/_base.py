@@ -22,6 +22,7 @@ from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.records import Pass
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.attention import widen
+from captum_astro.kinds import whole
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.unwrap import unwrapped
 
@@ -108,8 +109,8 @@ class TokenAttribution(Explanation):
         if self.needs_gradient and call.target.output == "probability" and passed.features:
             warn(
                 f"{type(layout.model).__name__} {passed.features}: their softmax is not a probability. Pass "
-                f"output='logit' to explain one feature, or a module around the model that returns what you ask about, "
-                f"such as the similarity to a text."
+                f"output='logit' (NAME:output=logit to a command) to explain one feature, or a module around the model "
+                f"that returns what you ask about, such as the similarity to a text."
             )
         patches = tokens if layout.reads_text else tokens[:, layout.num_prefix_tokens :]
         if not patches.flatten(1).any(1).all():
@@ -126,6 +127,7 @@ class TokenAttribution(Explanation):
         return carry(passed, update)
 
     def _blocks(self, layout: Layout, common: Layered, start_layer: int) -> set[int] | None:
+        whole().check("start_layer", start_layer)
         layers: Iterable[int] | slice | None = common.get("layers")
         if self.reads_last and layers is None:
             layers = [-1]

@@ -15,6 +15,7 @@ from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.target import Output
 from captum_astro.functional.attcat import class_activation, received_attention
 from captum_astro.functional.attention import widen
+from captum_astro.kinds import FLAG
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -72,6 +73,7 @@ class _ATTCATUpdate(Update):
     """Carries two rows: the read-out, which passes back only through merging, and the sum so far."""
 
     def __init__(self, readout_row: bool) -> None:
+        FLAG.check("readout_row", readout_row)
         self._readout_row = readout_row
         self._activations: dict[int, torch.Tensor] = {}
 

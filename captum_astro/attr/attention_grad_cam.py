@@ -14,6 +14,7 @@ from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.target import Output
 from captum_astro.functional.attention_grad_cam import attention_grad_cam
+from captum_astro.kinds import FLAG
 from captum_astro.layouts.base import layout_for
 from captum_astro.layouts.unwrap import unwrapped
 
@@ -61,6 +62,7 @@ class AttentionGradCAM(TokenAttribution):
                 default all, and a pooling head then counts as the last layer.
         """
         prefix = layout_for(unwrapped(self.forward_func)).num_prefix_tokens
+        FLAG.check("relu_attributions", relu_attributions)
         update = _AttentionGradCAMUpdate(common.get("layers") is None, prefix, relu_attributions)
         return self._explain(inputs, target, update, common, output)
 

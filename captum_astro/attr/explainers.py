@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+from captum_astro.astro.vita import ViTA
 from captum_astro.attr._base import Explanation
+from captum_astro.attr.vita_grad_cam import ViTAGradCAM
+from captum_astro.options import named_values, options_of
+
+_OURS = ("inputs", "target", "additional_forward_args", "internal_batch_size", "attribute_to", "forward_func")
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,48 @@ def explainers_named(wanted: Sequence[str]) -> dict[str, Explainer]:
             f"There is no method {unknown[0]!r}. Methods: {', '.join(e.name for e in known.values())}, or 'all'."
         )
     return {known[name.lower()].name: known[name.lower()] for name in wanted}
+
+
+class Configured(NamedTuple):
+    """A method with options: its name followed by them, and the arguments of its constructor and of ``attribute``."""
+
+    name: str
+    explainer: Explainer
+    building: dict[str, Any]
+    calling: dict[str, Any]
+
+    @property
+    def has_astrocytes(self) -> bool:
+        """Whether it adds its own astrocytes, and is therefore not used for a model that already has some."""
+        return issubclass(self.explainer.method, ViTAGradCAM)
+
+
+def configured(word: str) -> Configured:
+    """A method by its name with options after colons, in the grammar of `captum_astro.options`.
+
+    Args:
+        word: Such as ``VTranM:output=logit:components=length+direction``.
+
+    Raises:
+        ValueError: If there is no such method or option, or a value is invalid.
+
+    Example:
+        >>> configured("vtranm:components=length").calling
+        {'components': ('length',)}
+    """
+    name, *parts = (part.strip() for part in word.split(":"))
+    explainer = next(iter(explainers_named([name]).values()))
+    calls = options_of(explainer.method.attribute, without=_OURS)
+    builds = options_of(explainer.method.__init__, without=_OURS)
+    if issubclass(explainer.method, ViTAGradCAM):
+        builds |= options_of(ViTA.__init__, without=("model", "layer"))
+    given = named_values(explainer.name, parts, {**builds, **calls})
+    return Configured(
+        ":".join([explainer.name, *parts]),
+        explainer,
+        building={key: value for key, value in given.items() if key not in calls},
+        calling={key: value for key, value in given.items() if key in calls},
+    )
 
 
 def explainers() -> list[Explainer]:

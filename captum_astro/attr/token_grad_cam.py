@@ -18,6 +18,7 @@ from captum_astro.capture.call import Call
 from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.grad_cam import grad_cam
+from captum_astro.kinds import FLAG
 from captum_astro.layouts.unwrap import unwrapped
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class TokenGradCAM(Explanation):
         model = self._explained()
         layout, _ = find_tap(model, self.layer)
         batch = Batch(model, layout, inputs, Target(target, output), common)
+        FLAG.check("relu_attributions", relu_attributions)
         found = [(part, self._one(part.call, relu_attributions, batch.attribute_to)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)
         return attributions

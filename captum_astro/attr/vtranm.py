@@ -15,6 +15,7 @@ from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass
 from captum_astro.capture.target import Output
 from captum_astro.functional import vtranm
+from captum_astro.kinds import FLAG, number
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -137,6 +138,9 @@ class _VTranMUpdate(Update):
         unknown = set(components) - set(vtranm.COMPONENTS)
         if unknown or isinstance(components, str):
             raise ValueError(f"components must be a tuple of {vtranm.COMPONENTS}, not {components!r}.")
+        FLAG.check("aggregation", aggregation)
+        FLAG.check("include_norm", include_norm)
+        number().check("gain", gain)
         self.aggregation, self._include_norm = aggregation, include_norm
         self._components = tuple(components) if aggregation else ()
         self._gain, self._full = gain, full

@@ -96,7 +96,10 @@ class Target:
             raise ValueError("The model's output is not finite, so there is nothing to explain.")
         as_it_is = self.output == "logit" or _is_probability(output)
         if not as_it_is and (output.ndim < 2 or output.shape[-1] < 2):
-            raise ValueError("A model with one output has no softmax probability: pass output='logit'.")
+            raise ValueError(
+                "A model with one output has no softmax probability: pass output='logit', or NAME:output=logit in a "
+                "command."
+            )
         one_hot = self._one_hot(output)
         if as_it_is:
             return Seed(one_hot, one_hot.new_ones(len(one_hot)))

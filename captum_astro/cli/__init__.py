@@ -21,6 +21,7 @@ from captum_astro.cli.report import report
 from captum_astro.cli.train import app as train_app
 from captum_astro.cli.vita import app as vita_app
 from captum_astro.extras import MissingExtraError, explained
+from captum_astro.wording import reason
 
 app = typer.Typer(
     help="Explain Vision Transformers from timm.",
@@ -34,6 +35,8 @@ app.command()(bench)
 app.command()(report)
 app.add_typer(vita_app, name="vita")
 app.add_typer(train_app, name="train")
+
+_LESS_MEMORY = "Choose a smaller model, smaller sizes or batches, fewer images at a time, or another --device."
 
 
 def main() -> None:
@@ -57,7 +60,17 @@ def main() -> None:
             shown = explained(error) if isinstance(error, ImportError) else error
             say_error(shown)
             sys.exit(2 if isinstance(shown, MissingExtraError) else 1)
+        except (RuntimeError, MemoryError) as error:
+            if os.environ.get("CAPTUM_ASTRO_TRACEBACK") or not _lacks_memory(error):
+                raise
+            say_error(f"Out of memory: {reason(error)}. {_LESS_MEMORY}")
+            sys.exit(1)
     sys.exit(status)
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in said for words in ("out of memory", "allocate memory"))
 
 
 def _more(error: Any) -> str:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from captum_astro.cli._common import SEEDS, Device, Ema, Limit, Pretrained, whole_number
 from captum_astro.cli._network import in_options, options_named
 from captum_astro.cli._terminal import console, printable
+from captum_astro.wording import counted, reason
 
 if TYPE_CHECKING:
     from captum_astro.evaluation.specification.config import BenchConfig
@@ -140,14 +141,13 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
         except (OSError, RuntimeError, MemoryError) as error:
             if not isinstance(error, OSError) and not is_of_the_machine(error):
                 raise  # an internal error: show the full traceback
-            what = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             stays = ". Finished chunks are kept: run the same command again to resume" if store.record.is_file() else ""
-            raise OSError(f"{what}{stays}.") from error
+            raise OSError(f"{reason(error)}{stays}.") from error
     if not shard.first:
         return
     if outcome.missing:
         raise typer.Exit(1)  # so that torchrun restarts, and scripts do not treat the rows as complete
-    console.print(f"{outcome.samples} samples, all rows in {folder}/results.parquet.")
+    console.print(f"{counted(outcome.samples, 'sample')}, all rows in {folder}/results.parquet.")
     if outcome.failed:
         raise ValueError("Every row of every method failed; the reasons are in the column error, and in the report.")
 
@@ -156,7 +156,9 @@ def _choices(names: list[str], files: list[Path], classes: int | None) -> tuple[
     from captum_astro.evaluation.specification.models import model_of
 
     if files and len(files) != len(names):
-        raise ValueError(f"{len(files)} checkpoints for {len(names)} models: give one for each, or none.")
+        raise ValueError(
+            f"{counted(len(files), '--checkpoint')} for {counted(len(names), 'model')}: give one for each, or none."
+        )
     return tuple(model_of(name, files[i] if files else None, classes) for i, name in enumerate(names))
 
 

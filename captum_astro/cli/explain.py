@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import track
@@ -12,6 +13,10 @@ from captum_astro.cli._astrocytes import Vita, modulated
 from captum_astro.cli._common import Checkpoint, Device, Ema, Model, Pretrained
 from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
+from captum_astro.wording import counted
+
+if TYPE_CHECKING:
+    from captum_astro.attr.explainers import Configured
 
 
 def explain(
@@ -20,7 +25,10 @@ def explain(
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
     ema: Ema = True,
-    method: Annotated[list[str] | None, typer.Option(help="A method, or 'all'; repeatable.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="A method, or 'all'; repeatable; options after colons, as in VTranM:output=logit."),
+    ] = None,
     target: Annotated[str, typer.Option(help="The class to explain: its index or name, or top1.")] = "top1",
     out: Annotated[Path, typer.Option(help="Folder for figures and maps.")] = Path("maps"),
     vita: Vita = None,
@@ -31,27 +39,24 @@ def explain(
     import torch
 
     from captum_astro import viz
-    from captum_astro.attr.explainers import explainers_named
-    from captum_astro.attr.vita_grad_cam import ViTAGradCAM
     from captum_astro.data.image_error import ImageError
     from captum_astro.data.images import find_images, open_image
     from captum_astro.models.loading import class_names, preprocessing
 
-    chosen = explainers_named(method or ["VTranM"])
+    chosen = _chosen(method or ["VTranM"])
     if vita is not None:  # except for methods that add their own astrocytes
-        chosen = {name: one for name, one in chosen.items() if not issubclass(one.method, ViTAGradCAM)}
+        chosen = [one for one in chosen if not one.has_astrocytes]
         if not chosen:
             raise ValueError("--vita: ViTAGradCAM adds its own astrocytes; explain with TokenGradCAM instead.")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file: give a folder.")
     paths = find_images(images)
     classifier = network(model, checkpoint, pretrained, ema, device)
     if checkpoint is None and not pretrained:
         console.print("The weights are random: the maps are meaningless.", style="yellow")
     transform, config = preprocessing(classifier)
     explained = classifier if vita is None else modulated(classifier, vita)
-    explainers = {name: explainer.method(explained) for name, explainer in chosen.items()}
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file: give a folder.")
-    out.mkdir(parents=True, exist_ok=True)
+    explainers = [(one, one.explainer.method(explained, **one.building)) for one in chosen]
     names, failures = _output_names(paths), []
     for path in track(paths, description="Explaining", console=console, disable=len(paths) < 2):
         try:
@@ -68,23 +73,40 @@ def explain(
         )
         console.print(f"{path.name}: {top}")
         maps = {}
-        for name, explainer in explainers.items():
-            maps[name] = explainer.attribute(x, target=index, attribute_to="pixels")
-            np.save(out / f"{names[path]}_{name}.npy", maps[name][0, 0].float().cpu().numpy())
+        out.mkdir(parents=True, exist_ok=True)
+        for one, explainer in explainers:
+            maps[one.name] = explainer.attribute(x, target=index, attribute_to="pixels", **one.calling)
+            file = out / f"{names[path]}_{_in_a_file_name(one.name)}.npy"
+            np.save(file, maps[one.name][0, 0].float().cpu().numpy())
         picture = viz.displayable(x.cpu(), config["mean"], config["std"])
         figure = viz.compare(
             picture, maps, [f"{_short(labels[index])} {probabilities[index]:.0%}"], size=3.0, columns=5
         )
         figure.savefig(out / f"{names[path]}_explained.png")
-    console.print(f"{len(paths) - len(failures)} images explained, in {out}")
+    if len(paths) > len(failures):
+        console.print(f"{counted(len(paths) - len(failures), 'image')} explained, in {out}")
     if failures:
-        raise ImageError("\n".join(["could not be opened:", *failures]))
+        raise ImageError("\n".join([f"{counted(len(failures), 'image')} could not be opened:", *failures]))
+
+
+def _chosen(words: list[str]) -> list[Configured]:
+    """The methods, each once, in the order given."""
+    from captum_astro.attr.explainers import configured, explainers
+
+    every = [explainer.name for explainer in explainers()]
+    names = [name for word in words for name in (every if word.strip().lower() == "all" else [word])]
+    return list({one.name: one for one in map(configured, names)}.values())
+
+
+def _in_a_file_name(method: str) -> str:
+    """A method with its options, without the characters that a file name cannot contain."""
+    return re.sub(r"[^\w.=+-]", "_", method)
 
 
 def _target(target: str, probabilities: Any, labels: list[str]) -> int:
     if target == "top1":
         return int(probabilities.argmax())
-    if target.lstrip("-").isdigit():
+    if target.lstrip("-").isdecimal():
         index = int(target)
         if not 0 <= index < len(labels):
             raise ValueError(f"--target {index}: the model's classes run from 0 to {len(labels) - 1}.")
@@ -92,7 +114,8 @@ def _target(target: str, probabilities: Any, labels: list[str]) -> int:
     wanted = target.strip().lower()
     found = [i for i, label in enumerate(labels) if wanted in (part.strip().lower() for part in label.split(","))]
     if len(found) != 1:
-        raise ValueError(f"--target {target!r}: {len(found)} classes have that name; give the index.")
+        have = "no class has" if not found else f"{len(found)} classes have"
+        raise ValueError(f"--target {target!r}: {have} that name; give the index, from 0 to {len(labels) - 1}.")
     return found[0]
 
 

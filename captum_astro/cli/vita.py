@@ -15,6 +15,7 @@ from captum_astro.cli._astrocytes import vita_options
 from captum_astro.cli._common import Checkpoint, Device, Ema, Limit, Model, Pretrained, whole_number
 from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
+from captum_astro.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +69,7 @@ def search(
     config = SearchConfig(metrics=tuple(listed("--metrics", metrics)), batch_size=batch_size, rows=rows)
     samples = human_samples(data, limit)
     classifier = network(model, checkpoint, pretrained, ema, device)
-    with _progress(f"{len(settings)} settings") as done:
+    with _progress(counted(len(settings), "setting")) as done:
         found = run(classifier, samples, settings, config, out=out, done=done)
     write_table(out / "search.csv", found.table("search"))
     best = found.best()
@@ -121,7 +122,7 @@ def evaluate(
     compared = found.compare()
     write_table(out / "compared.csv", compared)
     _print(compared, [setting])
-    console.print(f"{len(found.scores['sample'].unique())} samples: {out}/compared.csv")
+    console.print(f"{counted(found.scores['sample'].nunique(), 'sample')}: {out}/compared.csv")
 
 
 @contextlib.contextmanager
@@ -149,7 +150,7 @@ def _print(compared: pd.DataFrame, settings: list[Setting]) -> None:
             f"{row['p_holm']:.2g}",
         )
         if row["left_out"]:
-            left_out.append(f"{row['method']}, {row['metric']}: {row['left_out']} samples without a value")
+            left_out.append(f"{row['method']}, {row['metric']}: {counted(row['left_out'], 'sample')} without a value")
         accuracy = ""
         if "accuracy" in compared:
             accuracy = f", accuracy {row['plain_accuracy']:.1%} -> {row['accuracy']:.1%}"

@@ -29,6 +29,7 @@ from captum_astro.functional.operations import register_rules
 from captum_astro.functional.relevance_rules import Unchanged
 
 _LARGEST = 30  # exponent of ten, within float32 range
+_MOST_STEPS = 1000
 Counter = Literal["saturating", "resetting"]
 Rescale = Literal["length", "moments", "none"]
 
@@ -38,7 +39,7 @@ class Modulation:
     """How astrocytes modulate one linear layer. The defaults are the published best setting for Grad-CAM and SSIM.
 
     Attributes:
-        k: Steps, at least 0. Published: 4, 6, 8.
+        k: Steps, from 0 to 1000. Published: 4, 6, 8.
         tau: The count at which an astrocyte acts, at least 1. The earlier networks used 2 and 3.
         phi: An input neuron is active if the monitored token's value is above this. Published: -0.5.
         alpha: The factor for an active neuron's weights at each step, at least 1. Published: 1.5.
@@ -74,6 +75,10 @@ class Modulation:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
                 raise ValueError(f"{name} must be a whole number of at least {lowest}, not {value!r}.")
+        if self.k > _MOST_STEPS:
+            raise ValueError(f"k must be at most {_MOST_STEPS}, not {self.k!r}.")
+        if not isinstance(self.feedback, bool):
+            raise ValueError(f"feedback must be true or false, not {self.feedback!r}.")
         for name in ("phi", "alpha", "beta"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):

@@ -32,9 +32,10 @@ def load(file: Path) -> dict[str, Any]:
         set_random_state(state.pop("random"))
     except OSError:
         raise
-    except Exception as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{file} cannot be read ({line}). Delete it to begin again.") from error
+    except Exception as error:  # torch's message would advise to trust the file
+        raise ValueError(
+            f"{file} cannot be read (damaged, or no checkpoint of this package). Delete it to begin again."
+        ) from error
     return state
 
 

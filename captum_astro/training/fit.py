@@ -20,6 +20,7 @@ from captum_astro.training.curve import Row, better, plot, write_csv
 from captum_astro.training.options import Metric
 from captum_astro.training.task import Task
 from captum_astro.training.weights import save_weights
+from captum_astro.wording import reason
 
 CHECKPOINT, BEST, CURVE, PICTURE = "checkpoint.pt", "best.safetensors", "curve.csv", "curve.png"
 
@@ -126,7 +127,8 @@ class _Run:
             self.schedule.load_state_dict(state["schedule"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"{self.folder / CHECKPOINT} is of another run. Delete it to begin again, or choose another folder."
+                f"{self.folder / CHECKPOINT} is of another run ({reason(error)}). Delete it to begin again, or choose "
+                f"another folder."
             ) from error
         self.rows = [Row(**row) for row in state["rows"]]
         self.done, self.sums = state["step"], state["sums"].to(self.device)

@@ -6,7 +6,7 @@ import copy
 import gc
 import pickle
 import threading
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -229,3 +229,24 @@ def test_every_method_is_exported_with_its_metadata() -> None:
         assert explainer.source
         assert explainer.family
         assert "Example:" in (explainer.method.__doc__ or "")
+
+
+def _own(kind: type) -> list[Any]:
+    hints = {(e.method, n): h for e in explainers() for n, h in get_type_hints(e.method.attribute).items()}
+    return [
+        pytest.param(method, name, id=f"{method.__name__} {name}") for (method, name), h in hints.items() if h is kind
+    ]
+
+
+@pytest.mark.parametrize(("method", "option"), _own(bool))
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_a_flag_is_true_or_false(method: Any, option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{option} must be true or false, not {value!r}\\.$"):
+        method(build("cls")).attribute(images("cls"), target=1, **{option: value})
+
+
+@pytest.mark.parametrize(("method", "option"), _own(float) + _own(int))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "1", True, None])
+def test_a_number_is_finite(method: Any, option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{option} must be a (whole )?number, not {value!r}\.$"):
+        method(build("cls")).attribute(images("cls"), target=1, **{option: value})

@@ -123,6 +123,8 @@ def test_gradients_flow_and_the_factors_are_constants() -> None:
         ({"phi": None}, "phi is not a number"),
         ({"rescale": "l2"}, "rescale must be one of length"),
         ({"counter": "x"}, "counter must be one of saturating"),
+        ({"k": 1001, "alpha": 1}, "k must be at most 1000, not 1001"),
+        ({"feedback": "no"}, "feedback must be true or false, not 'no'"),
     ],
 )  # fmt: skip
 def test_bad_values(wrong: dict[str, Any], message: str) -> None:

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from captum_astro.astro.vita import ViTA
-from captum_astro.attr.explainers import Explainer, explainers, explainers_named
+from captum_astro.attr.explainers import Explainer, configured, explainers
 from captum_astro.attr.vita_grad_cam import ViTAGradCAM
-from captum_astro.options import named_values, options_of
 
 RANDOM = "Random"
 INTEGRATED = "IntegratedGradients"
 _OTHERS = {name.lower(): name for name in (RANDOM, INTEGRATED)}
-_OURS = ("inputs", "target", "additional_forward_args", "internal_batch_size", "attribute_to", "forward_func")
 
 
 @dataclass(frozen=True)
@@ -78,18 +75,7 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
 
 
 def _method(word: str) -> Method:
-    name, *parts = (part.strip() for part in word.split(":"))
+    name = word.partition(":")[0].strip()
     if name.lower() in ("all", *_OTHERS):
         raise ValueError(f"{name} takes no options: {word!r}.")
-    explainer = next(iter(explainers_named([name]).values()))
-    calls = options_of(explainer.method.attribute, without=_OURS)
-    builds = options_of(explainer.method.__init__, without=_OURS)
-    if issubclass(explainer.method, ViTAGradCAM):
-        builds |= options_of(ViTA.__init__, without=("model", "layer"))
-    given = named_values(explainer.name, parts, {**builds, **calls})
-    return Method(
-        ":".join([explainer.name, *parts]),
-        explainer,
-        building={key: value for key, value in given.items() if key not in calls},
-        calling={key: value for key, value in given.items() if key in calls},
-    )
+    return Method(*configured(word))

@@ -1,0 +1,23 @@
+"""Parts of messages."""
+
+from __future__ import annotations
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "image"), counted(1200, "image")
+        ('1 image', '1,200 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def reason(error: BaseException) -> str:
+    r"""What an error says, whole and in one line; its type if it says nothing.
+
+    Example:
+        >>> reason(ValueError("two lines.\n\tHere.")), reason(KeyError())
+        ('two lines. Here', 'KeyError')
+    """
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
