@@ -9,6 +9,7 @@ import torch
 from timm.layers import HybridEmbed
 from timm.layers.attention import Attention
 from timm.models.beit import Beit
+from timm.models.davit import DaVit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
@@ -156,6 +157,9 @@ _twins = partial(
     Twins, img_size=40, embed_dims=(12, 16), num_heads=(2, 2), mlp_ratios=(2, 2), depths=(2, 3), sr_ratios=(4, 2),
     num_classes=5,
 )  # fmt: skip
+_davit = partial(
+    DaVit, depths=(1, 2, 1), embed_dims=(8, 12, 16), num_heads=(2, 2, 2), window_size=3, mlp_ratio=2, num_classes=5
+)
 # Models whose tokens also pass through convolutions, poolings or reduced keys.
 MIXED: dict[str, Callable[[], nn.Module]] = {
     # 10 x 13, then 5 x 7, then 3 x 4 tokens; keys of 4 x 4 and 2 x 2 tokens, which do not divide the grids
@@ -167,6 +171,13 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
     "twins_svt": partial(_twins, wss=(4, 2)),
     # 9 x 7 tokens and keys of 3 x 3, then 4 x 3 tokens: the last row of the first stage is seen by its keys only
     "twins_pcpvt": partial(_twins, wss=None, sr_ratios=(3, 2)),
+    # 10 x 8 in windows of 3, then 5 x 4, then 3 x 2 tokens, each patch of 2 x 2 merged
+    "davit": partial(_davit),
+    # Florence's: 7 x 9, then 4 x 5, then 2 x 3 tokens, overlapping patches; the first layer is over channels
+    "davit_overlapping": partial(
+        _davit, down_kernel_size=3, channel_attn_v2=True, named_blocks=True, cpe_act=True, head_norm_first=True,
+        attn_types=("channel", "spatial"),
+    ),
     # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
     "pit": partial(_pit, distilled=False),
     "pit_distilled": partial(_pit, distilled=True),
@@ -178,6 +189,8 @@ SIZES |= {
     "twins_svt": (40, 32),
     "twins_pcpvt": (39, 31),
 }
+
+SIZES |= {"davit": (38, 29), "davit_overlapping": (28, 36)}
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:

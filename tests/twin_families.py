@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from timm.models.davit import DaVit, SpatialBlock
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from timm.models.twins import LocallyGroupedAttn, Twins
@@ -42,6 +43,11 @@ class Run:
     seen: dict[nn.Module, Any]
     outs: dict[nn.Module, Any]
     maps: Iterator[tuple[T, T]]
+
+    def map(self) -> tuple[T, T]:
+        """The next map and its gradient, of the only image."""
+        attention, gradient = next(self.maps)
+        return attention[0], gradient[0]
 
 
 @dataclass
@@ -84,7 +90,7 @@ def of_model(name: str, target: int) -> tuple[Any, Taken]:
     with KeepSoftmax() as kept:
         scores = model(images(name, 1).requires_grad_(True))
     gradients = torch.autograd.grad(scores.softmax(-1)[0, target], kept.maps)
-    pairs = ((a[0].detach(), g[0]) for a, g in zip(kept.maps, gradients, strict=True))
+    pairs = ((a.detach(), g) for a, g in zip(kept.maps, gradients, strict=True))
     with torch.no_grad():
         taken = DESCRIBED[type(model)](model, Run(seen, outs, pairs))
     assert next(pairs, None) is None
@@ -187,7 +193,7 @@ def with_reduced_keys(block: Any, run: Run, grid: tuple[int, int]) -> Layer:
         keys = convolved(attn.sr, attn.norm, read.reshape(*grid, -1), made)
     weight, bias = attn.kv.weight[attn.dim :], attn.kv.bias[attn.dim :]
     vectors = head_vectors(run.seen[attn.kv][0], weight, bias, attn.proj.weight, attn.num_heads)
-    return attended(stream, next(run.maps), vectors, keys)
+    return attended(stream, run.map(), vectors, keys)
 
 
 @describes(PyramidVisionTransformerV2)
@@ -225,7 +231,7 @@ def pit(model: Any, run: Run) -> Taken:
             shares = convolved(part.pool.conv, None, old, new)
             layers.append(Layer({way: torch.block_diag(torch.eye(prefix), one) for way, one in shares.items()}))
         for block in part.blocks:
-            layers.append(plain_attention(block.attn, run.seen[block][0], run.outs[block.norm1][0], next(run.maps)))
+            layers.append(plain_attention(block.attn, run.seen[block][0], run.outs[block.norm1][0], run.map()))
             layers.append(added(run.seen[block.norm2][0], run.outs[block.mlp][0]))
     readout = torch.zeros(len(stream), dtype=torch.float64)
     readout[:prefix] = 1 / prefix
@@ -256,7 +262,7 @@ def twins(model: Any, run: Run) -> Taken:
             if isinstance(block.attn, LocallyGroupedAttn):
                 where = places(rows, columns, (block.attn.ws, block.attn.ws), (0, 0))
                 stream, read = run.seen[block.norm1][0], run.outs[block.norm1][0]
-                layers.append(plain_attention(block.attn, stream, read, dense(next(run.maps), where), where))
+                layers.append(plain_attention(block.attn, stream, read, dense(run.map(), where), where))
             else:
                 layers.append(with_reduced_keys(block, run, (rows, columns)))
             layers.append(added(run.seen[block.norm2][0], run.outs[block.mlp][0]))
@@ -264,4 +270,34 @@ def twins(model: Any, run: Run) -> Taken:
                 positions = model.pos_block[number]
                 layers.append(added(run.seen[positions][0], run.outs[positions][0] - run.seen[positions][0]))
     first = run.seen[model.blocks[0][0]][0]
+    return Taken(layers, first.norm(dim=-1), mean_of(rows * columns))
+
+
+def flat(x: T) -> T:
+    """Tokens ``(n, d)`` of a feature map ``(1, d, rows, columns)``, row by row."""
+    return x[0].flatten(1).T
+
+
+@describes(DaVit)
+def davit(model: Any, run: Run) -> Taken:
+    """Attention over channels is computed for every token by itself."""
+    layers = []
+    for stage in model.stages:
+        down = stage.downsample
+        if not isinstance(down, nn.Identity):
+            normed, new = run.outs[down.norm][0].permute(1, 2, 0), run.outs[down][0].permute(1, 2, 0)
+            layers.append(Layer(convolved(down.conv, None, normed, new)))
+        rows, columns = run.outs[stage].shape[2:]
+        for layer in (layer for pair in stage.blocks for layer in pair):
+            stream, read = run.seen[layer.norm1][0], run.outs[layer.norm1][0]
+            layers.append(added(flat(run.seen[layer.cpe1]), flat(run.outs[layer.cpe1] - run.seen[layer.cpe1])))
+            maps = next(run.maps)  # windows are a batch
+            if isinstance(layer, SpatialBlock):
+                where = places(rows, columns, layer.window_size, (0, 0))
+                layers.append(plain_attention(layer.attn, stream, read, dense(maps, where), where))
+            else:
+                layers.append(added(stream, run.outs[layer.attn][0]))
+            layers.append(added(flat(run.seen[layer.cpe2]), flat(run.outs[layer.cpe2] - run.seen[layer.cpe2])))
+            layers.append(added(run.seen[layer.norm2][0], run.outs[layer.mlp][0]))
+    first = flat(run.seen[next(iter(model.stages[0].blocks[0])).cpe1])
     return Taken(layers, first.norm(dim=-1), mean_of(rows * columns))

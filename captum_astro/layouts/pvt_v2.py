@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import torch
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from torch import nn
 
 from captum_astro.functional.token_map import Grid
-from captum_astro.layouts.base import Layout, register_layout
+from captum_astro.layouts.averaged import AveragedLayout, check_average
+from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE_FEED_FORWARD, convolution
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.reduced_keys import attention_with_reduced_keys
@@ -17,22 +17,17 @@ from captum_astro.layouts.structure import FeedForwardBranch, Stage, Tap
 
 
 @register_layout(PyramidVisionTransformerV2)
-class PVTv2Layout(Layout):
+class PVTv2Layout(AveragedLayout):
     """Blocks are numbered consecutively through all stages. The tokens are those of the first stage's grid.
 
     Raises:
         UnsupportedModelError: If the model does not use average pooling.
     """
 
-    num_prefix_tokens = 0
-
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self._model: Any = cast(Any, model)
-        if self._model.global_pool != "avg":
-            raise UnsupportedModelError(
-                "PyramidVisionTransformerV2 returns a feature map. Create it with global_pool='avg'."
-            )
+        check_average(model, self._model.global_pool)
         self.stages = []
         block = 0
         for number, part in enumerate(self._model.stages):
@@ -53,9 +48,6 @@ class PVTv2Layout(Layout):
     def extent(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self.grid(height, width)
         return 4 * rows, 4 * columns
-
-    def readout(self, tokens: int) -> torch.Tensor:
-        return torch.full((tokens,), 1 / tokens, dtype=torch.float64)
 
 
 def _block(block: Any, index: int, path: str, summed: Tap | None) -> list[Stage]:

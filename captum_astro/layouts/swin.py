@@ -5,16 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, cast
 
-import torch
 from timm.models import swin_transformer as v1
 from timm.models import swin_transformer_v2 as v2
 from timm.models import swin_transformer_v2_cr as v2_cr
 from torch import nn
 
 from captum_astro.functional.token_map import Grid, TokenMap, merge_map, window_map
-from captum_astro.layouts.base import Layout, register_layout
+from captum_astro.layouts.averaged import AveragedLayout, check_average
+from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.blocks import describe_blocks, register_block
-from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import (
     AttentionBranch,
     FeedForwardBranch,
@@ -28,7 +27,7 @@ from captum_astro.layouts.structure import (
 
 
 @register_layout(v1.SwinTransformer, v2.SwinTransformerV2, v2_cr.SwinTransformerV2Cr)
-class SwinLayout(Layout):
+class SwinLayout(AveragedLayout):
     """Models with ``layers`` (v2-CR: ``stages``) of ``downsample`` and ``blocks``, whose final tokens are averaged.
 
     Blocks are numbered consecutively through all stages. The tokens are those of the first stage's grid.
@@ -36,8 +35,6 @@ class SwinLayout(Layout):
     Raises:
         UnsupportedModelError: If the model does not use average pooling.
     """
-
-    num_prefix_tokens = 0
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -53,11 +50,7 @@ class SwinLayout(Layout):
             block += len(part.blocks)
         self.final_stream = Tap(part.blocks[-1], "output")
         pool = self._model.head.global_pool
-        if pool.pool_type != "avg":
-            raise UnsupportedModelError(
-                f"{type(model).__name__} pools by {pool.pool_type!r}, which no weights over the tokens describe. "
-                f"Create it with global_pool='avg'."
-            )
+        check_average(model, pool.pool_type)
         normalised = Tap(self._model.norm, "output") if hasattr(model, "norm") else self.final_stream
         self.pooled = (normalised, Tap(pool, "output"))
 
@@ -68,9 +61,6 @@ class SwinLayout(Layout):
     def extent(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self._model.patch_embed.patch_size
         return height // int(rows) * int(rows), width // int(columns) * int(columns)
-
-    def readout(self, tokens: int) -> torch.Tensor:
-        return torch.full((tokens,), 1 / tokens, dtype=torch.float64)
 
 
 @register_block(v1.SwinTransformerBlock)

@@ -5,33 +5,29 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, cast
 
-import torch
 from timm.models.twins import LocallyGroupedAttn, Twins
 from torch import nn
 
 from captum_astro.functional.token_map import Grid, TokenMap, window_map
-from captum_astro.layouts.base import Layout, register_layout
+from captum_astro.layouts.averaged import AveragedLayout, check_average
+from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import POSITIONAL, convolution
-from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.reduced_keys import attention_with_reduced_keys
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Stage, Tap
 
 
 @register_layout(Twins)
-class TwinsLayout(Layout):
+class TwinsLayout(AveragedLayout):
     """Blocks are numbered consecutively through all stages. The tokens are those of the first stage's grid.
 
     Raises:
         UnsupportedModelError: If the model does not use average pooling.
     """
 
-    num_prefix_tokens = 0
-
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self._model: Any = cast(Any, model)
-        if self._model.global_pool != "avg":
-            raise UnsupportedModelError("Twins returns all of its tokens. Create it with global_pool='avg'.")
+        check_average(model, self._model.global_pool)
         self.stages = []
         number = 0
         for part, (embed, blocks) in enumerate(zip(self._model.patch_embeds, self._model.blocks, strict=True)):
@@ -53,9 +49,6 @@ class TwinsLayout(Layout):
     def extent(self, height: int, width: int) -> tuple[int, int]:
         (rows, columns), patch = self.grid(height, width), self._model.patch_embeds[0].patch_size
         return rows * int(patch[0]), columns * int(patch[1])
-
-    def readout(self, tokens: int) -> torch.Tensor:
-        return torch.full((tokens,), 1 / tokens, dtype=torch.float64)
 
 
 def _block(block: Any, index: int, path: str) -> list[Stage]:

@@ -36,6 +36,8 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "pvt_v2": ((10, 13), ("stages.0.blocks.0.mlp and 4 more: its depthwise convolution",)),
     "twins_svt": ((10, 8), ("pos_block.0 and 1 more: this convolution",)),
     "twins_pcpvt": ((9, 7), ("pos_block.0 and 1 more: this convolution",)),
+    "davit": ((10, 8), ("stages.0.blocks.0.0.cpe1 and 15 more: this convolution",)),
+    "davit_overlapping": ((7, 9), ("stages.0.blocks.0.channel_block.cpe1 and 15 more: this convolution",)),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
@@ -142,6 +144,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "pvt_v2": {"depths": (1, 1, 1, 1)},
     "pit": {"depth": (1, 1, 1)},
     "twins": {"depths": (2, 1, 1, 1)},
+    "davit": {"depths": (1, 1, 1, 1)},
 }
 REFUSED = {"pvt_v2_b2_li": "linear attention"}
 
