@@ -19,6 +19,7 @@ from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import Update, carry
 from captum_astro.capture.collected import Wanted
 from captum_astro.capture.entry import check_unmoved
+from captum_astro.capture.guard import private
 from captum_astro.capture.records import Pass
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.attention import widen
@@ -80,14 +81,15 @@ class TokenAttribution(Explanation):
         common: Layered,
         output: Output = "logit",
         start_layer: int = 0,
+        least: torch.dtype | None = None,
     ) -> TensorOrTuple:
-        """Run the method on a batch, in parts if requested."""
+        """Run the method on a batch, in parts if requested, in at least this precision."""
         check_names(f"{self.get_name()}.attribute", common, Layered)
-        model = unwrapped(self.forward_func)
-        layout = layout_for(model)
-        wanted = Wanted(self.needs_gradient, self._blocks(layout, common, start_layer), self.needs_stream_gradients)
-        batch = Batch(model, layout, inputs, Target(target, output), common)
-        found = [(part, self._one(part.call, wanted, update, batch.attribute_to)) for part in batch.parts()]
+        with private(self.forward_func, least) as replica:
+            layout = layout_for(replica.model)
+            wanted = Wanted(self.needs_gradient, self._blocks(layout, common, start_layer), self.needs_stream_gradients)
+            batch = Batch(replica, layout, inputs, Target(target, output), common)
+            found = [(part, self._one(part.call, wanted, update, batch.attribute_to)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)
         return attributions
 

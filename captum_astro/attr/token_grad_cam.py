@@ -15,6 +15,7 @@ from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, chec
 from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.entry import check_unmoved
+from captum_astro.capture.guard import private
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.grad_cam import grad_cam
 from captum_astro.layouts.structure import Tap
@@ -84,10 +85,10 @@ class TokenGradCAM(Explanation):
                 patches of this layer.
         """
         check_names(f"{self.get_name()}.attribute", common, Common)
-        model = self._explained()
-        layout, tap = find_tap(model, self.layer)
-        batch = Batch(model, layout, inputs, Target(target, output), common)
-        found = [(part, self._one(part.call, tap, relu_attributions, batch.attribute_to)) for part in batch.parts()]
+        with private(self._explained()) as replica:
+            layout, tap = find_tap(replica.model, replica.of(self.layer))
+            batch = Batch(replica, layout, inputs, Target(target, output), common)
+            found = [(part, self._one(part.call, tap, relu_attributions, batch.attribute_to)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)
         return attributions
 
@@ -107,7 +108,8 @@ class TokenGradCAM(Explanation):
 
     def _explained(self) -> nn.Module:
         """The module that is run."""
-        return unwrapped(self.forward_func)
+        module: nn.Module = self.forward_func
+        return module
 
     def _target(self, call: Call) -> Target:
         """The target to explain for some of the images."""
