@@ -12,6 +12,7 @@ from captum_astro.astro.astrocytic_linear import Token
 from captum_astro.astro.layers import find_layer, linear_at, watched
 from captum_astro.astro.layout import with_modulated
 from captum_astro.astro.opened import Opened, opened_on
+from captum_astro.capture.replica import Replica
 from captum_astro.functional.astrocyte import Counter, Modulation, Rescale
 from captum_astro.layouts.base import Layout, layout_for, register_layout
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -158,10 +159,11 @@ class ViTA(nn.Module):
 def _explained_path(model: nn.Module) -> str | None:
     """The path of the model with a layout; None if there is none."""
     try:
-        explained = layout_for(model).model
+        copy = Replica(model).model
+        explained = layout_for(copy).model
     except UnsupportedModelError:
         return None
-    names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
+    names: dict[nn.Module, str] = {module: name for name, module in copy.named_modules()}
     return names[explained]
 
 

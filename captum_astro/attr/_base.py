@@ -21,6 +21,7 @@ from captum_astro.capture.collected import Wanted
 from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.guard import private
 from captum_astro.capture.records import Pass
+from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout, layout_for
@@ -71,7 +72,7 @@ class TokenAttribution(Explanation):
 
     def __init__(self, forward_func: nn.Module) -> None:
         super().__init__(forward_func)
-        layout_for(unwrapped(forward_func))
+        layout_for(Replica(unwrapped(forward_func)).model)
 
     def _explain(
         self,

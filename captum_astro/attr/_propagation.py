@@ -14,6 +14,7 @@ from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, chec
 from captum_astro.capture.call import Call
 from captum_astro.capture.guard import private
 from captum_astro.capture.input_relevance import Arrived, propagate
+from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.unwrap import unwrapped
@@ -36,7 +37,7 @@ class PropagationAttribution(Explanation):
 
     def __init__(self, forward_func: nn.Module) -> None:
         super().__init__(forward_func)
-        layout_for(unwrapped(forward_func))
+        layout_for(Replica(unwrapped(forward_func)).model)
 
     def _mode(self, call: Call) -> AbstractContextManager[Any]:
         """The rules of the method."""

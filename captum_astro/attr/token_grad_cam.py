@@ -16,6 +16,7 @@ from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.guard import private
+from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.grad_cam import grad_cam
 from captum_astro.layouts.structure import Tap
@@ -57,7 +58,8 @@ class TokenGradCAM(Explanation):
     def __init__(self, forward_func: nn.Module, layer: nn.Module | str | None = None) -> None:
         super().__init__(forward_func)
         self.layer = layer
-        find_tap(unwrapped(forward_func), layer)
+        replica = Replica(unwrapped(forward_func))
+        find_tap(replica.model, replica.of(layer))
 
     @contract
     def attribute(

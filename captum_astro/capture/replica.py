@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from captum_astro.capture.settled import settle
+
 # what a module registers: parameters, buffers, children and hooks
 _REGISTERED = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
 _PLAIN = frozenset((type(None), bool, int, float, str))
@@ -21,8 +23,8 @@ class Replica:
     Weights are shared, not copied, unless they are widened; they require no gradient. Buffers are copied if the model
     is in train mode, where a pass changes them. Whatever leads from one part of the model to another leads to its copy:
     children, lists, bound methods, and the variables that a user's hook encloses. Compiled modules are replaced by
-    their Python code, because compiled code hides its layers; timm's fused attention is on, so that no n x n map is
-    built.
+    their Python code, because compiled code hides its layers, and layers that compute their weight by plain ones.
+    timm's fused attention is on, so that no n x n map is built.
 
     Args:
         model: The user's model.
@@ -51,6 +53,10 @@ class Replica:
             if type(module) is type(self.of(module)) and self.of(module) is not module:
                 self._fill(self.of(module), module)
         self.model: nn.Module = self.of(model)
+        device = next((x.device.type for x in model.parameters()), "cpu")
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            for module in list(self.model.modules()):
+                settle(module)
 
     def of(self, value: Any) -> Any:
         """What stands for something of the user's model in the copy: itself, if it leads to no module."""

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from captum_astro.capture.explaining import current
 from captum_astro.capture.operations import COMPOSED, IN_PLACE, RMS, flattened, needs_grad
+from captum_astro.capture.settled import is_adapter
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -28,6 +29,11 @@ class Rules(TorchFunctionMode):
         for module in self._model.modules():
             if isinstance(module, RMS) and type(module) not in RMS:
                 raise UnsupportedModelError(f"{type(module).__name__} has no propagation rule.")
+            if is_adapter(module):
+                raise UnsupportedModelError(
+                    f"{type(module).__name__} adds a low-rank adapter to a layer that is not linear, so relevance "
+                    f"would differ from that of the merged layer. Merge it: merge_and_unload() in peft."
+                )
         for module in self._model.modules():
             if type(module) in (*RMS, *COMPOSED):
                 self._handles.append(module.register_forward_pre_hook(self._into))
