@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from captum_astro.astro.astrocytic_linear import Token
+from captum_astro.capture.replica import Replica
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, Linear, Modulated
@@ -38,8 +39,9 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None) -> str:
         what = f"The {type(layer).__name__} given as layer is not one of {type(model).__name__}'s."
     if len(paths) != 1:
         raise ValueError(what + (f" Its first attention projects by {first!r}." if first else " Pass layer=."))
-    linear_at(model, paths[0])
-    return paths[0]
+    path = paths[0].replace("_orig_mod.", "")  # leads through a compiled module too
+    linear_at(model, path)
+    return path
 
 
 def linear_at(model: nn.Module, path: str) -> nn.Linear:
@@ -48,13 +50,17 @@ def linear_at(model: nn.Module, path: str) -> nn.Linear:
     Raises:
         TypeError: If the module there is something else.
     """
-    found = dict(model.named_modules()).get(path)
+    found = model.get_submodule(path)
     if not isinstance(found, nn.Linear):
-        raise TypeError(f"{path} is a {type(found).__name__}; astrocytes modulate a torch.nn.Linear.")
+        raise TypeError(
+            f"{path} is a {type(found).__name__}; astrocytes modulate a torch.nn.Linear. Merge an adapter first: "
+            f"merge_and_unload() in peft."
+        )
     return found
 
 
 def _first_projection(model: nn.Module) -> str | None:
+    model = Replica(model).model  # whose layers have their weights as parameters, each in one place
     layout = _layout_of(model)
     if layout is None:
         names: Iterator[str] = (name for name, _ in model.named_modules() if name.endswith("attn.proj"))
@@ -81,7 +87,7 @@ def watched(model: nn.Module, token: Token) -> Token:
 
 def has_class_token(model: nn.Module) -> bool:
     """Whether the first token of every layer is a class token; known only for models with a layout."""
-    layout = _layout_of(model)
+    layout = _layout_of(Replica(model).model)
     if layout is None or not layout.num_prefix_tokens:
         return False
     return any(isinstance(getattr(module, "cls_token", None), nn.Parameter) for module in model.modules())

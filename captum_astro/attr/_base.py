@@ -19,7 +19,9 @@ from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import Update, carry
 from captum_astro.capture.collected import Wanted
 from captum_astro.capture.entry import check_unmoved
+from captum_astro.capture.guard import private
 from captum_astro.capture.records import Pass
+from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.attention import widen
 from captum_astro.kinds import whole
@@ -71,7 +73,7 @@ class TokenAttribution(Explanation):
 
     def __init__(self, forward_func: nn.Module) -> None:
         super().__init__(forward_func)
-        layout_for(unwrapped(forward_func))
+        layout_for(Replica(unwrapped(forward_func)).model)
 
     def _explain(
         self,
@@ -81,19 +83,20 @@ class TokenAttribution(Explanation):
         common: Layered,
         output: Output = "logit",
         start_layer: int = 0,
+        least: torch.dtype | None = None,
     ) -> TensorOrTuple:
-        """Run the method on a batch, in parts if requested."""
+        """Run the method on a batch, in parts if requested, in at least this precision."""
         check_names(f"{self.get_name()}.attribute", common, Layered)
-        model = unwrapped(self.forward_func)
-        layout = layout_for(model)
-        wanted = Wanted(self.needs_gradient, self._blocks(layout, common, start_layer), self.needs_stream_gradients)
-        if layout.approximate:
-            warn(
-                f"{type(layout.model).__name__} mixes tokens where {self.get_name()} is only approximate: "
-                f"{'; '.join(layout.approximate)}. AttnLRP, ConservativeLRP and LRP follow every operation."
-            )
-        batch = Batch(model, layout, inputs, Target(target, output), common)
-        found = [(part, self._one(part.call, wanted, update, batch.attribute_to)) for part in batch.parts()]
+        with private(self.forward_func, least) as replica:
+            layout = layout_for(replica.model)
+            wanted = Wanted(self.needs_gradient, self._blocks(layout, common, start_layer), self.needs_stream_gradients)
+            if layout.approximate:
+                warn(
+                    f"{type(layout.model).__name__} mixes tokens where {self.get_name()} is only approximate: "
+                    f"{'; '.join(layout.approximate)}. AttnLRP, ConservativeLRP and LRP follow every operation."
+                )
+            batch = Batch(replica, layout, inputs, Target(target, output), common)
+            found = [(part, self._one(part.call, wanted, update, batch.attribute_to)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)
         return attributions
 

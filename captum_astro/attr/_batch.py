@@ -9,11 +9,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from captum._utils.common import _format_additional_forward_args
-from torch import nn
 
 from captum_astro.attr._contract import Common
 from captum_astro.attr._inputs import check_inputs
 from captum_astro.capture.call import Call
+from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Target
 from captum_astro.layouts.base import Layout
 
@@ -35,7 +35,7 @@ class Batch:
     """The arguments of a call to `attribute`.
 
     Args:
-        model: The module that is run.
+        replica: The private copy of the model that is run.
         layout: The layout of the explained model, if it has one.
         inputs: Images or token ids, or a tuple with that one tensor.
         target: What is explained.
@@ -46,17 +46,18 @@ class Batch:
         ValueError: If they cannot be explained, or an argument has an invalid value.
     """
 
-    def __init__(self, model: nn.Module, layout: Layout | None, inputs: Any, target: Target, common: Common) -> None:
+    def __init__(self, replica: Replica, layout: Layout | None, inputs: Any, target: Target, common: Common) -> None:
         self.attribute_to = common.get("attribute_to", "input")
         if self.attribute_to not in ("input", "pixels", "grid", "tokens"):
             raise ValueError(f"attribute_to must be 'input', 'pixels', 'grid' or 'tokens', not {self.attribute_to!r}.")
         self._tuple = isinstance(inputs, tuple)
         given: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
-        check_inputs(given, model, layout, self.attribute_to)
+        check_inputs(given, replica.model, layout, self.attribute_to)
         self._given: torch.Tensor = given
+        self._dtype = replica.dtype
         self._step = _part_size(common.get("internal_batch_size"), len(given))
         extra = _format_additional_forward_args(common.get("additional_forward_args")) or ()
-        self._call = Call(model, given, target, tuple(extra), layout)
+        self._call = Call(replica.model, replica.widened(given), target, tuple(map(replica.widened, extra)), layout)
         self.reads_text = layout is not None and layout.reads_text
 
     def parts(self) -> Iterator[Part]:
@@ -92,22 +93,22 @@ class Batch:
     def joined(self, found: list[tuple[Part, torch.Tensor]]) -> Any:
         """The attributions of all parts in the order of the samples; a tuple if the input was a tuple."""
         if self.reads_text:
-            dtype, longest = next(self._call.model.parameters()).dtype, self._given.shape[1]
+            longest = self._given.shape[1]
             rows: dict[int, torch.Tensor] = {}
             for part, tokens in found:
                 missing = longest - part.call.inputs.shape[1]
-                padded = F.pad(tokens.to(dtype), (0, missing) * (tokens.ndim - 1))
+                padded = F.pad(tokens.to(self._dtype), (0, missing) * (tokens.ndim - 1))
                 rows |= zip(part.samples, padded, strict=True)
             attributions = torch.stack([rows[sample] for sample in range(len(self._given))])
         else:
-            attributions = torch.cat([tokens for _, tokens in found])
+            attributions = torch.cat([tokens for _, tokens in found]).to(self._given.dtype)
         return (attributions,) if self._tuple else attributions
 
     def _cut(self, samples: slice | list[int]) -> Call:
         batch, whole = len(self._given), self._call
         return replace(
             whole,
-            inputs=self._given[samples].detach(),
+            inputs=whole.inputs[samples].detach(),
             target=replace(whole.target, classes=_select(whole.target.classes, samples, batch)),
             arguments=tuple(_select(value, samples, batch) for value in whole.arguments),
         )

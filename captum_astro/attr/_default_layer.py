@@ -9,7 +9,6 @@ from torch import nn
 
 from captum_astro.attr._layer import feature_tap, timm_model
 from captum_astro.capture.call import Call
-from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.hooks import Hooks
 from captum_astro.capture.probe import SAMPLES, probe
 from captum_astro.capture.target import LargestOutput
@@ -56,7 +55,7 @@ def _gradients(call: Call, modules: list[nn.Module]) -> dict[nn.Module, torch.Te
         seen[module] = x if x.requires_grad else x.requires_grad_(True)
         return x.clone()  # later layers may modify it in place
 
-    with undisturbed(call.model), torch.inference_mode(False), torch.enable_grad(), Hooks() as hooks:
+    with torch.inference_mode(False), torch.enable_grad(), Hooks() as hooks:
         for module in modules:
             hooks.after(module, partial(note, module))
         score = LargestOutput().scores(call.run()).sum()

@@ -12,7 +12,9 @@ from captum_astro.attr._base import Explanation
 from captum_astro.attr._batch import Batch
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
 from captum_astro.capture.call import Call
+from captum_astro.capture.guard import private
 from captum_astro.capture.input_relevance import Arrived, propagate
+from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.unwrap import unwrapped
@@ -31,35 +33,39 @@ class PropagationAttribution(Explanation):
         UnsupportedModelError: If the model has no layout.
     """
 
+    _times_input = False  # whether the backward pass carries gradients, not relevance
+
     def __init__(self, forward_func: nn.Module) -> None:
         super().__init__(forward_func)
-        layout_for(unwrapped(forward_func))
+        layout_for(Replica(unwrapped(forward_func)).model)
 
     def _mode(self, call: Call) -> AbstractContextManager[Any]:
         """The rules of the method."""
         raise NotImplementedError
 
     def _relevance(
-        self, inputs: TensorOrTuple, target: Any, common: Common, output: Output, times_input: bool
+        self, inputs: TensorOrTuple, target: Any, common: Common, output: Output, least: torch.dtype | None = None
     ) -> TensorOrTuple:
-        """Run the method on a batch, in parts if requested."""
+        """Run the method on a batch, in parts if requested, in at least this precision."""
         check_names(f"{self.get_name()}.attribute", common, Common)
-        model = unwrapped(self.forward_func)
-        batch = Batch(model, layout_for(model), inputs, Target(target, output), common)
-        found = [(part, self._one(part.call, batch.attribute_to, times_input)) for part in batch.parts()]
+        with private(self.forward_func, least) as replica:
+            batch = Batch(replica, layout_for(replica.model), inputs, Target(target, output), common)
+            found = [(part, self._one(part.call, batch.attribute_to)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)
         return attributions
 
-    def _one(self, call: Call, attribute_to: AttributeTo, times_input: bool) -> torch.Tensor:
+    def _one(self, call: Call, attribute_to: AttributeTo) -> torch.Tensor:
         """Run the method on one part."""
         assert call.layout is not None
-        arrived = propagate(call, self._mode(call), times_input)
+        arrived = propagate(call, self._mode(call), self._times_input)
         found = _shaped(arrived, call.layout, attribute_to)
         return found if call.layout.reads_text else found.to(call.inputs.dtype).contiguous()
 
 
 class InputTimesGradient(PropagationAttribution):
     """Base of the methods whose rules modify the gradient, so that input times gradient is the relevance."""
+
+    _times_input = True
 
     @contract
     def attribute(
@@ -76,7 +82,7 @@ class InputTimesGradient(PropagationAttribution):
         Returns:
             Signed attributions with the inputs' dtype and device, not normalised; a tuple if the input was a tuple.
         """
-        return self._relevance(inputs, target, common, output, times_input=True)
+        return self._relevance(inputs, target, common, output)
 
 
 def _shaped(arrived: Arrived, layout: Layout, attribute_to: AttributeTo) -> torch.Tensor:

@@ -12,6 +12,7 @@ from captum_astro.capture.call import Call
 from captum_astro.capture.carry import Update, carry_last
 from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, Pass
+from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output
 from captum_astro.functional.attention_grad_cam import attention_grad_cam
 from captum_astro.kinds import FLAG
@@ -61,8 +62,8 @@ class AttentionGradCAM(TokenAttribution):
             layers: The blocks to consider, counted from 0 (negative: from the end); the last of them is read. By
                 default all, and a pooling head then counts as the last layer.
         """
-        prefix = layout_for(unwrapped(self.forward_func)).num_prefix_tokens
         FLAG.check("relu_attributions", relu_attributions)
+        prefix = layout_for(Replica(unwrapped(self.forward_func)).model).num_prefix_tokens
         update = _AttentionGradCAMUpdate(common.get("layers") is None, prefix, relu_attributions)
         return self._explain(inputs, target, update, common, output)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from captum_astro.attr._contract import Common, TensorOrTuple, contract
+from captum_astro.attr._precision import Precision, least_dtype
 from captum_astro.attr._propagation import PropagationAttribution
 from captum_astro.capture.call import Call
 from captum_astro.capture.relevance_rules import Relevance
@@ -43,10 +44,19 @@ class LRP(PropagationAttribution):
         return Relevance(call.model, len(call.inputs), from_pixels=not call.layout.reads_text)
 
     @contract
-    def attribute(self, inputs: TensorOrTuple, target: Any = None, **common: Unpack[Common]) -> TensorOrTuple:
+    def attribute(
+        self,
+        inputs: TensorOrTuple,
+        target: Any = None,
+        *,
+        precision: Precision = "float64",
+        **common: Unpack[Common],
+    ) -> TensorOrTuple:
         """Explain each image's target.
 
         Args:
+            precision: ``"float64"``, or ``"float32"``, which is faster, but mostly rounding in a trained model; on a
+                device without float64 (MPS) always float32. A model of a higher precision keeps it.
             attribute_to: ``"input"`` returns the relevance of every pixel and channel, ``"pixels"`` the sum over the
                 channels, ``(B, 1, H, W)``; ``"grid"`` the relevance of the patch tokens, ``(B, 1, rows, columns)``, and
                 ``"tokens"`` that of all tokens that enter the first block, ``(B, n)``.
@@ -54,4 +64,5 @@ class LRP(PropagationAttribution):
         Returns:
             Signed attributions with the inputs' dtype and device, not normalised; a tuple if the input was a tuple.
         """
-        return self._relevance(inputs, target, common, "logit", times_input=False)
+        least = least_dtype(precision, self.forward_func)
+        return self._relevance(inputs, target, common, "logit", least)

@@ -16,6 +16,8 @@ from captum_astro.attr._layer import find_tap, timm_model
 from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.entry import check_unmoved
+from captum_astro.capture.guard import private
+from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.grad_cam import grad_cam
 from captum_astro.kinds import FLAG
@@ -57,7 +59,8 @@ class TokenGradCAM(Explanation):
     def __init__(self, forward_func: nn.Module, layer: nn.Module | str | None = None) -> None:
         super().__init__(forward_func)
         self.layer = layer
-        find_tap(unwrapped(forward_func), layer)
+        replica = Replica(unwrapped(forward_func))
+        find_tap(replica.model, replica.of(layer))
 
     @contract
     def attribute(
@@ -85,19 +88,21 @@ class TokenGradCAM(Explanation):
                 patches of this layer.
         """
         check_names(f"{self.get_name()}.attribute", common, Common)
-        model = self._explained()
-        layout, _ = find_tap(model, self.layer)
-        batch = Batch(model, layout, inputs, Target(target, output), common)
         FLAG.check("relu_attributions", relu_attributions)
-        found = [(part, self._one(part.call, relu_attributions, batch.attribute_to)) for part in batch.parts()]
+        with private(self._explained()) as replica:
+            layer = replica.of(self.layer)
+            layout, _ = find_tap(replica.model, layer)
+            batch = Batch(replica, layout, inputs, Target(target, output), common)
+            options = layer, relu_attributions, batch.attribute_to
+            found = [(part, self._one(part.call, *options)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)
         return attributions
 
-    def _one(self, call: Call, relu: bool, attribute_to: AttributeTo) -> torch.Tensor:
+    def _one(self, call: Call, layer: nn.Module | str | None, relu: bool, attribute_to: AttributeTo) -> torch.Tensor:
         """Run the method on one part."""
         if attribute_to in ("input", "pixels"):
             check_unmoved(call, timm_model(call.model) if call.layout is None else call.layout.model)
-        seen = maps_of_layer(replace(call, target=self._target(call)), self.layer)
+        seen = maps_of_layer(replace(call, target=self._target(call)), layer)
         cam = self._cam(seen.activation, seen.gradient, relu)
         if not cam.flatten(1).any(1).all():
             warn(
@@ -109,7 +114,8 @@ class TokenGradCAM(Explanation):
 
     def _explained(self) -> nn.Module:
         """The module that is run."""
-        return unwrapped(self.forward_func)
+        module: nn.Module = self.forward_func
+        return module
 
     def _target(self, call: Call) -> Target:
         """The target to explain for some of the images."""

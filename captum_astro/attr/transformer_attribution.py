@@ -9,6 +9,7 @@ import torch
 
 from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, contract
+from captum_astro.attr._precision import Precision, least_dtype
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import Update, carry
@@ -46,12 +47,20 @@ class TransformerAttribution(TokenAttribution):
 
     @contract
     def attribute(
-        self, inputs: TensorOrTuple, target: Any = None, *, start_layer: int = 0, **common: Unpack[Layered]
+        self,
+        inputs: TensorOrTuple,
+        target: Any = None,
+        *,
+        start_layer: int = 0,
+        precision: Precision = "float64",
+        **common: Unpack[Layered],
     ) -> TensorOrTuple:
         """Explain each image's target.
 
         Args:
             start_layer: The first block to include, named as in the authors' code.
+            precision: ``"float64"``, or ``"float32"``, which is faster and less exact; on a device without float64
+                (MPS) always float32. A model of a higher precision keeps it.
 
         Raises:
             AssertionError: If the target has no form that Captum accepts, or is needed and missing.
@@ -59,7 +68,8 @@ class TransformerAttribution(TokenAttribution):
             ValueError: If an argument has an invalid value, or the images cannot be explained.
             UnsupportedModelError: If an operation of the model has no rule.
         """
-        return self._explain(inputs, target, _RelevanceUpdate(), common, start_layer=start_layer)
+        least = least_dtype(precision, self.forward_func)
+        return self._explain(inputs, target, _RelevanceUpdate(), common, start_layer=start_layer, least=least)
 
     def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
         assert isinstance(update, _RelevanceUpdate)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from captum_astro.astro.vita import ViTA, unmodulated
+from captum_astro.astro.opened import unmodulated
+from captum_astro.astro.vita import ViTA
 from captum_astro.attr.token_grad_cam import TokenGradCAM
 from captum_astro.capture.call import Call
-from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.target import Target
 from captum_astro.layouts.unwrap import unwrapped
 
@@ -63,12 +63,12 @@ class ViTAGradCAM(TokenGradCAM):
             self.layer = model.get_submodule(layer)
 
     def _explained(self) -> nn.Module:
-        return unwrapped(self.vita)
+        return self.vita
 
     def _target(self, call: Call) -> Target:
         if call.target.classes is not None:
             return call.target
-        plain = replace(call, model=self.vita.model)
-        with unmodulated(), undisturbed(plain.model), torch.no_grad():
-            output = plain.run()
+        assert isinstance(call.model, ViTA)
+        with unmodulated(), torch.no_grad():
+            output = replace(call, model=call.model.model).run()
         return replace(call.target, classes=output.argmax(-1) if output.ndim > 1 else None)

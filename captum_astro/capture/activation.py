@@ -10,7 +10,6 @@ from torch import nn
 
 from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import Entry
-from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.hooks import Hooks
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import Tap
@@ -45,7 +44,7 @@ def activation_and_gradient(call: Call, tap: Tap) -> Activation:
     """
     look, inside = _Look(tap), type(tap.module).__name__
     entry = Entry(call.explained)
-    with undisturbed(call.model), torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         with Hooks() as hooks:
             entry.install(hooks)
             look.install(hooks)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from captum_astro.capture.target import Target
-from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -37,12 +36,11 @@ class Call:
         """The explained model: the one with a layout, if there is one."""
         return self.model if self.layout is None else self.layout.model
 
-    def run(self, inputs: torch.Tensor | None = None, widened: bool = False) -> torch.Tensor:
+    def run(self, inputs: torch.Tensor | None = None) -> torch.Tensor:
         """The model's output.
 
         Args:
             inputs: Replace the inputs of the call.
-            widened: Run a half-precision model in float32, for methods whose divisions need the precision.
 
         Raises:
             TypeError: If the model does not return a tensor with one output for each sample.
@@ -51,11 +49,7 @@ class Call:
         given = self.inputs if inputs is None else inputs
         if given.is_inference():
             given = given.clone()  # an inference tensor cannot be saved for a backward pass
-        if not widened:
-            return _checked(self.model(given, *self.arguments))
-        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        wide = {name: widen(tensor.detach()) for name, tensor in tensors.items()}
-        return _checked(torch.func.functional_call(self.model, wide, (widen(given), *self.arguments)))
+        return _checked(self.model(given, *self.arguments))
 
 
 def no_gradient(reached: str = "the image") -> UnsupportedModelError:

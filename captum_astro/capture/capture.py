@@ -8,7 +8,6 @@ import torch
 
 from captum_astro.capture.call import Call
 from captum_astro.capture.collected import Collected, Wanted
-from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.identity import problem_of
 from captum_astro.capture.recorder import Recorder
 from captum_astro.capture.records import Pass
@@ -22,7 +21,7 @@ def capture(call: Call, wanted: Wanted) -> Pass:
     Even without gradients of the layers, the output's gradient at the final tokens is taken: it shows what is read.
 
     Args:
-        call: The model and its inputs.
+        call: A private model and its inputs.
         wanted: What to record.
 
     Raises:
@@ -38,13 +37,13 @@ def capture(call: Call, wanted: Wanted) -> Pass:
     device, image = call.inputs.device.type, None
     if call.model is not layout.model and call.inputs.is_floating_point():  # a wrapper may read it too
         image = call.inputs.clone().requires_grad_(True)
-    with undisturbed(call.model), torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         if wanted.rules is None:
             with recorder:
                 output = call.run(image)
         else:
             with torch.autocast(device, enabled=False), wanted.rules, recorder:
-                output = call.run(image, widened=True)
+                output = call.run(image)
         with torch.autocast(output.device.type, enabled=False):  # relevance is not computed in half precision
             collected = Collected(call, wanted, recorder, output)
             collected.backward(image)

@@ -10,14 +10,14 @@ from torch import nn
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.collected import Wanted
+from captum_astro.capture.guard import private
 from captum_astro.capture.identity import identity_error, keys_error, stage_name
-from captum_astro.capture.records import AttentionRecord, StageRecord
+from captum_astro.capture.records import AttentionRecord, Pass, StageRecord
 from captum_astro.capture.target import LargestOutput
 from captum_astro.functional.astromorphic_effective import EffectiveAttention
 from captum_astro.functional.attention import Given, Softmax
-from captum_astro.layouts.base import layout_for
+from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.structure import Modulated, Norm
-from captum_astro.layouts.unwrap import unwrapped
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
 _LOW_PRECISION_TOLERANCE = 0.1
@@ -109,9 +109,13 @@ def check(model: nn.Module, inputs: torch.Tensor) -> Report:
         >>> check(model, torch.rand(1, 3, 224, 224)).ok
         True
     """
-    model = unwrapped(model)
-    layout = layout_for(model)
-    passed = capture(Call(model, inputs.detach(), LargestOutput(), layout=layout), Wanted(verify=False))
+    with private(model) as replica:
+        layout = layout_for(replica.model)
+        call = Call(replica.model, inputs.detach(), LargestOutput(), layout=layout)
+        return _report(layout, capture(call, Wanted(verify=False)))
+
+
+def _report(layout: Layout, passed: Pass) -> Report:
     read, dtype = int((passed.readout[0] != 0).sum()), passed.stages[0].stream.dtype
     if layout.pooling is not None:
         readout = f"{type(layout.pooling.branch.module).__name__} over {read} queries"

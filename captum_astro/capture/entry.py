@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_astro.capture.call import Call
-from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.hooks import Hooks
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -131,7 +130,7 @@ def _smooth_noise(like: torch.Tensor, seed: int) -> torch.Tensor:
 
 def _received(call: Call, explained: nn.Module, probe: torch.Tensor) -> torch.Tensor | None:
     entry = _Probe(explained)
-    with undisturbed(call.model), torch.no_grad(), Hooks() as hooks:
+    with torch.no_grad(), Hooks() as hooks:
         entry.install(hooks)
         with contextlib.suppress(_Received):
             call.run(probe.to(call.inputs.device))

@@ -1,9 +1,8 @@
-"""Temporary hooks that see only one thread's calls of a model."""
+"""Temporary hooks that see only one explanation's calls of a model."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,20 +10,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from captum_astro.capture.explaining import current
 from captum_astro.layouts.structure import Tap
 
 Use = Callable[[torch.Tensor], "torch.Tensor | None"]
 
 
 class Hooks(contextlib.ExitStack):
-    """Hooks on modules, for as long as the context is open; calls from other threads are ignored.
+    """Hooks on modules, for as long as the context is open.
 
-    A callback receives a tensor. If it returns one, that replaces the tensor.
+    Calls by other threads, or by an explanation inside a hook, are ignored. A callback receives a tensor. If it
+    returns one, that replaces the tensor.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._thread = threading.get_ident()
+        self._explanation = current()
 
     def tap(self, tap: Tap, use: Use) -> None:
         """Call back with a tap's tensor."""
@@ -46,7 +47,7 @@ class Hooks(contextlib.ExitStack):
         self.callback(module.register_forward_hook(partial(self._left, use), always_call=True).remove)
 
     def _given(self, use: Use, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if threading.get_ident() != self._thread:
+        if current() != self._explanation:
             return None
         for number, x in enumerate(args):
             if isinstance(x, torch.Tensor):
@@ -59,10 +60,10 @@ class Hooks(contextlib.ExitStack):
         return None
 
     def _returned(self, use: Use, module: nn.Module, args: Any, output: Any) -> torch.Tensor | None:
-        if threading.get_ident() != self._thread or not isinstance(output, torch.Tensor):
+        if current() != self._explanation or not isinstance(output, torch.Tensor):
             return None
         return use(output)
 
     def _left(self, use: Callable[[], None], module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == self._thread:
+        if current() == self._explanation:
             use()

@@ -10,7 +10,6 @@ import torch
 
 from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import Entry, check_batch, check_called_once
-from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.hooks import Hooks
 from captum_astro.functional.attention import widen
 
@@ -34,10 +33,10 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
     """Run a model under a mode, and propagate the relevance of its output back.
 
     Args:
-        call: The model and its inputs.
+        call: A private model and its inputs.
         mode: Applies the rules during the forward pass.
         times_input: The backward pass carries gradients, which are then multiplied by their inputs; otherwise it
-            carries relevance, and a half-precision model is run in float32.
+            carries relevance.
 
     Raises:
         UnsupportedModelError: If the output does not depend on the input.
@@ -47,7 +46,6 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
     entering, entry = _Entering(), Entry(layout.model, layout.reads_text)
     tap = layout.stages[0].stream
     with (
-        undisturbed(call.model),
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(call.inputs.device.type, enabled=False),  # divisions need the model's full precision
@@ -57,7 +55,7 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
             entry.install(hooks)
             given = call.inputs.clone().requires_grad_(not layout.reads_text)
             with mode:
-                output = call.run(given, widened=not times_input)
+                output = call.run(given)
         check_called_once(layout.model, len(entering.tokens))
         for tokens in entering.tokens:
             check_batch(layout.model, len(tokens), len(output))

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from captum_astro.capture.call import Call
-from captum_astro.capture.guard import undisturbed
 from captum_astro.capture.hooks import Hooks
 from captum_astro.capture.local_mode import LocalMode
 from captum_astro.functional.places import changed_images
@@ -45,7 +44,6 @@ def probe(call: Call, explained: nn.Module, taps: Iterable[Tap], use: Callable[[
     arguments = tuple(_repeated(value, len(call.inputs)) for value in call.arguments)
     weights, images = _local_weights(call.model, dtype), _Images()
     with contextlib.ExitStack() as during:
-        during.enter_context(undisturbed(call.model))
         during.enter_context(_restored(call.model))
         during.enter_context(torch.no_grad())
         during.enter_context(torch.autocast(call.inputs.device.type, enabled=False))

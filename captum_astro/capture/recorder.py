@@ -9,6 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from captum_astro.capture.entry import Entry
+from captum_astro.capture.explaining import current
 from captum_astro.capture.hooks import Hooks
 from captum_astro.capture.notes import (
     AttentionNotes,
@@ -25,7 +26,7 @@ from captum_astro.layouts.structure import Tap
 
 
 class Recorder(TorchFunctionMode):
-    """Records attention, residual streams and feed-forward outputs while a model runs, on this thread only.
+    """Records attention, residual streams and feed-forward outputs while a model runs, in this explanation only.
 
     Functions that compute attention are intercepted as they are called, so fused attention stays on. Explicit attention
     (a softmax, optional dropout, a matrix product) is recorded too, at the cost of storing its map.
@@ -56,6 +57,7 @@ class Recorder(TorchFunctionMode):
         self._running: list[AttentionNotes] = []
         self._written = WrittenOut()
         self._hooks = Hooks()
+        self._explanation = current()
 
     def __enter__(self) -> Recorder:
         try:
@@ -73,7 +75,7 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if self._running:
+        if self._running and current() == self._explanation:
             if func in ATTENTION:
                 self._running[-1].note(ATTENTION[func].recorded(*args, **kwargs), result)
             elif (recorded := self._written.see(func, args, result)) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import torch
@@ -10,7 +9,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from captum_astro.capture.explaining import current
 from captum_astro.capture.operations import COMPOSED, IN_PLACE, RMS, flattened, needs_grad
+from captum_astro.capture.settled import is_adapter
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -22,12 +23,17 @@ class Rules(TorchFunctionMode):
         self._model = model
         self._inside = 0
         self._handles: list[RemovableHandle] = []
-        self._thread = threading.get_ident()
+        self._explanation = current()
 
     def __enter__(self) -> Any:
         for module in self._model.modules():
             if isinstance(module, RMS) and type(module) not in RMS:
                 raise UnsupportedModelError(f"{type(module).__name__} has no propagation rule.")
+            if is_adapter(module):
+                raise UnsupportedModelError(
+                    f"{type(module).__name__} adds a low-rank adapter to a layer that is not linear, so relevance "
+                    f"would differ from that of the merged layer. Merge it: merge_and_unload() in peft."
+                )
         for module in self._model.modules():
             if type(module) in (*RMS, *COMPOSED):
                 self._handles.append(module.register_forward_pre_hook(self._into))
@@ -42,7 +48,7 @@ class Rules(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._inside or not any(needs_grad(x) for x in flattened(args, kwargs)):
+        if self._inside or current() != self._explanation or not any(needs_grad(x) for x in flattened(args, kwargs)):
             return func(*args, **kwargs)
         if func in IN_PLACE:
             # relevance of the new content flows to its inputs
@@ -58,11 +64,11 @@ class Rules(TorchFunctionMode):
         raise NotImplementedError
 
     def _into(self, module: nn.Module, arguments: Any) -> None:
-        if threading.get_ident() == self._thread:
+        if current() == self._explanation:
             self._inside += 1
 
     def _out_of(self, module: nn.Module, arguments: Any, output: Any) -> Any:
-        if threading.get_ident() != self._thread:
+        if current() != self._explanation:
             return None
         try:  # still inside: operations computed by the rule itself do not belong to the model
             return self.composed(module, arguments[0], output) if isinstance(output, torch.Tensor) else None

@@ -152,6 +152,12 @@ def layout_for(model: nn.Module) -> Layout:
     )
 
 
+def innermost(model: nn.Module) -> nn.Module:
+    """The model with a layout that wrappers are around; the model itself if there is none."""
+    registered = [m for m in model.modules() if any(c in _REGISTRY for c in type(m).__mro__)]
+    return registered[-1] if registered else model
+
+
 def add_adapter(model: nn.Module, adapter: Adapter) -> None:
     """Change a model's layout for as long as something changes what one of its layers computes.
 
@@ -173,6 +179,6 @@ def remove_adapter(model: nn.Module, adapter: Adapter) -> None:
 
 
 def _adapted(layout: Layout) -> Layout:
-    for adapter in layout.model.__dict__.get(_ADAPTERS, ()):
+    for adapter in tuple(layout.model.__dict__.get(_ADAPTERS, ())):  # another thread may add one
         layout = adapter(layout)
     return layout

@@ -179,8 +179,9 @@ def attention_branch(
         )
     if not isinstance(getattr(attention.proj, "weight", None), torch.Tensor):
         raise UnsupportedModelError(
-            f"{name}.proj is a {type(attention.proj).__name__} without a weight to read, as in a quantised model. "
-            f"Explain the model before it was quantised."
+            f"{name}.proj is a {type(attention.proj).__name__} without a weight to read, as in a quantised model or "
+            f"under an adapter. Explain the model before it was quantised, or merge its adapter first: "
+            f"merge_and_unload() in peft."
         )
     if getattr(attention, "gate", None) is not None:
         raise UnsupportedModelError(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -34,13 +33,3 @@ def test_a_model_is_run_with_its_arguments() -> None:
         assert _run(model, given, 0.0).requires_grad  # an inference tensor is copied first
     with pytest.raises(TypeError, match=r"must return a tensor of logits, not a tuple\. Wrap it"):
         _run(nn.LSTM(2, 2), torch.rand(1, 1, 2))
-
-
-def test_a_half_precision_model_is_widened() -> None:
-    half, x = build("cls", torch.bfloat16), images("cls", dtype=torch.bfloat16)
-    wide = copy.deepcopy(half).float()
-    found = Call(half, x, Target(0)).run(widened=True)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, wide(x.float()))
-    assert _run(half, x).dtype == torch.bfloat16
-    assert all(parameter.dtype == torch.bfloat16 for parameter in half.parameters())

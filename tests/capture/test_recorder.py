@@ -75,7 +75,7 @@ def test_other_threads_are_not_recorded() -> None:
 
     model, x = _model(Attention), images("cls")
     recorder = Recorder(layout_for(model))
-    recorder._hooks._thread = -1
+    recorder._hooks._explanation = -1
     with recorder:
         model(x)
     assert all(stage.stream.seen is None for stage in recorder.stages)

@@ -18,6 +18,7 @@ from captum_astro.attr._channels import ChannelMaps, channel_maps, maps_of_layer
 from captum_astro.attr._layer import find_tap
 from captum_astro.capture.call import Call
 from captum_astro.capture.modes import check_eval
+from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import LargestOutput, Target
 from captum_astro.data.human import HumanSample
 from captum_astro.data.samples import sample_digest
@@ -66,7 +67,7 @@ def search(
     check_names("metric", config.metrics, METRICS)
     if not settings:
         raise ValueError("search needs at least one setting.")
-    scorer = _Scorer(model, settings, config)
+    scorer = _Scorer(Replica(model).model, settings, config)
     check_eval(model)
     run = {"methods": list(config.methods), "metrics": list(config.metrics), "batch_size": config.batch_size}
     run |= {"size": scorer.size, "cam_layer": scorer.cam_layer, **scorer.input}

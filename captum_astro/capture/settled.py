@@ -1,0 +1,65 @@
+"""Layers whose weight is computed, as plain layers with that weight."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+
+def settle(module: nn.Module) -> None:
+    """Give a private module its weight as a parameter, if it computes it from others.
+
+    This covers parametrisations (`torch.nn.utils.parametrize`), the older hooks of weight and spectral norm, and
+    low-rank adapters (LoRA) around a linear layer, which becomes the merged layer. A method can then read the weight
+    that acts, and propagate through one product instead of a sum of several.
+
+    Args:
+        module: A module of a `Replica`, changed in place.
+    """
+    if parametrize.is_parametrized(module):
+        _fix(module, list(module.parametrizations))  # type: ignore[arg-type]
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__bases__[0]
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if isinstance(hook, WeightNorm | SpectralNorm):
+            hook(module, None)
+            del module._forward_pre_hooks[key]
+            _fix(module, [hook.name])
+    if is_adapter(module):
+        _merge(module)
+
+
+def is_adapter(module: nn.Module) -> bool:
+    """Whether a module adds a low-rank product to a layer, by the names that LoRA libraries use."""
+    return any(name.startswith("lora_") for name in (*module._modules, *module._parameters))
+
+
+def _fix(module: nn.Module, names: list[str]) -> None:
+    for name in names:
+        value = getattr(module, name).detach()
+        module.__dict__.pop(name, None)
+        module._parameters[name] = nn.Parameter(value, requires_grad=False)
+
+
+def _merge(module: nn.Module) -> None:
+    """The linear layer that computes the same; an adapter of anything else stays as it is."""
+    base = next((part for part in module.modules() if isinstance(part, nn.Linear)), None)
+    if base is None or any(isinstance(part, nn.Embedding | nn.modules.conv._ConvNd) for part in module.modules()):
+        return
+    like = base.weight
+    inputs = torch.cat([like.new_zeros(1, base.in_features), torch.eye(base.in_features).to(like)])
+    probe = torch.linspace(-1, 1, base.in_features).to(like)[None]
+    outputs, expected = module.forward(inputs), module.forward(probe)
+    weight, bias = (outputs[1:] - outputs[0]).T, outputs[0]
+    if not torch.allclose(F.linear(probe, weight, bias), expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+        return
+    kept = {name: value for name, value in vars(module).items() if "hooks" in name or name == "training"}
+    merged = nn.Linear(base.in_features, len(bias), device="meta")
+    module.__class__ = nn.Linear
+    module.__dict__ = vars(merged) | kept
+    module._parameters["weight"] = nn.Parameter(weight.contiguous(), requires_grad=False)
+    module._parameters["bias"] = nn.Parameter(bias, requires_grad=False)
