@@ -21,8 +21,15 @@ _WAY_OUT = "Save the image in 8 bits"
 
 def notes(opened: Image.Image) -> dict[str | tuple[int, int], Any]:
     """What an opened file, not yet loaded, says of its pixels beyond their mode: for the ``info`` of its copies."""
-    deep = any(";16" in str(tile[3]) for tile in getattr(opened, "tile", ()))
-    return {_DEEP: deep, _TAGS: dict(getattr(opened, "tag_v2", {}))}
+    stored = [str(tile[3]) for tile in getattr(opened, "tile", ())]
+    found: dict[str | tuple[int, int], Any] = {
+        _DEEP: any(";16" in form for form in stored),
+        _TAGS: dict(getattr(opened, "tag_v2", {})),
+    }
+    clear = opened.info.get("transparency")
+    if opened.format == "PNG" and stored and clear is not None:
+        found["transparency"] = _clear(clear, stored[0])
+    return found
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -75,6 +82,16 @@ def check_colours(image: Image.Image, place: str) -> None:
     largest = int(np.asarray(image)[..., :3].max())
     if 0 < largest < 64:
         warn(f"{place}: colours of 16 bits, of which the largest is {largest} of 255: almost black. {_WAY_OUT}.")
+
+
+def _clear(clear: Any, stored: str) -> Any:
+    """The transparent value of a PNG in the 8 bits of its pixels: Pillow leaves it in those of the file."""
+    bits = {"L;2": 2, "L;4": 4}.get(stored)
+    if bits is not None and clear < 2**bits:
+        return clear * 255 // (2**bits - 1)
+    if stored == "RGB;16B" and max(clear) > 255:
+        return tuple(value >> 8 for value in clear)
+    return clear
 
 
 def _range(least: float, largest: float, floats: bool, place: str) -> tuple[float, float]:

@@ -26,7 +26,7 @@ def voc_mask(path: Path) -> torch.Tensor:
         DataError: If it holds colours instead of indices, or is black and white, or its palette shows another
             background, or it is transparent, or in a format that blurs.
     """
-    picture = _exact(path)
+    picture = _exact(path, upright=False)
     if picture.mode not in ("P", "L"):
         raise DataError(f"{path}: {_kind(picture)}, where a palette of classes belongs.")
     shown = _shown_grey(picture)
@@ -45,7 +45,7 @@ def imagenet_s_mask(path: Path) -> torch.Tensor:
         ImageError: If the file is damaged.
         DataError: If it has no colours, or a class above 1000, or it is transparent, or in a format that blurs.
     """
-    picture = _exact(path)
+    picture = _exact(path, upright=False)
     if picture.mode != "RGB":
         raise DataError(f"{path}: mode {picture.mode}, where ImageNet-S has RGB, a class being R + 256 G.")
     colours = np.asarray(picture).astype(np.int64)
@@ -62,20 +62,20 @@ def plain_mask(path: Path) -> torch.Tensor:
 
     Raises:
         ImageError: If the file is damaged.
-        DataError: If it has other values, as antialiased or JPEG-compressed masks do, or its palette shows another
-            background than its classes, or it is transparent.
+        DataError: If it has other values, as antialiased masks do, or its palette shows another background than its
+            classes, or it is transparent, or in a format that blurs.
     """
-    picture = _opaque(path, upright=True)
+    picture = _exact(path, upright=True)
     values = _shown_grey(picture)
     if values is None and picture.mode == "P":
         return _classes(picture, path)
     if values is None:
         raise DataError(f"{path}: {_kind(picture)}, where a mask is black and white or has a palette.")
     there = set(np.unique(values).tolist())
-    if not (there <= {0, 128, 255} or (there <= {0, 1} and picture.format not in _LOSSY)):
+    if not (there <= {0, 1} or there <= {0, 128, 255}):
         raise DataError(
             f"{path}: pixels of {', '.join(str(value) for value in sorted(there)[:6])}; 0 is the background, 255 the "
-            f"object and 128 unknown, or 0 and 1 in a lossless file, or a coloured palette of classes with 255 unknown."
+            f"object and 128 unknown, or 0 and 1, or a coloured palette of classes with 255 unknown."
         )
     if picture.mode == "P" and 128 in there and 255 not in there:
         raise DataError(
@@ -85,9 +85,11 @@ def plain_mask(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.where(values == 128, -1, values > 0).astype(np.int8))
 
 
-def _opaque(path: Path, *, upright: bool) -> Image.Image:
-    """A mask in its stored mode; what is transparent could be meant as object or as background."""
+def _exact(path: Path, *, upright: bool) -> Image.Image:
+    """A mask in its stored mode, if its pixels are those that were written, and each says object or background."""
     picture = load_image(path, upright=upright)
+    if picture.format in _LOSSY:
+        raise DataError(f"{path}: {picture.format}, which blurs or moves the edges of a mask. Save it in PNG.")
     if picture.has_transparency_data and not is_deep(picture):
         clear = int((np.asarray(picture.convert("RGBA"))[..., 3] < 255).sum())
         if clear:
@@ -95,14 +97,6 @@ def _opaque(path: Path, *, upright: bool) -> Image.Image:
                 f"{path}: {clear} pixels are transparent, which says neither object nor background. Save the mask "
                 f"without transparency."
             )
-    return picture
-
-
-def _exact(path: Path) -> Image.Image:
-    """A mask whose pixels are numbers of classes, as stored: between two classes a blurred edge shows others."""
-    picture = _opaque(path, upright=False)
-    if picture.format in _LOSSY:
-        raise DataError(f"{path}: {picture.format}, which blurs the numbers of classes. Save the mask in PNG.")
     return picture
 
 

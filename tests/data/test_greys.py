@@ -114,26 +114,49 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _deep_png(colour: int, rows: list[list[int]], *chunks: bytes) -> bytes:
-    """A PNG of 16 bits: colour 0 is grey, 2 is RGB."""
-    width = len(rows[0]) // (3 if colour == 2 else 1)
-    header = struct.pack(">IIBBBBB", width, len(rows), 16, colour, 0, 0, 0)
-    data = b"".join(b"\0" + struct.pack(f">{len(row)}H", *row) for row in rows)
-    parts = [_chunk(b"IHDR", header), *chunks, _chunk(b"IDAT", zlib.compress(data)), _chunk(b"IEND", b"")]
+def _png(depth: int, colour: int, width: int, row: bytes, *chunks: bytes) -> bytes:
+    """A PNG of one row: colour 0 is grey, 2 is RGB."""
+    header = struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0)
+    parts = [_chunk(b"IHDR", header), *chunks, _chunk(b"IDAT", zlib.compress(b"\0" + row)), _chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def _deep_png(colour: int, row: list[int], *chunks: bytes) -> bytes:
+    width = len(row) // (3 if colour == 2 else 1)
+    return _png(16, colour, width, struct.pack(f">{len(row)}H", *row), *chunks)
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "clear", "expected"),
+    [
+        (1, b"\x40", 1, [0, 255]),
+        (1, b"\x40", 0, [255, 255]),
+        (2, b"\x1b", 1, [0, 255, 170, 255]),
+        (4, b"\x0f\x3c", 3, [0, 255, 255, 204]),
+        (8, b"\x03\x09", 3, [255, 9]),
+    ],
+)
+def test_a_transparent_value_of_few_bits(depth: int, row: bytes, clear: int, expected: list[int]) -> None:
+    data = _png(depth, 0, len(expected), row, _chunk(b"tRNS", struct.pack(">H", clear)))
+    assert np.asarray(open_encoded(data, "a"))[0, :, 0].tolist() == expected
+
+
+def test_a_transparent_colour_of_16_bits() -> None:
+    data = _deep_png(2, [40000, 0, 999, 40000, 0, 65535], _chunk(b"tRNS", struct.pack(">3H", 40000, 0, 999)))
+    assert np.asarray(open_encoded(data, "a"))[0].tolist() == [[255, 255, 255], [156, 0, 255]]
+
+
 def test_a_transparent_grey() -> None:
-    data = _deep_png(0, [[500, 0, 65535, 30000]], _chunk(b"tRNS", struct.pack(">H", 500)))
+    data = _deep_png(0, [500, 0, 65535, 30000], _chunk(b"tRNS", struct.pack(">H", 500)))
     assert np.asarray(open_encoded(data, "a"))[0, :, 0].tolist() == [255, 0, 255, 117]
 
 
 def test_colours_of_16_bits_that_are_almost_black() -> None:
     with pytest.warns(UserWarning, match=r"row 3: colours of 16 bits, of which the largest is 15 of 255"):
-        open_encoded(_deep_png(2, [[4095, 0, 9]]), "row 3")
+        open_encoded(_deep_png(2, [4095, 0, 9]), "row 3")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert open_encoded(_deep_png(2, [[40000, 0, 9]]), "row 3").getpixel((0, 0)) == (156, 0, 0)
+        assert open_encoded(_deep_png(2, [40000, 0, 9]), "row 3").getpixel((0, 0)) == (156, 0, 0)
 
 
 def test_pfm() -> None:

@@ -163,7 +163,7 @@ def test_pictures(tmp_path: Path, form: str) -> None:
             assert far.mean() < LOSSY.get(form, 1), name
             assert form in LOSSY or far.max() <= 2, name
     print(f"seed {SEED}: {dict(outcomes)}")
-    assert outcomes["shown"] > PICTURES / 4
+    assert outcomes["shown"] > PICTURES / 6
     assert outcomes["refused"] > PICTURES / 20
 
 
@@ -189,3 +189,4 @@ def test_masks(tmp_path: Path, form: str) -> None:
                 assert np.array_equal(found.numpy(), case.shown), name
     print(f"seed {SEED}: {dict(outcomes)}")
     assert outcomes["refused"] > MASKS / 20
+    assert (outcomes["read"] > MASKS / 20) == (form in ("PNG", "TIFF", "GIF", "BMP", "PPM"))  # the others blur
