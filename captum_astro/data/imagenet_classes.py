@@ -36,4 +36,4 @@ def imagenet_class(wnid: str, place: object) -> int:
     try:
         return imagenet_classes()[wnid]
     except KeyError:
-        raise DataError(f"{place}: {wnid} is not one of ImageNet's 1000 classes.") from None
+        raise DataError(f"{place}: {wnid[:40]} is not one of ImageNet's 1000 classes.") from None

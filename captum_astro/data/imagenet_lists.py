@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from captum_astro.data.files import DataError, read_whole
+from captum_astro.data import _meta_mat
+from captum_astro.data.files import DataError, read_whole, regular_file
 from captum_astro.data.imagenet_classes import WNID, imagenet_class, imagenet_classes
 from captum_astro.extras import needed
 
 META = "meta.mat"
+_SECONDS = 300  # to read META
 _DIGITS = 9  # of a class number
 _STEM = "ILSVRC2012_val_{:08d}"
 
@@ -103,13 +108,15 @@ def _devkit(file: Path, places: Sequence[Path]) -> dict[str, int]:
 
 
 def _devkit_wnids(meta: Path) -> dict[int, str]:
-    loadmat = needed(META, "scipy.io").loadmat
+    needed(META, "scipy.io")
+    command = [sys.executable, "-I", _meta_mat.__file__, json.dumps(sys.path), str(regular_file(meta).absolute())]
     try:
-        synsets = loadmat(io.BytesIO(read_whole(meta)), squeeze_me=True, variable_names=["synsets"])["synsets"]
-        pairs = zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)
-        return {int(number): str(wnid).strip() for number, wnid in pairs}
-    except Exception as error:  # scipy raises many kinds for damaged files
-        raise DataError(f"{meta}: not the devkit's {META}, or damaged ({str(error)[:100]}).") from error
+        done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=True)
+        return dict(json.loads(done.stdout))
+    except (subprocess.SubprocessError, ValueError) as error:
+        last = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().rpartition("\n")[2]
+        reason = last or type(error).__name__
+        raise DataError(f"{meta}: not the devkit's {META}, or damaged ({reason[:100]}).") from error
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:

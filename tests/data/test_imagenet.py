@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,27 @@ def test_devkit(tmp_path: Path) -> None:
     (kit / "meta.mat").write_bytes(b"no")
     with pytest.raises(DataError, match=r"meta\.mat: not the devkit's"):
         ImageNetValidation(tmp_path)
+
+
+def test_a_meta_mat_on_which_scipy_crashes(tmp_path: Path) -> None:
+    _write(tmp_path, 1)
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n")
+    _meta(tmp_path / "meta.mat")
+    numbers_of_no_type = (tmp_path / "meta.mat").read_bytes().replace(struct.pack("<II", 12, 8), bytes(8), 1)
+    (tmp_path / "meta.mat").write_bytes(numbers_of_no_type)
+    with pytest.raises(DataError, match=r"meta\.mat: not the devkit's meta\.mat, or damaged \("):
+        ImageNetValidation(tmp_path)
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SciPy's reader runs in a process of its own."""
+    (tmp_path / "scipy.py").write_text("raise SystemExit('harmed')")
+    (tmp_path / "json.py").write_text("raise SystemExit('harmed')")
+    _write(tmp_path, 1)
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n")
+    _meta(tmp_path / "meta.mat")
+    monkeypatch.chdir(tmp_path)
+    assert _labels(ImageNetValidation(tmp_path)) == [(NAME.format(1), 999)]
 
 
 def test_invalid_options(tmp_path: Path) -> None:
