@@ -51,7 +51,7 @@ def _converted(model: nn.Module, name: str, found: list[Form], target: Target) -
     """The forms that fit once timm has converted them; timm knows some prefixes itself, so those without come first."""
     for convert in conversions(model, name):
         for bare in (True, False):
-            some = [form.replaced(convert(form.tensors)) for form in found if bare is not bool(form.prefix)]
+            some = [form.replaced(convert(form.tensors)) for form in found if bool(form.prefix) != bare]
             fits = [form for form in some if target.accepts(form) and not form.patches_differ()]
             if fits:
                 return fits

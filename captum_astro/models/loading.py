@@ -93,11 +93,18 @@ def class_names(model: nn.Module, count: int) -> list[str]:
 
 
 def _check_name(name: str) -> None:
+    if ":" in name:  # not in timm's own list, such as hf-hub:timm/NAME
+        return
     known = timm.list_models()
-    if name.split(".", maxsplit=1)[0] not in known and ":" not in name:
+    plain, _, tag = name.partition(".")
+    if plain not in known:
         near = [model for model in sorted(known, key=len) if model.startswith(name.rstrip("0123456789_"))][:3]
         near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         raise ModelError(f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else ""))
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise ModelError(f"timm has no weights {tag!r} of {plain}: give {plain} alone, or another tag.") from error
 
 
 def _classes(name: str, file: Path, tensors: Tensors, asked: int | None) -> int | None:

@@ -176,6 +176,14 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert said == [f"{tmp_path / 'a.pt'}: module.text.weight is no part of the model, and was left out."]
 
 
+@pytest.mark.parametrize("checkpoint", [None, "weights.pt"])
+def test_tag_that_timm_does_not_know(checkpoint: str | None) -> None:
+    with pytest.raises(
+        ModelError, match="timm has no weights 'in22k' of vit_tiny_patch16_224: give vit_tiny_patch16_224"
+    ):
+        load_model("vit_tiny_patch16_224.in22k", checkpoint=checkpoint)
+
+
 def test_messages_for_python_name_its_arguments() -> None:
     with pytest.raises(
         ModelError, match=r"Give a file with checkpoint=FILE, or ask for random weights with pretrained=F"
