@@ -9,7 +9,7 @@ from timm.layers import RmsNorm
 from torch import nn
 
 from captum_astro.capture.call import Call
-from captum_astro.capture.probe import SAMPLES, Reached, probe
+from captum_astro.capture.probe import GAINS, SAMPLES, Reached, probe
 from captum_astro.functional.places import Places, find_places
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -105,6 +105,11 @@ def _probed(call: Call, tap: Tap, shape: tuple[int, ...]) -> Places | None:
         found.append(x)
         raise Reached
 
-    probe(call, timm_model(call.model) if call.layout is None else call.layout.model, [tap], note)
-    same = bool(found) and len(found[0]) == SAMPLES and found[0].shape[1:] == shape[1:]
-    return find_places(found[0]) if same else None
+    for gain in GAINS:
+        found.clear()
+        probe(call, timm_model(call.model) if call.layout is None else call.layout.model, [tap], note, gain)
+        if found and len(found[0]) == SAMPLES and found[0].shape[1:] == shape[1:]:
+            places = find_places(found[0])
+            if places is not None:
+                return places
+    return None

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 _AVERAGE = (torch.mean, torch.Tensor.mean)
 _PRODUCT = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 _SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
-_LOUDER = 100.0  # how much more than it does a query changes its attention
+_CHANGE = 0.1  # of attention by its queries, so that rounding does not hide it
 
 
 class LocalMode(TorchFunctionMode):
@@ -54,7 +54,10 @@ class LocalMode(TorchFunctionMode):
         if self._identity:
             self._attention = torch.eye(x.shape[-1]).to(x).expand_as(x).clone()
         else:
-            self._attention = (first + _LOUDER * (x - first)).softmax(-1)
+            change = x - first
+            self._attention = (
+                first + _CHANGE / change.abs().amax().clamp_min(torch.finfo(x.dtype).tiny) * change
+            ).softmax(-1)
         return self._attention
 
     def _factors(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

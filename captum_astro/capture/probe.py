@@ -23,14 +23,20 @@ from captum_astro.layouts.structure import Tap
 
 SAMPLES = 4  # of `changed_images`
 _CHANGE = {torch.float64: 1e-5, torch.float32: 3e-3}  # small enough for derivatives, large enough for the precision
-_BRANCH = 0.05  # gain of linear layers, which may mix tokens
+GAINS = (0.05, 0.3)  # of linear layers: small if they mix tokens, larger if many follow each other
 
 
 class Reached(BaseException):
     """Raised by a callback of `probe` to end the pass; no wrapper may catch it."""
 
 
-def probe(call: Call, explained: nn.Module, taps: Iterable[Tap], use: Callable[[Tap, torch.Tensor], None]) -> None:
+def probe(
+    call: Call,
+    explained: nn.Module,
+    taps: Iterable[Tap],
+    use: Callable[[Tap, torch.Tensor], None],
+    gain: float = GAINS[0],
+) -> None:
     """Run a model on `changed_images`, and call back with each tap's tensor ``(4, ...)``.
 
     Args:
@@ -38,11 +44,12 @@ def probe(call: Call, explained: nn.Module, taps: Iterable[Tap], use: Callable[[
         explained: The model inside that receives the images.
         taps: The tensors to observe.
         use: Receives a tap and its tensor, each time that it occurs.
+        gain: That of linear layers; one of `GAINS`.
     """
     dtype = torch.float32 if call.inputs.device.type == "mps" else torch.float64
     first = call.inputs[:1].to(dtype).expand(SAMPLES, *call.inputs.shape[1:])
     arguments = tuple(_repeated(value, len(call.inputs)) for value in call.arguments)
-    weights, images = _local_weights(call.model, dtype), _Images()
+    weights, images = _local_weights(call.model, gain, dtype), _Images()
     with contextlib.ExitStack() as during:
         during.enter_context(_restored(call.model))
         during.enter_context(torch.no_grad())
@@ -53,7 +60,7 @@ def probe(call: Call, explained: nn.Module, taps: Iterable[Tap], use: Callable[[
         for tap in taps:
             hooks.tap(tap, partial(use, tap))
         with contextlib.suppress(Reached), LocalMode(SAMPLES):
-            torch.func.functional_call(call.model, weights, (first, *arguments))
+            torch.func.functional_call(call.model, weights, (first, *arguments), tie_weights=False)
 
 
 class _Images:
@@ -71,28 +78,31 @@ class _Images:
         return changed_images(image, _CHANGE[x.dtype] * (1 + change / 2))
 
 
-def _local_weights(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _local_weights(model: nn.Module, gain: float, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The replaced parameters and buffers of a model."""
-    generator = torch.Generator().manual_seed(0)
+    generator, device = torch.Generator().manual_seed(0), next(model.parameters(), torch.empty(0)).device
+    shared: dict[nn.Parameter, torch.Tensor] = {}
     found: dict[str, torch.Tensor] = {}
-    for name, weight in model.named_parameters():
-        if weight.ndim < 2:  # norms, and biases that keep activation functions in their linear range
-            found[name] = torch.full(weight.shape, 0.5 if name.endswith("bias") else 1.0)
-        else:
-            found[name] = _local_weight(torch.randn(weight.shape, generator=generator))
-    for name, buffer in model.named_buffers():
-        if name.endswith(("running_mean", "running_var")):
-            found[name] = torch.full(buffer.shape, float(name.endswith("var")))
-        elif buffer.is_floating_point():
-            found[name] = buffer
-    device = next(model.parameters(), torch.empty(0)).device
-    return {name: tensor.to(device, dtype) for name, tensor in found.items()}
+    for path, module in model.named_modules():  # once each, unlike the names of a shared module's parameters
+        for name, weight in module.named_parameters(path, recurse=False):
+            if weight not in shared:
+                shared[weight] = _local_weight(name, weight, gain, generator).to(device, dtype)
+            found[name] = shared[weight]
+        for name, buffer in module.named_buffers(path, recurse=False):
+            if name.endswith(("running_mean", "running_var")):
+                found[name] = torch.full_like(buffer, float(name.endswith("var")), dtype=dtype)
+            elif buffer.is_floating_point():
+                found[name] = buffer.to(dtype)
+    return found
 
 
-def _local_weight(noise: torch.Tensor) -> torch.Tensor:
-    """Weights of a layer that preserve the scale, from noise of their shape; small ones if they may mix tokens."""
+def _local_weight(name: str, weight: torch.Tensor, gain: float, generator: torch.Generator) -> torch.Tensor:
+    """Random weights of a layer that preserve the scale, times the gain if the layer may mix tokens."""
+    if weight.ndim < 2:  # norms, and biases that keep activation functions in their linear range
+        return torch.full(weight.shape, 0.5 if name.endswith("bias") else 1.0)
+    noise = torch.randn(weight.shape, generator=generator)
     if noise.ndim < 4:
-        return noise.mul(_BRANCH / max(1, noise[0].numel()) ** 0.5)
+        return noise.mul(gain / max(1, noise[0].numel()) ** 0.5)
     kept = torch.zeros(noise.shape[2:])
     kept[tuple(size // 2 for size in kept.shape)] = 1
     return (noise * kept).div(noise.shape[1] ** 0.5)

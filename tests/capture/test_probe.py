@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import timm
+import torch
+from torch import nn
+
+from captum_astro.capture.call import Call
+from captum_astro.capture.probe import SAMPLES, probe
+from captum_astro.capture.target import Target
+from captum_astro.functional.places import Places, find_places
+from captum_astro.layouts.structure import Tap
+
+
+class Shared(nn.Module):
+    """A convolution under two names, a dictionary that is filled from a weight, and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.drop, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.Dropout(0.5), nn.Linear(3, 2)
+        self.again, self.cache = self.first, dict[str, torch.Tensor]()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if "bias" not in self.cache:
+            self.cache["bias"] = 2 * self.head.bias
+        return self.head(self.drop(self.again(self.first(x))).mean((2, 3))) + self.cache["bias"]
+
+
+def test_leaves_the_model_as_it_was() -> None:
+    model, x = Shared().eval(), torch.rand(2, 3, 8, 8)
+    model.drop.train()
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random = torch.get_rng_state()
+    shapes = []
+    probe(Call(model, x, Target(1)), model, [Tap(model.drop, "output")], lambda tap, y: shapes.append(y.shape))
+    assert shapes == [(SAMPLES, 3, 8, 8)]
+    assert model.cache == {}
+    assert model.drop.training
+    assert not model.training
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
+    assert model.first.weight.dtype == torch.float32
+    model(x)
+
+
+def test_cached_biases_are_those_of_the_model() -> None:
+    model = timm.create_model("levit_128s", num_classes=2).eval()
+    x = torch.rand(1, 3, 224, 224)
+    probe(Call(model, x, Target(1)), model, [], lambda tap, y: None)
+    got = model(x)
+    assert torch.equal(got, model.train().eval()(x))  # train() empties the cache
+
+
+def test_the_images_reach_a_model_inside_a_wrapper() -> None:
+    inside = nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.Flatten(), nn.Linear(32, 2))
+    model = nn.Sequential(nn.Upsample(scale_factor=2), inside)
+    seen: list[Places | None] = []
+    call = Call(model, torch.zeros(1, 3, 2, 4), Target(1))
+    probe(call, inside, [Tap(inside[0], "output")], lambda tap, y: seen.append(find_places(y)))
+    assert seen == [Places(1, (2, 4), None)]
