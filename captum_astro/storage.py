@@ -119,13 +119,14 @@ def read_json(file: Path) -> dict[str, Any] | None:
     Raises:
         OSError: If it cannot be read.
     """
-    if file.stat().st_size > _LARGEST:
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:  # a pipe would be waited for
         return None
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        held = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return held if isinstance(held, dict) else None
 
 
 def begin(

@@ -106,6 +106,13 @@ def test_a_damaged_record_is_named(tmp_path: Path, text: str | bytes) -> None:
         begin(tmp_path, {"steps": 1})
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+def test_a_pipe_in_place_of_the_record_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / RECORD)
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        begin(tmp_path, {"steps": 1})
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_one_of_two_that_begin_together_wins(tmp_path: Path, monkeypatch, links: bool) -> None:
     link = os.link
