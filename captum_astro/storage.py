@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 RECORD = "run.json"
 PART = ".captum-astro.part"  # how temporary names end
 _FORMULA = re.compile(r"[=+@\t\r\n\uff1d\uff0b\uff0d\uff20]|-.")  # the last four are full-width forms
+_OLD = 3600.0  # seconds
 _LARGEST = 16 * 2**20  # bytes of a JSON file
 _KINDS = (
     (stat.S_ISLNK, "link"),
@@ -119,13 +121,14 @@ def read_json(file: Path) -> dict[str, Any] | None:
     Raises:
         OSError: If it cannot be read.
     """
-    if file.stat().st_size > _LARGEST:
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:  # a pipe would be waited for
         return None
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        held = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return held if isinstance(held, dict) else None
 
 
 def begin(
@@ -146,6 +149,7 @@ def begin(
         OSError: If it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
     record = folder / RECORD
     if not record.exists():
         text = json.dumps(described, indent=1) + "\n"
@@ -201,6 +205,14 @@ def _write(file: Path, write: Callable[[Path], object], put: Callable[[Path, Pat
         with contextlib.suppress(OSError):  # the folder is missing: report the first error
             part.unlink(missing_ok=True)
     _flush_folder(file.parent)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed long ago; those of others may be in use."""
+    for part in folder.glob(f".*{PART}"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.lstat().st_mtime > _OLD:
+                part.unlink()
 
 
 def _put_if_absent(part: Path, file: Path) -> None:

@@ -106,6 +106,23 @@ def test_a_damaged_record_is_named(tmp_path: Path, text: str | bytes) -> None:
         begin(tmp_path, {"steps": 1})
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+def test_a_pipe_in_place_of_the_record_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / RECORD)
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        begin(tmp_path, {"steps": 1})
+
+
+def test_old_leftovers_are_removed(tmp_path: Path) -> None:
+    names = [f".0{storage.PART}", f".1{storage.PART}", ".film.mp4.part"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    for name in names[1:]:
+        os.utime(tmp_path / name, (0, 0))
+    begin(tmp_path, {"steps": 1})
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([names[0], names[2], RECORD])
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_one_of_two_that_begin_together_wins(tmp_path: Path, monkeypatch, links: bool) -> None:
     link = os.link
