@@ -59,7 +59,7 @@ def named_texts(word: str, parts: Iterable[str], known: Collection[str] | None =
         name, equals, text = (piece.strip() for piece in part.partition("="))
         if not equals or not name or (known is not None and name not in known):
             names = "" if known is None else f" Options: {', '.join(known)}."
-            form = "" if equals else " Expected NAME=VALUE."
+            form = "" if equals and name else " Expected NAME=VALUE."
             raise ValueError(f"{word} has no option {part.strip()!r}.{form}{names}")
         if name in found:
             raise ValueError(f"{word}: {name} is given twice.")

@@ -57,6 +57,7 @@ def test_values(part: str, value: Any) -> None:
     [
         (["size=3"], "X has no option 'size=3'. Options: output, components, layer, block, gain, relu, other."),
         (["gain"], "X has no option 'gain'. Expected NAME=VALUE. Options: output"),
+        (["=3"], "X has no option '=3'. Expected NAME=VALUE. Options: output"),
         (["inputs=3"], "X has no option 'inputs=3'"),
         (["more=3"], "X has no option 'more=3'"),
         (["gain=1", "gain=2"], "X: gain is given twice."),

@@ -25,6 +25,18 @@ def finite_number(help: str, *names: str) -> Any:  # noqa: A002
     return _read_by(number(), help, names, "<float>")
 
 
+def out_folder(help: str) -> Any:  # noqa: A002
+    """A typer option for the folder of the results."""
+    return typer.Option(help=help, callback=_no_file)
+
+
+def _no_file(path: Path) -> Path:
+    there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
+    if not there.is_dir():
+        raise ValueError(f"--out {path}: {there} is a file; give a folder.")
+    return path
+
+
 def _read_by(kind: Kind, help: str, names: Sequence[str], metavar: str) -> Any:  # noqa: A002
     def read(value: Any) -> Any:
         if not isinstance(value, str):

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from captum_astro.cli._common import Device, finite_number, whole_number
+from captum_astro.cli._common import Device, finite_number, out_folder, whole_number
 from captum_astro.cli._terminal import console
 
 
 def ablate(
     task: Annotated[str, typer.Argument(help="cifar10, imdb, wikitext2 or scenes.")],
-    out: Annotated[Path, typer.Option(help="Folder for runs and tables; existing runs are reused or resumed.")],
+    out: Annotated[Path, out_folder("Folder for runs and tables; existing runs are reused or resumed.")],
     data: Annotated[Path | None, typer.Option(help="Folder of the data.")] = None,
     variants: Annotated[
         str,

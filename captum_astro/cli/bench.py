@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from captum_astro.cli._common import SEEDS, Device, Ema, Limit, Pretrained, whole_number
+from captum_astro.cli._common import SEEDS, Device, Ema, Limit, Pretrained, out_folder, whole_number
 from captum_astro.cli._network import in_options, options_named
 from captum_astro.cli._terminal import console, printable
 from captum_astro.wording import counted, reason
@@ -25,7 +25,7 @@ EVERY = 60.0  # seconds between two progress lines if there is no terminal
 
 
 def bench(
-    out: Annotated[Path, typer.Option(help="Folder for the results; a benchmark found there is resumed.")],
+    out: Annotated[Path, out_folder("Folder for the results; a benchmark found there is resumed.")],
     models: Annotated[
         str | None, typer.Option(help="Comma-separated timm names; vita:NAME:k=6:... is a model under astrocytes.")
     ] = None,

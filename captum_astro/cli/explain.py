@@ -10,7 +10,7 @@ import typer
 from rich.progress import track
 
 from captum_astro.cli._astrocytes import Vita, modulated
-from captum_astro.cli._common import Checkpoint, Device, Ema, Model, Pretrained
+from captum_astro.cli._common import Checkpoint, Device, Ema, Model, Pretrained, out_folder
 from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
 from captum_astro.wording import counted
@@ -30,7 +30,7 @@ def explain(
         typer.Option(help="A method, or 'all'; repeatable; options after colons, as in VTranM:output=logit."),
     ] = None,
     target: Annotated[str, typer.Option(help="The class to explain: its index or name, or top1.")] = "top1",
-    out: Annotated[Path, typer.Option(help="Folder for figures and maps.")] = Path("maps"),
+    out: Annotated[Path, out_folder("Folder for figures and maps.")] = Path("maps"),
     vita: Vita = None,
     device: Device = "cpu",
 ) -> None:
@@ -48,8 +48,6 @@ def explain(
         chosen = [one for one in chosen if not one.has_astrocytes]
         if not chosen:
             raise ValueError("--vita: ViTAGradCAM adds its own astrocytes; explain with TokenGradCAM instead.")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file: give a folder.")
     paths = find_images(images)
     classifier = network(model, checkpoint, pretrained, ema, device)
     if checkpoint is None and not pretrained:

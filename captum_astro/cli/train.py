@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from captum_astro.cli._common import SEEDS, Device, Limit, finite_number, whole_number
+from captum_astro.cli._common import SEEDS, Device, Limit, finite_number, out_folder, whole_number
 from captum_astro.cli._terminal import console
 
 app = typer.Typer(help="Train models. A run that is started again with the same options resumes.", no_args_is_help=True)
 
 Data = Annotated[Path, typer.Option(help="Folder of the data.")]
-Out = Annotated[Path, typer.Option(help="Folder of the run: options, curve, weights, results.")]
+Out = Annotated[Path, out_folder("Folder of the run: options, curve, weights, results.")]
 Attention = Annotated[str | None, typer.Option(help="astromorphic or softmax.")]
 Sigma = Annotated[str | None, typer.Option(help="Where sigma is applied: inside (Eq. 11), outside (Eq. 18) or none.")]
 Alpha = Annotated[float | None, finite_number("Exponent of the calcium response; 1 is the linear form.")]

@@ -12,7 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from captum_astro.cli._astrocytes import vita_options
-from captum_astro.cli._common import Checkpoint, Device, Ema, Limit, Model, Pretrained, whole_number
+from captum_astro.cli._common import Checkpoint, Device, Ema, Limit, Model, Pretrained, out_folder, whole_number
 from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
 from captum_astro.wording import counted
@@ -32,7 +32,7 @@ BatchSize = Annotated[int, whole_number("Images at a time.")]
 @app.command()
 def search(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for scores and tables; a search found there is resumed.")],
+    out: Annotated[Path, out_folder("Folder for scores and tables; a search found there is resumed.")],
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
@@ -81,7 +81,7 @@ def search(
 @app.command()
 def evaluate(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for scores and the table; a run found there is resumed.")],
+    out: Annotated[Path, out_folder("Folder for scores and the table; a run found there is resumed.")],
     vita: Annotated[str | None, typer.Option(help="The setting, as in explain.")] = None,
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,

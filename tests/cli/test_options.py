@@ -60,6 +60,8 @@ def test_usage_errors(monkeypatch, capsys, tmp_path: Path, words, message: str) 
         ((*SEARCH, "--k", ","), "--k names nothing: ','"),
         ((*SEARCH, "--phi", "inf"), "--phi must be a number, not 'inf'"),
         ((*SEARCH, "--metrics", ","), "--metrics names nothing"),
+        (("explain", "image.png", "--out", __file__), f"--out {__file__}: {__file__} is a file; give a folder."),
+        (("train", "scenes", "--out", f"{__file__}/in"), f"--out {__file__}/in: {__file__} is a file; give a folder."),
         ((*TRAIN, "--lr", "0"), "lr must be a number above 0, not 0.0."),
         (("ablate", "imdb", "--variants", ",", "--out", "{out}"), "--variants names nothing"),
         (("ablate", "imdb", "--alphas", "-1", "--out", "{out}"), "--alphas must be a number of at least 0, not '-1'"),
