@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from timm.layers import HybridEmbed
@@ -12,6 +13,7 @@ from timm.models.beit import Beit
 from timm.models.davit import DaVit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
+from timm.models.maxxvit import MaxxVit, MaxxVitCfg
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
@@ -160,6 +162,17 @@ _twins = partial(
 _davit = partial(
     DaVit, depths=(1, 2, 1), embed_dims=(8, 12, 16), num_heads=(2, 2, 2), window_size=3, mlp_ratio=2, num_classes=5
 )
+
+
+def _maxvit(**kwargs: Any) -> MaxxVit:
+    defaults = {
+        "transformer_dim_head": 4, "transformer_rel_pos_type": "bias", "transformer_window_size": (3, 2),
+        "transformer_grid_size": (3, 2), "transformer_expand_ratio": 2, "conv_expand_ratio": 2,
+    }  # fmt: skip
+    cfg = MaxxVitCfg(embed_dim=(8, 16), depths=(1, 2), stem_width=8)
+    return MaxxVit(cfg, img_size=(24, 32), num_classes=5, **(defaults | kwargs))
+
+
 # Models whose tokens also pass through convolutions, poolings or reduced keys.
 MIXED: dict[str, Callable[[], nn.Module]] = {
     # 10 x 13, then 5 x 7, then 3 x 4 tokens; keys of 4 x 4 and 2 x 2 tokens, which do not divide the grids
@@ -178,6 +191,17 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
         _davit, down_kernel_size=3, channel_attn_v2=True, named_blocks=True, cpe_act=True, head_norm_first=True,
         attn_types=("channel", "spatial"),
     ),
+    # 12 x 16 tokens leave the stem, then 6 x 8 and 3 x 4: in windows and dilated groups of 3 x 2
+    "maxvit": partial(_maxvit, block_type=("M", "M")),
+    "maxvit_tf": partial(
+        _maxvit, block_type=("M", "M"), transformer_head_first=False, transformer_rel_pos_type="bias_tf",
+        conv_padding="same", head_hidden_size=12,
+    ),
+    "maxxvit": partial(
+        _maxvit, block_type=("M", "M"), conv_block_type="convnext", conv_norm_layer="layernorm2d",
+        transformer_use_nchw_attn=True, transformer_init_values=0.5, transformer_no_block_attn=True,
+    ),
+    "coatnet": partial(_maxvit, block_type=("C", "T"), depths=(2, 2), transformer_init_values=0.5),
     # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
     "pit": partial(_pit, distilled=False),
     "pit_distilled": partial(_pit, distilled=True),
@@ -191,6 +215,8 @@ SIZES |= {
 }
 
 SIZES |= {"davit": (38, 29), "davit_overlapping": (28, 36)}
+
+SIZES |= dict.fromkeys(("maxvit", "maxvit_tf", "maxxvit", "coatnet"), (24, 32))
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:

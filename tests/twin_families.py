@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from timm.models.davit import DaVit, SpatialBlock
+from timm.models.maxxvit import MaxxVit, MaxxVitBlock, TransformerBlock2d
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from timm.models.twins import LocallyGroupedAttn, Twins
@@ -301,3 +302,69 @@ def davit(model: Any, run: Run) -> Taken:
             layers.append(added(run.seen[layer.norm2][0], run.outs[layer.mlp][0]))
     first = flat(run.seen[next(iter(model.stages[0].blocks[0])).cpe1])
     return Taken(layers, first.norm(dim=-1), mean_of(rows * columns))
+
+
+def shortcut(block: Any, run: Run) -> tuple[list[Layer], T]:
+    """Of a block: the average of 2 x 2 tokens and a projection, and the tokens after it."""
+    if isinstance(block.shortcut, nn.Identity):
+        return [], flat(run.seen[block])
+    old, new = run.seen[block.shortcut][0], run.outs[block.shortcut][0]
+    conv = nn.Conv2d(len(old), len(new), 2, 2, dtype=old.dtype)
+    expand = block.shortcut.expand
+    projection = torch.eye(len(old)) if isinstance(expand, nn.Identity) else expand.weight[:, :, 0, 0]
+    for i, j in itertools.product(range(2), range(2)):
+        conv.weight[:, :, i, j] = projection / 4
+    conv.bias.copy_(torch.zeros(len(new)) if isinstance(expand, nn.Identity) else expand.bias)
+    return [Layer(convolved(conv, None, old.permute(1, 2, 0), new.permute(1, 2, 0)))], new.flatten(1).T
+
+
+def values_of(attn: Any) -> tuple[T, T]:
+    """Weight and bias of the values: queries, keys and values stand side by side, in every head or for all of them."""
+    weight, bias, size = attn.qkv.weight.flatten(1), attn.qkv.bias, attn.dim_head
+    if not attn.head_first:
+        return weight[-attn.num_heads * size :], bias[-attn.num_heads * size :]
+    rows = [h * 3 * size + 2 * size + i for h in range(attn.num_heads) for i in range(size)]
+    return weight[rows], bias[rows]
+
+
+def tokens_of(x: T, first: bool) -> T:
+    """Tokens of a feature map with the channels first or last."""
+    return flat(x) if first else x[0].flatten(0, 1)
+
+
+@describes(MaxxVit)
+def maxvit(model: Any, run: Run) -> Taken:
+    """Convolutional blocks add to their shortcut; groups are windows, or spread over the grid."""
+    layers = []
+
+    def attention(block: Any, stream: T, first: bool, where: Any, maps: tuple[T, T]) -> None:
+        read, attn = tokens_of(run.outs[block.norm1], first), block.attn
+        scale = 1 if isinstance(block.ls1, nn.Identity) else block.ls1.gamma
+        project = attn.proj.weight.flatten(1) * (scale[:, None] if torch.is_tensor(scale) else scale)
+        vectors = head_vectors(read, *values_of(attn), project, attn.num_heads)
+        layers.append(attended(stream, maps, vectors, window=[window for window, _ in where] if where else None))
+        layers.append(added(tokens_of(run.seen[block.norm2], first), tokens_of(run.outs[block.ls2], first)))
+
+    for block in (block for stage in model.stages for block in stage.blocks):
+        convolutional = block.conv if isinstance(block, MaxxVitBlock) else block
+        found, stream = shortcut(convolutional, run)
+        layers += found
+        if isinstance(block, TransformerBlock2d):
+            attention(block, stream, True, None, run.map())
+            continue
+        layers.append(added(stream, flat(run.outs[convolutional]) - stream))
+        if isinstance(block, MaxxVitBlock):
+            rows, columns = run.outs[block].shape[2:]
+            for part in (part for part in (block.attn_block, block.attn_grid) if part is not None):
+                high, wide = part.partition_size
+                where = places(rows, columns, (high, wide), (0, 0))
+                if not part.partition_block:
+                    down, across = rows // high, columns // wide
+                    where = [
+                        (y % down * across + x % across, y // down * wide + x // across)
+                        for y, x in itertools.product(range(rows), range(columns))
+                    ]
+                stream = tokens_of(run.seen[part], block.nchw_attn)
+                attention(part, stream, block.nchw_attn, where, dense(next(run.maps), where))
+    first = flat(run.outs[model.stem])
+    return Taken(layers, first.norm(dim=-1), mean_of(run.outs[model.stages][0, 0].numel()))

@@ -93,7 +93,7 @@ class TokenAttribution(Explanation):
             if layout.approximate:
                 warn(
                     f"{type(layout.model).__name__} mixes tokens where {self.get_name()} is only approximate: "
-                    f"{'; '.join(layout.approximate)}. AttnLRP, ConservativeLRP and LRP follow every operation."
+                    f"{'; '.join(layout.approximate)}."
                 )
             batch = Batch(replica, layout, inputs, Target(target, output), common)
             found = [(part, self._one(part.call, wanted, update, batch.attribute_to)) for part in batch.parts()]

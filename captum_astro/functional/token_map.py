@@ -125,6 +125,23 @@ def window_map(grid: Grid, size: Grid, shift: Grid = (0, 0)) -> TokenMap:
 
 
 @lru_cache(maxsize=64)
+def dilated_map(grid: Grid, size: Grid) -> TokenMap:
+    """Groups of tokens that are spread evenly over the whole grid, which their number of rows and columns divides.
+
+    Args:
+        grid: Rows and columns of tokens.
+        size: Rows and columns of a group.
+
+    Raises:
+        ValueError: If the size does not divide the grid.
+    """
+    if grid[0] % size[0] or grid[1] % size[1]:
+        raise ValueError(f"Groups of {size[0]} x {size[1]} tokens do not divide a grid of {grid[0]} x {grid[1]}.")
+    places = torch.arange(grid[0] * grid[1]).reshape(size[0], -1, size[1], grid[1] // size[1])
+    return TokenMap(places.permute(1, 3, 0, 2).reshape(-1, size[0] * size[1], 1), grid[0] * grid[1], padded=False)
+
+
+@lru_cache(maxsize=64)
 def merge_map(grid: Grid, size: Grid = (2, 2), columns_first: bool = True) -> TokenMap:
     """Patches of a grid that are merged into one token each; the grid is padded at the right and at the bottom.
 

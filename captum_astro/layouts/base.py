@@ -11,7 +11,7 @@ from torch import nn
 
 from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import FeedForwardBranch, Pooling, Stage, Tap
+from captum_astro.layouts.structure import Pooling, Stage, Tap
 from captum_astro.layouts.unwrap import unwrapped
 
 
@@ -65,7 +65,7 @@ class Layout(ABC):
         names: dict[str, list[str]] = {}
         for stage in self.stages:
             for branch in stage.branches:
-                if isinstance(branch, FeedForwardBranch) and branch.approximate is not None:
+                if branch.approximate is not None:
                     names.setdefault(branch.approximate, []).append(branch.name)
         return tuple(
             f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {rule}"

@@ -12,7 +12,7 @@ from captum_astro.functional.token_map import Grid, TokenMap, convolution_map
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import Linear, Merging, Norm, Tap
 
-DEPTHWISE_FEED_FORWARD = (
+DEPTHWISE = (
     "its depthwise convolution mixes neighbouring tokens; what it adds to a token is attributed to that token alone"
 )
 POSITIONAL = (

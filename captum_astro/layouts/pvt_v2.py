@@ -10,7 +10,7 @@ from torch import nn
 from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.averaged import AveragedLayout, check_average
 from captum_astro.layouts.base import register_layout
-from captum_astro.layouts.convolution import DEPTHWISE_FEED_FORWARD, convolution
+from captum_astro.layouts.convolution import DEPTHWISE, convolution
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.reduced_keys import attention_with_reduced_keys
 from captum_astro.layouts.structure import FeedForwardBranch, Stage, Tap
@@ -58,7 +58,7 @@ def _block(block: Any, index: int, path: str, summed: Tap | None) -> list[Stage]
             f"leads from tokens to keys. Models without linear attention have a layout (pvt_v2_b2, not pvt_v2_b2_li)."
         )
     attention = attention_with_reduced_keys(attn, name, Tap(block.norm1, "output"))
-    feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"), approximate=DEPTHWISE_FEED_FORWARD)
+    feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"), approximate=DEPTHWISE)
     return [
         Stage(index, Tap(block.norm1), (attention,)),
         Stage(index, Tap(block.norm2), (feed_forward,), summed),

@@ -126,6 +126,7 @@ class AttentionBranch:
         outputs: Which tokens are its queries, as for windows; None for all tokens in order.
         sources: Which tokens are its keys; None for all tokens in order.
         reduced: How the tokens that enter are reduced to fewer keys, instead of ``sources``; ``reads`` then taps those.
+        approximate: As in `FeedForwardBranch`: what its maps do not carry exactly, and the rule.
         windows: The dimension that counts windows, 1 or 2, if attention is computed on five dimensions; the tokens that
             are read are then whole images, in the order of the stream.
     """
@@ -142,6 +143,7 @@ class AttentionBranch:
     sources: Rearrange | None = None
     reduced: Merging | None = None
     windows: Literal[1, 2] | None = None
+    approximate: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from timm.models.swin_transformer import PatchMerging, window_partition, window_reverse
 from torch import nn
 
-from captum_astro.functional.token_map import TokenMap, convolution_map, merge_map, tail_map, window_map, with_prefix
+from captum_astro.functional.token_map import (
+    TokenMap,
+    convolution_map,
+    dilated_map,
+    merge_map,
+    tail_map,
+    window_map,
+    with_prefix,
+)
 
 GRIDS = [
     # grid, window, shift
@@ -176,3 +184,14 @@ def test_prefix_tokens_remain() -> None:
     assert not each[:, :2, :4].any()
     assert not each[:, 2:, 4].any()
     assert torch.equal(each[:, 2:, :4], convolution_map((3, 4), (2, 2), (2, 2), (1, 0)).gather_each(x[:, 2:]))
+
+
+def test_dilated_groups() -> None:
+    """Of 4 x 6 tokens, groups of 2 x 3: every second row and column."""
+    tokens = dilated_map((4, 6), (2, 3))
+    assert tokens.index.shape == (4, 6, 1)
+    for group, (top, left) in enumerate(itertools.product(range(2), range(2))):
+        expected = [row * 6 + column for row in (top, top + 2) for column in (left, left + 2, left + 4)]
+        assert tokens.index[group, :, 0].tolist() == expected
+    with pytest.raises(ValueError, match="2 x 4 tokens do not divide a grid of 4 x 6"):
+        dilated_map((4, 6), (2, 4))

@@ -38,9 +38,18 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "twins_pcpvt": ((9, 7), ("pos_block.0 and 1 more: this convolution",)),
     "davit": ((10, 8), ("stages.0.blocks.0.0.cpe1 and 15 more: this convolution",)),
     "davit_overlapping": ((7, 9), ("stages.0.blocks.0.channel_block.cpe1 and 15 more: this convolution",)),
+    "maxvit": ((12, 16), ("stages.0.blocks.0.conv and 2 more: its depthwise",)),
+    "maxvit_tf": ((12, 16), ("stages.0.blocks.0.conv and 2 more: its depthwise",)),
+    "maxxvit": ((12, 16), ("stages.0.blocks.0.conv and 2 more: its depthwise",)),
+    "coatnet": (
+        (12, 16),
+        ("stages.0.blocks.0 and 1 more: its depthwise", "stages.1.blocks.0.attn: its queries and keys are averages"),
+    ),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
+
+WITHOUT_RULES = ("maxvit", "maxvit_tf", "coatnet")  # squeeze and excitation: z+ has no rule for its sigmoid
 
 
 def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
@@ -86,6 +95,10 @@ def test_rollout(name: str) -> None:
 def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     model, x = build(name), images(name, 2)
     given = {"relu_attributions": False} if method is AttentionGradCAM else {}
+    if method is TransformerAttribution and name in WITHOUT_RULES:
+        with pytest.raises(UnsupportedModelError, match="sigmoid has no propagation rule"):
+            method(model).attribute(x, target=1)
+        return
     whole = method(model).attribute(x, target=[1, 2], **given)
     each = [method(model).attribute(one[None], target=c, **given) for one, c in zip(x, (1, 2), strict=True)]
     assert whole.shape == x.shape
@@ -114,6 +127,9 @@ def test_unseen_tokens_get_no_relevance(name: str) -> None:
         for path, parameter in model.named_parameters():
             if re.match(r"(patch_embeds?|pos_embed|stem)\b.*(bias|pos_embed)|pos_embed", path):
                 parameter.zero_()
+        for path, buffer in model.named_buffers():
+            if path.startswith("stem") and path.endswith("running_mean"):
+                buffer.zero_()
     seen: list[T] = []
     cut = Corner(model, x.shape[2] // 3, x.shape[3] // 3)
     handle = first.register_forward_pre_hook(lambda m, a: seen.append(a[0]))
@@ -145,8 +161,9 @@ NAMES: dict[str, dict[str, Any]] = {
     "pit": {"depth": (1, 1, 1)},
     "twins": {"depths": (2, 1, 1, 1)},
     "davit": {"depths": (1, 1, 1, 1)},
+    "maxxvit": {},
 }
-REFUSED = {"pvt_v2_b2_li": "linear attention"}
+REFUSED = {"pvt_v2_b2_li": "linear attention", "maxvit_tiny_pm_256": "side by side", "coatnet_rmlp_1_rw_224": "2 x 2"}
 
 
 @pytest.mark.parametrize("name", [name for module in NAMES for name in timm.list_models(module=module)])
