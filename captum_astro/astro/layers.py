@@ -50,7 +50,10 @@ def linear_at(model: nn.Module, path: str) -> nn.Linear:
     Raises:
         TypeError: If the module there is something else.
     """
-    found = model.get_submodule(path)
+    try:
+        found: nn.Module | None = model.get_submodule(path)
+    except AttributeError:
+        found = None
     if not isinstance(found, nn.Linear):
         raise TypeError(
             f"{path} is a {type(found).__name__}; astrocytes modulate a torch.nn.Linear. Merge an adapter first: "
