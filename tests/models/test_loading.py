@@ -126,10 +126,17 @@ def test_positions_of_another_size(tmp_path: Path, form: str) -> None:
     same_outputs(loaded, expected.eval(), size=48)
 
 
-@pytest.mark.parametrize("prefix", ["", "teacher.backbone."])
-def test_dinov2(tmp_path: Path, prefix: str) -> None:
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda state: state,
+        lambda state: {"teacher.backbone." + key: value for key, value in state.items()},
+        lambda state: hugging_face(state, "dinov2"),
+    ],
+)
+def test_dinov2(tmp_path: Path, form: Callable[[Tensors], Tensors]) -> None:
     model, file = written(name=DINO), tmp_path / "weights.pth"
-    torch.save({prefix + key: value for key, value in dinov2(model.state_dict()).items()}, file)
+    torch.save(form(dinov2(model.state_dict())), file)
     said: list[str] = []
     loaded = load_model(DINO, checkpoint=file, say=said.append)
     assert said == []  # its last position moves to the class token: nothing is resampled

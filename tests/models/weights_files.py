@@ -14,16 +14,24 @@ from captum_astro.models.loading import load_model
 
 NAME, DINO, LARGE = "weights_vit", "weights_dino", "weights_vit_48"  # for timm, from here on
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 10}
-HUGGING_FACE = (
+COMMON = (
     ("patch_embed.proj", "embeddings.patch_embeddings.projection"),
     ("pos_embed", "embeddings.position_embeddings"),
     ("cls_token", "embeddings.cls_token"),
     ("blocks.", "encoder.layer."),
+    ("attn.proj", "attention.output.dense"),
+)
+VIT = (
     ("norm1", "layernorm_before"),
     ("norm2", "layernorm_after"),
-    ("attn.proj", "attention.output.dense"),
     ("mlp.fc1", "intermediate.dense"),
     ("mlp.fc2", "output.dense"),
+)
+DINOV2 = (
+    ("mask_token", "embeddings.mask_token"),
+    ("register_tokens", "embeddings.register_tokens"),
+    ("ls1.gamma", "layer_scale1.lambda1"),
+    ("ls2.gamma", "layer_scale2.lambda1"),
 )
 
 Tensors = dict[str, torch.Tensor]
@@ -52,15 +60,15 @@ def written(seed: int = 0, name: str = NAME, classes: int | None = None) -> torc
     return model
 
 
-def hugging_face(state: Tensors) -> Tensors:
-    """Under the names of transformers' ``ViTForImageClassification``."""
+def hugging_face(state: Tensors, kind: str = "vit") -> Tensors:
+    """Under the names of transformers' ``ViTForImageClassification``, or of a ``dinov2`` in DINOv2's original form."""
     found = {}
     for key, value in state.items():
         name = key
-        for own, theirs in HUGGING_FACE:
+        for own, theirs in COMMON + (VIT if kind == "vit" else DINOV2):
             name = name.replace(own, theirs)
         name = re.sub(r"^norm\.", "layernorm.", name)
-        name = name.replace("head.", "classifier.") if name.startswith("head.") else f"vit.{name}"
+        name = name.replace("head.", "classifier.") if name.startswith("head.") else f"{kind}.{name}"
         if ".attn.qkv." not in name:
             found[name] = value
             continue
