@@ -45,10 +45,11 @@ class Notices:
 
     def clear(self) -> None:
         """Remove the notices that this process may remove."""
-        ranks = range(self._shard.world_size) if self._shard.first else [self._shard.rank]
-        for rank in ranks:
+        own = self._file(self._shard.rank)
+        every = [file for file in self._folder.glob("stopped-*.txt") if file.stem.removeprefix("stopped-").isdecimal()]
+        for file in every if self._shard.first else [own]:
             with contextlib.suppress(OSError):
-                self._file(rank).unlink()
+                file.unlink()
 
     def check(self) -> None:
         """Check that no other process has stopped.

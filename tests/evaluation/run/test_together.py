@@ -74,9 +74,10 @@ def test_notices_of_an_earlier_start_are_forgotten(tmp_path: Path, monkeypatch) 
         monkeypatch.setattr(notices, "GRACE", 0.0)
         with pytest.raises(ValueError, match="Process 0 has stopped: 'of 0'"):
             second.check()
-    with Notices(tmp_path, Shard(0, 3)) as first:
-        first.check()
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "stopped-early.txt").write_text("of somebody else")
+    with Notices(tmp_path, Shard()) as alone:  # of fewer processes than before
+        alone.check()
+    assert [file.name for file in tmp_path.iterdir()] == ["stopped-early.txt"]
 
 
 def test_a_chunk_of_its_own_is_deleted(tmp_path: Path, monkeypatch) -> None:
