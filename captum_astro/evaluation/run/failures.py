@@ -12,7 +12,7 @@ from captum_astro.data.samples import plain_text
 
 Where = Literal["data", "sample", "method", "metric"]
 _ENDS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN)
-_ENDING = ("not enough memory", "CUDA error", "HIP error", "CUBLAS_STATUS", "CUDNN_STATUS")
+_ENDING = ("not enough memory", "can't allocate memory", "CUDA error", "HIP error", "CUBLAS_STATUS", "CUDNN_STATUS")
 _LONGEST = 500
 
 
