@@ -13,7 +13,7 @@ from captum_astro.data.samples import plain_text
 
 Where = Literal["data", "sample", "method", "metric"]
 _ENDS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN)
-_ENDING = ("not enough memory", "CUDA error", "HIP error", "CUBLAS_STATUS", "CUDNN_STATUS")
+_ENDING = ("not enough memory", "can't allocate memory", "CUDA error", "HIP error", "CUBLAS_STATUS", "CUDNN_STATUS")
 _LONGEST = 500
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{8,}\b")
 UNDEFINED = "Undefined"  # the type of a value that the inputs leave undefined: nothing went wrong

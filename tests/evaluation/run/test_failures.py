@@ -19,6 +19,7 @@ from captum_astro.evaluation.run.failures import Failure, is_of_the_machine
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
     ],
 )
 def test_machine_errors_are_raised_even_as_causes(error: Exception) -> None:
