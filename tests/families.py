@@ -15,6 +15,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.maxxvit import MaxxVit, MaxxVitCfg
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
+from timm.models.nest import Nest
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from timm.models.swin_transformer import SwinTransformer
@@ -163,6 +164,11 @@ _davit = partial(
     DaVit, depths=(1, 2, 1), embed_dims=(8, 12, 16), num_heads=(2, 2, 2), window_size=3, mlp_ratio=2, num_classes=5
 )
 
+_nest = partial(
+    Nest, img_size=24, patch_size=2, num_levels=2, embed_dims=(8, 12), num_heads=(2, 3), depths=(2, 1), mlp_ratio=2,
+    num_classes=5,
+)  # fmt: skip
+
 
 def _maxvit(**kwargs: Any) -> MaxxVit:
     defaults = {
@@ -202,6 +208,9 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
         transformer_use_nchw_attn=True, transformer_init_values=0.5, transformer_no_block_attn=True,
     ),
     "coatnet": partial(_maxvit, block_type=("C", "T"), depths=(2, 2), transformer_init_values=0.5),
+    # 12 x 12 tokens in blocks of 6 x 6, then one block
+    "nest": partial(_nest, pad_type=""),
+    "nest_jx": partial(_nest, pad_type="same"),
     # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
     "pit": partial(_pit, distilled=False),
     "pit_distilled": partial(_pit, distilled=True),
@@ -217,6 +226,8 @@ SIZES |= {
 SIZES |= {"davit": (38, 29), "davit_overlapping": (28, 36)}
 
 SIZES |= dict.fromkeys(("maxvit", "maxvit_tf", "maxxvit", "coatnet"), (24, 32))
+
+SIZES |= dict.fromkeys(("nest", "nest_jx"), (24, 24))
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -14,8 +14,10 @@ from functools import cache
 from typing import Any
 
 import torch
+from timm.layers import to_2tuple
 from timm.models.davit import DaVit, SpatialBlock
 from timm.models.maxxvit import MaxxVit, MaxxVitBlock, TransformerBlock2d
+from timm.models.nest import Nest, deblockify
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from timm.models.twins import LocallyGroupedAttn, Twins
@@ -157,7 +159,7 @@ def convolved(conv: nn.Conv2d, norm: Any, old: T, new: T) -> dict[bool, T]:
     """A convolution of ``(rows, columns, d)``: each new token's shares of the old ones, by length and equal."""
     rows, columns = old.shape[:2]
     shares = {way: torch.zeros(new.shape[0] * new.shape[1], rows * columns, dtype=old.dtype) for way in (True, False)}
-    step, pad, per_group = conv.stride[0], conv.padding[0], conv.in_channels // conv.groups
+    step, pad, per_group = conv.stride[0], before(conv), conv.in_channels // conv.groups
     for y, x in itertools.product(range(new.shape[0]), range(new.shape[1])):
         found: dict[int, T] = {}
         for i, j in itertools.product(range(conv.kernel_size[0]), range(conv.kernel_size[1])):
@@ -178,6 +180,33 @@ def convolved(conv: nn.Conv2d, norm: Any, old: T, new: T) -> dict[bool, T]:
         for place, length in lengths.items():
             shares[True][y * new.shape[1] + x, place] = length / sum(lengths.values())
             shares[False][y * new.shape[1] + x, place] = 1 / len(lengths)
+    return shares
+
+
+def before(window: Any) -> int:
+    """The padding above and to the left, for grids of even size; TensorFlow's puts the odd rest at the end."""
+    if "Same" in type(window).__name__:
+        return (to_2tuple(window.kernel_size)[0] - to_2tuple(window.stride)[0]) // 2
+    return to_2tuple(window.padding)[0]
+
+
+def maximum(pool: Any, old: T, new: T) -> dict[bool, T]:
+    """As `convolved`, of a maximum: each channel is what the winner contributes."""
+    rows, columns = old.shape[:2]
+    shares = {way: torch.zeros(new.shape[0] * new.shape[1], rows * columns, dtype=old.dtype) for way in (True, False)}
+    size, step, pad = to_2tuple(pool.kernel_size)[0], to_2tuple(pool.stride)[0], before(pool)
+    for y, x in itertools.product(range(new.shape[0]), range(new.shape[1])):
+        spots = [(y * step + i - pad, x * step + j - pad) for i, j in itertools.product(range(size), range(size))]
+        spots = [(row, column) for row, column in spots if 0 <= row < rows and 0 <= column < columns]
+        won = {place: torch.zeros_like(old[0, 0]) for place in spots}
+        for channel in range(old.shape[2]):
+            best = max(spots, key=lambda place: float(old[(*place, channel)]))
+            won[best][channel] = old[(*best, channel)]
+        assert torch.equal(sum(won.values()), new[y, x])
+        lengths = {place: float(part.norm()) for place, part in won.items()}
+        for (row, column), length in lengths.items():
+            shares[True][y * new.shape[1] + x, row * columns + column] = length / sum(lengths.values())
+            shares[False][y * new.shape[1] + x, row * columns + column] = 1 / len(spots)
     return shares
 
 
@@ -368,3 +397,35 @@ def maxvit(model: Any, run: Run) -> Taken:
                 attention(part, stream, block.nchw_attn, where, dense(next(run.maps), where))
     first = flat(run.outs[model.stem])
     return Taken(layers, first.norm(dim=-1), mean_of(run.outs[model.stages][0, 0].numel()))
+
+
+@describes(Nest)
+def nest(model: Any, run: Run) -> Taken:
+    """Blocks are windows; between the levels a convolution with a norm, and a maximum."""
+    layers = []
+    for level in model.levels:
+        if not isinstance(level.pool, nn.Identity):
+            old, between, new = run.seen[level.pool], run.seen[level.pool.pool], run.outs[level.pool]
+            old, between, new = (x[0].permute(1, 2, 0) for x in (old, between, new))
+            layers.append(Layer(convolved(level.pool.conv, level.pool.norm, old, between)))
+            layers.append(Layer(maximum(level.pool.pool, between, new)))
+
+        def tokens(x: T, size: int = level.block_size) -> T:
+            return deblockify(x, size)[0].flatten(0, 1)
+
+        for layer in level.transformer_encoder:
+            stream, read = tokens(run.seen[layer.norm1]), tokens(run.outs[layer.norm1])
+            side = round(len(stream) ** 0.5)
+            where = places(side, side, (level.block_size, level.block_size), (0, 0))
+            attention, gradient = (x.transpose(0, 1) for x in run.map())  # (H, blocks, n, n)
+            heads, width = layer.attn.num_heads, len(layer.attn.proj.weight)
+            # head h is every heads-th of the channels that are projected
+            order = [c * heads + h for h in range(heads) for c in range(width // heads)]
+            project, maps = layer.attn.proj.weight[:, order], dense((attention, gradient), where)
+            values = layer.attn.qkv.weight[2 * width :], layer.attn.qkv.bias[2 * width :]
+            vectors = head_vectors(read, *values, project, heads)
+            layers.append(attended(stream, maps, vectors, window=[block for block, _ in where]))
+            layers.append(added(tokens(run.seen[layer.norm2]), tokens(run.outs[layer.mlp])))
+    first = model.levels[0]
+    lengths = deblockify(run.seen[first.transformer_encoder[0]], first.block_size)[0].flatten(0, 1).norm(dim=-1)
+    return Taken(layers, lengths, mean_of(len(stream)))

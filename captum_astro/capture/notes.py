@@ -219,7 +219,7 @@ class MergingNotes:
         _check_size(tokens, residual, self.merging.name)
         like = residual.new_empty(0, tokens.index.shape[2], 0, residual.shape[2])
         map_out = compose(self.merging.steps, self.steps.statistics(None, self.merging.name), like)
-        return MergingRecord(tokens, residual, map_out, self._merged)
+        return MergingRecord(tokens, residual, map_out, self._merged, self.merging.maximum)
 
 
 class StageNotes:

@@ -131,12 +131,14 @@ class MergingRecord:
         residual: The residual stream before it, ``(B, n, d)``, or what a norm of each token makes of it.
         map_out: From the concatenated sources of a new token to that token.
         merged: A few of the new keys of an attention, ``(B, 3, d)``, those of `spots`.
+        maximum: The new token is the maximum of its sources, channel by channel.
     """
 
     tokens: TokenMap
     residual: torch.Tensor
     map_out: AffineMap
     merged: torch.Tensor | None = None
+    maximum: bool = False
 
     def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """The contribution of each source to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
@@ -146,6 +148,10 @@ class MergingRecord:
     def _unscaled(self, targets: slice | list[int]) -> torch.Tensor:
         chosen = self.tokens if isinstance(targets, slice) else self.tokens.only(targets)
         sources = widen(chosen.gather_each(self.residual))
+        if self.maximum:
+            absent = (chosen.index < 0)[..., None]
+            winners = sources.masked_fill(absent, -torch.inf).argmax(2, keepdim=True)
+            return torch.zeros_like(sources).scatter_(2, winners, sources.gather(2, winners))
         k, width = sources.shape[2:]
         assert self.map_out.matrix is not None
         return torch.einsum("btkc,kcd->btkd", sources, self.map_out.matrix.reshape(k, width, -1))

@@ -46,7 +46,7 @@ class LinearZPlus(torch.autograd.Function):
         ctx.product, ctx.back = product, back
         if bias is None:
             return output.clone()
-        return output + bias.reshape(-1, *[1] * (output.ndim - 2)) if output.ndim == 4 else output + bias
+        return output + bias.reshape(-1, *[1] * (weight.ndim - 2))
 
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:

@@ -64,7 +64,7 @@ class Layout(ABC):
         """What the methods that propagate a row do not carry exactly, and the rule for it; empty if nothing."""
         names: dict[str, list[str]] = {}
         for stage in self.stages:
-            for branch in stage.branches:
+            for branch in (*stage.branches, *(() if stage.merging is None else (stage.merging,))):
                 if branch.approximate is not None:
                     names.setdefault(branch.approximate, []).append(branch.name)
         return tuple(

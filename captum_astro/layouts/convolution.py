@@ -6,9 +6,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.layers import Conv2dSame, to_2tuple
+from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
-from captum_astro.functional.token_map import Grid, TokenMap, convolution_map
+from captum_astro.functional.token_map import Grid, TokenMap, convolution_map, same_map
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import Linear, Merging, Norm, Tap
 
@@ -18,6 +20,8 @@ DEPTHWISE = (
 POSITIONAL = (
     "this convolution adds a mixture of neighbouring tokens as a position; it is attributed to the token it is added to"
 )
+
+MAXIMUM = "each channel is the maximum over several tokens; it is attributed to the token that has the maximum"
 
 
 def convolution(
@@ -45,6 +49,16 @@ def convolution(
     )
 
 
+def max_pooling(pool: nn.MaxPool2d, name: str) -> Merging:
+    """Max pooling as a change of resolution.
+
+    Args:
+        pool: The pooling, whose kernel is square.
+        name: Its dotted path.
+    """
+    return Merging(name, partial(_seen, conv=pool), maximum=True, approximate=MAXIMUM)
+
+
 def dense_weight(conv: nn.Conv2d) -> torch.Tensor:
     """The weight ``(out, kernel positions * in)`` that acts on the tokens under the kernel, row by row."""
     weight, groups = conv.weight, conv.groups
@@ -56,4 +70,7 @@ def dense_weight(conv: nn.Conv2d) -> torch.Tensor:
 
 
 def _seen(grid: Grid, conv: Any) -> TokenMap:
-    return convolution_map(grid, conv.kernel_size, conv.stride, conv.padding)
+    size, stride, padding = (to_2tuple(x) for x in (conv.kernel_size, conv.stride, conv.padding))
+    if isinstance(conv, Conv2dSame | MaxPool2dSame):
+        return same_map(grid, size, stride)
+    return convolution_map(grid, size, stride, padding)

@@ -31,14 +31,18 @@ class Tap:
         at: Which of the two.
         channels: The position of the channel dimension in a feature map ``(B, H, W, C)`` or ``(B, C, H, W)``; tokens
             ``(B, n, C)`` are not affected.
+        arrange: Brings a tensor of any other form, or in another order, to tokens ``(B, n, C)``.
     """
 
     module: nn.Module
     at: Literal["input", "output"] = "input"
     channels: Literal["last", "first"] = "last"
+    arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
         """The tensor as tokens ``(B, n, C)``, row by row for a feature map."""
+        if self.arrange is not None:
+            return self.arrange(x)
         if x.ndim != 4:
             return x
         return x.flatten(1, 2) if self.channels == "last" else x.flatten(2).transpose(1, 2)
@@ -175,13 +179,17 @@ class Merging:
         steps: From the concatenated old tokens to the new one.
         entering: Where the old tokens can be read as they are merged, if they are normalised one by one before.
         merged: Where the new tokens can be read, for the keys of an attention; otherwise they are the next stream.
+        maximum: The new token is the maximum of the old ones, channel by channel, and there are no steps.
+        approximate: As in `FeedForwardBranch`: why this is an approximation, and the rule.
     """
 
     name: str
     tokens: Rearrange
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
     entering: Tap | None = None
     merged: Tap | None = None
+    maximum: bool = False
+    approximate: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -152,3 +152,10 @@ def test_windows_in_a_dimension_of_their_own(monkeypatch: pytest.MonkeyPatch) ->
         found = torch.autograd.grad(operation.relevance(*own), own, relevance[:, window])
         for all_windows, expected in zip(whole, found, strict=True):
             torch.testing.assert_close(all_windows[:, window], expected)
+
+
+def test_linear_layer_of_a_feature_map() -> None:
+    """Channels last, ``(B, H, W, C)``: not a convolution, whose channels are the second dimension."""
+    x, weight, bias = _normal(2, 3, 3, 4), _normal(3, 4), _normal(3)
+    output = rules.LinearZPlus.apply(x, weight, bias, F.linear, torch.matmul)
+    torch.testing.assert_close(output, F.linear(x, weight, bias))

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import Conv2dSame
 from timm.models.swin_transformer import PatchMerging, window_partition, window_reverse
 from torch import nn
 
@@ -15,6 +16,7 @@ from captum_astro.functional.token_map import (
     convolution_map,
     dilated_map,
     merge_map,
+    same_map,
     tail_map,
     window_map,
     with_prefix,
@@ -195,3 +197,14 @@ def test_dilated_groups() -> None:
         assert tokens.index[group, :, 0].tolist() == expected
     with pytest.raises(ValueError, match="2 x 4 tokens do not divide a grid of 4 x 6"):
         dilated_map((4, 6), (2, 4))
+
+
+@pytest.mark.parametrize(("grid", "size", "stride"), [((6, 8), 3, 2), ((7, 5), 3, 2), ((5, 6), 3, 1)])
+def test_same_map(grid: tuple[int, int], size: int, stride: int) -> None:
+    """Against timm's convolution with TensorFlow's padding."""
+    tokens, x = same_map(grid, (size, size), (stride, stride)), _random(2, grid[0] * grid[1], 3)
+    conv = Conv2dSame(3, 4, size, stride, bias=False, dtype=torch.float64)
+    expected = conv(x.transpose(1, 2).unflatten(2, grid))
+    assert tokens.grid == expected.shape[2:]
+    found = torch.einsum("btkc,ock->bto", tokens.gather_each(x), conv.weight.flatten(2))
+    torch.testing.assert_close(found, expected.flatten(2).transpose(1, 2))

@@ -45,6 +45,8 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
         (12, 16),
         ("stages.0.blocks.0 and 1 more: its depthwise", "stages.1.blocks.0.attn: its queries and keys are averages"),
     ),
+    "nest": ((12, 12), ("levels.1.pool.pool: each channel is the maximum",)),
+    "nest_jx": ((12, 12), ("levels.1.pool.pool: each channel is the maximum",)),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
@@ -125,7 +127,7 @@ def test_unseen_tokens_get_no_relevance(name: str) -> None:
     first = layout_for(model).stages[0].stream.module
     with torch.no_grad():
         for path, parameter in model.named_parameters():
-            if re.match(r"(patch_embeds?|pos_embed|stem)\b.*(bias|pos_embed)|pos_embed", path):
+            if re.match(r"((patch_embeds?|stem)\b.*bias|(levels\.0\.)?pos_embed)", path):
                 parameter.zero_()
         for path, buffer in model.named_buffers():
             if path.startswith("stem") and path.endswith("running_mean"):
@@ -162,6 +164,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "twins": {"depths": (2, 1, 1, 1)},
     "davit": {"depths": (1, 1, 1, 1)},
     "maxxvit": {},
+    "nest": {},
 }
 REFUSED = {"pvt_v2_b2_li": "linear attention", "maxvit_tiny_pm_256": "side by side", "coatnet_rmlp_1_rw_224": "2 x 2"}
 
