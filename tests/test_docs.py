@@ -83,7 +83,7 @@ IMPORTS = {
     "models": {"functional"},
     "layouts": {"functional", "models"},
     "capture": {"functional", "layouts"},
-    "astro": {"functional", "layouts"},
+    "astro": {"capture", "functional", "layouts"},
     "attr": {"astro", "caller", "capture", "functional", "layouts"},
     "data": {"caller", "extras", "storage"},
     "metrics": {"attr", "extras"},

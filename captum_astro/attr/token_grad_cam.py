@@ -15,7 +15,6 @@ from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, chec
 from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.entry import check_unmoved
-from captum_astro.capture.guard import private
 from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.grad_cam import grad_cam
@@ -87,7 +86,7 @@ class TokenGradCAM(Explanation):
                 patches of this layer.
         """
         check_names(f"{self.get_name()}.attribute", common, Common)
-        with private(self._explained()) as replica:
+        with self._private(self._explained()) as replica:
             layout, tap = find_tap(replica.model, replica.of(self.layer))
             batch = Batch(replica, layout, inputs, Target(target, output), common)
             found = [(part, self._one(part.call, tap, relu_attributions, batch.attribute_to)) for part in batch.parts()]
