@@ -87,7 +87,7 @@ IMPORTS = {
     "models": {"caller", "functional"},
     "layouts": {"functional", "models"},
     "capture": {"functional", "layouts"},
-    "astro": {"functional", "layouts"},
+    "astro": {"capture", "functional", "layouts"},
     "attr": {"astro", "caller", "capture", "functional", "kinds", "layouts", "options"},
     "data": {"caller", "extras", "storage"},
     "metrics": {"attr", "extras"},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -55,6 +56,18 @@ class Explanation(GradientAttribution):
         """The class name; Captum's default inserts a space before every capital."""
         return cls.__name__
 
+    @contextlib.contextmanager
+    def _private(self, model: nn.Module, least: torch.dtype | None = None) -> Iterator[Replica]:
+        """A copy of a model to run; warn if its weights, which the copy shares, change in the meantime."""
+        with private(model, least) as replica:
+            before = [parameter._version for parameter in model.parameters()]
+            yield replica
+        if before != [parameter._version for parameter in model.parameters()]:
+            warn(
+                f"The weights of {type(model).__name__} changed while it was explained, as by a training step in "
+                f"another thread, so the map belongs to no single state of it. Explain a copy.deepcopy of the model."
+            )
+
 
 class TokenAttribution(Explanation):
     """Base of the methods that propagate a row back from the last layer to the first.
@@ -87,7 +100,7 @@ class TokenAttribution(Explanation):
     ) -> TensorOrTuple:
         """Run the method on a batch, in parts if requested, in at least this precision."""
         check_names(f"{self.get_name()}.attribute", common, Layered)
-        with private(self.forward_func, least) as replica:
+        with self._private(self.forward_func, least) as replica:
             layout = layout_for(replica.model)
             wanted = Wanted(self.needs_gradient, self._blocks(layout, common, start_layer), self.needs_stream_gradients)
             if layout.approximate:

@@ -12,7 +12,6 @@ from captum_astro.attr._base import Explanation
 from captum_astro.attr._batch import Batch
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
 from captum_astro.capture.call import Call
-from captum_astro.capture.guard import private
 from captum_astro.capture.input_relevance import Arrived, propagate
 from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
@@ -48,7 +47,7 @@ class PropagationAttribution(Explanation):
     ) -> TensorOrTuple:
         """Run the method on a batch, in parts if requested, in at least this precision."""
         check_names(f"{self.get_name()}.attribute", common, Common)
-        with private(self.forward_func, least) as replica:
+        with self._private(self.forward_func, least) as replica:
             batch = Batch(replica, layout_for(replica.model), inputs, Target(target, output), common)
             found = [(part, self._one(part.call, batch.attribute_to)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)

@@ -16,7 +16,6 @@ from captum_astro.attr._layer import find_tap, timm_model
 from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.entry import check_unmoved
-from captum_astro.capture.guard import private
 from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.grad_cam import grad_cam
@@ -89,7 +88,7 @@ class TokenGradCAM(Explanation):
         """
         check_names(f"{self.get_name()}.attribute", common, Common)
         FLAG.check("relu_attributions", relu_attributions)
-        with private(self._explained()) as replica:
+        with self._private(self._explained()) as replica:
             layer = replica.of(self.layer)
             layout, _ = find_tap(replica.model, layer)
             batch = Batch(replica, layout, inputs, Target(target, output), common)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 from typing import Any
 
@@ -270,3 +271,23 @@ def test_attn_lrp_agrees_with_the_authors_package() -> None:
     got = AttnLRP(model).attribute(image, target=TARGET, attribute_to="tokens")[0]
     expected = relevance.sum(-1)[0]
     assert (got - expected).abs().max() <= 1e-3 * expected.abs().max()
+
+
+@pytest.mark.parametrize("method", [LRP, TransformerAttribution])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_relevance_is_computed_in_float64(method: Any, dtype: torch.dtype) -> None:
+    model, x = build("cls", dtype), images("cls", dtype=dtype)
+    exact, given = copy.deepcopy(model).double(), {"target": TARGET, "attribute_to": "tokens"}
+    expected = method(exact).attribute(x.double(), **given).to(dtype)
+    found = method(model).attribute(x, **given)
+    assert found.dtype == dtype
+    assert torch.equal(found, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(method(model).attribute(x, **given), expected)
+    narrow = method(copy.deepcopy(model).float()).attribute(x.float(), **given, precision="float32").to(dtype)
+    assert torch.equal(method(model).attribute(x, **given, precision="float32"), narrow)
+    if dtype == torch.float32:
+        assert not torch.equal(narrow, expected)
+        assert torch.equal(method(exact).attribute(x.double(), **given, precision="float32").to(dtype), expected)
+    with pytest.raises(ValueError, match="precision must be 'float64' or 'float32', which is faster, not 'half'"):
+        method(model).attribute(x, **given, precision="half")

@@ -121,6 +121,20 @@ def test_an_explanation_inside_a_hook_of_another(method: Any) -> None:
     assert all(torch.equal(found[name], inner[name]) for name in inner)
 
 
+@every_method
+def test_a_training_step_in_the_meantime_is_told(method: Any) -> None:
+    model, x = build("cls"), images("cls", 1)
+    weight = weakref.ref(model.norm.weight)
+
+    def step() -> None:
+        with torch.no_grad():
+            weight().mul_(1.0)
+
+    model.blocks[1].register_forward_hook(lambda *_: _together([step]).clear())
+    with pytest.warns(UserWarning, match="changed while it was explained, as by a training step"):
+        _tokens(method, model, x)
+
+
 class _Stops(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
