@@ -1,9 +1,8 @@
-"""The LRP family: against the rules applied one by one, and its properties, on every family."""
+"""The LRP family: LRP against the rules applied one by one, and what the methods have in common, on every family."""
 
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -16,90 +15,24 @@ from torch import nn
 from captum_astro import LRP, AttnLRP, ConservativeLRP, TransformerAttribution, UnsupportedModelError
 from captum_astro.capture.gradient_rules import ConstantWeights, SharedGradients
 from captum_astro.capture.relevance_rules import Relevance
-from captum_astro.layouts.base import layout_for
-from tests import twin_rules, twins
-from tests.families import EFFECTIVE, FAMILIES, SMALL, _vit, build, images
-
-TARGET = 3
-TRACED = [name for name in FAMILIES if name not in EFFECTIVE]  # whose operations the rules know one by one
+from tests import twin_rules
+from tests.attr import reference
+from tests.families import FAMILIES, SMALL, _vit, build, images
 
 
-@lru_cache(maxsize=2)
-def _traced(name: str) -> twin_rules.Trace:
-    model = build(name)
-    return twin_rules.Trace(model, images(name, 1), layout_for(model).stages[0].stream.module)
-
-
-def _agree(method: Any, name: str, expected: torch.Tensor, **given: Any) -> None:
-    got = method(build(name)).attribute(images(name, 1), target=TARGET, **given)[0]
-    assert (got - expected).abs().max() <= 1e-10 * expected.abs().max()
-
-
-@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("name", reference.TRACED)
 def test_lrp_agrees_with_the_rules_one_by_one(name: str) -> None:
-    trace = _traced(name)
-    arrived = trace.back(TARGET, twin_rules.DeepTaylor())
-    _agree(LRP, name, arrived[trace.tokens].sum(-1)[0], attribute_to="tokens")
-    _agree(LRP, name, arrived[trace.image][0])
+    trace = reference.traced(name)
+    arrived = trace.back(reference.TARGET, twin_rules.DeepTaylor())
+    reference.agree(LRP, name, arrived[trace.tokens].sum(-1)[0], attribute_to="tokens")
+    reference.agree(LRP, name, arrived[trace.image][0])
 
 
-@pytest.mark.parametrize("name", TRACED)
-@pytest.mark.parametrize(("method", "attn"), [(AttnLRP, True), (ConservativeLRP, False)])
-def test_gradient_rules_agree_with_the_rules_one_by_one(method: Any, attn: bool, name: str) -> None:
-    trace = _traced(name)
-    arrived = trace.back(TARGET, twin_rules.Gradients(attn))
-    tokens, pixels = (arrived[node] * trace.values[node] for node in (trace.tokens, trace.image))
-    _agree(method, name, tokens.sum(-1)[0], attribute_to="tokens")
-    _agree(method, name, pixels[0])
-    # what arrives at the pixels is what the patch embedding hands on
-    _agree(method, name, pixels[0].sum(0, keepdim=True), attribute_to="pixels")
-
-
-@pytest.mark.parametrize("name", TRACED)
-def test_transformer_attribution_agrees_with_the_rules_one_by_one(name: str) -> None:
-    trace, relevance, gradients = _traced(name), twin_rules.DeepTaylor(), twin_rules.AttentionGradients()
-    trace.back(TARGET, relevance)
-    trace.back(TARGET, gradients)
-    model, taken, readout = twins.of_family(name, TARGET)
-    pooling: Any = None
-    if taken.pool is not None:
-        _, queries, first = twins.last_attention(model, taken, readout)
-        pooling = queries, first
-    both = 2 if "differential" in name else 1  # each of its layers has two maps
-    counts = [both * sum(part.attention is not None for part in parts) for _, parts in taken.stages]
-    _agree(
-        TransformerAttribution,
-        name,
-        twin_rules.transformer_attribution(relevance.maps, gradients.maps, counts, pooling, readout),
-        attribute_to="tokens",
-    )
-
-
-@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("name", reference.TRACED)
 def test_lrp_conserves(name: str) -> None:
     """Relevance at the tokens is conserved."""
-    tokens = LRP(build(name)).attribute(images(name), target=TARGET, attribute_to="tokens")
+    tokens = LRP(build(name)).attribute(images(name), target=reference.TARGET, attribute_to="tokens")
     torch.testing.assert_close(tokens.sum(1), torch.ones(3, dtype=torch.float64), rtol=1e-8, atol=0)
-
-
-def _homogeneous(name: str) -> nn.Module:
-    model = build(name)
-    with torch.no_grad():
-        for path, parameter in model.named_parameters():
-            if path.endswith("bias"):
-                parameter.zero_()
-    for path, module in list(model.named_modules()):
-        if isinstance(module, nn.GELU):
-            parent = model.get_submodule(path.rpartition(".")[0])
-            setattr(parent, path.rpartition(".")[2], nn.ReLU())
-    return model
-
-
-@pytest.mark.parametrize("name", ["cls", "registers", "average", "distilled", "parallel_things", "relative_position"])
-def test_conservative_lrp_conserves_relevance_without_biases(name: str) -> None:
-    model, x = _homogeneous(name), images(name)
-    tokens = ConservativeLRP(model).attribute(x, target=TARGET, attribute_to="tokens")
-    torch.testing.assert_close(tokens.sum(1), model(x)[:, TARGET].detach(), rtol=1e-8, atol=0)
 
 
 # written out, differential attention subtracts its maps before the product: another order of the z+ rules
@@ -108,7 +41,7 @@ def test_conservative_lrp_conserves_relevance_without_biases(name: str) -> None:
     [
         (method, name)
         for method in (LRP, TransformerAttribution, AttnLRP, ConservativeLRP)
-        for name in TRACED
+        for name in reference.TRACED
         if "beit" not in name
         and "relative" not in name
         and not ("diff" in name and method in (LRP, TransformerAttribution))
@@ -121,7 +54,7 @@ def test_fused_and_written_out_attention_agree(method: Any, name: str) -> None:
         if hasattr(module, "fused_attn"):
             module.fused_attn = 0  # off, and not turned on for the pass
     x = images(name, 1)
-    given = {"target": TARGET, "attribute_to": "tokens"}
+    given = {"target": reference.TARGET, "attribute_to": "tokens"}
     expected = method(fused).attribute(x, **given)
     got = method(open_).attribute(x, **given)
     assert (got - expected).abs().max() <= 1e-7 * expected.abs().max()
@@ -195,8 +128,8 @@ def test_the_same_model_written_in_two_ways(method: Any) -> None:
     one, other, x = Stem(True).eval(), Stem(False).eval(), images("cls")
     other.load_state_dict(one.state_dict())
     torch.testing.assert_close(one(x), other(x))
-    got = method(one).attribute(x, target=TARGET)
-    torch.testing.assert_close(got, method(other).attribute(x, target=TARGET), rtol=1e-6, atol=1e-9)
+    got = method(one).attribute(x, target=reference.TARGET)
+    torch.testing.assert_close(got, method(other).attribute(x, target=reference.TARGET), rtol=1e-6, atol=1e-9)
 
 
 class EinsumAttention(Attention):
@@ -210,74 +143,32 @@ def test_products_by_einsum() -> None:
     plain, written = build("cls"), _vit(attn_layer=EinsumAttention).double().eval()
     written.load_state_dict(plain.state_dict())
     for method in (AttnLRP, ConservativeLRP):
-        got = method(written).attribute(images("cls"), target=TARGET)
-        torch.testing.assert_close(got, method(plain).attribute(images("cls"), target=TARGET))
+        got = method(written).attribute(images("cls"), target=reference.TARGET)
+        torch.testing.assert_close(got, method(plain).attribute(images("cls"), target=reference.TARGET))
 
 
 def test_precision_does_not_depend_on_autocast() -> None:
     model, x = build("cls", torch.float32), images("cls", dtype=torch.float32)
-    expected = LRP(model).attribute(x, target=TARGET, attribute_to="tokens")
+    expected = LRP(model).attribute(x, target=reference.TARGET, attribute_to="tokens")
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(LRP(model).attribute(x, target=TARGET, attribute_to="tokens"), expected)
+        torch.testing.assert_close(LRP(model).attribute(x, target=reference.TARGET, attribute_to="tokens"), expected)
 
 
 def test_dropout_in_train_mode_conserves() -> None:
     model = _vit(drop_rate=0.3, proj_drop_rate=0.3).double().train()
     with pytest.warns(UserWarning, match="train mode"):
-        tokens = LRP(model).attribute(images("cls"), target=TARGET, attribute_to="tokens")
+        tokens = LRP(model).attribute(images("cls"), target=reference.TARGET, attribute_to="tokens")
     torch.testing.assert_close(tokens.sum(1), torch.ones(3, dtype=torch.float64), rtol=1e-8, atol=0)
     model = _vit(attn_drop_rate=0.3).double().train()
     with pytest.warns(UserWarning, match="train mode"), pytest.raises(UnsupportedModelError, match="dropout is active"):
-        LRP(model).attribute(images("cls"), target=TARGET)
-
-
-class _Passed(torch.autograd.Function):
-    """In the peer's explicit mode relevance travels as the gradient: an activation passes it on."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *relevance: Any) -> Any:
-        return relevance[0], None
-
-
-def test_attn_lrp_agrees_with_the_authors_package() -> None:
-    """lxt divides by stabilised denominators, this package uses the limit: close, not equal."""
-    lf = pytest.importorskip("lxt.explicit.functional", reason="pip install 'captum-astro[peers]' to compare with it")
-    model, image = build("cls"), images("cls", 1)
-    model.requires_grad_(False)
-    x0 = model._pos_embed(model.patch_embed(image)).detach().requires_grad_(True)
-    x = x0
-
-    def linear(layer: nn.Linear, tokens: torch.Tensor) -> torch.Tensor:
-        return lf.linear_epsilon(tokens, layer.weight, layer.bias, 1e-10)
-
-    def norm(layer: nn.LayerNorm, tokens: torch.Tensor) -> torch.Tensor:
-        return lf.layer_norm(tokens, layer.weight, layer.bias, layer.eps)
-
-    for block in model.blocks:
-        heads = block.attn.num_heads
-        q, k, v = linear(block.attn.qkv, norm(block.norm1, x)).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-        scores = lf.matmul(q, k.transpose(-2, -1), epsilon=1e-12)
-        attention = lf.softmax(scores, -1, temperature=1 / block.attn.scale)
-        mixed = lf.matmul(attention, v, epsilon=1e-12).transpose(1, 2).flatten(2)
-        x = lf.add2(x, linear(block.attn.proj, mixed), epsilon=1e-12)
-        hidden = linear(block.mlp.fc1, norm(block.norm2, x))
-        x = lf.add2(x, linear(block.mlp.fc2, _Passed.apply(hidden, F.gelu(hidden).detach())), epsilon=1e-12)
-    score = linear(model.head, norm(model.norm, x)[:, 0])[0, TARGET]
-    (relevance,) = torch.autograd.grad(score, x0, score.detach())
-    got = AttnLRP(model).attribute(image, target=TARGET, attribute_to="tokens")[0]
-    expected = relevance.sum(-1)[0]
-    assert (got - expected).abs().max() <= 1e-3 * expected.abs().max()
+        LRP(model).attribute(images("cls"), target=reference.TARGET)
 
 
 @pytest.mark.parametrize("method", [LRP, TransformerAttribution])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_relevance_is_computed_in_float64(method: Any, dtype: torch.dtype) -> None:
     model, x = build("cls", dtype), images("cls", dtype=dtype)
-    exact, given = copy.deepcopy(model).double(), {"target": TARGET, "attribute_to": "tokens"}
+    exact, given = copy.deepcopy(model).double(), {"target": reference.TARGET, "attribute_to": "tokens"}
     expected = method(exact).attribute(x.double(), **given).to(dtype)
     found = method(model).attribute(x, **given)
     assert found.dtype == dtype
