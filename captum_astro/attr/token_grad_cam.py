@@ -31,14 +31,15 @@ class TokenGradCAM(Explanation):
 
     For Vision Transformers the prefix tokens are left out, and the default layer is the input of the last block's
     attention (``blocks[-1].norm1``): after it, the patch tokens of a model with a class token receive no gradient.
-    Hierarchical and convolutional models work too; the default is then the last layer in timm's ``feature_info``.
+    Hierarchical and convolutional models work too; the default is then the last layer in timm's ``feature_info``, or,
+    if its output is no grid or its patches receive no gradient, the last norm or block for which both hold.
 
     Source: Selvaraju et al., "Grad-CAM", ICCV 2017 (arXiv 1610.02391), Eq. 1 and 2.
 
     Args:
         forward_func: The model.
         layer: A module of the model, or its dotted path. Its output is used: tokens ``(B, n, d)``, or a feature map
-            with channels first, or last where timm says so (Swin).
+            with channels first or last. Where the model's layout does not say which, a probe shows it.
 
     Raises:
         UnsupportedModelError: If no layer is given and the model has neither a layout nor ``feature_info``.
@@ -83,6 +84,7 @@ class TokenGradCAM(Explanation):
         Raises:
             AssertionError: If the target has no form that Captum accepts, or is needed and missing.
             IndexError: If the target is out of range.
+            UnsupportedModelError: If no rows and columns of the image can be found in the layer's output.
             ValueError: If an argument has an invalid value, the images cannot be explained, or no gradient reaches the
                 patches of this layer.
         """
