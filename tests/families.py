@@ -13,6 +13,7 @@ from timm.models.beit import Beit
 from timm.models.davit import DaVit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
+from timm.models.gcvit import GlobalContextVit
 from timm.models.maxxvit import MaxxVit, MaxxVitCfg
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
 from timm.models.nest import Nest
@@ -211,6 +212,11 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
     # 12 x 12 tokens in blocks of 6 x 6, then one block
     "nest": partial(_nest, pad_type=""),
     "nest_jx": partial(_nest, pad_type="same"),
+    # 8 x 12 and 4 x 6 tokens, in windows of 4 x 6 and 2 x 3
+    "gcvit": partial(
+        GlobalContextVit, img_size=(32, 48), window_size=((4, 6), (2, 3)), embed_dim=8, depths=(2, 2), num_heads=(2, 4),
+        mlp_ratio=2, layer_scale=0.5, num_classes=5,
+    ),
     # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
     "pit": partial(_pit, distilled=False),
     "pit_distilled": partial(_pit, distilled=True),
@@ -228,6 +234,8 @@ SIZES |= {"davit": (38, 29), "davit_overlapping": (28, 36)}
 SIZES |= dict.fromkeys(("maxvit", "maxvit_tf", "maxxvit", "coatnet"), (24, 32))
 
 SIZES |= dict.fromkeys(("nest", "nest_jx"), (24, 24))
+
+SIZES |= {"gcvit": (32, 48)}
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from timm.layers import to_2tuple
 from timm.models.davit import DaVit, SpatialBlock
+from timm.models.gcvit import GlobalContextVit
 from timm.models.maxxvit import MaxxVit, MaxxVitBlock, TransformerBlock2d
 from timm.models.nest import Nest, deblockify
 from timm.models.pit import PoolingVisionTransformer
@@ -429,3 +430,27 @@ def nest(model: Any, run: Run) -> Taken:
     first = model.levels[0]
     lengths = deblockify(run.seen[first.transformer_encoder[0]], first.block_size)[0].flatten(0, 1).norm(dim=-1)
     return Taken(layers, lengths, mean_of(len(stream)))
+
+
+@describes(GlobalContextVit)
+def gcvit(model: Any, run: Run) -> Taken:
+    """Global queries are rows of the maps like any other."""
+    layers = []
+    for stage in model.stages:
+        down = stage.downsample
+        if not isinstance(down, nn.Identity):
+            stream, after = run.seen[down.conv_block], run.seen[down.reduction]
+            layers.append(added(flat(stream), flat(after) - flat(stream)))
+            old, new = after[0].permute(1, 2, 0), run.outs[down][0].permute(1, 2, 0)
+            layers.append(Layer(convolved(down.reduction, down.norm2, old, new)))
+        for block in stage.blocks:
+            rows, columns = run.outs[block].shape[1:3]
+            where, attn = places(rows, columns, block.window_size, (0, 0)), block.attn
+            stream, read = (tokens_of(x, False) for x in (run.seen[block], run.outs[block.norm1]))
+            width = len(attn.proj.weight)
+            values = attn.qkv.weight[-width:], attn.qkv.bias[-width:]
+            vectors = head_vectors(read, *values, attn.proj.weight * block.ls1.gamma[:, None], attn.num_heads)
+            maps = dense(next(run.maps), where)
+            layers.append(attended(stream, maps, vectors, window=[window for window, _ in where]))
+            layers.append(added(tokens_of(run.seen[block.norm2], False), tokens_of(run.outs[block.ls2], False)))
+    return Taken(layers, flat(run.outs[model.stem]).norm(dim=-1), mean_of(rows * columns))

@@ -38,7 +38,7 @@ class StepNotes:
         if isinstance(step, Modulated):
             self._found[number] = step.measure(x)
         else:
-            found = inverse_deviation(step.module, x)
+            found = inverse_deviation(step.module, x if step.channels == "last" else x.movedim(1, -1))
             self._found[number] = found if step.per_head else found.reshape(len(x), -1)
 
     def statistics(self, outputs: TokenMap | None, name: str) -> Statistics:

@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Conv2dSame, to_2tuple
+from timm.layers import Conv2dSame, LayerNorm2d, to_2tuple
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
 from captum_astro.functional.token_map import Grid, TokenMap, convolution_map, same_map
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Linear, Merging, Norm, Tap
+from captum_astro.layouts.structure import Linear, Merging, Norm, Step, Tap
 
 DEPTHWISE = (
     "its depthwise convolution mixes neighbouring tokens; what it adds to a token is attributed to that token alone"
@@ -43,10 +43,10 @@ def convolution(
         raise UnsupportedModelError(
             f"{name} is a dilated convolution, or one that does not pad with zeros on all sides."
         )
-    linear = Linear(dense_weight(conv), conv.bias)
-    return Merging(
-        name, partial(_seen, conv=conv), (linear,) if norm is None else (linear, Norm(norm)), entering, merged
-    )
+    steps: tuple[Step, ...] = (Linear(dense_weight(conv), conv.bias),)
+    if norm is not None:
+        steps = (*steps, Norm(norm, channels="first" if isinstance(norm, LayerNorm2d) else "last"))
+    return Merging(name, partial(_seen, conv=conv), steps, entering, merged)
 
 
 def max_pooling(pool: nn.MaxPool2d, name: str) -> Merging:

@@ -74,11 +74,13 @@ class Norm:
         module: The norm. Its statistics are read from its input in the forward pass.
         per_head: The input is ``(B, heads, n, d_head)`` and each head is normalised separately.
         after_windows: It normalises the tokens after the windows have been merged.
+        channels: The position of the channel dimension in its input, as in `Tap`.
     """
 
     module: nn.Module
     per_head: bool = False
     after_windows: bool = False
+    channels: Literal["last", "first"] = "last"
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,11 +47,12 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     ),
     "nest": ((12, 12), ("levels.1.pool.pool: each channel is the maximum",)),
     "nest_jx": ((12, 12), ("levels.1.pool.pool: each channel is the maximum",)),
+    "gcvit": ((8, 12), ("stages.1.downsample.conv_block: its depthwise",)),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
 
-WITHOUT_RULES = ("maxvit", "maxvit_tf", "coatnet")  # squeeze and excitation: z+ has no rule for its sigmoid
+WITHOUT_RULES = ("maxvit", "maxvit_tf", "coatnet", "gcvit")  # squeeze and excitation: z+ has no rule for its sigmoid
 
 
 def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
@@ -165,6 +166,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "davit": {"depths": (1, 1, 1, 1)},
     "maxxvit": {},
     "nest": {},
+    "gcvit": {},
 }
 REFUSED = {"pvt_v2_b2_li": "linear attention", "maxvit_tiny_pm_256": "side by side", "coatnet_rmlp_1_rw_224": "2 x 2"}
 
