@@ -79,8 +79,9 @@ class Replica:
     def _fill(self, copy: nn.Module, module: nn.Module) -> None:
         for name, value in tuple(vars(module).items()):
             if name in _REGISTERED:
-                parts = tuple(value.items())
-                copy.__dict__[name] = type(value)((key, self._attribute(part)) for key, part in parts)
+                copy.__dict__[name] = own = value.copy()  # mostly empty, so this is nearly all that a copy costs
+                for key in own:
+                    own[key] = self._attribute(own[key])
             else:
                 copy.__dict__[name] = self._attribute(value)
         copy.__dict__["_compiled_call_impl"] = None
@@ -93,7 +94,7 @@ class Replica:
         return self.of(value)
 
     def _copied(self, value: Any) -> Any:
-        if isinstance(value, nn.Parameter):
+        if isinstance(value, torch.Tensor) and isinstance(value, nn.Parameter):
             return self._detached(value)
         if type(value) in (list, tuple):
             parts = [self.of(part) for part in value]

@@ -35,6 +35,8 @@ def settle(module: nn.Module) -> None:
 
 def is_adapter(module: nn.Module) -> bool:
     """Whether a module adds a low-rank product to a layer, by the names that LoRA libraries use."""
+    if isinstance(module, torch.jit.ScriptModule):  # hides its parts
+        return False
     return any(name.startswith("lora_") for name in (*module._modules, *module._parameters))
 
 
