@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -60,17 +61,38 @@ class NoGradientError(ValueError):
     """No gradient reaches the patches of a layer."""
 
 
-def maps_of_layer(call: Call, layer: nn.Module | str | None) -> ChannelMaps:
+# by the layer asked for and the shape of an image: what was read, as its path and kind, and its places
+Known = dict[tuple[str | None, torch.Size], tuple[str, Literal["input", "output"], Places]]
+
+
+def maps_of_layer(call: Call, layer: nn.Module | str | None, known: Known | None = None) -> ChannelMaps:
     """Run a model once, forward and back to a layer; without one, to the default or another that works.
 
     Args:
         call: The model and its inputs.
         layer: A module of the model, its path, or None.
+        known: What earlier calls of the same model found; this one adds to it, so that a probe is made once.
 
     Raises:
         UnsupportedModelError: If the layer's output has no rows and columns that follow the image, or no layer works.
         ValueError: If the layer is not part of the model, or no gradient reaches its patches.
     """
+    known = {} if known is None else known
+    key = (_path(call, layer) if isinstance(layer, nn.Module) else layer), call.inputs.shape[1:]
+    if key in known:
+        path, at, places = known[key]
+        return channel_maps(call, Tap(call.model.get_submodule(path), at), places)
+    found = _found(call, layer)
+    known[key] = _path(call, found.tap.module), found.tap.at, found.places
+    return found
+
+
+def _path(call: Call, module: nn.Module) -> str:
+    names: dict[nn.Module, str] = {one: name for name, one in call.model.named_modules()}
+    return names.get(module, "")
+
+
+def _found(call: Call, layer: nn.Module | str | None) -> ChannelMaps:
     _, tap = find_tap(call.model, layer)
     try:
         if tap is None:
@@ -82,8 +104,7 @@ def maps_of_layer(call: Call, layer: nn.Module | str | None) -> ChannelMaps:
             raise
         if layer is None:
             return channel_maps(call, other)
-        name = next(name for name, module in call.model.named_modules() if module is other.module)
-        raise type(error)(f"{error} A layer that works is {name!r}, the default.") from error
+        raise type(error)(f"{error} A layer that works is {_path(call, other.module)!r}, the default.") from error
 
 
 def channel_maps(call: Call, tap: Tap, places: Places | None = None) -> ChannelMaps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from captum_astro.attr._base import Explanation
 from captum_astro.attr._batch import Batch
-from captum_astro.attr._channels import maps_of_layer
+from captum_astro.attr._channels import Known, maps_of_layer
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
 from captum_astro.attr._layer import find_tap, timm_model
 from captum_astro.caller import warn
@@ -55,10 +56,12 @@ class TokenGradCAM(Explanation):
     family = "gradient"
     source = "Selvaraju et al., ICCV 2017, arXiv 1610.02391"
     _cam = staticmethod(grad_cam)
+    _least: torch.dtype | None = None  # precision, whatever the model's own
 
     def __init__(self, forward_func: nn.Module, layer: nn.Module | str | None = None) -> None:
         super().__init__(forward_func)
         self.layer = layer
+        self._known: Known = {}
         replica = Replica(unwrapped(forward_func))
         find_tap(replica.model, replica.of(layer))
 
@@ -90,7 +93,7 @@ class TokenGradCAM(Explanation):
         """
         check_names(f"{self.get_name()}.attribute", common, Common)
         FLAG.check("relu_attributions", relu_attributions)
-        with self._private(self._explained()) as replica:
+        with self._private(self._explained(), self._least) as replica, self._autocast():
             layer = replica.of(self.layer)
             layout, _ = find_tap(replica.model, layer)
             batch = Batch(replica, layout, inputs, Target(target, output), common)
@@ -103,7 +106,7 @@ class TokenGradCAM(Explanation):
         """Run the method on one part."""
         if attribute_to in ("input", "pixels"):
             check_unmoved(call, timm_model(call.model) if call.layout is None else call.layout.model)
-        seen = maps_of_layer(replace(call, target=self._target(call)), layer)
+        seen = maps_of_layer(replace(call, target=self._target(call)), layer, self._known)
         cam = self._cam(seen.activation, seen.gradient, relu)
         if not cam.flatten(1).any(1).all():
             warn(
@@ -112,6 +115,12 @@ class TokenGradCAM(Explanation):
             )
         text = call.layout is not None and call.layout.reads_text
         return cam if text else seen.shaped(cam, call.inputs, attribute_to)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._least is None:
+            return contextlib.nullcontext()
+        device = next((x.device.type for x in self.forward_func.parameters()), "cpu")
+        return torch.autocast(device, enabled=False)
 
     def _explained(self) -> nn.Module:
         """The module that is run."""

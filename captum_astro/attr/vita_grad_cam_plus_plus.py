@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from captum_astro.attr.vita_grad_cam import ViTAGradCAM
 from captum_astro.functional.grad_cam import grad_cam_plus_plus
 
@@ -30,3 +32,4 @@ class ViTAGradCAMPlusPlus(ViTAGradCAM):
     """
 
     _cam = staticmethod(grad_cam_plus_plus)
+    _least = torch.float32

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import timm
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_astro import TokenGradCAM, TokenGradCAMPlusPlus, UnsupportedModelError
+from captum_astro.attr import _layer
 from captum_astro.attr._channels import ChannelMaps, channel_maps
 from captum_astro.attr._layer import find_tap
 from captum_astro.capture.call import Call
@@ -224,3 +226,24 @@ def test_warns_of_a_map_that_is_zero_everywhere() -> None:
         warnings.simplefilter("error")
         assert cam.attribute(x, target=0).all()
         assert (cam.attribute(x, target=1, relu_attributions=False) < 0).all()
+
+
+def test_a_probe_is_made_once_for_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, ...]] = []
+    made = _layer.probe
+
+    def counted(call: Any, *given: Any) -> None:
+        sizes.append(tuple(call.inputs.shape[-2:]))
+        made(call, *given)
+
+    monkeypatch.setattr(_layer, "probe", counted)
+    model = timm.create_model("resnet18", num_classes=4).eval()
+    cam = TokenGradCAM(model)
+    for side in (64, 96, 64):
+        x = torch.rand(3, 3, side, side)
+        first = cam.attribute(x, target=1, attribute_to="grid", internal_batch_size=1)
+        torch.testing.assert_close(TokenGradCAM(model).attribute(x, target=1, attribute_to="grid"), first)
+        assert first.shape == (3, 1, side // 32, side // 32)
+    assert sizes == [(64, 64), (64, 64), (96, 96), (96, 96), (64, 64)]  # each second one is of a fresh TokenGradCAM
+    cam.layer = model.layer3
+    assert cam.attribute(x, target=1, attribute_to="grid").shape == (3, 1, 4, 4)
