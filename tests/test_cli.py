@@ -108,6 +108,20 @@ def test_one_bad_image_does_not_stop_the_others(monkeypatch, capsys, tmp_path: P
     assert (tmp_path / "maps" / "scene_explained.png").exists()
 
 
+@pytest.mark.parametrize("ending", ["_VTranM.npy", "_explained.png"])
+def test_explain_writes_through_no_link(monkeypatch, capsys, tmp_path: Path, scene: Path, ending: str) -> None:
+    out, other = tmp_path / "maps", tmp_path / "other"
+    out.mkdir()
+    other.write_text("kept")
+    (out / f"{scene.stem}{ending}").symlink_to(other)
+    code, said = run_command(
+        monkeypatch, capsys, "explain", scene, "--model", "test_vit", "--no-pretrained", "--out", out
+    )
+    assert code == 1
+    assert "is a link, and only a regular file is replaced" in said
+    assert other.read_text() == "kept"
+
+
 def test_nothing_to_explain(monkeypatch, capsys, tmp_path: Path) -> None:
     code, out = run_command(
         monkeypatch, capsys, "explain", tmp_path / "a.png", "--model", "test_vit", "--no-pretrained", "--out",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,13 +36,13 @@ def explain(
     device: Device = "cpu",
 ) -> None:
     """Write a figure and the raw map of each image, and print its top classes."""
-    import numpy as np
     import torch
 
     from captum_astro import viz
     from captum_astro.data.image_error import ImageError
     from captum_astro.data.images import find_images, open_image
     from captum_astro.models.loading import class_names, preprocessing
+    from captum_astro.storage import write_whole
 
     chosen = _chosen(method or ["VTranM"])
     if vita is not None:  # except for methods that add their own astrocytes
@@ -75,16 +76,23 @@ def explain(
         for one, explainer in explainers:
             maps[one.name] = explainer.attribute(x, target=index, attribute_to="pixels", **one.calling)
             file = out / f"{names[path]}_{_in_a_file_name(one.name)}.npy"
-            np.save(file, maps[one.name][0, 0].float().cpu().numpy())
+            write_whole(file, partial(_save_array, maps[one.name][0, 0].float().cpu().numpy()))
         picture = viz.displayable(x.cpu(), config["mean"], config["std"])
         figure = viz.compare(
             picture, maps, [f"{_short(labels[index])} {probabilities[index]:.0%}"], size=3.0, columns=5
         )
-        figure.savefig(out / f"{names[path]}_explained.png")
+        write_whole(out / f"{names[path]}_explained.png", partial(figure.savefig, format="png"))
     if len(paths) > len(failures):
         console.print(f"{counted(len(paths) - len(failures), 'image')} explained, in {out}")
     if failures:
         raise ImageError("\n".join([f"{counted(len(failures), 'image')} could not be opened:", *failures]))
+
+
+def _save_array(array: Any, file: Path) -> None:
+    import numpy as np
+
+    with file.open("wb") as opened:  # given a name, NumPy would add its own ending
+        np.save(opened, array)
 
 
 def _chosen(words: list[str]) -> list[Configured]:
