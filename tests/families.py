@@ -22,6 +22,7 @@ from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
+from timm.models.tiny_vit import TinyVit
 from timm.models.twins import Twins
 from timm.models.vision_transformer import (
     DiffParallelScalingBlock,
@@ -217,6 +218,11 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
         GlobalContextVit, img_size=(32, 48), window_size=((4, 6), (2, 3)), embed_dim=8, depths=(2, 2), num_heads=(2, 4),
         mlp_ratio=2, layer_scale=0.5, num_classes=5,
     ),
+    # 9 x 7, then 5 x 4 and 3 x 2 tokens, in padded windows of 3 and in one window of 2 x 2 after the other
+    "tiny_vit": partial(
+        TinyVit, embed_dims=(8, 12, 16), depths=(2, 2, 1), num_heads=(2, 2, 2), window_sizes=(3, 3, 2), mlp_ratio=2,
+        mbconv_expand_ratio=2, num_classes=5,
+    ),
     # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
     "pit": partial(_pit, distilled=False),
     "pit_distilled": partial(_pit, distilled=True),
@@ -236,6 +242,8 @@ SIZES |= dict.fromkeys(("maxvit", "maxvit_tf", "maxxvit", "coatnet"), (24, 32))
 SIZES |= dict.fromkeys(("nest", "nest_jx"), (24, 24))
 
 SIZES |= {"gcvit": (32, 48)}
+
+SIZES |= {"tiny_vit": (34, 28)}
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -21,6 +21,7 @@ from timm.models.maxxvit import MaxxVit, MaxxVitBlock, TransformerBlock2d
 from timm.models.nest import Nest, deblockify
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
+from timm.models.tiny_vit import ConvLayer, TinyVit
 from timm.models.twins import LocallyGroupedAttn, Twins
 from torch import nn
 
@@ -454,3 +455,47 @@ def gcvit(model: Any, run: Run) -> Taken:
             layers.append(attended(stream, maps, vectors, window=[window for window, _ in where]))
             layers.append(added(tokens_of(run.seen[block.norm2], False), tokens_of(run.outs[block.ls2], False)))
     return Taken(layers, flat(run.outs[model.stem]).norm(dim=-1), mean_of(rows * columns))
+
+
+def with_batch_norm(module: Any) -> nn.Conv2d:
+    """A convolution that includes the batch norm after it."""
+    conv, norm = module.conv, module.bn
+    scale = norm.weight / (norm.running_var + norm.eps) ** 0.5
+    fused = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, groups=conv.groups
+    ).double()
+    for channel in range(conv.out_channels):
+        fused.weight[channel] = conv.weight[channel] * scale[channel]
+        fused.bias[channel] = norm.bias[channel] - norm.running_mean[channel] * scale[channel]
+    return fused
+
+
+@describes(TinyVit)
+def tiny_vit(model: Any, run: Run) -> Taken:
+    """Depthwise convolutions stand between the layers, not beside them."""
+    layers = []
+
+    def convolution(module: Any) -> None:
+        old, new = (x[0].permute(1, 2, 0) for x in (run.seen[module], run.outs[module]))
+        layers.append(Layer(convolved(with_batch_norm(module), None, old, new)))
+
+    for stage in model.stages:
+        if isinstance(stage, ConvLayer):
+            for block in stage.blocks:
+                stream = flat(run.seen[block])
+                layers.append(added(stream, flat(run.seen[block.act3]) - stream))
+            continue
+        convolution(stage.downsample.conv2)
+        for block in stage.blocks:
+            (rows, columns), attn, size = run.seen[block].shape[1:3], block.attn, block.window_size
+            where, stream = places(rows, columns, (size, size), (0, 0)), tokens_of(run.seen[block], False)
+            read = nn.functional.layer_norm(stream, stream.shape[1:], attn.norm.weight, attn.norm.bias, attn.norm.eps)
+            each = 2 * attn.key_dim + attn.val_dim
+            chosen = [h * each + 2 * attn.key_dim + i for h in range(attn.num_heads) for i in range(attn.val_dim)]
+            values = attn.qkv.weight[chosen], attn.qkv.bias[chosen]
+            vectors = head_vectors(read, *values, attn.proj.weight, attn.num_heads)
+            maps = dense(next(run.maps), where)
+            layers.append(attended(stream, maps, vectors, window=[window for window, _ in where]))
+            convolution(block.local_conv)
+            layers.append(added(run.seen[block.mlp][0], run.outs[block.mlp][0]))
+    return Taken(layers, flat(run.outs[model.patch_embed]).norm(dim=-1), mean_of(rows * columns))

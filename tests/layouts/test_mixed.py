@@ -48,6 +48,7 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "nest": ((12, 12), ("levels.1.pool.pool: each channel is the maximum",)),
     "nest_jx": ((12, 12), ("levels.1.pool.pool: each channel is the maximum",)),
     "gcvit": ((8, 12), ("stages.1.downsample.conv_block: its depthwise",)),
+    "tiny_vit": ((9, 7), ("stages.0.blocks.0 and 1 more: its depthwise",)),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
@@ -131,7 +132,7 @@ def test_unseen_tokens_get_no_relevance(name: str) -> None:
             if re.match(r"((patch_embeds?|stem)\b.*bias|(levels\.0\.)?pos_embed)", path):
                 parameter.zero_()
         for path, buffer in model.named_buffers():
-            if path.startswith("stem") and path.endswith("running_mean"):
+            if path.startswith(("stem", "patch_embed")) and path.endswith("running_mean"):
                 buffer.zero_()
     seen: list[T] = []
     cut = Corner(model, x.shape[2] // 3, x.shape[3] // 3)
@@ -167,6 +168,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "maxxvit": {},
     "nest": {},
     "gcvit": {},
+    "tiny_vit": {},
 }
 REFUSED = {"pvt_v2_b2_li": "linear attention", "maxvit_tiny_pm_256": "side by side", "coatnet_rmlp_1_rw_224": "2 x 2"}
 
