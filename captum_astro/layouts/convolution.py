@@ -49,12 +49,12 @@ def convolution(
     return Merging(name, partial(_seen, conv=conv), steps, entering, merged)
 
 
-def normalised_convolution(conv: nn.Conv2d, norm: nn.BatchNorm2d, name: str) -> Merging:
+def normalised_convolution(conv: nn.Conv2d, norm: Any, name: str) -> Merging:
     """A convolution as a change of resolution, with the batch norm after it, which is a linear map in eval mode.
 
     Args:
         conv: The convolution.
-        norm: The norm.
+        norm: The batch norm.
         name: The dotted path of the change.
     """
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
