@@ -14,6 +14,7 @@ from timm.models.davit import DaVit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.gcvit import GlobalContextVit
+from timm.models.hiera import Hiera
 from timm.models.maxxvit import MaxxVit, MaxxVitCfg
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
 from timm.models.nest import Nest
@@ -171,6 +172,11 @@ _nest = partial(
     num_classes=5,
 )  # fmt: skip
 
+_hiera = partial(
+    Hiera, img_size=(32, 64), embed_dim=8, num_heads=1, stages=(2, 2, 2), q_pool=2, mask_unit_size=(4, 4),
+    mask_unit_attn=(True, True, False), mlp_ratio=2.0, num_classes=5, head_init_scale=1.0,
+)  # fmt: skip
+
 
 def _maxvit(**kwargs: Any) -> MaxxVit:
     defaults = {
@@ -223,6 +229,9 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
         TinyVit, embed_dims=(8, 12, 16), depths=(2, 2, 1), num_heads=(2, 2, 2), window_sizes=(3, 3, 2), mlp_ratio=2,
         mbconv_expand_ratio=2, num_classes=5,
     ),
+    # 8 x 16 tokens in mask units of 4 x 4, then 4 x 8 in units of 2 x 2, then 2 x 4 tokens that all see each other
+    "hiera": partial(_hiera, init_values=0.5),
+    "hiera_windows": partial(_hiera, abs_win_pos_embed=True, global_pos_size=(3, 3), q_pool=1),
     # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
     "pit": partial(_pit, distilled=False),
     "pit_distilled": partial(_pit, distilled=True),
@@ -244,6 +253,8 @@ SIZES |= dict.fromkeys(("nest", "nest_jx"), (24, 24))
 SIZES |= {"gcvit": (32, 48)}
 
 SIZES |= {"tiny_vit": (34, 28)}
+
+SIZES |= dict.fromkeys(("hiera", "hiera_windows"), (32, 64))
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:

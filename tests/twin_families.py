@@ -17,6 +17,7 @@ import torch
 from timm.layers import to_2tuple
 from timm.models.davit import DaVit, SpatialBlock
 from timm.models.gcvit import GlobalContextVit
+from timm.models.hiera import Hiera
 from timm.models.maxxvit import MaxxVit, MaxxVitBlock, TransformerBlock2d
 from timm.models.nest import Nest, deblockify
 from timm.models.pit import PoolingVisionTransformer
@@ -499,3 +500,43 @@ def tiny_vit(model: Any, run: Run) -> Taken:
             convolution(block.local_conv)
             layers.append(added(run.seen[block.mlp][0], run.outs[block.mlp][0]))
     return Taken(layers, flat(run.outs[model.patch_embed]).norm(dim=-1), mean_of(rows * columns))
+
+
+@describes(Hiera)
+def hiera(model: Any, run: Run) -> Taken:
+    """Queries are pooled tokens; keys are compared with what the shortcut pools."""
+    layers = []
+
+    def places_after(index: int) -> tuple[list[int], tuple[int, int]]:
+        rows, columns = model.reroll.schedule[index][1]
+        by_place = model.reroll(torch.arange(rows * columns)[None, :, None], index).flatten().tolist()
+        return [by_place.index(token) for token in range(rows * columns)], (rows, columns)
+
+    def in_image(x: T, order: list[int]) -> T:
+        moved = torch.zeros_like(x[0])
+        for token, place in enumerate(order):
+            moved[place] = x[0, token]
+        return moved
+
+    for index, block in enumerate(model.blocks):
+        (old, grid), (new, _), attn = places_after(max(index - 1, 0)), places_after(index), block.attn
+        own, read = (in_image(x, old) for x in (run.seen[block], run.outs[block.norm1]))
+        own = in_image(run.outs[block.proj], old) if block.do_expand else own
+        found = [x if attn.use_mask_unit_attn else x[:, None] for x in run.map()]  # (H, units, queries, keys)
+        units, maps = found[0].shape[1], [torch.zeros(attn.heads, len(new), len(old), dtype=own.dtype) for _ in found]
+        window = [0] * len(old)
+        for unit, j in itertools.product(range(units), range(len(old) // units)):
+            window[old[j * units + unit]] = unit
+            for i in range(len(new) // units):
+                for whole, one in zip(maps, found, strict=True):
+                    whole[:, new[i * units + unit], old[j * units + unit]] = one[:, unit, i, j]
+        size, scale = attn.heads * attn.head_dim, getattr(block.ls1, "gamma", torch.ones(1))
+        values = attn.qkv.weight[2 * size :], attn.qkv.bias[2 * size :]
+        vectors = head_vectors(read, *values, attn.proj.weight * scale[:, None], attn.heads)
+        layers.append(attended(own, (maps[0], maps[1]), vectors, window=window))
+        if len(new) < len(old):
+            pool, cells = nn.MaxPool2d(2), own.reshape(*grid, -1)
+            layers[-1].kept = maximum(pool, cells, pool(cells.permute(2, 0, 1)).permute(1, 2, 0))
+        layers.append(added(*(in_image(x, new) for x in (run.seen[block.norm2], run.outs[block.ls2]))))
+    first = in_image(run.seen[model.blocks[0]], places_after(0)[0])
+    return Taken(layers, first.norm(dim=-1), mean_of(len(new)))

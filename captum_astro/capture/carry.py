@@ -80,7 +80,8 @@ def carry_last(passed: Pass, update: Update) -> torch.Tensor:
     for stage in reversed(passed.stages):
         if stage.attentions and not read:
             row, read = torch.stack([_through(row, branch, update) for branch in stage.attentions]).sum(0), True
-        row = _shortcut(row, stage, update)
+        else:
+            row = _shortcut(row, stage, update)
     return update.finish(row, passed.stages[0].stream)
 
 

@@ -32,6 +32,7 @@ class AttentionRecord:
         outputs: Which tokens are its queries; None for all tokens in order.
         sources: Which tokens are its keys; None for all tokens in order.
         reduced: How tokens were reduced to its keys; None if they were not.
+        merging: The change of resolution after which it is added, so that its queries are on the new grid.
     """
 
     branch: AttentionBranch
@@ -47,6 +48,7 @@ class AttentionRecord:
     outputs: TokenMap | None = None
     sources: TokenMap | None = None
     reduced: MergingRecord | None = None
+    merging: MergingRecord | None = None
 
     @property
     def gradient(self) -> torch.Tensor:
@@ -55,8 +57,14 @@ class AttentionRecord:
 
     @property
     def stream(self) -> torch.Tensor:
-        """``E`` of its keys, ``(B, n, d)``; 0 for padding, the mean of the tokens that were reduced to one key."""
-        return self.residual if self.sources is None else self.sources.gather(self.residual)
+        """``E`` of its keys, ``(B, n, d)``; 0 for padding, the mean of the tokens that were reduced to one key.
+
+        Where the resolution changes, it is what they give to the merged tokens, which has the width of the new stream.
+        """
+        return self._of_keys(self.residual if self.merging is None else self.merging.residual)
+
+    def _of_keys(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens if self.sources is None else self.sources.gather(tokens)
 
     @property
     def present(self) -> torch.Tensor | None:
@@ -104,7 +112,7 @@ class AttentionRecord:
             out = self.map_out
             return self.attention.value, self.per_head(out.matrix), out.query_scale
         steps = tuple(step for step in self.branch.steps if not isinstance(step, Norm))
-        stream = widen(self.stream)
+        stream = widen(self._of_keys(self.residual))
         if self.values is not None:
             stream = stream * self.values.factors[:, None]
         weight = self.value_weight().to(stream)

@@ -198,6 +198,9 @@ class Merging:
 class Stage:
     """One residual add: ``E_next = E + sum of the branches``, or a norm of that sum; or a change of resolution.
 
+    With both, the branches are added to the merged tokens: attention has its queries on the new grid and its keys on
+    the old one.
+
     Attributes:
         block: The index of the block it belongs to, from 0: the number that ``layers=`` refers to.
         stream: Where the residual stream ``E`` ``(B, n, d)`` that enters it can be read.

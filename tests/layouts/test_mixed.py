@@ -49,11 +49,15 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "nest_jx": ((12, 12), ("levels.1.pool.pool: each channel is the maximum",)),
     "gcvit": ((8, 12), ("stages.1.downsample.conv_block: its depthwise",)),
     "tiny_vit": ((9, 7), ("stages.0.blocks.0 and 1 more: its depthwise",)),
+    "hiera": ((8, 16), ("blocks.2.proj and 1 more: each channel is the maximum",)),
+    "hiera_windows": ((8, 16), ("blocks.2.proj: each channel is the maximum",)),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
 
-WITHOUT_RULES = ("maxvit", "maxvit_tf", "coatnet", "gcvit")  # squeeze and excitation: z+ has no rule for its sigmoid
+# squeeze and excitation, or a maximum: z+ has no rule
+WITHOUT_RULES = dict.fromkeys(("maxvit", "maxvit_tf", "coatnet", "gcvit"), "sigmoid")
+WITHOUT_RULES |= dict.fromkeys(("hiera", "hiera_windows"), "amax")
 
 
 def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
@@ -100,7 +104,7 @@ def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     model, x = build(name), images(name, 2)
     given = {"relu_attributions": False} if method is AttentionGradCAM else {}
     if method is TransformerAttribution and name in WITHOUT_RULES:
-        with pytest.raises(UnsupportedModelError, match="sigmoid has no propagation rule"):
+        with pytest.raises(UnsupportedModelError, match=f"{WITHOUT_RULES[name]} has no propagation rule"):
             method(model).attribute(x, target=1)
         return
     whole = method(model).attribute(x, target=[1, 2], **given)
@@ -169,8 +173,14 @@ NAMES: dict[str, dict[str, Any]] = {
     "nest": {},
     "gcvit": {},
     "tiny_vit": {},
+    "hiera": {},
 }
-REFUSED = {"pvt_v2_b2_li": "linear attention", "maxvit_tiny_pm_256": "side by side", "coatnet_rmlp_1_rw_224": "2 x 2"}
+REFUSED = {
+    "hiera_small_abswin_256": "joins the maxima",
+    "pvt_v2_b2_li": "linear attention",
+    "maxvit_tiny_pm_256": "side by side",
+    "coatnet_rmlp_1_rw_224": "2 x 2",
+}
 
 
 @pytest.mark.parametrize("name", [name for module in NAMES for name in timm.list_models(module=module)])
