@@ -16,6 +16,8 @@ from timm.models.eva import Eva
 from timm.models.gcvit import GlobalContextVit
 from timm.models.hiera import Hiera
 from timm.models.maxxvit import MaxxVit, MaxxVitCfg
+from timm.models.metaformer import Attention as MetaFormerAttention
+from timm.models.metaformer import LayerNorm2dNoBias, LayerNormNoBias, MetaFormer, SepConv
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
 from timm.models.nest import Nest
 from timm.models.pit import PoolingVisionTransformer
@@ -232,6 +234,12 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
     # 8 x 16 tokens in mask units of 4 x 4, then 4 x 8 in units of 2 x 2, then 2 x 4 tokens that all see each other
     "hiera": partial(_hiera, init_values=0.5),
     "hiera_windows": partial(_hiera, abs_win_pos_embed=True, global_pos_size=(3, 3), q_pool=1),
+    # 7 x 9 tokens in convolutional blocks, then 4 x 5
+    "caformer": partial(
+        MetaFormer, depths=(2, 2), dims=(8, 12), token_mixers=[SepConv, MetaFormerAttention],
+        norm_layers=[LayerNorm2dNoBias, LayerNormNoBias], layer_scale_init_values=0.5,
+        res_scale_init_values=(None, 1.0), head_dim=4, num_classes=5,
+    ),
     # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
     "pit": partial(_pit, distilled=False),
     "pit_distilled": partial(_pit, distilled=True),
@@ -255,6 +263,8 @@ SIZES |= {"gcvit": (32, 48)}
 SIZES |= {"tiny_vit": (34, 28)}
 
 SIZES |= dict.fromkeys(("hiera", "hiera_windows"), (32, 64))
+
+SIZES |= {"caformer": (30, 37)}
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -19,6 +19,7 @@ from timm.models.davit import DaVit, SpatialBlock
 from timm.models.gcvit import GlobalContextVit
 from timm.models.hiera import Hiera
 from timm.models.maxxvit import MaxxVit, MaxxVitBlock, TransformerBlock2d
+from timm.models.metaformer import MetaFormer
 from timm.models.nest import Nest, deblockify
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
@@ -540,3 +541,26 @@ def hiera(model: Any, run: Run) -> Taken:
         layers.append(added(*(in_image(x, new) for x in (run.seen[block.norm2], run.outs[block.ls2]))))
     first = in_image(run.seen[model.blocks[0]], places_after(0)[0])
     return Taken(layers, first.norm(dim=-1), mean_of(len(new)))
+
+
+@describes(MetaFormer)
+def metaformer(model: Any, run: Run) -> Taken:
+    """The stream is scaled before each add, which moves nothing between tokens."""
+    layers = []
+    for stage in model.stages:
+        down, first = stage.downsample, stage.use_nchw
+        if not isinstance(down, nn.Identity):
+            old, new = (run.outs[module][0].permute(1, 2, 0) for module in (down.norm, down))
+            layers.append(Layer(convolved(down.conv, None, old, new)))
+        for block in stage.blocks:
+            stream, read = (flat(x) if first else x[0] for x in (run.outs[block.res_scale1], run.outs[block.norm1]))
+            if first:
+                layers.append(added(stream, flat(run.outs[block.layer_scale1])))
+            else:
+                attn = block.token_mixer
+                project = attn.proj.weight * block.layer_scale1.scale[:, None]
+                values = attn.qkv.weight[2 * attn.attention_dim :]
+                layers.append(attended(stream, run.map(), head_vectors(read, values, None, project, attn.num_heads)))
+            pair = run.outs[block.res_scale2], run.outs[block.layer_scale2]
+            layers.append(added(*(flat(x) if first else x[0] for x in pair)))
+    return Taken(layers, flat(run.outs[model.stem]).norm(dim=-1), mean_of(len(stream)))

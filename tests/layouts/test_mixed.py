@@ -51,13 +51,14 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "tiny_vit": ((9, 7), ("stages.0.blocks.0 and 1 more: its depthwise",)),
     "hiera": ((8, 16), ("blocks.2.proj and 1 more: each channel is the maximum",)),
     "hiera_windows": ((8, 16), ("blocks.2.proj: each channel is the maximum",)),
+    "caformer": ((7, 9), ("stages.0.blocks.0.token_mixer and 1 more: its depthwise",)),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
 
-# squeeze and excitation, or a maximum: z+ has no rule
+# squeeze and excitation, a maximum or a square: z+ has no rule
 WITHOUT_RULES = dict.fromkeys(("maxvit", "maxvit_tf", "coatnet", "gcvit"), "sigmoid")
-WITHOUT_RULES |= dict.fromkeys(("hiera", "hiera_windows"), "amax")
+WITHOUT_RULES |= dict.fromkeys(("hiera", "hiera_windows"), "amax") | {"caformer": "pow"}
 
 
 def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
@@ -174,6 +175,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "gcvit": {},
     "tiny_vit": {},
     "hiera": {},
+    "metaformer": {},
 }
 REFUSED = {
     "hiera_small_abswin_256": "joins the maxima",
@@ -189,8 +191,9 @@ def test_timm_models_by_name(name: str) -> None:
     module = timm.models.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
     with torch.device("meta"):
         model = timm.create_model(name, **NAMES[module])
-    if name in REFUSED:
-        with pytest.raises(UnsupportedModelError, match=REFUSED[name]):
+    reason = REFUSED.get(name) or (name.startswith(("poolformer", "convformer")) and "has no attention")
+    if reason:
+        with pytest.raises(UnsupportedModelError, match=reason):
             layout_for(model)
     else:
         assert layout_for(model).stages
