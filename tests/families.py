@@ -10,6 +10,7 @@ import torch
 from timm.layers import HybridEmbed
 from timm.layers.attention import Attention
 from timm.models.beit import Beit
+from timm.models.cait import Cait
 from timm.models.davit import DaVit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
@@ -240,6 +241,10 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
         norm_layers=[LayerNorm2dNoBias, LayerNormNoBias], layer_scale_init_values=0.5,
         res_scale_init_values=(None, 1.0), head_dim=4, num_classes=5,
     ),
+    # 5 x 3 tokens, then a class token
+    "cait": lambda: Cait(
+        img_size=(40, 24), patch_size=8, embed_dim=12, depth=2, num_heads=3, mlp_ratio=2, num_classes=5, init_values=0.5
+    ),
     # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
     "pit": partial(_pit, distilled=False),
     "pit_distilled": partial(_pit, distilled=True),
@@ -265,6 +270,8 @@ SIZES |= {"tiny_vit": (34, 28)}
 SIZES |= dict.fromkeys(("hiera", "hiera_windows"), (32, 64))
 
 SIZES |= {"caformer": (30, 37)}
+
+SIZES |= {"cait": (40, 24)}
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from timm.layers import to_2tuple
+from timm.models.cait import Cait, TalkingHeadAttn
 from timm.models.davit import DaVit, SpatialBlock
 from timm.models.gcvit import GlobalContextVit
 from timm.models.hiera import Hiera
@@ -96,6 +97,8 @@ def of_model(name: str, target: int) -> tuple[Any, Taken]:
             module.fused_attn = False
     with KeepSoftmax() as kept:
         scores = model(images(name, 1).requires_grad_(True))
+    for number, module in enumerate(module for module in model.modules() if isinstance(module, TalkingHeadAttn)):
+        kept.maps[number] = seen[module.attn_drop]  # the heads are mixed after the softmax
     gradients = torch.autograd.grad(scores.softmax(-1)[0, target], kept.maps)
     pairs = ((a.detach(), g) for a, g in zip(kept.maps, gradients, strict=True))
     with torch.no_grad():
@@ -564,3 +567,30 @@ def metaformer(model: Any, run: Run) -> Taken:
             pair = run.outs[block.res_scale2], run.outs[block.layer_scale2]
             layers.append(added(*(flat(x) if first else x[0] for x in pair)))
     return Taken(layers, flat(run.outs[model.stem]).norm(dim=-1), mean_of(len(stream)))
+
+
+@describes(Cait)
+def cait(model: Any, run: Run) -> Taken:
+    """Talking heads, then a class token that alone is changed."""
+    layers = []
+    for block in model.blocks:
+        attn, stream, read = block.attn, run.seen[block][0], run.outs[block.norm1][0]
+        values = attn.qkv.weight[2 * stream.shape[1] :], attn.qkv.bias[2 * stream.shape[1] :]
+        vectors = head_vectors(read, *values, attn.proj.weight * block.gamma_1[:, None], attn.num_heads)
+        layers.append(attended(stream, run.map(), vectors))
+        layers.append(added(run.seen[block.norm2][0], run.outs[block.mlp][0] * block.gamma_2))
+    n = len(stream)
+    joined = torch.cat([torch.zeros(1, n), torch.eye(n)]).double()
+    layers.append(Layer({True: joined, False: joined}))
+    for block in model.blocks_token_only:
+        attn, stream, read = block.attn, run.seen[block.norm1][0], run.outs[block.norm1][0]
+        project = attn.proj.weight * block.gamma_1[:, None]
+        vectors = head_vectors(read, attn.v.weight, attn.v.bias, project, attn.num_heads)
+        maps = [torch.cat([x, x.new_zeros(attn.num_heads, n, n + 1)], 1) for x in run.map()]
+        layers.append(attended(stream, (maps[0], maps[1]), vectors))
+        token = added(run.seen[block.norm2][0], run.outs[block.mlp][0] * block.gamma_2).feed_forward
+        identity = torch.eye(n + 1, dtype=torch.float64)
+        layers.append(Layer({True: identity, False: identity}, {}, torch.block_diag(token, torch.zeros(n, n))))
+    readout = torch.zeros(n + 1, dtype=torch.float64)
+    readout[0] = 1
+    return Taken(layers, run.seen[model.blocks[0]][0].norm(dim=-1), readout)

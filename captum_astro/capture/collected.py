@@ -204,13 +204,16 @@ class Collected:
         return [self.recorder.stream(index + 1) for index in ends]
 
     def _seen_streams(self) -> list[torch.Tensor]:
-        streams = []
+        streams: list[torch.Tensor] = []
         for index in range(len(self.layout.stages) + 1):
             stream = self.recorder.stream(index)
             check_called_once(self.layout.model, stream.times)
             if stream.seen is None:
                 raise UnsupportedModelError(f"The residual stream before stage {index} was not seen in the pass.")
-            streams.append(stream.tap.tokens(stream.seen.detach()))
+            tokens = stream.tap.tokens(stream.seen.detach())
+            if index < len(self.layout.stages) and self.layout.stages[index].leading:
+                tokens = torch.cat([tokens, streams[-1][:, tokens.shape[1] :]], 1)
+            streams.append(tokens)
         return streams
 
     def _geometry(self) -> tuple[tuple[int, int], list[Grid]]:
@@ -238,5 +241,5 @@ def _branch(
     branch: AttentionNotes | FeedForwardNotes, notes: StageNotes, around: Around
 ) -> AttentionRecord | FeedForwardRecord:
     if isinstance(branch, FeedForwardNotes):
-        return branch.record(around.before)
+        return branch.record(around)
     return branch.record(notes.stage.block, around)

@@ -53,24 +53,27 @@ def identity_error(record: StageRecord, places: list[int] | None = None) -> torc
     if record.merging is not None and not record.branches:
         expected = record.merging.rebuilt(rows)
         return _relative(following[:, rows], expected, expected, dtype, each)
-    windows = next((head.outputs for head in record.attentions if head.outputs is not None), None)
+    windows = next((branch.outputs for branch in record.branches if branch.outputs is not None), None)
     if windows is None:
         stream, following = _kept(record, rows), following[:, rows]
-        parts = [
-            rebuilt_attention(branch, places) if isinstance(branch, AttentionRecord) else widen(branch.output[:, rows])
-            for branch in record.branches
-        ]
-        return _relative(following - stream, functools.reduce(torch.add, parts), stream, dtype, each)
-    if any(branch.outputs is not windows for branch in record.attentions) or len(record.attentions) < len(
-        record.branches
-    ):
-        raise UnsupportedModelError(f"{record.attentions[0].branch.name} is one of several branches with windows.")
+        return _relative(following - stream, _added(record, places), stream, dtype, each)
+    if any(branch.outputs is not windows for branch in record.branches):
+        raise UnsupportedModelError(f"{record.branches[0].branch.name} is one of several branches with windows.")
     chosen = windows if places is None else windows.only(places)
-    added = functools.reduce(torch.add, [rebuilt_attention(branch, places) for branch in record.attentions])
     # attention outputs at padding are dropped
-    added = added * chosen.present.repeat(len(following), 1)[..., None]
+    added = _added(record, places) * chosen.present.repeat(len(following), 1)[..., None]
     stream = chosen.gather(_kept(record, slice(None)))
     return _relative(chosen.gather(following) - stream, added, stream, dtype, each)
+
+
+def _added(record: StageRecord, places: list[int] | None) -> torch.Tensor:
+    """The sum of the branches."""
+    rows = slice(None) if places is None else places
+    parts = [
+        rebuilt_attention(branch, places) if isinstance(branch, AttentionRecord) else widen(branch.output[:, rows])
+        for branch in record.branches
+    ]
+    return functools.reduce(torch.add, parts)
 
 
 def _kept(record: StageRecord, rows: slice | list[int]) -> torch.Tensor:

@@ -205,13 +205,16 @@ class FeedForwardNotes:
         """The tapped tensor."""
         self._output = self.branch.output.tokens(x.detach().clone())  # the model may add to it in place
 
-    def record(self, residual: torch.Tensor) -> FeedForwardRecord:
+    def record(self, around: Around) -> FeedForwardRecord:
         """The record: what is added to the stream."""
         if self._output is None:
             raise UnsupportedModelError(f"{self.branch.name} did not run in the pass.")
         out = compose(self.branch.steps, (), self._output[:, None])
         output = self._output if out.matrix is None else self._output @ out.matrix.to(self._output.dtype)
-        return FeedForwardRecord(self.branch, residual, output if out.constant is None else output + out.constant)
+        output = output if out.constant is None else output + out.constant
+        outputs = _placed(self.branch.outputs, around.grid, around.before)
+        stream = around.before if outputs is None else outputs.gather(around.before)
+        return FeedForwardRecord(self.branch, stream, output, outputs)
 
 
 class MergingNotes:

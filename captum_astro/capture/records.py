@@ -123,11 +123,15 @@ class AttentionRecord:
 
 @dataclass(frozen=True, eq=False)
 class FeedForwardRecord:
-    """One feed-forward layer of one pass: it reads ``stream`` and adds ``output``, both ``(B, n, d)``."""
+    """One feed-forward layer of one pass: it reads ``stream`` and adds ``output``, both ``(B, n, d)``.
+
+    If it changes some tokens only, these are the n tokens, and ``outputs`` says which they are.
+    """
 
     branch: FeedForwardBranch
     stream: torch.Tensor
     output: torch.Tensor
+    outputs: TokenMap | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,6 +52,7 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "hiera": ((8, 16), ("blocks.2.proj and 1 more: each channel is the maximum",)),
     "hiera_windows": ((8, 16), ("blocks.2.proj: each channel is the maximum",)),
     "caformer": ((7, 9), ("stages.0.blocks.0.token_mixer and 1 more: its depthwise",)),
+    "cait": ((5, 3), ()),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
@@ -175,6 +176,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "gcvit": {},
     "tiny_vit": {},
     "hiera": {},
+    "cait": {},
     "metaformer": {},
 }
 REFUSED = {
