@@ -186,6 +186,7 @@ class AttentionNotes:
             sources if reduced is None else reduced.tokens,
             reduced,
             around.merging,
+            residual.shape[1] - around.grid[0] * around.grid[1],
         )
 
     def _as_heads(self, output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,7 @@ class AttentionRecord:
         sources: Which tokens are its keys; None for all tokens in order.
         reduced: How tokens were reduced to its keys; None if they were not.
         merging: The change of resolution after which it is added, so that its queries are on the new grid.
+        prefix: The number of tokens before the patch tokens in ``residual``.
     """
 
     branch: AttentionBranch
@@ -49,6 +50,7 @@ class AttentionRecord:
     sources: TokenMap | None = None
     reduced: MergingRecord | None = None
     merging: MergingRecord | None = None
+    prefix: int = 0
 
     @property
     def gradient(self) -> torch.Tensor:
@@ -75,11 +77,12 @@ class AttentionRecord:
         """As `sources`; tokens reduced to one key get shares by the lengths of their contributions, if requested."""
         return self.reduced.by_length() if by_length and self.reduced is not None else self.sources
 
-    def patches(self, prefix: int) -> torch.Tensor:
-        """Which keys are patch tokens, ``(groups, n)`` bool, given the number of prefix tokens before them."""
+    @property
+    def patches(self) -> torch.Tensor:
+        """Which keys are patch tokens, ``(groups, n)`` bool."""
         if self.sources is not None:
-            return self.sources.index[..., 0] >= prefix
-        return (torch.arange(self.residual.shape[1], device=self.residual.device) >= prefix)[None]
+            return self.sources.index.amax(-1) >= self.prefix
+        return (torch.arange(self.residual.shape[1], device=self.residual.device) >= self.prefix)[None]
 
     @cached_property
     def map_out(self) -> AffineMap:

@@ -115,6 +115,19 @@ def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     _close(whole, torch.cat(each))
 
 
+def test_a_class_token_that_joins_later_is_no_patch() -> None:
+    """The heads' weights are means over the patches, and the map is of the patches alone."""
+    model, x, kept = build("cait"), images("cait", 1), []
+    attn = model.blocks_token_only[-1].attn
+    attn.fused_attn = False
+    attn.attn_drop.register_forward_pre_hook(lambda m, a: kept.append(a[0]))
+    (gradient,) = torch.autograd.grad(model(x.requires_grad_())[0, TARGET], kept)
+    attention, gradient = kept[0][0, :, 0].detach(), gradient[0, :, 0]  # of the class token: (H, 1 + patches)
+    expected = sum(g[1:].mean() * a[1:] for a, g in zip(attention, gradient, strict=True)) / len(attention)
+    got = _tokens(AttentionGradCAM, build("cait"), x.detach(), relu_attributions=False)
+    _close(got, expected)
+
+
 class Corner(nn.Module):
     """A model that sees only the pixels of the lower left corner."""
 
