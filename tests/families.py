@@ -10,11 +10,15 @@ import torch
 from timm.layers import HybridEmbed
 from timm.layers.attention import Attention
 from timm.models.beit import Beit
+from timm.models.cait import Cait
 from timm.models.davit import DaVit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.gcvit import GlobalContextVit
+from timm.models.hiera import Hiera
 from timm.models.maxxvit import MaxxVit, MaxxVitCfg
+from timm.models.metaformer import Attention as MetaFormerAttention
+from timm.models.metaformer import LayerNorm2dNoBias, LayerNormNoBias, MetaFormer, SepConv
 from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
 from timm.models.nest import Nest
 from timm.models.pit import PoolingVisionTransformer
@@ -22,6 +26,7 @@ from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
+from timm.models.tiny_vit import TinyVit
 from timm.models.twins import Twins
 from timm.models.vision_transformer import (
     DiffParallelScalingBlock,
@@ -170,6 +175,11 @@ _nest = partial(
     num_classes=5,
 )  # fmt: skip
 
+_hiera = partial(
+    Hiera, img_size=(32, 64), embed_dim=8, num_heads=1, stages=(2, 2, 2), q_pool=2, mask_unit_size=(4, 4),
+    mask_unit_attn=(True, True, False), mlp_ratio=2.0, num_classes=5, head_init_scale=1.0,
+)  # fmt: skip
+
 
 def _maxvit(**kwargs: Any) -> MaxxVit:
     defaults = {
@@ -217,6 +227,24 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
         GlobalContextVit, img_size=(32, 48), window_size=((4, 6), (2, 3)), embed_dim=8, depths=(2, 2), num_heads=(2, 4),
         mlp_ratio=2, layer_scale=0.5, num_classes=5,
     ),
+    # 9 x 7, then 5 x 4 and 3 x 2 tokens, in padded windows of 3 and in one window of 2 x 2 after the other
+    "tiny_vit": partial(
+        TinyVit, embed_dims=(8, 12, 16), depths=(2, 2, 1), num_heads=(2, 2, 2), window_sizes=(3, 3, 2), mlp_ratio=2,
+        mbconv_expand_ratio=2, num_classes=5,
+    ),
+    # 8 x 16 tokens in mask units of 4 x 4, then 4 x 8 in units of 2 x 2, then 2 x 4 tokens that all see each other
+    "hiera": partial(_hiera, init_values=0.5),
+    "hiera_windows": partial(_hiera, abs_win_pos_embed=True, global_pos_size=(3, 3), q_pool=1),
+    # 7 x 9 tokens in convolutional blocks, then 4 x 5
+    "caformer": partial(
+        MetaFormer, depths=(2, 2), dims=(8, 12), token_mixers=[SepConv, MetaFormerAttention],
+        norm_layers=[LayerNorm2dNoBias, LayerNormNoBias], layer_scale_init_values=0.5,
+        res_scale_init_values=(None, 1.0), head_dim=4, num_classes=5,
+    ),
+    # 5 x 3 tokens, then a class token
+    "cait": lambda: Cait(
+        img_size=(40, 24), patch_size=8, embed_dim=12, depth=2, num_heads=3, mlp_ratio=2, num_classes=5, init_values=0.5
+    ),
     # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
     "pit": partial(_pit, distilled=False),
     "pit_distilled": partial(_pit, distilled=True),
@@ -236,6 +264,14 @@ SIZES |= dict.fromkeys(("maxvit", "maxvit_tf", "maxxvit", "coatnet"), (24, 32))
 SIZES |= dict.fromkeys(("nest", "nest_jx"), (24, 24))
 
 SIZES |= {"gcvit": (32, 48)}
+
+SIZES |= {"tiny_vit": (34, 28)}
+
+SIZES |= dict.fromkeys(("hiera", "hiera_windows"), (32, 64))
+
+SIZES |= {"caformer": (30, 37)}
+
+SIZES |= {"cait": (40, 24)}
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:

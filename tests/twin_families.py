@@ -15,12 +15,16 @@ from typing import Any
 
 import torch
 from timm.layers import to_2tuple
+from timm.models.cait import Cait, TalkingHeadAttn
 from timm.models.davit import DaVit, SpatialBlock
 from timm.models.gcvit import GlobalContextVit
+from timm.models.hiera import Hiera
 from timm.models.maxxvit import MaxxVit, MaxxVitBlock, TransformerBlock2d
+from timm.models.metaformer import MetaFormer
 from timm.models.nest import Nest, deblockify
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
+from timm.models.tiny_vit import ConvLayer, TinyVit
 from timm.models.twins import LocallyGroupedAttn, Twins
 from torch import nn
 
@@ -93,6 +97,8 @@ def of_model(name: str, target: int) -> tuple[Any, Taken]:
             module.fused_attn = False
     with KeepSoftmax() as kept:
         scores = model(images(name, 1).requires_grad_(True))
+    for number, module in enumerate(module for module in model.modules() if isinstance(module, TalkingHeadAttn)):
+        kept.maps[number] = seen[module.attn_drop]  # the heads are mixed after the softmax
     gradients = torch.autograd.grad(scores.softmax(-1)[0, target], kept.maps)
     pairs = ((a.detach(), g) for a, g in zip(kept.maps, gradients, strict=True))
     with torch.no_grad():
@@ -454,3 +460,137 @@ def gcvit(model: Any, run: Run) -> Taken:
             layers.append(attended(stream, maps, vectors, window=[window for window, _ in where]))
             layers.append(added(tokens_of(run.seen[block.norm2], False), tokens_of(run.outs[block.ls2], False)))
     return Taken(layers, flat(run.outs[model.stem]).norm(dim=-1), mean_of(rows * columns))
+
+
+def with_batch_norm(module: Any) -> nn.Conv2d:
+    """A convolution that includes the batch norm after it."""
+    conv, norm = module.conv, module.bn
+    scale = norm.weight / (norm.running_var + norm.eps) ** 0.5
+    fused = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, groups=conv.groups
+    ).double()
+    for channel in range(conv.out_channels):
+        fused.weight[channel] = conv.weight[channel] * scale[channel]
+        fused.bias[channel] = norm.bias[channel] - norm.running_mean[channel] * scale[channel]
+    return fused
+
+
+@describes(TinyVit)
+def tiny_vit(model: Any, run: Run) -> Taken:
+    """Depthwise convolutions stand between the layers, not beside them."""
+    layers = []
+
+    def convolution(module: Any) -> None:
+        old, new = (x[0].permute(1, 2, 0) for x in (run.seen[module], run.outs[module]))
+        layers.append(Layer(convolved(with_batch_norm(module), None, old, new)))
+
+    for stage in model.stages:
+        if isinstance(stage, ConvLayer):
+            for block in stage.blocks:
+                stream = flat(run.seen[block])
+                layers.append(added(stream, flat(run.seen[block.act3]) - stream))
+            continue
+        convolution(stage.downsample.conv2)
+        for block in stage.blocks:
+            (rows, columns), attn, size = run.seen[block].shape[1:3], block.attn, block.window_size
+            where, stream = places(rows, columns, (size, size), (0, 0)), tokens_of(run.seen[block], False)
+            read = nn.functional.layer_norm(stream, stream.shape[1:], attn.norm.weight, attn.norm.bias, attn.norm.eps)
+            each = 2 * attn.key_dim + attn.val_dim
+            chosen = [h * each + 2 * attn.key_dim + i for h in range(attn.num_heads) for i in range(attn.val_dim)]
+            values = attn.qkv.weight[chosen], attn.qkv.bias[chosen]
+            vectors = head_vectors(read, *values, attn.proj.weight, attn.num_heads)
+            maps = dense(next(run.maps), where)
+            layers.append(attended(stream, maps, vectors, window=[window for window, _ in where]))
+            convolution(block.local_conv)
+            layers.append(added(run.seen[block.mlp][0], run.outs[block.mlp][0]))
+    return Taken(layers, flat(run.outs[model.patch_embed]).norm(dim=-1), mean_of(rows * columns))
+
+
+@describes(Hiera)
+def hiera(model: Any, run: Run) -> Taken:
+    """Queries are pooled tokens; keys are compared with what the shortcut pools."""
+    layers = []
+
+    def places_after(index: int) -> tuple[list[int], tuple[int, int]]:
+        rows, columns = model.reroll.schedule[index][1]
+        by_place = model.reroll(torch.arange(rows * columns)[None, :, None], index).flatten().tolist()
+        return [by_place.index(token) for token in range(rows * columns)], (rows, columns)
+
+    def in_image(x: T, order: list[int]) -> T:
+        moved = torch.zeros_like(x[0])
+        for token, place in enumerate(order):
+            moved[place] = x[0, token]
+        return moved
+
+    for index, block in enumerate(model.blocks):
+        (old, grid), (new, _), attn = places_after(max(index - 1, 0)), places_after(index), block.attn
+        own, read = (in_image(x, old) for x in (run.seen[block], run.outs[block.norm1]))
+        own = in_image(run.outs[block.proj], old) if block.do_expand else own
+        found = [x if attn.use_mask_unit_attn else x[:, None] for x in run.map()]  # (H, units, queries, keys)
+        units, maps = found[0].shape[1], [torch.zeros(attn.heads, len(new), len(old), dtype=own.dtype) for _ in found]
+        window = [0] * len(old)
+        for unit, j in itertools.product(range(units), range(len(old) // units)):
+            window[old[j * units + unit]] = unit
+            for i in range(len(new) // units):
+                for whole, one in zip(maps, found, strict=True):
+                    whole[:, new[i * units + unit], old[j * units + unit]] = one[:, unit, i, j]
+        size, scale = attn.heads * attn.head_dim, getattr(block.ls1, "gamma", torch.ones(1))
+        values = attn.qkv.weight[2 * size :], attn.qkv.bias[2 * size :]
+        vectors = head_vectors(read, *values, attn.proj.weight * scale[:, None], attn.heads)
+        layers.append(attended(own, (maps[0], maps[1]), vectors, window=window))
+        if len(new) < len(old):
+            pool, cells = nn.MaxPool2d(2), own.reshape(*grid, -1)
+            layers[-1].kept = maximum(pool, cells, pool(cells.permute(2, 0, 1)).permute(1, 2, 0))
+        layers.append(added(*(in_image(x, new) for x in (run.seen[block.norm2], run.outs[block.ls2]))))
+    first = in_image(run.seen[model.blocks[0]], places_after(0)[0])
+    return Taken(layers, first.norm(dim=-1), mean_of(len(new)))
+
+
+@describes(MetaFormer)
+def metaformer(model: Any, run: Run) -> Taken:
+    """The stream is scaled before each add, which moves nothing between tokens."""
+    layers = []
+    for stage in model.stages:
+        down, first = stage.downsample, stage.use_nchw
+        if not isinstance(down, nn.Identity):
+            old, new = (run.outs[module][0].permute(1, 2, 0) for module in (down.norm, down))
+            layers.append(Layer(convolved(down.conv, None, old, new)))
+        for block in stage.blocks:
+            stream, read = (flat(x) if first else x[0] for x in (run.outs[block.res_scale1], run.outs[block.norm1]))
+            if first:
+                layers.append(added(stream, flat(run.outs[block.layer_scale1])))
+            else:
+                attn = block.token_mixer
+                project = attn.proj.weight * block.layer_scale1.scale[:, None]
+                values = attn.qkv.weight[2 * attn.attention_dim :]
+                layers.append(attended(stream, run.map(), head_vectors(read, values, None, project, attn.num_heads)))
+            pair = run.outs[block.res_scale2], run.outs[block.layer_scale2]
+            layers.append(added(*(flat(x) if first else x[0] for x in pair)))
+    return Taken(layers, flat(run.outs[model.stem]).norm(dim=-1), mean_of(len(stream)))
+
+
+@describes(Cait)
+def cait(model: Any, run: Run) -> Taken:
+    """Talking heads, then a class token that alone is changed."""
+    layers = []
+    for block in model.blocks:
+        attn, stream, read = block.attn, run.seen[block][0], run.outs[block.norm1][0]
+        values = attn.qkv.weight[2 * stream.shape[1] :], attn.qkv.bias[2 * stream.shape[1] :]
+        vectors = head_vectors(read, *values, attn.proj.weight * block.gamma_1[:, None], attn.num_heads)
+        layers.append(attended(stream, run.map(), vectors))
+        layers.append(added(run.seen[block.norm2][0], run.outs[block.mlp][0] * block.gamma_2))
+    n = len(stream)
+    joined = torch.cat([torch.zeros(1, n), torch.eye(n)]).double()
+    layers.append(Layer({True: joined, False: joined}))
+    for block in model.blocks_token_only:
+        attn, stream, read = block.attn, run.seen[block.norm1][0], run.outs[block.norm1][0]
+        project = attn.proj.weight * block.gamma_1[:, None]
+        vectors = head_vectors(read, attn.v.weight, attn.v.bias, project, attn.num_heads)
+        maps = [torch.cat([x, x.new_zeros(attn.num_heads, n, n + 1)], 1) for x in run.map()]
+        layers.append(attended(stream, (maps[0], maps[1]), vectors))
+        token = added(run.seen[block.norm2][0], run.outs[block.mlp][0] * block.gamma_2).feed_forward
+        identity = torch.eye(n + 1, dtype=torch.float64)
+        layers.append(Layer({True: identity, False: identity}, {}, torch.block_diag(token, torch.zeros(n, n))))
+    readout = torch.zeros(n + 1, dtype=torch.float64)
+    readout[0] = 1
+    return Taken(layers, run.seen[model.blocks[0]][0].norm(dim=-1), readout)

@@ -92,8 +92,11 @@ class _ATTCATUpdate(Update):
         activation = self._activations[record.block]
         queries = row[:, 0]
         if not self._readout_row:
-            whole = torch.full_like(activation, 1 / activation.shape[1])
-            queries = whole if record.outputs is None else record.outputs.gather(whole)
+            queries = torch.ones_like(activation)
+            queries = queries if record.outputs is None else record.outputs.gather(queries)
+            queries = queries * (len(activation) / queries.sum())
+        if record.merging is not None:  # the keys are tokens of the old grid
+            activation = record.merging.tokens.scatter(activation)
         if record.sources is not None:
             activation = record.sources.gather(activation)
         added = received_attention(record.attention, queries) * activation

@@ -12,12 +12,9 @@ from captum_astro.capture.call import Call
 from captum_astro.capture.carry import Update, carry_last
 from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, Pass
-from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output
 from captum_astro.functional.attention_grad_cam import attention_grad_cam
 from captum_astro.kinds import FLAG
-from captum_astro.layouts.base import layout_for
-from captum_astro.layouts.unwrap import unwrapped
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -63,8 +60,7 @@ class AttentionGradCAM(TokenAttribution):
                 default all, and a pooling head then counts as the last layer.
         """
         FLAG.check("relu_attributions", relu_attributions)
-        prefix = layout_for(Replica(unwrapped(self.forward_func)).model).num_prefix_tokens
-        update = _AttentionGradCAMUpdate(common.get("layers") is None, prefix, relu_attributions)
+        update = _AttentionGradCAMUpdate(common.get("layers") is None, relu_attributions)
         return self._explain(inputs, target, update, common, output)
 
     def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
@@ -72,10 +68,9 @@ class AttentionGradCAM(TokenAttribution):
 
 
 class _AttentionGradCAMUpdate(Update):
-    def __init__(self, reads_pooling: bool, prefix: int, relu: bool) -> None:
-        self.reads_pooling, self._prefix, self._relu = reads_pooling, prefix, relu
+    def __init__(self, reads_pooling: bool, relu: bool) -> None:
+        self.reads_pooling, self._relu = reads_pooling, relu
 
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         images = len(record.residual)
-        patches = record.patches(self._prefix)
-        return attention_grad_cam(row, record.attention, record.gradient, patches, images, self._relu)
+        return attention_grad_cam(row, record.attention, record.gradient, record.patches, images, self._relu)

@@ -80,7 +80,8 @@ def carry_last(passed: Pass, update: Update) -> torch.Tensor:
     for stage in reversed(passed.stages):
         if stage.attentions and not read:
             row, read = torch.stack([_through(row, branch, update) for branch in stage.attentions]).sum(0), True
-        row = _shortcut(row, stage, update)
+        else:
+            row = _shortcut(row, stage, update)
     return update.finish(row, passed.stages[0].stream)
 
 
@@ -95,7 +96,7 @@ def _added(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tenso
         if isinstance(branch, AttentionRecord):
             found: torch.Tensor | None = _through(row, branch, update)
         else:
-            found = update.feed_forward(row, branch)
+            found = _through_some(row, branch, update)
         if found is not None:
             total = found if total is None else total + found
     return total
@@ -106,6 +107,14 @@ def _through(row: torch.Tensor, record: AttentionRecord, update: Update) -> torc
     inside = row if record.outputs is None else record.outputs.gather_row(row)
     found, keys = update.attention(inside, record), record.keys(update.merges_by_length)
     return found if keys is None else keys.scatter(found)
+
+
+def _through_some(row: torch.Tensor, record: FeedForwardRecord, update: Update) -> torch.Tensor | None:
+    """A row over all tokens times the matrix of one feed-forward layer, which may change some tokens only."""
+    if record.outputs is None:
+        return update.feed_forward(row, record)
+    found = update.feed_forward(record.outputs.gather_row(row), record)
+    return None if found is None else record.outputs.scatter(found)
 
 
 def _shortcut(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tensor:

@@ -12,9 +12,9 @@ import torch
 from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import check_batch, check_called_once
 from captum_astro.capture.features import lacks_classes
-from captum_astro.capture.notes import AttentionNotes, FeedForwardNotes, StageNotes, StreamNotes
+from captum_astro.capture.notes import Around, AttentionNotes, FeedForwardNotes, StageNotes, StreamNotes
 from captum_astro.capture.recorder import Recorder
-from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, StageRecord
+from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, MergingRecord, StageRecord
 from captum_astro.capture.target import LargestOutput, Seed
 from captum_astro.functional.attention import widen
 from captum_astro.functional.token_map import Grid
@@ -156,7 +156,7 @@ class Collected:
     def pooling(self) -> AttentionRecord | None:
         """The record of a pooling head."""
         notes = self.recorder.pooling
-        return None if notes is None else notes.record(-1, self.streams[-1], self.grids[-1])
+        return None if notes is None else notes.record(-1, self._around(len(self.grids) - 1))
 
     def readout(self, pooling: AttentionRecord | None) -> torch.Tensor:
         """The weights that average the final tokens into the classified vector, ``(B, n)``, or the head's queries."""
@@ -178,17 +178,24 @@ class Collected:
     def _stage(self, index: int) -> StageRecord:
         notes, stream, grid = self.recorder.stages[index], self.streams[index], self.grids[index]
         branches = notes.branches if index in self._chosen else []
+        merging = None if notes.merging is None else notes.merging.record(stream, grid)
+        around = self._around(index, merging)
         following = self.recorder.stream(index + 1)
         return StageRecord(
             notes.stage,
             self.grids[index + 1],
             stream,
             self.streams[index + 1],
-            tuple(_branch(branch, notes, stream, grid) for branch in branches),
+            tuple(_branch(branch, notes, around) for branch in branches),
             notes.summed,
-            None if notes.merging is None else notes.merging.record(stream, grid),
+            merging,
             following.tap.tokens(following.gradients[-1]) if following.gradients and self.wanted.streams else None,
         )
+
+    def _around(self, index: int, merging: MergingRecord | None = None) -> Around:
+        """The streams before and after a stage; twice the last one for a pooling head."""
+        following = min(index + 1, len(self.grids) - 1)
+        return Around(self.streams[index], self.grids[index], self.streams[following], self.grids[following], merging)
 
     def _block_outputs(self) -> list[StreamNotes]:
         """The residual streams at the outputs of the requested blocks."""
@@ -197,13 +204,16 @@ class Collected:
         return [self.recorder.stream(index + 1) for index in ends]
 
     def _seen_streams(self) -> list[torch.Tensor]:
-        streams = []
+        streams: list[torch.Tensor] = []
         for index in range(len(self.layout.stages) + 1):
             stream = self.recorder.stream(index)
             check_called_once(self.layout.model, stream.times)
             if stream.seen is None:
                 raise UnsupportedModelError(f"The residual stream before stage {index} was not seen in the pass.")
-            streams.append(stream.tap.tokens(stream.seen.detach()))
+            tokens = stream.tap.tokens(stream.seen.detach())
+            if index < len(self.layout.stages) and self.layout.stages[index].leading:
+                tokens = torch.cat([tokens, streams[-1][:, tokens.shape[1] :]], 1)
+            streams.append(tokens)
         return streams
 
     def _geometry(self) -> tuple[tuple[int, int], list[Grid]]:
@@ -224,8 +234,8 @@ class Collected:
 
 
 def _branch(
-    branch: AttentionNotes | FeedForwardNotes, notes: StageNotes, stream: torch.Tensor, grid: Grid
+    branch: AttentionNotes | FeedForwardNotes, notes: StageNotes, around: Around
 ) -> AttentionRecord | FeedForwardRecord:
     if isinstance(branch, FeedForwardNotes):
-        return branch.record(stream)
-    return branch.record(notes.stage.block, stream, grid)
+        return branch.record(around)
+    return branch.record(notes.stage.block, around)

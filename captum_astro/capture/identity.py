@@ -50,27 +50,35 @@ def identity_error(record: StageRecord, places: list[int] | None = None) -> torc
     """
     following = widen(record.following if record.summed is None else record.summed)
     dtype, each, rows = record.stream.dtype, places is not None, slice(None) if places is None else places
-    if record.merging is not None:
+    if record.merging is not None and not record.branches:
         expected = record.merging.rebuilt(rows)
         return _relative(following[:, rows], expected, expected, dtype, each)
-    windows = next((head.outputs for head in record.attentions if head.outputs is not None), None)
+    windows = next((branch.outputs for branch in record.branches if branch.outputs is not None), None)
     if windows is None:
-        stream, following = widen(record.stream[:, rows]), following[:, rows]
-        parts = [
-            rebuilt_attention(branch, places) if isinstance(branch, AttentionRecord) else widen(branch.output[:, rows])
-            for branch in record.branches
-        ]
-        return _relative(following - stream, functools.reduce(torch.add, parts), stream, dtype, each)
-    if any(branch.outputs is not windows for branch in record.attentions) or len(record.attentions) < len(
-        record.branches
-    ):
-        raise UnsupportedModelError(f"{record.attentions[0].branch.name} is one of several branches with windows.")
+        stream, following = _kept(record, rows), following[:, rows]
+        return _relative(following - stream, _added(record, places), stream, dtype, each)
+    if any(branch.outputs is not windows for branch in record.branches):
+        raise UnsupportedModelError(f"{record.branches[0].branch.name} is one of several branches with windows.")
     chosen = windows if places is None else windows.only(places)
-    added = functools.reduce(torch.add, [rebuilt_attention(branch, places) for branch in record.attentions])
     # attention outputs at padding are dropped
-    added = added * chosen.present.repeat(len(following), 1)[..., None]
-    stream = chosen.gather(widen(record.stream))
+    added = _added(record, places) * chosen.present.repeat(len(following), 1)[..., None]
+    stream = chosen.gather(_kept(record, slice(None)))
     return _relative(chosen.gather(following) - stream, added, stream, dtype, each)
+
+
+def _added(record: StageRecord, places: list[int] | None) -> torch.Tensor:
+    """The sum of the branches."""
+    rows = slice(None) if places is None else places
+    parts = [
+        rebuilt_attention(branch, places) if isinstance(branch, AttentionRecord) else widen(branch.output[:, rows])
+        for branch in record.branches
+    ]
+    return functools.reduce(torch.add, parts)
+
+
+def _kept(record: StageRecord, rows: slice | list[int]) -> torch.Tensor:
+    """What the branches are added to: the stream, or the merged tokens."""
+    return widen(record.stream[:, rows]) if record.merging is None else record.merging.rebuilt(rows)
 
 
 def _relative(
@@ -168,7 +176,7 @@ Error = tuple[str, torch.Tensor, float]
 
 def _stage_errors(passed: Pass) -> Iterator[Error]:
     for record in passed.stages:
-        if not record.branches and record.merging is None:
+        if len(record.branches) < len(record.stage.branches):  # of a block that is not requested
             continue
         name, heads, dtype = stage_name(record), record.attentions, record.stream.dtype
         if not heads and record.merging is None:
@@ -209,9 +217,8 @@ def _read(passed: Pass) -> torch.Tensor:
 
 def stage_name(record: StageRecord) -> str:
     """The paths of a stage's branches."""
-    if record.stage.merging is not None:
-        return record.stage.merging.name
-    return " + ".join(branch.name for branch in record.stage.branches)
+    merging = () if record.stage.merging is None else (record.stage.merging,)
+    return " + ".join(part.name for part in (*merging, *record.stage.branches))
 
 
 def _tolerance(dtype: torch.dtype) -> float:

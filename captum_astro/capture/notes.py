@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from captum_astro.capture.affine import Statistics, compose, inverse_deviation
@@ -23,6 +25,25 @@ from captum_astro.layouts.structure import (
     Step,
     Tap,
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """The tokens around a stage.
+
+    Attributes:
+        before: The residual stream that enters it, ``(images, tokens, d)``.
+        grid: The grid of that stream.
+        after: The stream that leaves it.
+        next_grid: The grid of that one.
+        merging: The change of resolution between them, if its branches are added after one.
+    """
+
+    before: torch.Tensor
+    grid: Grid
+    after: torch.Tensor
+    next_grid: Grid
+    merging: MergingRecord | None = None
 
 
 class StepNotes:
@@ -138,18 +159,18 @@ class AttentionNotes:
                 f"matrix product on (batch, heads, queries, keys), once in a forward pass."
             )
 
-    def record(self, block: int, residual: torch.Tensor, grid: Grid) -> AttentionRecord:
+    def record(self, block: int, around: Around) -> AttentionRecord:
         """The record, after the backward pass.
 
         Args:
             block: The index of its block.
-            residual: The residual stream that it reads, ``(images, tokens, d)``.
-            grid: The grid of that stream.
+            around: The tokens around its stage.
         """
         assert self._value is not None
-        value, branch = self._value, self.branch
-        outputs, sources = (_placed(way, grid, residual) for way in (branch.outputs, branch.sources))
-        reduced = None if self.reduced is None else self.reduced.record(residual, grid)
+        value, branch, residual = self._value, self.branch, around.before
+        outputs = _placed(branch.outputs, around.next_grid, around.after)
+        sources = _placed(branch.sources, around.grid, residual)
+        reduced = None if self.reduced is None else self.reduced.record(residual, around.grid)
         return AttentionRecord(
             branch,
             block,
@@ -164,6 +185,8 @@ class AttentionNotes:
             outputs,
             sources if reduced is None else reduced.tokens,
             reduced,
+            around.merging,
+            residual.shape[1] - around.grid[0] * around.grid[1],
         )
 
     def _as_heads(self, output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -183,13 +206,16 @@ class FeedForwardNotes:
         """The tapped tensor."""
         self._output = self.branch.output.tokens(x.detach().clone())  # the model may add to it in place
 
-    def record(self, residual: torch.Tensor) -> FeedForwardRecord:
+    def record(self, around: Around) -> FeedForwardRecord:
         """The record: what is added to the stream."""
         if self._output is None:
             raise UnsupportedModelError(f"{self.branch.name} did not run in the pass.")
         out = compose(self.branch.steps, (), self._output[:, None])
         output = self._output if out.matrix is None else self._output @ out.matrix.to(self._output.dtype)
-        return FeedForwardRecord(self.branch, residual, output if out.constant is None else output + out.constant)
+        output = output if out.constant is None else output + out.constant
+        outputs = _placed(self.branch.outputs, around.grid, around.before)
+        stream = around.before if outputs is None else outputs.gather(around.before)
+        return FeedForwardRecord(self.branch, stream, output, outputs)
 
 
 class MergingNotes:

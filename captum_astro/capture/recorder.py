@@ -116,6 +116,8 @@ class Recorder(TorchFunctionMode):
         self._hooks.tap(branch.reads or Tap(branch.module), notes.note_read)
         if branch.entering is not None:
             self._hooks.tap(branch.entering, notes.note_entering)
+        if branch.mixed is not None:
+            self._hooks.tap(branch.mixed, self._written.follow)
         self._watch_steps(notes.steps)
         if notes.reduced is not None:
             self._watch_merging(notes.reduced)

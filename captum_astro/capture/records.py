@@ -32,6 +32,8 @@ class AttentionRecord:
         outputs: Which tokens are its queries; None for all tokens in order.
         sources: Which tokens are its keys; None for all tokens in order.
         reduced: How tokens were reduced to its keys; None if they were not.
+        merging: The change of resolution after which it is added, so that its queries are on the new grid.
+        prefix: The number of tokens before the patch tokens in ``residual``.
     """
 
     branch: AttentionBranch
@@ -47,6 +49,8 @@ class AttentionRecord:
     outputs: TokenMap | None = None
     sources: TokenMap | None = None
     reduced: MergingRecord | None = None
+    merging: MergingRecord | None = None
+    prefix: int = 0
 
     @property
     def gradient(self) -> torch.Tensor:
@@ -55,8 +59,14 @@ class AttentionRecord:
 
     @property
     def stream(self) -> torch.Tensor:
-        """``E`` of its keys, ``(B, n, d)``; 0 for padding, the mean of the tokens that were reduced to one key."""
-        return self.residual if self.sources is None else self.sources.gather(self.residual)
+        """``E`` of its keys, ``(B, n, d)``; 0 for padding, the mean of the tokens that were reduced to one key.
+
+        Where the resolution changes, it is what they give to the merged tokens, which has the width of the new stream.
+        """
+        return self._of_keys(self.residual if self.merging is None else self.merging.residual)
+
+    def _of_keys(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens if self.sources is None else self.sources.gather(tokens)
 
     @property
     def present(self) -> torch.Tensor | None:
@@ -67,11 +77,12 @@ class AttentionRecord:
         """As `sources`; tokens reduced to one key get shares by the lengths of their contributions, if requested."""
         return self.reduced.by_length() if by_length and self.reduced is not None else self.sources
 
-    def patches(self, prefix: int) -> torch.Tensor:
-        """Which keys are patch tokens, ``(groups, n)`` bool, given the number of prefix tokens before them."""
+    @property
+    def patches(self) -> torch.Tensor:
+        """Which keys are patch tokens, ``(groups, n)`` bool."""
         if self.sources is not None:
-            return self.sources.index[..., 0] >= prefix
-        return (torch.arange(self.residual.shape[1], device=self.residual.device) >= prefix)[None]
+            return self.sources.index.amax(-1) >= self.prefix
+        return (torch.arange(self.residual.shape[1], device=self.residual.device) >= self.prefix)[None]
 
     @cached_property
     def map_out(self) -> AffineMap:
@@ -104,7 +115,7 @@ class AttentionRecord:
             out = self.map_out
             return self.attention.value, self.per_head(out.matrix), out.query_scale
         steps = tuple(step for step in self.branch.steps if not isinstance(step, Norm))
-        stream = widen(self.stream)
+        stream = widen(self._of_keys(self.residual))
         if self.values is not None:
             stream = stream * self.values.factors[:, None]
         weight = self.value_weight().to(stream)
@@ -115,11 +126,15 @@ class AttentionRecord:
 
 @dataclass(frozen=True, eq=False)
 class FeedForwardRecord:
-    """One feed-forward layer of one pass: it reads ``stream`` and adds ``output``, both ``(B, n, d)``."""
+    """One feed-forward layer of one pass: it reads ``stream`` and adds ``output``, both ``(B, n, d)``.
+
+    If it changes some tokens only, these are the n tokens, and ``outputs`` says which they are.
+    """
 
     branch: FeedForwardBranch
     stream: torch.Tensor
     output: torch.Tensor
+    outputs: TokenMap | None = None
 
 
 @dataclass(frozen=True, eq=False)

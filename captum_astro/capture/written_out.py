@@ -42,6 +42,10 @@ class WrittenOut:
             self._map = result
         return None
 
+    def follow(self, attention: torch.Tensor) -> None:
+        """Follow a map that the model has changed after its softmax."""
+        self._map = attention
+
     def forget(self) -> None:
         """Ignore a softmax that runs outside the attention."""
         self._map = None

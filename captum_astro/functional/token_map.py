@@ -205,6 +205,18 @@ def tail_map(tokens: int, first: int) -> TokenMap:
     return TokenMap(torch.arange(first, tokens).reshape(1, -1, 1), tokens, padded=False)
 
 
+@lru_cache(maxsize=64)
+def first_map(tokens: int, number: int) -> TokenMap:
+    """The first tokens alone, as for a class token that is the only query."""
+    return TokenMap(torch.arange(number).reshape(1, -1, 1), tokens, padded=False)
+
+
+@lru_cache(maxsize=64)
+def preceded_map(tokens: int, new: int) -> TokenMap:
+    """All tokens, after new ones that consist of none of them."""
+    return TokenMap(F.pad(torch.arange(tokens), (new, 0), value=-1).reshape(1, -1, 1), tokens)
+
+
 def _padded(places: torch.Tensor, size: Grid) -> torch.Tensor:
     """Indices ``(1, rows, columns)`` padded with -1 to a multiple of ``size``."""
     return F.pad(places, (0, -places.shape[2] % size[1], 0, -places.shape[1] % size[0]), value=-1)

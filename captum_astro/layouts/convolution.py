@@ -49,6 +49,19 @@ def convolution(
     return Merging(name, partial(_seen, conv=conv), steps, entering, merged)
 
 
+def normalised_convolution(conv: nn.Conv2d, norm: Any, name: str) -> Merging:
+    """A convolution as a change of resolution, with the batch norm after it, which is a linear map in eval mode.
+
+    Args:
+        conv: The convolution.
+        norm: The batch norm.
+        name: The dotted path of the change.
+    """
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    bias = norm.bias + scale * ((0 if conv.bias is None else conv.bias) - norm.running_mean)
+    return Merging(name, partial(_seen, conv=conv), (Linear(dense_weight(conv) * scale[:, None], bias),))
+
+
 def max_pooling(pool: nn.MaxPool2d, name: str) -> Merging:
     """Max pooling as a change of resolution.
 

@@ -132,6 +132,7 @@ class AttentionBranch:
         outputs: Which tokens are its queries, as for windows; None for all tokens in order.
         sources: Which tokens are its keys; None for all tokens in order.
         reduced: How the tokens that enter are reduced to fewer keys, instead of ``sources``; ``reads`` then taps those.
+        mixed: Where its map can be read, if the model changes it between the softmax and the product with the values.
         approximate: As in `FeedForwardBranch`: what its maps do not carry exactly, and the rule.
         windows: The dimension that counts windows, 1 or 2, if attention is computed on five dimensions; the tokens that
             are read are then whole images, in the order of the stream.
@@ -149,6 +150,7 @@ class AttentionBranch:
     sources: Rearrange | None = None
     reduced: Merging | None = None
     windows: Literal[1, 2] | None = None
+    mixed: Tap | None = None
     approximate: str | None = None
 
 
@@ -162,12 +164,14 @@ class FeedForwardBranch:
         name: Its dotted path in the model.
         output: Where its output can be read.
         steps: From there to what is added.
+        outputs: Which tokens it reads and changes; None for all tokens in order.
         approximate: Why that is an approximation, and the rule, for users: if the layer mixes tokens.
     """
 
     name: str
     output: Tap
     steps: tuple[Step, ...] = ()
+    outputs: Rearrange | None = None
     approximate: str | None = None
 
 
@@ -198,12 +202,16 @@ class Merging:
 class Stage:
     """One residual add: ``E_next = E + sum of the branches``, or a norm of that sum; or a change of resolution.
 
+    With both, the branches are added to the merged tokens: attention has its queries on the new grid and its keys on
+    the old one.
+
     Attributes:
         block: The index of the block it belongs to, from 0: the number that ``layers=`` refers to.
         stream: Where the residual stream ``E`` ``(B, n, d)`` that enters it can be read.
         branches: What is added.
         summed: Where the sum can be read, if there is a norm between it and the next stage's stream.
         merging: How the resolution of ``E`` changes; None if it does not.
+        leading: Only the first tokens of ``E`` can be read there; the others are those of the stage before.
     """
 
     block: int
@@ -211,6 +219,7 @@ class Stage:
     branches: tuple[AttentionBranch | FeedForwardBranch, ...] = ()
     summed: Tap | None = None
     merging: Merging | None = None
+    leading: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,9 @@ from captum_astro.functional.token_map import (
     TokenMap,
     convolution_map,
     dilated_map,
+    first_map,
     merge_map,
+    preceded_map,
     same_map,
     tail_map,
     window_map,
@@ -208,3 +210,10 @@ def test_same_map(grid: tuple[int, int], size: int, stride: int) -> None:
     assert tokens.grid == expected.shape[2:]
     found = torch.einsum("btkc,ock->bto", tokens.gather_each(x), conv.weight.flatten(2))
     torch.testing.assert_close(found, expected.flatten(2).transpose(1, 2))
+
+
+def test_a_token_alone_and_one_that_is_new() -> None:
+    x = _random(2, 4, 3)
+    assert torch.equal(first_map(4, 1).gather(x), x[:, :1])
+    assert torch.equal(preceded_map(4, 1).gather(x), torch.cat([torch.zeros_like(x[:, :1]), x], 1))
+    assert torch.equal(preceded_map(4, 1).scatter(torch.arange(5.0)[None]), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))

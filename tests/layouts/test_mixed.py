@@ -48,11 +48,18 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "nest": ((12, 12), ("levels.1.pool.pool: each channel is the maximum",)),
     "nest_jx": ((12, 12), ("levels.1.pool.pool: each channel is the maximum",)),
     "gcvit": ((8, 12), ("stages.1.downsample.conv_block: its depthwise",)),
+    "tiny_vit": ((9, 7), ("stages.0.blocks.0 and 1 more: its depthwise",)),
+    "hiera": ((8, 16), ("blocks.2.proj and 1 more: each channel is the maximum",)),
+    "hiera_windows": ((8, 16), ("blocks.2.proj: each channel is the maximum",)),
+    "caformer": ((7, 9), ("stages.0.blocks.0.token_mixer and 1 more: its depthwise",)),
+    "cait": ((5, 3), ()),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
 
-WITHOUT_RULES = ("maxvit", "maxvit_tf", "coatnet", "gcvit")  # squeeze and excitation: z+ has no rule for its sigmoid
+# squeeze and excitation, a maximum or a square: z+ has no rule
+WITHOUT_RULES = dict.fromkeys(("maxvit", "maxvit_tf", "coatnet", "gcvit"), "sigmoid")
+WITHOUT_RULES |= dict.fromkeys(("hiera", "hiera_windows"), "amax") | {"caformer": "pow"}
 
 
 def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
@@ -99,13 +106,26 @@ def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     model, x = build(name), images(name, 2)
     given = {"relu_attributions": False} if method is AttentionGradCAM else {}
     if method is TransformerAttribution and name in WITHOUT_RULES:
-        with pytest.raises(UnsupportedModelError, match="sigmoid has no propagation rule"):
+        with pytest.raises(UnsupportedModelError, match=f"{WITHOUT_RULES[name]} has no propagation rule"):
             method(model).attribute(x, target=1)
         return
     whole = method(model).attribute(x, target=[1, 2], **given)
     each = [method(model).attribute(one[None], target=c, **given) for one, c in zip(x, (1, 2), strict=True)]
     assert whole.shape == x.shape
     _close(whole, torch.cat(each))
+
+
+def test_a_class_token_that_joins_later_is_no_patch() -> None:
+    """The heads' weights are means over the patches, and the map is of the patches alone."""
+    model, x, kept = build("cait"), images("cait", 1), []
+    attn = model.blocks_token_only[-1].attn
+    attn.fused_attn = False
+    attn.attn_drop.register_forward_pre_hook(lambda m, a: kept.append(a[0]))
+    (gradient,) = torch.autograd.grad(model(x.requires_grad_())[0, TARGET], kept)
+    attention, gradient = kept[0][0, :, 0].detach(), gradient[0, :, 0]  # of the class token: (H, 1 + patches)
+    expected = sum(g[1:].mean() * a[1:] for a, g in zip(attention, gradient, strict=True)) / len(attention)
+    got = _tokens(AttentionGradCAM, build("cait"), x.detach(), relu_attributions=False)
+    _close(got, expected)
 
 
 class Corner(nn.Module):
@@ -131,7 +151,7 @@ def test_unseen_tokens_get_no_relevance(name: str) -> None:
             if re.match(r"((patch_embeds?|stem)\b.*bias|(levels\.0\.)?pos_embed)", path):
                 parameter.zero_()
         for path, buffer in model.named_buffers():
-            if path.startswith("stem") and path.endswith("running_mean"):
+            if path.startswith(("stem", "patch_embed")) and path.endswith("running_mean"):
                 buffer.zero_()
     seen: list[T] = []
     cut = Corner(model, x.shape[2] // 3, x.shape[3] // 3)
@@ -167,8 +187,17 @@ NAMES: dict[str, dict[str, Any]] = {
     "maxxvit": {},
     "nest": {},
     "gcvit": {},
+    "tiny_vit": {},
+    "hiera": {},
+    "cait": {},
+    "metaformer": {},
 }
-REFUSED = {"pvt_v2_b2_li": "linear attention", "maxvit_tiny_pm_256": "side by side", "coatnet_rmlp_1_rw_224": "2 x 2"}
+REFUSED = {
+    "hiera_small_abswin_256": "joins the maxima",
+    "pvt_v2_b2_li": "linear attention",
+    "maxvit_tiny_pm_256": "side by side",
+    "coatnet_rmlp_1_rw_224": "2 x 2",
+}
 
 
 @pytest.mark.parametrize("name", [name for module in NAMES for name in timm.list_models(module=module)])
@@ -177,8 +206,9 @@ def test_timm_models_by_name(name: str) -> None:
     module = timm.models.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
     with torch.device("meta"):
         model = timm.create_model(name, **NAMES[module])
-    if name in REFUSED:
-        with pytest.raises(UnsupportedModelError, match=REFUSED[name]):
+    reason = REFUSED.get(name) or (name.startswith(("poolformer", "convformer")) and "has no attention")
+    if reason:
+        with pytest.raises(UnsupportedModelError, match=reason):
             layout_for(model)
     else:
         assert layout_for(model).stages
