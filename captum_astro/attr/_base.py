@@ -69,6 +69,15 @@ class Explanation(GradientAttribution):
             )
 
 
+def warn_of_features(model: nn.Module, why: str) -> None:
+    """Warn that the softmax of a model's features is explained."""
+    warn(
+        f"{type(model).__name__} {why}: their softmax is not a probability. Pass output='logit' (NAME:output=logit to "
+        f"a command) to explain one feature, or a module around the model that returns what you ask about, such as "
+        f"the similarity to a text."
+    )
+
+
 class TokenAttribution(Explanation):
     """Base of the methods that propagate a row back from the last layer to the first.
 
@@ -123,11 +132,7 @@ class TokenAttribution(Explanation):
         if not self.needs_gradient and call.target.classes is not None:
             call.target.scores(passed.output)  # the class has no effect, but validate the target
         if self.needs_gradient and call.target.output == "probability" and passed.features:
-            warn(
-                f"{type(layout.model).__name__} {passed.features}: their softmax is not a probability. Pass "
-                f"output='logit' (NAME:output=logit to a command) to explain one feature, or a module around the model "
-                f"that returns what you ask about, such as the similarity to a text."
-            )
+            warn_of_features(layout.model, passed.features)
         patches = tokens if layout.reads_text else tokens[:, layout.num_prefix_tokens :]
         if not patches.flatten(1).any(1).all():
             warn(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from captum_astro.attr._base import Explanation
+from captum_astro.attr._base import Explanation, warn_of_features
 from captum_astro.attr._batch import Batch
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
 from captum_astro.capture.call import Call
+from captum_astro.capture.features import lacks_classes
 from captum_astro.capture.input_relevance import Arrived, propagate
 from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
@@ -57,6 +58,8 @@ class PropagationAttribution(Explanation):
         """Run the method on one part."""
         assert call.layout is not None
         arrived = propagate(call, self._mode(call), self._times_input)
+        if call.target.output == "probability" and (why := lacks_classes(call.model)):
+            warn_of_features(call.model, why)
         found = _shaped(arrived, call.layout, attribute_to)
         return found if call.layout.reads_text else found.to(call.inputs.dtype).contiguous()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from captum_astro.attr._base import Explanation
+from captum_astro.attr._base import Explanation, warn_of_features
 from captum_astro.attr._batch import Batch
 from captum_astro.attr._channels import Known, maps_of_layer
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
@@ -17,6 +17,7 @@ from captum_astro.attr._layer import find_tap, timm_model
 from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.entry import check_unmoved
+from captum_astro.capture.features import lacks_classes
 from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.grad_cam import grad_cam
@@ -107,6 +108,8 @@ class TokenGradCAM(Explanation):
         if attribute_to in ("input", "pixels"):
             check_unmoved(call, timm_model(call.model) if call.layout is None else call.layout.model)
         seen = maps_of_layer(replace(call, target=self._target(call)), layer, self._known)
+        if call.target.output == "probability" and (why := lacks_classes(call.model)):
+            warn_of_features(call.model, why)
         cam = self._cam(seen.activation, seen.gradient, relu)
         if not cam.flatten(1).any(1).all():
             warn(

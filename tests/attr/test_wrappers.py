@@ -227,6 +227,18 @@ def test_features_are_not_classes(name, classes, warned, recwarn):
     assert any("their softmax is not a probability" in str(one.message) for one in recwarn) == warned
 
 
+@pytest.mark.parametrize("name", ["AttnLRP", "ConservativeLRP", "TokenGradCAM", "TransformerMM"])
+def test_the_softmax_of_features_is_said_by_every_method(name, recwarn):
+    method, options = METHODS[name], {"target": 1, "output": "probability"}
+    method(tiny()).attribute(photo(), **options)
+    method(
+        Around(tiny(num_classes=0), lambda around, x: around.more[0](around.model(x)), nn.Linear(24, 5).double()).eval()
+    ).attribute(photo(), **options)
+    assert not [one for one in recwarn if "their softmax" in str(one.message)]
+    with pytest.warns(UserWarning, match="their softmax is not a probability"):
+        method(tiny(num_classes=0)).attribute(photo(), **options)
+
+
 def outside_of_autograd(around, x):
     with torch.no_grad():
         features = around.model.forward_features(x)[:, 0]
