@@ -1,4 +1,4 @@
-"""Grad-CAM of families without a layout, against maps computed on axes that are written down here."""
+"""Grad-CAM of many families, against maps computed on axes that are written down here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULTS = {
     ),
     "volo_d1_224": Family("network.4", 3, (14, 14)),
     "tiny_vit_5m_224": Family("stages.3", 1, (7, 7)),
-    "gcvit_xxtiny": Family("stages.3", 1, (7, 7)),
+    "gcvit_xxtiny": Family("stages.3.blocks.1.norm1", 3, (7, 7)),
     "convformer_s18": Family("stages.3", 1, (2, 2), size=64),
     "xcit_nano_12_p16_224": Family("blocks.1", 2, (4, 4), options={"depth": 2}, size=64),
     "cait_xxs24_224": Family("blocks.1", 2, (4, 4), options={"depth": 2, "img_size": 64}, size=64),
@@ -37,7 +37,7 @@ DEFAULTS = {
     "tnt_s_patch16_224": Family("blocks.1.norm_out", 2, (4, 4), 1, {"depth": 2, "img_size": 64}, 64),
     "pit_ti_distilled_224": Family("transformers.2.blocks.0.norm1", 2, (7, 7), 2, {"depth": (1, 1, 1)}),
     "mvitv2_tiny": Family("norm", 2, (7, 7)),
-    "twins_svt_small": Family("norm", 2, (7, 7), options={"depths": (1, 1, 1, 1)}),
+    "twins_svt_small": Family("blocks.3.0.norm1", 2, (7, 7), options={"depths": (1, 1, 1, 1)}),
     "coat_lite_tiny": Family("serial_blocks4.0.norm1", 2, (7, 7), 1, {"serial_depths": (1, 1, 1, 1)}),
     "crossvit_9_240": Family("blocks.2.fusion.1.norm1", 2, (20, 20), 1, size=240),
     "hrnet_w18_small": Family("final_layer", 1, (2, 2), size=64),

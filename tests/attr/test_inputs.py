@@ -14,6 +14,7 @@ from captum_astro import UnsupportedModelError, ViTA, VTranM, explainers
 from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._batch import Batch
 from captum_astro.attr._inputs import block_numbers, channels_of, check_inputs
+from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Target
 from captum_astro.layouts.base import layout_for
 from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
@@ -137,7 +138,7 @@ def test_block_numbers() -> None:
 
 
 def _batch(x: torch.Tensor, target: Any, **common: Any) -> Batch:
-    return Batch(nn.Linear(1, 1), None, x, Target(target), common)
+    return Batch(Replica(nn.Linear(1, 1)), None, x, Target(target), common)
 
 
 def test_parts() -> None:

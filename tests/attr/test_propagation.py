@@ -23,8 +23,10 @@ class Plain(InputTimesGradient):
 class Gradient(Plain):
     """The propagated relevance, not multiplied by the input."""
 
+    _times_input = False
+
     def attribute(self, inputs: Any, target: Any = None, **given: Any) -> Any:
-        return self._relevance(inputs, target, {"attribute_to": "tokens"}, "logit", times_input=False)
+        return self._relevance(inputs, target, {"attribute_to": "tokens"}, "logit", torch.float32)
 
 
 def _entering(model: nn.Module, inputs: torch.Tensor, score: Any) -> torch.Tensor:

@@ -13,7 +13,7 @@ from captum_astro.evaluation.run.examples import kept_image, kept_map
 def test_small_maps_and_images() -> None:
     pixels = torch.zeros(3, 448, 448)
     pixels[0] = 1
-    case = Case(3, "red", None, pixels, None, None)
+    case = Case(3, "red", None, pixels, None, None, "")
     image = kept_image(case, "vit")
     with Image.open(io.BytesIO(image.data)) as picture:
         assert picture.size == (224, 224) == (image.width, image.height)
