@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from timm.layers import to_2tuple
 from timm.models.cait import Cait, TalkingHeadAttn
+from timm.models.convit import GPSA, ConVit
 from timm.models.davit import DaVit, SpatialBlock
 from timm.models.gcvit import GlobalContextVit
 from timm.models.hiera import Hiera
@@ -97,8 +98,9 @@ def of_model(name: str, target: int) -> tuple[Any, Taken]:
             module.fused_attn = False
     with KeepSoftmax() as kept:
         scores = model(images(name, 1).requires_grad_(True))
-    for number, module in enumerate(module for module in model.modules() if isinstance(module, TalkingHeadAttn)):
-        kept.maps[number] = seen[module.attn_drop]  # the heads are mixed after the softmax
+    mixing = [module for module in model.modules() if isinstance(module, TalkingHeadAttn | GPSA)]
+    softmaxes = sum(2 if isinstance(module, GPSA) else 1 for module in mixing)
+    kept.maps[:softmaxes] = [seen[module.attn_drop] for module in mixing]  # maps are made of several softmaxes
     gradients = torch.autograd.grad(scores.softmax(-1)[0, target], kept.maps)
     pairs = ((a.detach(), g) for a, g in zip(kept.maps, gradients, strict=True))
     with torch.no_grad():
@@ -591,6 +593,25 @@ def cait(model: Any, run: Run) -> Taken:
         token = added(run.seen[block.norm2][0], run.outs[block.mlp][0] * block.gamma_2).feed_forward
         identity = torch.eye(n + 1, dtype=torch.float64)
         layers.append(Layer({True: identity, False: identity}, {}, torch.block_diag(token, torch.zeros(n, n))))
+    readout = torch.zeros(n + 1, dtype=torch.float64)
+    readout[0] = 1
+    return Taken(layers, run.seen[model.blocks[0]][0].norm(dim=-1), readout)
+
+
+@describes(ConVit)
+def convit(model: Any, run: Run) -> Taken:
+    """The class token joins after the blocks that are gated."""
+    layers = []
+    for index, block in enumerate(model.blocks):
+        attn, stream, read = block.attn, run.seen[block][0], run.outs[block.norm1][0]
+        if index == model.local_up_to_layer:
+            n = len(stream) - 1
+            joined = torch.cat([torch.zeros(1, n), torch.eye(n)]).double()
+            layers.append(Layer({True: joined, False: joined}))
+        weight = attn.v.weight if isinstance(attn, GPSA) else attn.qkv.weight[2 * stream.shape[1] :]
+        vectors = head_vectors(read, weight, None, attn.proj.weight, attn.num_heads)
+        layers.append(attended(stream, run.map(), vectors))
+        layers.append(added(run.seen[block.norm2][0], run.outs[block.mlp][0]))
     readout = torch.zeros(n + 1, dtype=torch.float64)
     readout[0] = 1
     return Taken(layers, run.seen[model.blocks[0]][0].norm(dim=-1), readout)

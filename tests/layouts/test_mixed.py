@@ -53,13 +53,14 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "hiera_windows": ((8, 16), ("blocks.2.proj: each channel is the maximum",)),
     "caformer": ((7, 9), ("stages.0.blocks.0.token_mixer and 1 more: its depthwise",)),
     "cait": ((5, 3), ()),
+    "convit": ((4, 4), ()),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
 
-# squeeze and excitation, a maximum or a square: z+ has no rule
+# squeeze and excitation, a maximum, a square or a quotient: z+ has no rule
 WITHOUT_RULES = dict.fromkeys(("maxvit", "maxvit_tf", "coatnet", "gcvit"), "sigmoid")
-WITHOUT_RULES |= dict.fromkeys(("hiera", "hiera_windows"), "amax") | {"caformer": "pow"}
+WITHOUT_RULES |= dict.fromkeys(("hiera", "hiera_windows"), "amax") | {"caformer": "pow", "convit": "div"}
 
 
 def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
@@ -190,6 +191,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "tiny_vit": {},
     "hiera": {},
     "cait": {},
+    "convit": {},
     "metaformer": {},
 }
 REFUSED = {
@@ -212,3 +214,23 @@ def test_timm_models_by_name(name: str) -> None:
             layout_for(model)
     else:
         assert layout_for(model).stages
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "way_out"),
+    [
+        ("pvt_v2_b0", {"global_pool": ""}, "Create it with global_pool='avg'"),
+        ("davit_tiny", {"global_pool": "max"}, "Create it with global_pool='avg'"),
+        ("hiera_tiny_224", {"global_pool": "max"}, "Create it with global_pool='avg'"),
+        ("pit_ti_224", {"global_pool": ""}, "Create it with global_pool='token'"),
+        ("cait_xxs24_224", {"global_pool": "avg"}, "Create it with global_pool='token'"),
+        ("convit_tiny", {"global_pool": ""}, "global_pool='token' or 'avg'"),
+        ("convit_tiny", {"local_up_to_layer": 12}, "local_up_to_layer from 1 to 11"),
+        ("maxvit_pico_rw_256", {"conv_pool_type": "max"}, "conv_pool_type='avg2'"),
+    ],
+)
+def test_other_options_are_refused(name: str, options: dict[str, Any], way_out: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, **options)
+    with pytest.raises(UnsupportedModelError, match=way_out):
+        layout_for(model)
