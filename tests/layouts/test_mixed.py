@@ -22,7 +22,8 @@ from captum_astro import (
     check,
 )
 from captum_astro.layouts import layout_for
-from tests import twin_families as twin
+from tests import twin_families  # noqa: F401  (describes the families)
+from tests import twin_layers as twin
 from tests.families import MIXED, build, images
 
 TARGET = 3
