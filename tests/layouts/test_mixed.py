@@ -117,6 +117,28 @@ def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     _close(whole, torch.cat(each))
 
 
+@pytest.mark.parametrize("name", [name for name in MIXED if name != "hiera_windows"])  # it interpolates in float32 only
+def test_half_precision(name: str) -> None:
+    exact = VTranM(build(name)).attribute(images(name, 2), target=1).flatten(1)
+    model, x = build(name, torch.bfloat16), images(name, 2, torch.bfloat16)
+    found = VTranM(model).attribute(x, target=1)
+    assert found.dtype == torch.bfloat16
+    assert torch.cosine_similarity(found.flatten(1).double(), exact).min() > 0.99
+
+
+@every_model
+def test_model_and_images_are_unchanged(name: str) -> None:
+    """Also in inference mode, whose tensors later passes cannot save."""
+    model, x = build(name), images(name, 2)
+    before, weights = x.clone(), {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.inference_mode():
+        first = VTranM(model).attribute(x.clone(), target=1)
+    assert torch.equal(VTranM(model).attribute(x, target=1), first)
+    assert torch.equal(x, before)
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
 def test_a_class_token_that_joins_later_is_no_patch() -> None:
     """The heads' weights are means over the patches, and the map is of the patches alone."""
     model, x, kept = build("cait"), images("cait", 1), []
