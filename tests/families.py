@@ -11,6 +11,7 @@ from timm.layers import HybridEmbed
 from timm.layers.attention import Attention
 from timm.models.beit import Beit
 from timm.models.cait import Cait
+from timm.models.convit import ConVit
 from timm.models.davit import DaVit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
@@ -244,6 +245,10 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
     # 5 x 3 tokens, then a class token
     "cait": lambda: Cait(
         img_size=(40, 24), patch_size=8, embed_dim=12, depth=2, num_heads=3, mlp_ratio=2, num_classes=5, init_values=0.5
+    ),
+    # 4 x 4 tokens, and a class token after two blocks
+    "convit": lambda: ConVit(
+        img_size=32, patch_size=8, embed_dim=4, depth=3, num_heads=3, mlp_ratio=2, local_up_to_layer=2, num_classes=5
     ),
     # patches that overlap: 9 x 5, 5 x 3, then 3 x 2 tokens
     "pit": partial(_pit, distilled=False),

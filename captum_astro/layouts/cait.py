@@ -9,10 +9,11 @@ import torch
 from timm.models.cait import Cait
 from torch import nn
 
-from captum_astro.functional.token_map import Grid, TokenMap, first_map, preceded_map
+from captum_astro.functional.token_map import Grid, TokenMap, first_map
 from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Merging, Scale, Stage, Tap
+from captum_astro.layouts.joining import joining
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Scale, Stage, Tap
 
 
 @register_layout(Cait)
@@ -36,7 +37,9 @@ class CaiTLayout(Layout):
         self.stages = []
         for number, block in enumerate(self._model.blocks):
             self.stages += _block(block, number, f"blocks.{number}")
-        self.stages.append(Stage(number + 1, Tap(block, "output"), merging=_class_token(self._model)))
+        self.stages.append(
+            Stage(number + 1, Tap(block, "output"), merging=joining(self._model.cls_token, self._patches))
+        )
         for index, block in enumerate(self._model.blocks_token_only):
             self.stages += _class_block(block, number + 1 + index, f"blocks_token_only.{index}", self._patches)
         self.final_stream = Tap(self._model.norm)
@@ -69,13 +72,6 @@ def _block(block: Any, index: int, path: str) -> list[Stage]:
     return [Stage(index, Tap(block.norm1), (attention,)), Stage(index, Tap(block.norm2), (feed_forward,))]
 
 
-def _class_token(model: Any) -> Merging:
-    """A new token before the patches, which stay as they are."""
-    token, patches = model.cls_token, int(model.patch_embed.num_patches)
-    bias = torch.cat([token, token.new_zeros(1, patches, token.shape[2])], 1)
-    return Merging("cls_token", partial(_joined, tokens=patches), (Linear(torch.eye(token.shape[2]).to(token), bias),))
-
-
 def _class_block(block: Any, index: int, path: str, patches: int) -> list[Stage]:
     """Both layers change the class token only; the second one sees nothing else."""
     attn, only = block.attn, partial(_first, tokens=patches + 1)
@@ -92,10 +88,6 @@ def _class_block(block: Any, index: int, path: str, patches: int) -> list[Stage]
         Stage(index, Tap(block.norm1), (attention,)),
         Stage(index, Tap(block.norm2), (feed_forward,), leading=True),
     ]
-
-
-def _joined(grid: Grid, tokens: int) -> TokenMap:
-    return preceded_map(tokens, 1)
 
 
 def _first(grid: Grid, tokens: int) -> TokenMap:

@@ -22,7 +22,8 @@ from captum_astro import (
     check,
 )
 from captum_astro.layouts import layout_for
-from tests import twin_families as twin
+from tests import twin_families  # noqa: F401  (describes the families)
+from tests import twin_layers as twin
 from tests.families import MIXED, build, images
 
 TARGET = 3
@@ -53,13 +54,14 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "hiera_windows": ((8, 16), ("blocks.2.proj: each channel is the maximum",)),
     "caformer": ((7, 9), ("stages.0.blocks.0.token_mixer and 1 more: its depthwise",)),
     "cait": ((5, 3), ()),
+    "convit": ((4, 4), ()),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
 }
 
-# squeeze and excitation, a maximum or a square: z+ has no rule
+# squeeze and excitation, a maximum, a square or a quotient: z+ has no rule
 WITHOUT_RULES = dict.fromkeys(("maxvit", "maxvit_tf", "coatnet", "gcvit"), "sigmoid")
-WITHOUT_RULES |= dict.fromkeys(("hiera", "hiera_windows"), "amax") | {"caformer": "pow"}
+WITHOUT_RULES |= dict.fromkeys(("hiera", "hiera_windows"), "amax") | {"caformer": "pow", "convit": "div"}
 
 
 def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
@@ -113,6 +115,28 @@ def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     each = [method(model).attribute(one[None], target=c, **given) for one, c in zip(x, (1, 2), strict=True)]
     assert whole.shape == x.shape
     _close(whole, torch.cat(each))
+
+
+@pytest.mark.parametrize("name", [name for name in MIXED if name != "hiera_windows"])  # it interpolates in float32 only
+def test_half_precision(name: str) -> None:
+    exact = VTranM(build(name)).attribute(images(name, 2), target=1).flatten(1)
+    model, x = build(name, torch.bfloat16), images(name, 2, torch.bfloat16)
+    found = VTranM(model).attribute(x, target=1)
+    assert found.dtype == torch.bfloat16
+    assert torch.cosine_similarity(found.flatten(1).double(), exact).min() > 0.99
+
+
+@every_model
+def test_model_and_images_are_unchanged(name: str) -> None:
+    """Also in inference mode, whose tensors later passes cannot save."""
+    model, x = build(name), images(name, 2)
+    before, weights = x.clone(), {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.inference_mode():
+        first = VTranM(model).attribute(x.clone(), target=1)
+    assert torch.equal(VTranM(model).attribute(x, target=1), first)
+    assert torch.equal(x, before)
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_a_class_token_that_joins_later_is_no_patch() -> None:
@@ -190,6 +214,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "tiny_vit": {},
     "hiera": {},
     "cait": {},
+    "convit": {},
     "metaformer": {},
 }
 REFUSED = {
@@ -212,3 +237,23 @@ def test_timm_models_by_name(name: str) -> None:
             layout_for(model)
     else:
         assert layout_for(model).stages
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "way_out"),
+    [
+        ("pvt_v2_b0", {"global_pool": ""}, "Create it with global_pool='avg'"),
+        ("davit_tiny", {"global_pool": "max"}, "Create it with global_pool='avg'"),
+        ("hiera_tiny_224", {"global_pool": "max"}, "Create it with global_pool='avg'"),
+        ("pit_ti_224", {"global_pool": ""}, "Create it with global_pool='token'"),
+        ("cait_xxs24_224", {"global_pool": "avg"}, "Create it with global_pool='token'"),
+        ("convit_tiny", {"global_pool": ""}, "global_pool='token' or 'avg'"),
+        ("convit_tiny", {"local_up_to_layer": 12}, "local_up_to_layer from 1 to 11"),
+        ("maxvit_pico_rw_256", {"conv_pool_type": "max"}, "conv_pool_type='avg2'"),
+    ],
+)
+def test_other_options_are_refused(name: str, options: dict[str, Any], way_out: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, **options)
+    with pytest.raises(UnsupportedModelError, match=way_out):
+        layout_for(model)
