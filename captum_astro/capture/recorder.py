@@ -8,17 +8,12 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from captum_astro.capture.attention_notes import AttentionNotes
 from captum_astro.capture.entry import Entry
 from captum_astro.capture.explaining import current
 from captum_astro.capture.hooks import Hooks
-from captum_astro.capture.notes import (
-    AttentionNotes,
-    FeedForwardNotes,
-    MergingNotes,
-    StageNotes,
-    StepNotes,
-    StreamNotes,
-)
+from captum_astro.capture.notes import FeedForwardNotes, StageNotes, StreamNotes
+from captum_astro.capture.step_notes import MergingNotes, StepNotes
 from captum_astro.capture.written_out import WrittenOut
 from captum_astro.functional.operations import ATTENTION
 from captum_astro.layouts.base import Layout
