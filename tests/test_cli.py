@@ -280,6 +280,14 @@ def test_vita_invalid_options(monkeypatch, capsys, tmp_path: Path, words, messag
     assert "Traceback" not in out
 
 
+def test_output_names_fit_into_a_file_system() -> None:
+    from captum_astro.cli.explain import _output_names
+
+    long = ["n" * 251, "n" * 250 + "o", "\N{SNOWMAN}" * 80]
+    names = list(_output_names([Path(f"{name}.png") for name in long]).values())
+    assert names == ["n" * 150, "n" * 150 + "-2", "\N{SNOWMAN}" * 50]
+
+
 def test_output_names_are_unique_and_quick() -> None:
     from captum_astro.cli.explain import _output_names
 

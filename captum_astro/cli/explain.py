@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from captum_astro.wording import counted
 
 if TYPE_CHECKING:
     from captum_astro.attr.explainers import Configured
+
+_LONGEST = 150  # bytes of a name
 
 
 def explain(
@@ -132,16 +135,24 @@ def _short(label: str) -> str:
 
 def _output_names(paths: list[Path]) -> dict[Path, str]:
     """File names without extension, made unique where two files share one."""
-    stems = {path.stem for path in paths}
+    stems = {path: _shortened(path.stem) for path in paths}
+    originals = set(stems.values())
     taken: set[str] = set()
     counts: dict[str, int] = {}  # of each stem so far: the next number to try
     names = {}
-    for path in paths:
-        name, count = path.stem, counts.get(path.stem, 1)
-        while name in taken or (count > 1 and name in stems and name != path.stem):
+    for path, stem in stems.items():
+        name, count = stem, counts.get(stem, 1)
+        while name in taken or (count > 1 and name in originals and name != stem):
             count += 1
-            name = f"{path.stem}-{count}"
-        counts[path.stem] = count
+            name = f"{stem}-{count}"
+        counts[stem] = count
         taken.add(name)
         names[path] = name
     return names
+
+
+def _shortened(stem: str) -> str:
+    """A name that leaves room for a method and an ending in the 255 bytes that file systems allow."""
+    while len(os.fsencode(stem)) > _LONGEST:
+        stem = stem[:-1]
+    return stem

@@ -16,11 +16,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from captum_astro.data import greys
 from captum_astro.data.image_error import ImageError
+from captum_astro.data.jpeg import scans
 
 # only formats that Pillow decodes itself: for EPS it starts Ghostscript, which runs the file as a program
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset(suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS)
 MOST_PIXELS = 2**27  # a larger photograph than any camera's; a few bytes can claim more than fits into memory
+MOST_SCANS = 16  # of a JPEG of so many pixels, more of a smaller one; programs write about ten
 LONGEST = 300  # as a multiple of the short side: models resize that, and the long one grows with it
 
 
@@ -149,12 +151,16 @@ def _loaded(file: BinaryIO, place: str, upright: bool) -> Image.Image:
             width, height = opened.size
             if width * height > MOST_PIXELS:
                 raise Image.DecompressionBombError
+            if opened.format in ("JPEG", "MPO"):
+                _check_scans(file, width * height, place)
             notes = greys.notes(opened)
             opened.load()
             image = ImageOps.exif_transpose(opened) if upright else opened.copy()
             image.format = opened.format  # which a copy has not
             image.info.update(notes)
             return image
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:
         raise ImageError(f"{place}: not an image of a known format ({', '.join(_installed())}).") from error
     except Image.DecompressionBombError as error:
@@ -163,6 +169,13 @@ def _loaded(file: BinaryIO, place: str, upright: bool) -> Image.Image:
         raise ImageError(f"{place}: the image is damaged, or needs more memory than there is.") from None
     except Exception as error:  # decoders raise many kinds for damaged files
         raise ImageError(f"{place}: the image is damaged or cut short ({str(error)[:100]}).") from error
+
+
+def _check_scans(file: BinaryIO, pixels: int, place: str) -> None:
+    file.seek(0)  # Pillow seeks for itself
+    found = scans(file.read())
+    if found * pixels > MOST_SCANS * MOST_PIXELS:
+        raise ImageError(f"{place}: a JPEG of {found} scans, which would take hours. Save the image again.")
 
 
 @cache

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["DataError", "labels", "parquet_files", "read_columns"]
 
 _ROWS = 256  # unpacked at a time
+_OBJECTS = 256  # bytes that Python needs for the values and the place of a row, if not more
 
 
 def parquet_files(path: Path, split: str, name: str) -> list[Path]:
@@ -88,7 +89,7 @@ def read_columns(files: list[Path], wanted: dict[str, tuple[str, ...]]) -> tuple
             with parquet.ParquetFile(regular_file(file)) as table:
                 columns = {name: _column(file, table.schema_arrow, names) for name, names in wanted.items()}
                 for batch in table.iter_batches(_ROWS, columns=list(columns.values()), use_threads=False):
-                    size += batch.nbytes
+                    size += batch.nbytes + _OBJECTS * batch.num_rows
                     if size > LARGEST:  # a repeated value takes no space in the file
                         raise DataError(f"{file}: more than {LARGEST >> 20} MiB when unpacked.")
                     for name, column in columns.items():

@@ -120,12 +120,15 @@ def _check_archive(file: Path) -> None:
     """Refuse a zip archive that PyTorch's weights are not in."""
     try:
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
+            members = archive.infolist()
+    except Exception as error:  # a damaged table of contents raises many kinds
         raise _damaged(file, error) from error
+    names = [member.filename for member in members]
     if any(name.endswith("/constants.pkl") for name in names):
         raise ModelError(f"{file} is a TorchScript program, not weights alone. {_SAVE}")
     if any(name.endswith("data.pkl") for name in names):
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):  # a few bytes may unpack to any size
+            raise ModelError(f"{file} is compressed, as torch.save does not write it. {_SAVE}")
         return
     if any(name.endswith(".npy") for name in names):
         raise ModelError(f"{file} {_NUMPY}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from captum_astro.models.errors import ModelError
 
 _AVERAGED = {"ema", "teacher", "averaged"}
 _RAW = {"state_dict", "model", "model_state_dict", "module", "net", "network", "student", "weights", "params"}
+_DEPTH = 16  # of parts in parts
+_WAY_OUT = "Where it was written, save each tensor dense and in full: tensor.contiguous()."
 
 
 def weights_in(file: Path, content: Mapping[str, Any], use_ema: bool, say: Callable[[str], None]) -> Tensors:
@@ -27,7 +30,8 @@ def weights_in(file: Path, content: Mapping[str, Any], use_ema: bool, say: Calla
         say: Receives the choice, if there was one.
 
     Raises:
-        ModelError: If it holds no weights, several that nothing distinguishes, or not those asked for.
+        ModelError: If it holds no weights, several that nothing distinguishes, not those asked for, or tensors that are
+            not stored value by value.
 
     Example:
         >>> content = {"epoch": 9, "model": {"bias": torch.zeros(1)}, "model_ema": {"bias": torch.ones(1)}}
@@ -35,15 +39,17 @@ def weights_in(file: Path, content: Mapping[str, Any], use_ema: bool, say: Calla
         a.pt has raw and averaged weights: model_ema is loaded; use_ema=False loads model.
         {'bias': tensor([1.])}
     """
-    parts = [key for key, value in content.items() if isinstance(key, str) and _holds_tensors(value)]
-    known = [key for key in parts if key.lower() in _RAW or is_averaged(key)]
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and _is_tensor(value)}
-    if tensors and not known:
-        return tensors
-    if not parts:
-        raise ModelError(f"{file} holds no weights: give a file that a model's state_dict was saved to.")
-    part = chosen(file, known or parts, use_ema, say)
-    return weights_in(file, content[part], use_ema, say)
+    for _ in range(_DEPTH):
+        parts = [key for key, value in content.items() if isinstance(key, str) and _holds_tensors(value)]
+        known = [key for key in parts if key.lower() in _RAW or is_averaged(key)]
+        tensors = {key: value for key, value in content.items() if isinstance(key, str) and _is_tensor(value)}
+        if tensors and not known:
+            _check(file, tensors)
+            return tensors
+        if not parts:
+            raise ModelError(f"{file} holds no weights: give a file that a model's state_dict was saved to.")
+        content = content[chosen(file, known or parts, use_ema, say)]
+    raise ModelError(f"{file} has parts in parts, more than {_DEPTH} deep: save the weights alone.")
 
 
 def chosen(file: Path, names: Iterable[str], use_ema: bool, say: Callable[[str], None]) -> str:
@@ -73,9 +79,30 @@ def is_averaged(name: str) -> bool:
 
 
 def _holds_tensors(value: object) -> bool:
-    return isinstance(value, Mapping) and any(
-        isinstance(key, str) and (_is_tensor(inner) or _holds_tensors(inner)) for key, inner in value.items()
-    )
+    """Whether there are tensors in a mapping, at any depth; each part is entered once, as it may contain itself."""
+    left, seen = [value] if isinstance(value, Mapping) else [], set[int]()
+    while left:
+        one = left.pop()
+        if _is_tensor(one):
+            return True
+        if isinstance(one, Mapping) and id(one) not in seen:
+            seen.add(id(one))
+            left += [inner for key, inner in one.items() if isinstance(key, str)]
+    return False
+
+
+def _check(file: Path, tensors: Tensors) -> None:
+    """Refuse what takes more memory than its file: models are built, and positions resampled, by the shapes in it."""
+    most = file.stat().st_size
+    for key, value in tensors.items():
+        name = reprlib.repr(key)
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_nested:
+            raise ModelError(f"{file}: {name} is sparse, quantised or without values. {_WAY_OUT}")
+        if value.numel() * value.element_size() > most:
+            raise ModelError(
+                f"{file}: {name} has the shape {tuple(value.shape)}, more than the file holds: it repeats values. "
+                f"{_WAY_OUT}"
+            )
 
 
 def _is_tensor(value: object) -> bool:

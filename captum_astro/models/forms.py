@@ -13,7 +13,9 @@ from captum_astro.models.checkpoint import Tensors
 from captum_astro.models.huggingface import POOLER, renamed
 
 _COUNTER = "num_batches_tracked"  # a batch norm's, which evaluation does not use; old files have none
+_PREFIXES = 32  # that are tried
 _SHOWN = 3  # names of each kind in a message
+_WIDTH = 100  # letters of each
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,14 @@ def forms(tensors: Tensors, target: Target) -> list[Form]:
 
 
 def _under_prefixes(tensors: Tensors, target: Target) -> list[Form]:
+    lengths = {len(name) for name in target.own}
     counts = Counter(
-        key[: start + 1]
+        key[:-length]
         for key in tensors
-        for start, letter in enumerate(key)
-        if letter == "." and key[start + 1 :] in target.own
+        for length in lengths
+        if key[-length - 1 : -length] == "." and key[-length:] in target.own
     )
+    counts = Counter(dict(counts.most_common(_PREFIXES)))  # as each is tried on all names
     whole = tuple(prefix for prefix, count in counts.items() if count >= len(target.own))
     bare = tensors
     if target.own.keys() & tensors.keys():
@@ -156,4 +160,4 @@ def _described(tensor: torch.Tensor) -> str:
 
 def _first(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(name[:_WIDTH] for name in names[:_SHOWN]) + more

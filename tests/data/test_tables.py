@@ -46,6 +46,15 @@ def test_a_repeated_value_is_not_unpacked_without_end(tmp_path: Path, monkeypatc
         read_imdb(tmp_path, "train")
 
 
+def test_rows_without_values_are_not_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "LARGEST", 1 << 24)
+    file, count = tmp_path / "train.parquet", 100_000
+    pq.write_table(pa.table({"img": pa.nulls(count, pa.binary()), "label": [7] * count}), file)
+    assert file.stat().st_size < 10_000
+    with pytest.raises(DataError, match=r"train\.parquet: more than 16 MiB when unpacked"):
+        read_columns([file], {"img": ("img",), "label": ("label",)})
+
+
 @pytest.mark.parametrize("label", [-1, 10, 2**62, 1.5, float("nan"), "7", None, True, [1]])
 def test_odd_labels(label: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^here: the label is .*, not a whole number from 0 up to 9\.$"):

@@ -141,7 +141,7 @@ def _image(row: pd.Series[Any]) -> Image.Image | None:
 
 
 def _values(row: pd.Series[Any]) -> NDArray[np.float64] | None:
-    if not 0 < row["height"] * row["width"] * 2 == len(row["data"]):
+    if min(row["height"], row["width"]) < 1 or row["height"] * row["width"] * 2 != len(row["data"]):
         return None
     values = np.frombuffer(row["data"], "<f2")
     return np.nan_to_num(values.reshape(row["height"], row["width"]).astype(np.float64), posinf=0, neginf=0)

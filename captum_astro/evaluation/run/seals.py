@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from captum_astro.data.files import LARGEST
 from captum_astro.evaluation.run.failures import is_of_the_machine
 
 Chunk = tuple[int, int]  # the index of the model, and of the chunk
 _KEY = b"captum_astro"
+_MOST = 10**9  # of anything that is numbered or counted
+_ROWS = 256  # unpacked at a time
+# without statistics, by which other readers skip rows: no digest covers them
+OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, "write_statistics": False}
 
 
 class DamagedError(ValueError):
@@ -80,6 +86,11 @@ def sealed(schema: pa.Schema, seals: Sequence[Seal]) -> pa.Schema:
     return schema.with_metadata({_KEY: json.dumps(seals).encode()})
 
 
+def write_table(found: pa.Table, file: Path) -> None:
+    """Write a table as one group of rows, as `read_sealed` expects of a chunk."""
+    pq.write_table(found, file, row_group_size=max(1, len(found)), **OPTIONS)
+
+
 def seals_of(file: Path) -> list[Seal]:
     """The seals in a file.
 
@@ -87,7 +98,8 @@ def seals_of(file: Path) -> list[Seal]:
         DamagedError: If they cannot be read.
         FileNotFoundError: If there is no such file.
     """
-    found: list[Seal] = _guarded(file, lambda: _seals(pq.read_schema(file)))
+    with _guarded(file, lambda: _open(file)) as opened:
+        found: list[Seal] = _guarded(file, lambda: _seals(opened.schema_arrow))
     return found
 
 
@@ -98,14 +110,14 @@ def read_sealed(file: Path, schema: pa.Schema) -> Iterator[tuple[Seal, pa.Table]
         DamagedError: If the file is damaged.
         FileNotFoundError: If there is no such file.
     """
-    with _guarded(file, lambda: pq.ParquetFile(file, page_checksum_verification=True)) as opened:
+    with _guarded(file, lambda: _open(file)) as opened:
         seals = _guarded(file, lambda: _seals(opened.schema_arrow))
         known = opened.metadata
         groups = (i for i in range(known.num_row_groups) if known.row_group(i).num_rows)  # one a chunk, if it has rows
         for seal in seals:
 
             def read(seal: Seal = seal) -> pa.Table:
-                table = opened.read_row_group(next(groups)) if seal.rows else schema.empty_table()
+                table = _unpacked(file, opened, [next(groups)]) if seal.rows else schema.empty_table()
                 return _checked(table, schema, seal.content)
 
             yield seal, _guarded(file, read)
@@ -125,14 +137,36 @@ def read_unsealed(file: Path, schema: pa.Schema, digest: str | None = None) -> p
         DamagedError: If the file is damaged.
         FileNotFoundError: If there is no such file.
     """
-    return _guarded(file, lambda: _checked(pq.read_table(file, page_checksum_verification=True), schema, digest))
+    with _guarded(file, lambda: _open(file)) as opened:
+        return _guarded(file, lambda: _checked(_unpacked(file, opened), schema, digest))
+
+
+def _open(file: Path) -> pq.ParquetFile:
+    if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for
+        raise DamagedError(f"{file} is damaged: it is no regular file.")
+    return pq.ParquetFile(file, page_checksum_verification=True)
+
+
+def _unpacked(file: Path, opened: pq.ParquetFile, groups: list[int] | None = None) -> pa.Table:
+    """Some groups of rows, or all, in pieces: a repeated value takes no space in a file, and any in memory."""
+    size, parts = 0, []
+    for part in opened.iter_batches(_ROWS, row_groups=groups, use_threads=False):
+        size += part.nbytes
+        if size > LARGEST:
+            raise DamagedError(f"{file} is damaged: more than {LARGEST >> 20} MiB of rows when unpacked.")
+        parts.append(part)
+    return pa.Table.from_batches(parts, opened.schema_arrow)
 
 
 def _seals(schema: pa.Schema) -> list[Seal]:
     found = []
-    for run, chunk, samples, *rest in json.loads((schema.metadata or {})[_KEY]):
-        model, number = chunk
-        found.append(Seal(run, (model, number), {int(index): one for index, one in samples.items()}, *rest))
+    for run, (model, number), samples, rows, good, digest, maps in json.loads((schema.metadata or {})[_KEY]):
+        if not all(type(one) is int and 0 <= one < _MOST for one in (model, number, rows, good)):
+            raise ValueError("a seal whose numbers are none")
+        if not all(type(one) is str for one in (run, digest, maps)):
+            raise ValueError("a seal whose digests are none")
+        known = {int(index): one for index, one in samples.items()}
+        found.append(Seal(run, (model, number), known, rows, good, digest, maps))
     return found
 
 
@@ -147,6 +181,8 @@ def _guarded(file: Path, read: Any) -> Any:
         return read()
     except FileNotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file)) from error
+    except DamagedError:
+        raise
     except Exception as error:  # a damaged file may fail anywhere in the library
         if is_of_the_machine(error):
             raise

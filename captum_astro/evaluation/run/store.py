@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from captum_astro.evaluation.run.rows import MAPS, SCHEMA, MapRow, Row, good_rows, map_table, table
 from captum_astro.evaluation.run.seals import (
+    OPTIONS,
     Chunk,
     DamagedError,
     Seal,
@@ -20,14 +21,13 @@ from captum_astro.evaluation.run.seals import (
     run_digest,
     sealed,
     seals_of,
+    write_table,
 )
 from captum_astro.storage import RECORD, begin, read_record, write_whole
 
 MERGED = "results.parquet"
 FORMAT = 2  # of the folder; in the first, rows did not say what they were computed from
 FREE = ("configuration.batch_size",)  # may change in a run: it does not change what is computed
-# without statistics, by which other readers skip rows: no digest covers them
-_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, "write_statistics": False}
 
 
 class BenchStore:
@@ -121,11 +121,11 @@ class BenchStore:
         """
         drawn, kept = map_table(maps), table(rows)
         if maps:
-            write_whole(self.maps_file(chunk), lambda part: _write_table(drawn, part))
+            write_whole(self.maps_file(chunk), lambda part: write_table(drawn, part))
         digest = content(drawn) if maps else ""
         seal = Seal(self.run, chunk, dict(samples), len(rows), good_rows(rows), content(kept), digest)
         written = kept.cast(sealed(SCHEMA, [seal]))
-        write_whole(self.rows_file(chunk), lambda part: _write_table(written, part))
+        write_whole(self.rows_file(chunk), lambda part: write_table(written, part))
 
     def read(self, chunk: Chunk) -> tuple[Seal, pa.Table]:
         """The seal and the rows of a chunk.
@@ -207,7 +207,7 @@ class BenchStore:
 
         def write(part: Path) -> None:
             schema = sealed(SCHEMA, seals)
-            with pq.ParquetWriter(part, schema, **_OPTIONS) as writer:
+            with pq.ParquetWriter(part, schema, **OPTIONS) as writer:
                 for chunk, seal in zip(in_order, seals, strict=True):
                     found, rows = self.read(chunk)
                     if found != seal:  # another process has replaced it
@@ -217,7 +217,3 @@ class BenchStore:
 
         write_whole(self.results, write)
         return seals
-
-
-def _write_table(found: pa.Table, part: Path) -> None:
-    pq.write_table(found, part, row_group_size=max(1, len(found)), **_OPTIONS)

@@ -19,9 +19,10 @@ from captum_astro.evaluation.run.cases import Case, load_cases
 from captum_astro.evaluation.run.explaining import Explaining
 from captum_astro.evaluation.specification.methods import INTEGRATED, RANDOM, Method, methods_of
 from captum_astro.evaluation.vita.config import EVALUATION, EvaluationConfig
-from captum_astro.evaluation.vita.results import PLAIN, Results, Store
+from captum_astro.evaluation.vita.results import PLAIN, Results
 from captum_astro.evaluation.vita.scoring import METRICS, Seen, batched, check_names, score_table
 from captum_astro.evaluation.vita.settings import Setting
+from captum_astro.evaluation.vita.store import Store
 
 
 def evaluate(

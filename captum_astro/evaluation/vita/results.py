@@ -1,19 +1,15 @@
-"""Scores of a search or an evaluation, stored on disk batch by batch, and the tables derived from them."""
+"""Scores of a search or an evaluation, and the tables derived from them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
-from torch import nn
 
 from captum_astro.evaluation.vita.settings import Setting
 from captum_astro.metrics.statistics import PairedComparison, compare_many
-from captum_astro.storage import begin, weights_digest, write_whole
 
 PLAIN = -1  # the index of the unmodulated model among the settings
 Split = Literal["search", "report"]
@@ -115,64 +111,3 @@ def compared(scores: pd.DataFrame, picked: dict[tuple[str, str], int]) -> pd.Dat
             }
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-class Store:
-    """Results in a folder, one file per batch, each written atomically; or in memory.
-
-    Args:
-        folder: The folder; None for memory.
-        model: Its weights are part of what identifies the run.
-        settings: The settings to try.
-        run: Everything else that the results depend on.
-
-    Raises:
-        ValueError: If the folder holds results of another run.
-        OSError: If it cannot be written.
-    """
-
-    def __init__(self, folder: Path | None, model: nn.Module, settings: Sequence[Setting], run: dict[str, Any]) -> None:
-        self._folder, self._settings = folder, list(settings)
-        self._tables: dict[int, pd.DataFrame] = {}
-        if folder is None:
-            return
-        described = {
-            "model": type(model).__name__,
-            "weights": weights_digest(model),
-            "settings": [{"layer": s.layer, "token": s.token, **asdict(s.modulation)} for s in settings],
-            **run,
-        }
-        begin(folder, described)
-
-    def has(self, batch: int, digests: Sequence[str]) -> bool:
-        """Whether a batch of samples is finished; an unreadable or a shorter one is not.
-
-        Raises:
-            ValueError: If other samples were scored there.
-        """
-        if self._folder is None or not self._file(batch).exists():
-            return False
-        try:
-            found = pd.read_parquet(self._file(batch), columns=["sample", "digest"]).drop_duplicates()
-        except (OSError, ValueError, KeyError):
-            return False
-        before = found.sort_values("sample")["digest"].tolist()
-        if before[: len(digests)] != list(digests)[: len(before)]:
-            raise ValueError(f"{self._folder} holds results of other samples. Choose another one, or delete it.")
-        return len(before) == len(digests)
-
-    def add(self, batch: int, table: pd.DataFrame) -> None:
-        """Store the scores of a batch."""
-        if self._folder is None:
-            self._tables[batch] = table
-        else:
-            write_whole(self._file(batch), lambda to: table.to_parquet(to, index=False))
-
-    def results(self, batches: int) -> Results:
-        """The scores of the first batches, up to a number."""
-        read = (self._tables[n] if self._folder is None else pd.read_parquet(self._file(n)) for n in range(batches))
-        return Results(pd.concat(list(read), ignore_index=True), self._settings)
-
-    def _file(self, batch: int) -> Path:
-        assert self._folder is not None
-        return self._folder / f"scores-{batch:06d}.parquet"

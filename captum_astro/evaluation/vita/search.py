@@ -24,9 +24,10 @@ from captum_astro.data.human import HumanSample
 from captum_astro.data.samples import sample_digest
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.vita.config import SEARCH, SearchConfig
-from captum_astro.evaluation.vita.results import PLAIN, Results, Store
+from captum_astro.evaluation.vita.results import PLAIN, Results
 from captum_astro.evaluation.vita.scoring import METRICS, Seen, batched, check_names, prepared, score_table
 from captum_astro.evaluation.vita.settings import Setting
+from captum_astro.evaluation.vita.store import Store
 from captum_astro.evaluation.vita.suffix import Cut, Suffix
 from captum_astro.functional.astrocyte import Modulation
 from captum_astro.functional.grad_cam import grad_cam, grad_cam_plus_plus

@@ -230,6 +230,16 @@ def test_a_damaged_picture_costs_only_itself(damaged: bytes) -> None:
     assert sorted(drawn.values()) == [[False], *[[True, True]] * 5]
 
 
+def test_a_map_of_impossible_size_costs_only_itself() -> None:
+    rows, maps = synthetic.rows(6, ("VTranM",)), synthetic.maps(6, ("VTranM",))
+    place = maps.index[(maps["method"] == "VTranM") & (maps["sample"] == 2)][0]
+    maps.loc[place, ["height", "width"]] *= -1  # whose product is right
+    shown = examples(maps, rows, "VTranM", PICTURES)
+    assert shown is not None
+    every = [*shown.best, *shown.worst, *shown.others]
+    assert [one.name for one in every if not one.pictures[1].address] == ["image-2.png"]
+
+
 def test_the_size_is_bounded() -> None:
     methods = tuple(f"Method{i}" for i in range(14))
     rows, maps = synthetic.rows(20, methods, metrics=("energy inside",)), synthetic.maps(20, methods)
@@ -311,9 +321,9 @@ def test_names_in_tables_are_text(tmp_path: Path) -> None:
 
 
 def test_control_characters_are_visible(tmp_path: Path) -> None:
-    commands = "a\x1b[2J\x9b1m\u202eb"
+    commands = "a\x1b[2J\x9b1m\u202eb"  # and half a character, which JSON may hold
     rows = synthetic.renamed(synthetic.rows(3, metrics=("SaCo",)), {"VTranM": commands, "vit": commands})
-    config = {**CONFIG, "configuration": {"data": commands}}
+    config = {**CONFIG, "configuration": {"data": f"{commands}\ud800"}}
     folder = synthetic.write(tmp_path / "run", rows, NO_MAPS, config)
     texts = [write_report(folder, tmp_path / "page.html").read_text(encoding="utf-8")]
     texts += [file.read_text() for file in write_tables(folder, tmp_path / "tables", bootstrap=5)[4:]]
@@ -321,6 +331,7 @@ def test_control_characters_are_visible(tmp_path: Path) -> None:
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
         assert "x1b" in text
     assert r"<title>Explanations compared: a\x1b[2J\x9b1m\u202eb</title>" in texts[0]
+    assert r"\x9b1m\u202eb\ud800" in texts[0]
 
 
 def test_cells_are_no_formulas(tmp_path: Path) -> None:

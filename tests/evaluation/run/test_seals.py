@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from captum_astro.evaluation.run.rows import SCHEMA, Row, table
-from captum_astro.evaluation.run.seals import DamagedError, Seal, content, read_sealed, sealed
+from captum_astro.evaluation.run.seals import DamagedError, Seal, content, read_sealed, read_unsealed, sealed, seals_of
 
 ROW = Row(0, "a", "vit", "LRP", "SaCo", "predicted", 0.5, [0.0, 1.0])
+READERS = [lambda file: list(read_sealed(file, SCHEMA)), lambda file: read_unsealed(file, SCHEMA), seals_of]
 CHANGES = [
     {"sample": 1},
     {"name": "b"},
@@ -61,8 +64,11 @@ def test_chunks_are_read_one_by_one_also_without_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["rows more", "rows less", "rows other", "no seals", "odd seals", "other schema", "no bytes"]
-)
+    "wrong", [
+        "rows more", "rows less", "rows other", "no seals", "odd seals", "other schema", "no bytes",
+        "chunk -1", "chunk 1e300", "chunk ../0", "maps 5",
+    ],
+)  # fmt: skip
 def test_a_file_that_is_not_what_was_written_is_named(tmp_path: Path, wrong: str) -> None:
     file, rows = tmp_path / "a", table([ROW])
     seals, tables = [_seal(0, rows)], [rows]
@@ -72,6 +78,11 @@ def test_a_file_that_is_not_what_was_written_is_named(tmp_path: Path, wrong: str
         tables = []
     elif wrong == "rows other":
         tables = [table([ROW._replace(value=1.0)])]
+    elif wrong.startswith("chunk"):
+        _, odd = wrong.split()
+        seals = [seals[0]._replace(chunk=(0, odd if "/" in odd else float(odd) if "e" in odd else int(odd)))]
+    elif wrong == "maps 5":
+        seals = [seals[0]._replace(maps=5)]
     _write(file, seals, tables)
     if wrong == "no seals":
         pq.write_table(rows, file)
@@ -83,3 +94,24 @@ def test_a_file_that_is_not_what_was_written_is_named(tmp_path: Path, wrong: str
         file.write_bytes(b"")
     with pytest.raises(DamagedError, match=f"{file} is damaged"):
         list(read_sealed(file, SCHEMA))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("read", READERS)
+def test_a_pipe_is_not_waited_for(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    file = tmp_path / "a"
+    os.mkfifo(file)
+    with pytest.raises(DamagedError, match=f"{file} is damaged: it is no regular file"):
+        read(file)
+
+
+@pytest.mark.parametrize("read", READERS[:2])
+def test_rows_that_unpack_to_more_than_a_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    monkeypatch.setattr("captum_astro.evaluation.run.seals.LARGEST", 1 << 22)
+    file, rows = tmp_path / "a", table([ROW._replace(name="x" * 100_000)] * 300)
+    _write(file, [_seal(0, rows)], [rows])
+    assert file.stat().st_size < 10_000
+    with pytest.raises(DamagedError, match=f"{file} is damaged: more than 4 MiB of rows when unpacked"):
+        read(file)

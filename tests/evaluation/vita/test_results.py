@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 
-from captum_astro.evaluation.vita.results import PLAIN, Results, Store, compared
+from captum_astro.evaluation.vita.results import PLAIN, Results, compared
 from captum_astro.evaluation.vita.settings import Setting, grid
 from captum_astro.functional.astrocyte import Modulation
 from captum_astro.metrics import compare_paired
@@ -82,63 +81,6 @@ def test_best_is_selected_on_one_half_and_reported_on_the_other() -> None:
     assert best["difference"] == pytest.approx(-0.2)
     assert best["same_class"] == 0
     assert results.compare(1)["modulated"].item() == pytest.approx(0.755)
-
-
-def _batch(first: int, count: int, value: float = 0.5) -> pd.DataFrame:
-    numbers = [first + i for i in range(count)]
-    shared = {"name": [f"s{i}" for i in numbers], "digest": [f"d{i}" for i in numbers], "setting": PLAIN}
-    return pd.DataFrame({"sample": numbers, **shared, "method": "A", "metric": "dice", "value": value})
-
-
-def test_a_store_in_memory() -> None:
-    store = Store(None, nn.Linear(2, 2), [Setting(Modulation())], {})
-    store.add(0, _batch(0, 2))
-    assert not store.has(0, ["d0", "d1"])  # nothing goes on without a folder
-    store.add(1, _batch(2, 1))
-    assert store.results(1).scores["sample"].tolist() == [0, 1]
-    assert store.results(2).scores["sample"].tolist() == [0, 1, 2]
-    assert store.results(2).settings == [Setting(Modulation())]
-
-
-def test_a_store_in_a_folder(tmp_path: Path) -> None:
-    model, settings, run = nn.Linear(2, 2), [Setting(Modulation())], {"size": 32}
-    folder = tmp_path / "new" / "folder"
-    store = Store(folder, model, settings, run)
-    assert not store.has(0, ["d0", "d1"])
-    store.add(0, _batch(0, 2))
-    again = Store(folder, model, settings, run)
-    assert again.has(0, ["d0", "d1"])
-    assert not again.has(0, ["d0", "d1", "d2"])  # it was shorter
-    with pytest.raises(ValueError, match="results of other samples"):
-        again.has(0, ["d0", "dx"])
-    pd.testing.assert_frame_equal(again.results(1).scores, _batch(0, 2))
-    for changed, what in (({"size": 16}, "size"), ({}, "size"), ({"size": 32, "more": 1}, "more")):
-        with pytest.raises(ValueError, match=rf"another run \({what} differ\)"):
-            Store(folder, model, settings, changed)
-    with pytest.raises(ValueError, match=r"another run \(weights differ\)"):
-        Store(folder, nn.Linear(2, 2), settings, run)
-    with pytest.raises(ValueError, match=r"another run \(settings differ\)"):
-        Store(folder, model, [Setting(Modulation(k=4))], run)
-
-
-def test_failed_batch_write_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path, nn.Linear(2, 2), [], {})
-
-    def full(self: pd.DataFrame, to: Path, **options: Any) -> None:
-        Path(to).write_bytes(b"PAR1")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
-    with pytest.raises(OSError, match="no space left"):
-        store.add(0, _batch(0, 2))
-    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
-    assert not store.has(0, ["d0", "d1"])
-
-
-def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("")
-    with pytest.raises(OSError, match="taken"):
-        Store(tmp_path / "taken", nn.Linear(2, 2), [], {})
 
 
 def test_halves_and_compared() -> None:
