@@ -44,7 +44,7 @@ def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | 
 
 def timm_model(model: nn.Module) -> nn.Module:
     """The model itself, or the one inside a wrapper that describes its features."""
-    return next((module for module in model.modules() if hasattr(module, "feature_info")), model)
+    return next((module for module in model.modules() if "feature_info" in vars(module)), model)
 
 
 def feature_tap(model: nn.Module) -> Tap | None:

@@ -12,6 +12,7 @@ from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import Entry, check_batch, check_called_once
 from captum_astro.capture.hooks import Hooks
 from captum_astro.functional.attention import widen
+from captum_astro.layouts.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
             given = call.inputs.clone().requires_grad_(not layout.reads_text)
             with mode:
                 output = call.run(given)
+        if not entering.tokens:
+            raise UnsupportedModelError(
+                f"The first block of {type(layout.model).__name__} did not run, or not as a part of the model."
+            )
         check_called_once(layout.model, len(entering.tokens))
         for tokens in entering.tokens:
             check_batch(layout.model, len(tokens), len(output))

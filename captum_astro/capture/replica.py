@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from captum_astro.capture.settled import settle
+from captum_astro.layouts.unwrap import python_code
 
 # what a module registers: parameters, buffers, children and hooks
 _REGISTERED = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
@@ -44,8 +45,8 @@ class Replica:
             scripted = isinstance(module, torch.jit.ScriptModule)
             self._know(module, module if scripted else object.__new__(type(module)))
         for module in modules:
-            if hasattr(module, "_orig_mod"):
-                self._know(module, self.of(module._orig_mod))
+            if (code := python_code(module)) is not None:
+                self._know(module, self.of(code))
         if any(module.training for module in modules):
             for buffer in model.buffers():
                 self._know(buffer, self._detached(buffer).clone())

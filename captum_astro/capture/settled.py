@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -20,7 +19,7 @@ def settle(module: nn.Module) -> None:
     Args:
         module: A module of a `Replica`, changed in place.
     """
-    if parametrize.is_parametrized(module):
+    if "parametrizations" in vars(module)["_modules"]:  # no __getattr__ may answer for it
         _fix(module, list(module.parametrizations))  # type: ignore[arg-type]
         del module._modules["parametrizations"]
         module.__class__ = type(module).__bases__[0]

@@ -25,6 +25,7 @@ from captum_astro.layouts.structure import (
     Step,
     Tap,
 )
+from captum_astro.layouts.unwrap import python_code
 
 Describe = Callable[[Any, int, str], list[Stage]]
 
@@ -43,7 +44,7 @@ def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks", first: in
     """
     stages: list[Stage] = []
     for index, given in enumerate(blocks):
-        path, block = f"{name}.{index}", getattr(given, "_orig_mod", given)
+        path, block = f"{name}.{index}", python_code(given) or given
         describe = next((_BLOCKS[c] for c in type(block).__mro__ if c in _BLOCKS), None)
         if describe is None:
             raise UnsupportedModelError(

@@ -22,8 +22,8 @@ def unwrapped(forward_func: Any) -> nn.Module:
     """
     model = forward_func
     while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
+        if (code := python_code(model)) is not None:
+            model = code
         elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
         else:
@@ -41,3 +41,14 @@ def unwrapped(forward_func: Any) -> nn.Module:
                 f"captured. Call model.set_grad_checkpointing(False)."
             )
     return model
+
+
+def python_code(module: Any) -> nn.Module | None:
+    """The module that a compiled one was made from; None if it is none, though a ``__getattr__`` of its may claim it.
+
+    Args:
+        module: Any part of a user's model.
+    """
+    if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
+        return None
+    return module._modules.get("_orig_mod")

@@ -65,6 +65,34 @@ def test_head_on_a_backbone_is_the_whole_model(method, call):
     torch.testing.assert_close(method(head).attribute(photo(), target=[1, 3]), expected, rtol=1e-12, atol=0)
 
 
+class Answers(Around):
+    """A wrapper that has every attribute of its model, as users write it to reach them."""
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
+
+
+@pytest.mark.parametrize("method", [*ATTENTION, *CAMS, *PROPAGATION])
+def test_a_wrapper_that_answers_for_its_model_is_still_run(method):
+    def darker(around, x):
+        return around.model(x / 2)
+
+    expected = method(Around(tiny(), darker).eval()).attribute(photo(), target=1)
+    found = method(Answers(torch.compile(tiny(), backend="eager"), darker).eval()).attribute(photo(), target=1)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("method", PROPAGATION)
+def test_a_model_whose_blocks_do_not_run_is_named(method):
+    model = tiny()
+    model.forward = lambda x: model.forward_head(model.norm(model._pos_embed(model.patch_embed(x))))
+    with pytest.raises(UnsupportedModelError, match="first block of VisionTransformer did not run"):
+        method(model).attribute(photo(), target=1)
+
+
 MOVES = {
     "centre crop": lambda x: x[..., 4:36, 4:36],
     "mirror": lambda x: x.flip(-1),

@@ -122,3 +122,12 @@ def test_relevance_refuses_an_adapter_that_is_not_linear(path: str, adapter: Any
     torch.testing.assert_close(Replica(model).model(x), model(x))
     with pytest.raises(UnsupportedModelError, match=r"Merge it: merge_and_unload\(\) in peft"):
         LRP(model).attribute(x, target=1)
+
+
+def test_a_wrapper_that_answers_for_a_computed_layer() -> None:
+    class Answers(nn.Sequential):
+        def __getattr__(self, name: str) -> Any:
+            return self._modules["0"].parametrizations if name == "parametrizations" else super().__getattr__(name)
+
+    model, x = Answers(parametrizations.weight_norm(nn.Linear(3, 2))), torch.rand(1, 3)
+    torch.testing.assert_close(Replica(model).model(x), model(x))
