@@ -321,9 +321,9 @@ def test_names_in_tables_are_text(tmp_path: Path) -> None:
 
 
 def test_control_characters_are_visible(tmp_path: Path) -> None:
-    commands = "a\x1b[2J\x9b1m\u202eb"  # and half a character, which JSON may hold
+    commands = "a\x1b[2J\x9b1m\u202eb"
     rows = synthetic.renamed(synthetic.rows(3, metrics=("SaCo",)), {"VTranM": commands, "vit": commands})
-    config = {**CONFIG, "configuration": {"data": f"{commands}\ud800"}}
+    config = {**CONFIG, "configuration": {"data": f"{commands}\ud800"}}  # half a character, which JSON may hold
     folder = synthetic.write(tmp_path / "run", rows, NO_MAPS, config)
     texts = [write_report(folder, tmp_path / "page.html").read_text(encoding="utf-8")]
     texts += [file.read_text() for file in write_tables(folder, tmp_path / "tables", bootstrap=5)[4:]]
