@@ -59,17 +59,18 @@ def open_image(path: Path | str, *, upright: bool = True) -> Image.Image:
     return _in_rgb(load_image(path, upright=upright), str(path))
 
 
-def open_encoded(data: object, place: str) -> Image.Image:
+def open_encoded(data: object, place: str, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """As `open_image`, from the bytes of an image file, as stored.
 
     Args:
         data: The bytes, such as a cell of a table.
         place: Where they come from, for the error message.
+        most_pixels: More are refused before they are decoded.
 
     Raises:
         ImageError: As `open_image`, or if they are not bytes.
     """
-    return _in_rgb(load_encoded(data, place), place)
+    return _in_rgb(load_encoded(data, place, most_pixels), place)
 
 
 def load_image(path: Path | str, *, upright: bool) -> Image.Image:
@@ -82,7 +83,7 @@ def load_image(path: Path | str, *, upright: bool) -> Image.Image:
         return _loaded(file, str(path), upright)
 
 
-def load_encoded(data: object, place: str) -> Image.Image:
+def load_encoded(data: object, place: str, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """As `load_image`, from the bytes of an image file, without EXIF rotation.
 
     Raises:
@@ -90,7 +91,7 @@ def load_encoded(data: object, place: str) -> Image.Image:
     """
     if not isinstance(data, bytes):
         raise ImageError(f"{place}: no encoded image but {type(data).__name__}.")
-    return _loaded(io.BytesIO(data), place, upright=False)
+    return _loaded(io.BytesIO(data), place, upright=False, most_pixels=most_pixels)
 
 
 def check_sides(width: int, height: int, place: str) -> None:
@@ -144,12 +145,12 @@ def _opened(path: Path | str) -> BinaryIO:
     raise ImageError(f"{path}: this is a pipe or a device, not a file.")  # to open a pipe would wait for its writer
 
 
-def _loaded(file: BinaryIO, place: str, upright: bool) -> Image.Image:
+def _loaded(file: BinaryIO, place: str, upright: bool, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """The only place that decodes images. Of a file's name Pillow would map it into memory and not turn it."""
     try:
         with Image.open(file, formats=_installed()) as opened:
             width, height = opened.size
-            if width * height > MOST_PIXELS:
+            if width * height > most_pixels:
                 raise Image.DecompressionBombError
             if opened.format in ("JPEG", "MPO"):
                 _check_scans(file, width * height, place)
@@ -164,7 +165,7 @@ def _loaded(file: BinaryIO, place: str, upright: bool) -> Image.Image:
     except UnidentifiedImageError as error:
         raise ImageError(f"{place}: not an image of a known format ({', '.join(_installed())}).") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{place}: more than {MOST_PIXELS} pixels. Make the image smaller.") from error
+        raise ImageError(f"{place}: more than {most_pixels} pixels. Make the image smaller.") from error
     except MemoryError:  # without its cause, which would be taken for the machine's fault and end a whole run
         raise ImageError(f"{place}: the image is damaged, or needs more memory than there is.") from None
     except Exception as error:  # decoders raise many kinds for damaged files

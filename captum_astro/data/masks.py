@@ -15,6 +15,7 @@ from captum_astro.data.tables import DataError
 _UNKNOWN = 255
 _IMAGENET_S_UNKNOWN = 1000
 _LOSSY = ("AVIF", "JPEG", "JPEG2000", "MPO", "WEBP")  # formats that blur, or may
+_LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 _DARK = 64  # as the sum of the three channels
 
 
@@ -88,8 +89,10 @@ def plain_mask(path: Path) -> torch.Tensor:
 def _exact(path: Path, *, upright: bool) -> Image.Image:
     """A mask in its stored mode, if its pixels are those that were written, and each says object or background."""
     picture = load_image(path, upright=upright)
-    if picture.format in _LOSSY:
-        raise DataError(f"{path}: {picture.format}, which blurs or moves the edges of a mask. Save it in PNG.")
+    packed = str(picture.info.get("compression"))  # of a TIFF
+    if picture.format in _LOSSY or packed in _LOSSY_IN_TIFF:
+        form = picture.format if picture.format in _LOSSY else f"a TIFF with {packed} in it"
+        raise DataError(f"{path}: {form}, which blurs or moves the edges of a mask. Save it in PNG.")
     if picture.has_transparency_data and not is_deep(picture):
         clear = int((np.asarray(picture.convert("RGBA"))[..., 3] < 255).sum())
         if clear:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from captum_astro.models.checkpoint import read
 from captum_astro.storage import write_whole
 
 
@@ -28,7 +30,7 @@ def load(file: Path) -> dict[str, Any]:
         OSError: If there is no such file.
     """
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        state = dict(read(file))
         set_random_state(state.pop("random"))
     except OSError:
         raise
@@ -37,6 +39,24 @@ def load(file: Path) -> dict[str, Any]:
             f"{file} cannot be read (damaged, or no checkpoint of this package). Delete it to begin again."
         ) from error
     return state
+
+
+def same_form(one: Any, other: Any) -> bool:
+    """Whether two states have the same names, kinds of values and shapes, so that one can take the other's place.
+
+    Example:
+        >>> same_form({"lr": 0.1, "betas": (0.9, 0.99)}, {"lr": 0.2, "betas": (0.8, 0.9)})
+        True
+        >>> same_form({"lr": 0.1}, {"lr": "0.1"}), same_form(torch.ones(2), torch.ones(3))
+        (False, False)
+    """
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same_form(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(same_form, one, other))
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return (one.shape, one.dtype, one.layout) == (other.shape, other.dtype, other.layout)
+    return type(one) is type(other)
 
 
 def seed_everything(seed: int) -> None:

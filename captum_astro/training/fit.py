@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -122,14 +123,26 @@ class _Run:
     def resume(self) -> None:
         state = checkpoint.load(self.folder / CHECKPOINT)
         try:
-            self.task.trained.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.schedule.load_state_dict(state["schedule"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            self._restore(state)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{self.folder / CHECKPOINT} is of another run ({reason(error)}). Delete it to begin again, or choose "
-                f"another folder."
+                f"{self.folder / CHECKPOINT} is of another run, or damaged ({reason(error)}). Delete it to begin "
+                f"again, or choose another folder."
             ) from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        own = {name: held for name, held in self._state().items() if name not in ("optimiser", "rows")}
+        wrong = [name for name, held in own.items() if not checkpoint.same_form(held, state[name])]
+        if not checkpoint.same_form(self.optimiser.state_dict()["param_groups"], state["optimiser"]["param_groups"]):
+            wrong.append("optimiser")
+        if wrong or not 0 <= state["step"] <= self.plan.steps:
+            raise ValueError(f"{', '.join(wrong) or 'step'} differs")
+        self.task.trained.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        for parameter, held in self.optimiser.state.items():
+            if any(value.shape not in (parameter.shape, ()) for value in held.values()):
+                raise ValueError("the optimiser's shapes differ")
         self.rows = [Row(**row) for row in state["rows"]]
         self.done, self.sums = state["step"], state["sums"].to(self.device)
         self.started = time.perf_counter() - state["seconds"]
@@ -171,7 +184,10 @@ class _Run:
         return row
 
     def keep(self) -> None:
-        state = {
+        checkpoint.save(self.folder / CHECKPOINT, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "model": self.task.trained.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -180,7 +196,6 @@ class _Run:
             "sums": self.sums,
             "rows": [asdict(row) for row in self.rows],
         }
-        checkpoint.save(self.folder / CHECKPOINT, state)
 
 
 def _progress(console: Console | None) -> Progress:

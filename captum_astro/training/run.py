@@ -13,6 +13,7 @@ from torch import nn
 
 from captum_astro.data.tokenisers import TOKENISER, load_tokeniser
 from captum_astro.devices import check_device
+from captum_astro.models.checkpoint import read
 from captum_astro.storage import RECORD, read_json, write_whole
 from captum_astro.training.checkpoint import seed_everything
 from captum_astro.training.config import check_training, keep_config, read_config
@@ -119,14 +120,30 @@ def load_trained(folder: Path | str) -> tuple[nn.Module, Tokenizer | None]:
         folder: Folder of the run.
 
     Raises:
-        ValueError: If there is no finished run in it.
+        ValueError: If there is no finished run in it, or its weights are not those of its options.
     """
     folder = Path(folder)
     config = read_config(folder)
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"{folder}: the run is not finished; there is no {WEIGHTS}.")
+    _check_size(config, folder)
     model = config.build(folder)
     load_weights(model, folder / WEIGHTS)
     if not (folder / TOKENISER).exists():
         return model.eval(), None
     return model.eval(), load_tokeniser(folder / TOKENISER)
+
+
+def _check_size(config: Config, folder: Path) -> None:
+    """Refuse options of a larger model than the weights are of, before it takes memory: they may be anyone's."""
+    tensors = read(folder / WEIGHTS)
+    fits = config.depth <= len(tensors)  # a block has weights
+    if fits:
+        with torch.device("meta"):
+            needed = sum(parameter.numel() for parameter in config.build(folder).parameters())
+        fits = needed <= sum(tensor.numel() for tensor in tensors.values())
+    if not fits:
+        raise ValueError(
+            f"{folder / WEIGHTS} holds fewer weights than the model of {RECORD} has. Train it again, or give another "
+            f"folder."
+        )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,38 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not the table of a training run"):
         read_csv(tmp_path / CURVE)
     assert isinstance(model, nn.Module)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": -1}, {"step": 10**6}, {"step": 1.5}, {"step": "1"}, {"rows": 5}, {"rows": [{"a": 1}]}, {"sums": [1.0]},
+        {"sums": torch.zeros(5, dtype=torch.float64)}, {"seconds": "x"}, {"schedule": {}}, {"schedule": 5},
+        {"optimiser": 5}, {"optimiser": {"state": {}, "param_groups": []}}, {"model": 5}, {"model": {1: 2}},
+    ],
+)  # fmt: skip
+def test_a_forged_checkpoint_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(Stopped):
+        _run(tmp_path, stop_at=5)
+    save(tmp_path / CHECKPOINT, {**load(tmp_path / CHECKPOINT), **change})
+    with pytest.raises(
+        ValueError, match=r"checkpoint.pt is of another run, or damaged .* Delete it to begin again, or"
+    ):
+        _run(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["lr", "betas", "shape"])
+def test_a_forged_optimiser_is_named(tmp_path: Path, change: str) -> None:
+    with pytest.raises(Stopped):
+        _run(tmp_path, stop_at=5)
+    state = load(tmp_path / CHECKPOINT)
+    if change == "shape":
+        state["optimiser"]["state"][0]["exp_avg"] = torch.zeros(1)
+    else:
+        state["optimiser"]["param_groups"][0][change] = "x"
+    save(tmp_path / CHECKPOINT, state)
+    with pytest.raises(ValueError, match=r"checkpoint.pt is of another run, or damaged \(.*optimiser"):
+        _run(tmp_path)
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from captum_astro.training.patch_head import BACKGROUND, WithPatchHead, patch_lo
 from captum_astro.training.run import load_trained, read_result, train
 from captum_astro.training.scenes import ScenesTask
 from captum_astro.training.scores import negative_log_likelihood
+from captum_astro.training.weights import save_weights
 from captum_astro.training.wikitext2 import WikiText2
 from tests.training.making import cifar_folder, cifar_parquet, imdb_parquet, wikitext
 
@@ -57,6 +58,18 @@ def test_cifar10_from_folders_in_a_softmax_model(tmp_path: Path) -> None:
     )
     train(config, tmp_path / "run")
     assert load_trained(tmp_path / "run")[0].blocks[0].attn.__class__.__name__ == "SoftmaxAttention"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("change", [{"depth": 10**12}, {"dim": 2 * 10**6}, {"mlp_ratio": 1e12}])
+def test_options_of_a_larger_model_than_the_weights_take_no_memory(tmp_path: Path, change: dict[str, float]) -> None:
+    config = Cifar10(**SMALL)
+    save_weights(config.build(tmp_path), tmp_path / "weights.safetensors")
+    (tmp_path / "run.json").write_text(json.dumps(config.as_json()))
+    load_trained(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps(config.as_json() | change))
+    with pytest.raises(ValueError, match=r"weights.safetensors holds fewer weights than the model of run.json has"):
+        load_trained(tmp_path)
 
 
 @pytest.mark.parametrize("resume", [True, False])

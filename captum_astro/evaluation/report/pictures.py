@@ -17,6 +17,7 @@ from captum_astro import viz
 from captum_astro.data.image_error import ImageError
 from captum_astro.data.images import open_encoded
 from captum_astro.evaluation.report.grid import number
+from captum_astro.evaluation.run.examples import IMAGE_SIDE
 from captum_astro.metrics.registry import metric_named
 
 LARGE, SMALL = 144, 96  # pixels on the longer side
@@ -135,7 +136,7 @@ def _note(row: Any, metric: str) -> str:
 
 def _image(row: pd.Series[Any]) -> Image.Image | None:
     try:
-        return open_encoded(row["data"], str(row["name"]))
+        return open_encoded(row["data"], str(row["name"]), IMAGE_SIDE**2)
     except ImageError:
         return None
 

@@ -77,6 +77,16 @@ class _Checked(HTMLParser):
             self.text.append(data)
 
 
+def _photo() -> bytes:
+    """A sound image, larger than any that a benchmark stores."""
+    file = io.BytesIO()
+    Image.new("RGB", (225, 224), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+PHOTO = _photo()
+
+
 def _text(page: str) -> str:
     checked = _Checked(page)
     assert len(checked.ids) == len(set(checked.ids))
@@ -217,7 +227,9 @@ def test_green_is_positive_and_red_negative() -> None:
     assert drawn[-1, -1] == pytest.approx([255, 0, 0], abs=12)
 
 
-@pytest.mark.parametrize("damaged", [b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG", b"", b"odd", _png_of(60_000, 60_000)])
+@pytest.mark.parametrize(
+    "damaged", [b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG", b"", b"odd", _png_of(60_000, 60_000), PHOTO]
+)
 def test_a_damaged_picture_costs_only_itself(damaged: bytes) -> None:
     rows, maps = synthetic.rows(6, ("VTranM",)), synthetic.maps(6, ("VTranM",))
     for method in ("input", "VTranM"):
@@ -321,9 +333,9 @@ def test_names_in_tables_are_text(tmp_path: Path) -> None:
 
 
 def test_control_characters_are_visible(tmp_path: Path) -> None:
-    commands = "a\x1b[2J\x9b1m\u202eb"  # and half a character, which JSON may hold
+    commands = "a\x1b[2J\x9b1m\u202eb"
     rows = synthetic.renamed(synthetic.rows(3, metrics=("SaCo",)), {"VTranM": commands, "vit": commands})
-    config = {**CONFIG, "configuration": {"data": f"{commands}\ud800"}}
+    config = {**CONFIG, "configuration": {"data": f"{commands}\ud800"}}  # half a character, which JSON may hold
     folder = synthetic.write(tmp_path / "run", rows, NO_MAPS, config)
     texts = [write_report(folder, tmp_path / "page.html").read_text(encoding="utf-8")]
     texts += [file.read_text() for file in write_tables(folder, tmp_path / "tables", bootstrap=5)[4:]]
