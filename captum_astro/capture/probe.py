@@ -8,7 +8,8 @@ and attention and gates as `LocalMode` does.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import nn
 from captum_astro.capture.call import Call
 from captum_astro.capture.hooks import Hooks
 from captum_astro.capture.local_mode import LocalMode
+from captum_astro.capture.replica import Replica
 from captum_astro.functional.places import changed_images
 from captum_astro.layouts.structure import Tap
 
@@ -49,18 +51,20 @@ def probe(
     dtype = torch.float32 if call.inputs.device.type == "mps" else torch.float64
     first = call.inputs[:1].to(dtype).expand(SAMPLES, *call.inputs.shape[1:])
     arguments = tuple(_repeated(value, len(call.inputs)) for value in call.arguments)
-    weights, images = _local_weights(call.model, gain, dtype), _Images()
+    replica, images = Replica(call.model, dtype), _Images()  # of its own, which may keep something of the weights
+    weights = _local_weights(replica.model, gain, dtype)
+    for module in replica.model.modules():
+        module.training = False  # dropout would blur the places
     with contextlib.ExitStack() as during:
-        during.enter_context(_restored(call.model))
         during.enter_context(torch.no_grad())
         during.enter_context(torch.autocast(call.inputs.device.type, enabled=False))
         hooks = during.enter_context(Hooks())
         for module in (explained, *explained.children()):
-            hooks.before(module, images.replace)
+            hooks.before(replica.of(module), images.replace)
         for tap in taps:
-            hooks.tap(tap, partial(use, tap))
+            hooks.tap(replace(tap, module=replica.of(tap.module)), partial(use, tap))
         with contextlib.suppress(Reached), LocalMode(SAMPLES):
-            torch.func.functional_call(call.model, weights, (first, *arguments), tie_weights=False)
+            torch.func.functional_call(replica.model, weights, (first, *arguments), tie_weights=False)
 
 
 class _Images:
@@ -113,26 +117,3 @@ def _repeated(value: Any, batch: int) -> Any:
     if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == batch:
         return value[:1].expand(SAMPLES, *value.shape[1:])
     return [value[0]] * SAMPLES if isinstance(value, list) and len(value) == batch else value
-
-
-@contextlib.contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
-    """Evaluate a model, whose dropout would blur the places, and forget what it caches of the weights."""
-    own = set(nn.Module().__dict__) - {"training"}
-    saved = [
-        (module, {name: _copied(value) for name, value in vars(module).items() if name not in own})
-        for module in model.modules()
-    ]
-    for module, _ in saved:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, before in saved:
-            for name in set(vars(module)) - own - set(before):
-                del vars(module)[name]
-            vars(module).update(before)
-
-
-def _copied(value: Any) -> Any:
-    return value.copy() if type(value) in (dict, list) else value

@@ -4,7 +4,6 @@ import copy
 import os
 import pickle
 import threading
-import weakref
 from typing import Any
 
 import pytest
@@ -33,8 +32,12 @@ def test_nothing_of_the_model_changes_even_while_it_is_explained(method: Any) ->
     model, x = build("hybrid"), images("hybrid")
     next(model.parameters()).requires_grad_(False)
     model.blocks[1].attn.fused_attn = False
-    during, theirs = [], weakref.ref(model)  # a hook that encloses the model itself would look at the copy
-    model.blocks[1].register_forward_hook(lambda *_: during.append(state(theirs())))
+    during = []
+
+    class Theirs:  # a hook that led to the model, even by a weak reference, would look at the copy
+        it = model
+
+    model.blocks[1].register_forward_hook(lambda *_: during.append(state(Theirs.it)))
     before = state(model)
     method(model).attribute(x, target=1)
     assert all(seen == before for seen in during)

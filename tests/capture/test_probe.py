@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import timm
 import torch
 from torch import nn
 
+from captum_astro import TokenGradCAM
 from captum_astro.capture.call import Call
 from captum_astro.capture.probe import SAMPLES, probe
 from captum_astro.capture.target import Target
@@ -57,3 +60,26 @@ def test_the_images_reach_a_model_inside_a_wrapper() -> None:
     call = Call(model, torch.zeros(1, 3, 2, 4), Target(1))
     probe(call, inside, [Tap(inside[0], "output")], lambda tap, y: seen.append(find_places(y)))
     assert seen == [Places(1, (2, 4), None)]
+
+
+class Caches(nn.Module):
+    """A model without a layout that keeps a product of its weights in an object, or computes it each time."""
+
+    def __init__(self, keeps: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.norm, self.head = nn.Conv2d(3, 4, 4, 4), nn.BatchNorm2d(4), nn.Linear(4, 2)
+        self.kept = SimpleNamespace(cache={}) if keeps else None
+        self.feature_info = [{"module": "none"}]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        cache = {} if self.kept is None else self.kept.cache
+        gain = cache.setdefault("gain", self.head.weight[0, :, None, None] * 2)
+        return self.head(self.norm(self.stem(x) * gain).relu().mean((2, 3)))
+
+
+def test_what_a_model_keeps_of_the_probe_is_forgotten() -> None:
+    x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    expected, found = (TokenGradCAM(Caches(keeps).eval()).attribute(x, target=1) for keeps in (False, True))
+    assert expected.any()
+    torch.testing.assert_close(found, expected)
