@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from captum_astro.models.errors import ModelError
 Tensors = dict[str, torch.Tensor]
 
 _SAVE = "Where it was written, save the weights alone: torch.save(model.state_dict(), 'weights.pt')."
+_IN_FULL = "Where it was written, save each tensor dense and in full: tensor.contiguous()."
 _NUMPY = (
     "holds NumPy arrays, as JAX models do. timm converts those that it knows: timm.create_model(NAME, "
     "checkpoint_path=FILE), then torch.save(model.state_dict(), 'weights.pt')"
@@ -92,6 +94,28 @@ def read(file: Path) -> Mapping[str, Any]:
     elif not start.startswith(pickle.PROTO):
         raise ModelError(f"{file} is neither safetensors nor a PyTorch file: give one of these.")
     return _torch(file)
+
+
+def check_stored(file: Path, tensors: Tensors) -> None:
+    """Refuse what takes more memory than its file: models are built, and positions resampled, by the shapes in it.
+
+    Args:
+        file: Where the tensors were read.
+        tensors: The weights.
+
+    Raises:
+        ModelError: If one is not stored value by value.
+    """
+    most = file.stat().st_size
+    for key, value in tensors.items():
+        name = reprlib.repr(key)
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_nested:
+            raise ModelError(f"{file}: {name} is sparse, quantised or without values. {_IN_FULL}")
+        if value.numel() * value.element_size() > most:
+            raise ModelError(
+                f"{file}: {name} has the shape {tuple(value.shape)}, more than the file holds: it repeats values. "
+                f"{_IN_FULL}"
+            )
 
 
 def _safetensors(file: Path) -> Tensors:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from captum_astro.models.errors import ModelError
 _AVERAGED = {"ema", "teacher", "averaged"}
 _RAW = {"state_dict", "model", "model_state_dict", "module", "net", "network", "student", "weights", "params"}
 _DEPTH = 16  # of parts in parts
-_WAY_OUT = "Where it was written, save each tensor dense and in full: tensor.contiguous()."
 
 
 def weights_in(file: Path, content: Mapping[str, Any], use_ema: bool, say: Callable[[str], None]) -> Tensors:
@@ -30,8 +28,7 @@ def weights_in(file: Path, content: Mapping[str, Any], use_ema: bool, say: Calla
         say: Receives the choice, if there was one.
 
     Raises:
-        ModelError: If it holds no weights, several that nothing distinguishes, not those asked for, or tensors that are
-            not stored value by value.
+        ModelError: If it holds no weights, several that nothing distinguishes, or not those asked for.
 
     Example:
         >>> content = {"epoch": 9, "model": {"bias": torch.zeros(1)}, "model_ema": {"bias": torch.ones(1)}}
@@ -44,7 +41,6 @@ def weights_in(file: Path, content: Mapping[str, Any], use_ema: bool, say: Calla
         known = [key for key in parts if key.lower() in _RAW or is_averaged(key)]
         tensors = {key: value for key, value in content.items() if isinstance(key, str) and _is_tensor(value)}
         if tensors and not known:
-            _check(file, tensors)
             return tensors
         if not parts:
             raise ModelError(f"{file} holds no weights: give a file that a model's state_dict was saved to.")
@@ -89,20 +85,6 @@ def _holds_tensors(value: object) -> bool:
             seen.add(id(one))
             left += [inner for key, inner in one.items() if isinstance(key, str)]
     return False
-
-
-def _check(file: Path, tensors: Tensors) -> None:
-    """Refuse what takes more memory than its file: models are built, and positions resampled, by the shapes in it."""
-    most = file.stat().st_size
-    for key, value in tensors.items():
-        name = reprlib.repr(key)
-        if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_nested:
-            raise ModelError(f"{file}: {name} is sparse, quantised or without values. {_WAY_OUT}")
-        if value.numel() * value.element_size() > most:
-            raise ModelError(
-                f"{file}: {name} has the shape {tuple(value.shape)}, more than the file holds: it repeats values. "
-                f"{_WAY_OUT}"
-            )
 
 
 def _is_tensor(value: object) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from captum_astro.caller import warn
-from captum_astro.models.checkpoint import Tensors, read
+from captum_astro.models.checkpoint import Tensors, check_stored, read
 from captum_astro.models.containers import weights_in
 from captum_astro.models.errors import ModelError
 from captum_astro.models.fitting import fit
@@ -62,6 +62,7 @@ def load_model(
     else:
         file = Path(checkpoint)
         tensors = weights_in(file, read(file), use_ema, say)
+        check_stored(file, tensors)
         model = _created(name, False, _classes(name, file, tensors, num_classes))
         fit(model, name, file, tensors, use_ema, say)
     try:

@@ -13,7 +13,7 @@ from torch import nn
 
 from captum_astro.data.tokenisers import TOKENISER, load_tokeniser
 from captum_astro.devices import check_device
-from captum_astro.models.checkpoint import read
+from captum_astro.models.checkpoint import check_stored, read
 from captum_astro.storage import RECORD, read_json, write_whole
 from captum_astro.training.checkpoint import seed_everything
 from captum_astro.training.config import check_training, keep_config, read_config
@@ -136,7 +136,9 @@ def load_trained(folder: Path | str) -> tuple[nn.Module, Tokenizer | None]:
 
 def _check_size(config: Config, folder: Path) -> None:
     """Refuse options of a larger model than the weights are of, before it takes memory: they may be anyone's."""
-    tensors = read(folder / WEIGHTS)
+    found = read(folder / WEIGHTS)
+    tensors = {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+    check_stored(folder / WEIGHTS, tensors)
     fits = config.depth <= len(tensors)  # a block has weights
     if fits:
         with torch.device("meta"):
