@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,13 +106,15 @@ def test_an_explanation_inside_a_hook_of_another(method: Any) -> None:
     model, x = build("cls"), images("cls", 1)
     expected, inner = _tokens(method, model, x), {m.__name__: _tokens(m, model, x) for m in (LRP, VTranM)}
     found: dict[str, torch.Tensor] = {}
-    theirs = weakref.ref(model)
+
+    class Theirs:  # a hook that led to the model, even by a weak reference, would explain the copy
+        it = model
 
     def hook(*_: Any) -> None:
         for explained in (LRP, VTranM):
             if explained.__name__ not in found:
                 found[explained.__name__] = torch.empty(0)  # the hook runs in the inner pass too
-                found[explained.__name__] = _tokens(explained, theirs(), x)
+                found[explained.__name__] = _tokens(explained, Theirs.it, x)
 
     handle = model.blocks[1].attn.proj.register_forward_hook(hook)
     assert torch.equal(_tokens(method, model, x), expected)
@@ -124,11 +125,13 @@ def test_an_explanation_inside_a_hook_of_another(method: Any) -> None:
 @every_method
 def test_a_training_step_in_the_meantime_is_told(method: Any) -> None:
     model, x = build("cls"), images("cls", 1)
-    weight = weakref.ref(model.norm.weight)
+
+    class Theirs:  # a hook that led to the weight, even by a weak reference, would change the copy's
+        weight = model.norm.weight
 
     def step() -> None:
         with torch.no_grad():
-            weight().mul_(1.0)
+            Theirs.weight.mul_(1.0)
 
     model.blocks[1].register_forward_hook(lambda *_: _together([step]).clear())
     with pytest.warns(UserWarning, match="changed while it was explained, as by a training step"):

@@ -114,7 +114,22 @@ class Gated(LoRALinear):
         return self.base_layer(x) + F.relu(self.lora_B(self.lora_A(x)))
 
 
-@pytest.mark.parametrize(("path", "adapter"), [("patch_embed.proj", LoRAConv), ("blocks.1.mlp.fc1", Gated)])
+class AllButTheFirst(LoRALinear):
+    """An adapter that leaves the class token alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.base_layer(x[:, :1]), super().forward(x[:, 1:])], 1)
+
+
+class SlightlyCurved(LoRALinear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 1e-3 * torch.sin(x.sum(-1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("path", "adapter"),
+    [("patch_embed.proj", LoRAConv), *(("blocks.1.mlp.fc1", kind) for kind in (Gated, AllButTheFirst, SlightlyCurved))],
+)
 def test_relevance_refuses_an_adapter_that_is_not_linear(path: str, adapter: Any) -> None:
     model, x = build("cls"), images("cls", 1)
     parent, name = path.rsplit(".", 1)
