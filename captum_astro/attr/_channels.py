@@ -13,7 +13,7 @@ from torch import nn
 from captum_astro.attr._base import enlarged
 from captum_astro.attr._contract import AttributeTo
 from captum_astro.attr._default_layer import searched_tap
-from captum_astro.attr._layer import find_tap, places_in
+from captum_astro.attr._layer import find_tap, places_in, reorders
 from captum_astro.capture.activation import activation_and_gradient
 from captum_astro.capture.call import Call
 from captum_astro.capture.target import LargestOutput
@@ -141,7 +141,7 @@ def channel_maps(call: Call, tap: Tap, places: Places | None = None) -> ChannelM
 def _working_tap(call: Call) -> Tap | None:
     """The default layer if its maps can be computed, or another; tried on the largest output of each image."""
     call = replace(call, target=LargestOutput())
-    if call.layout is None:
+    if call.layout is None or reorders(call.layout):
         return searched_tap(call)
     _, tap = find_tap(call.model, None)
     with contextlib.suppress(UnsupportedModelError, NoGradientError):

@@ -31,7 +31,7 @@ def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | 
         if all(module is not layer for module in model.modules()):
             raise ValueError(f"The {type(layer).__name__} given as layer is not one of {type(model).__name__}'s.")
         return layout, Tap(layer, "output")
-    if layout is not None:
+    if layout is not None and not reorders(layout):
         last = [stage for stage in layout.stages if any(isinstance(b, AttentionBranch) for b in stage.branches)][-1]
         normalises = isinstance(last.stream.module, nn.LayerNorm | nn.RMSNorm | RmsNorm)
         return layout, Tap(last.stream.module, "output") if normalises else last.stream
@@ -39,7 +39,12 @@ def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | 
         raise UnsupportedModelError(
             f"{type(model).__name__} has no layout and no timm feature_info: pass the layer, as a module or its path."
         )
-    return None, feature_tap(model)
+    return layout, feature_tap(model)
+
+
+def reorders(layout: Layout) -> bool:
+    """Whether the model keeps its tokens in another order than row by row, as Hiera does."""
+    return any(tap.arrange is not None for tap in (layout.final_stream, *(stage.stream for stage in layout.stages)))
 
 
 def timm_model(model: nn.Module) -> nn.Module:
@@ -84,6 +89,8 @@ def places_in(call: Call, tap: Tap, shape: tuple[int, ...], image_size: tuple[in
 
 def _declared(layout: Layout, tap: Tap, shape: tuple[int, ...], image_size: tuple[int, int]) -> Places | None:
     """What the layout says of an output; None if it does not decide, as for a head's queries or a window."""
+    if reorders(layout):
+        return None
     grids, prefix = layout.grids(*image_size), layout.num_prefix_tokens
     attentions = [b for stage in layout.stages for b in stage.branches if isinstance(b, AttentionBranch)]
     around = [branch for branch in attentions if any(tap.module is inside for inside in branch.module.modules())]

@@ -28,11 +28,11 @@ DEFAULTS = {
         "blocks.1", 3, (4, 4), options={"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 64}, size=64
     ),
     "volo_d1_224": Family("network.4", 3, (14, 14)),
-    "tiny_vit_5m_224": Family("stages.3", 1, (7, 7)),
+    "tiny_vit_5m_224": Family("stages.3.blocks.0", 3, (7, 7)),
     "gcvit_xxtiny": Family("stages.3.blocks.1.norm1", 3, (7, 7)),
     "convformer_s18": Family("stages.3", 1, (2, 2), size=64),
     "xcit_nano_12_p16_224": Family("blocks.1", 2, (4, 4), options={"depth": 2}, size=64),
-    "cait_xxs24_224": Family("blocks.1", 2, (4, 4), options={"depth": 2, "img_size": 64}, size=64),
+    "cait_xxs24_224": Family("blocks_token_only.1.norm1", 2, (4, 4), 1, options={"depth": 2, "img_size": 64}, size=64),
     "convit_tiny": Family("blocks.1.norm1", 2, (4, 4), 1, {"depth": 2, "local_up_to_layer": 1, "img_size": 64}, 64),
     "tnt_s_patch16_224": Family("blocks.1.norm_out", 2, (4, 4), 1, {"depth": 2, "img_size": 64}, 64),
     "pit_ti_distilled_224": Family("transformers.2.blocks.0.norm1", 2, (7, 7), 2, {"depth": (1, 1, 1)}),
@@ -43,6 +43,8 @@ DEFAULTS = {
     "hrnet_w18_small": Family("final_layer", 1, (2, 2), size=64),
     "efficientvim_m1": Family("norm.3", 1, (4, 4)),
     "levit_128s": Family("stages.2", 2, (4, 4)),
+    "hiera_tiny_224": Family("blocks.11", 2, (7, 7)),
+    "nest_tiny": Family("levels.2", 1, (14, 14)),
 }
 
 
