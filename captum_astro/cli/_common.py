@@ -15,19 +15,19 @@ SEEDS = 2**32 - 1  # NumPy's largest seed
 COUNTS = 10**9  # more than any data set, and a typing error rather than a wish
 
 
-def whole_number(help: str, *names: str, least: int = 1, most: int = COUNTS) -> Any:  # noqa: A002 - as typer names it
+def whole_number(text: str, *names: str, least: int = 1, most: int = COUNTS) -> Any:
     """A typer option for a whole number."""
-    return _read_by(whole(least, most), help, names, "<int>")
+    return _read_by(whole(least, most), text, names, "<int>")
 
 
-def finite_number(help: str, *names: str) -> Any:  # noqa: A002
+def finite_number(text: str, *names: str) -> Any:
     """A typer option for a number; what receives it checks its range."""
-    return _read_by(number(), help, names, "<float>")
+    return _read_by(number(), text, names, "<float>")
 
 
-def out_folder(help: str) -> Any:  # noqa: A002
+def out_folder(text: str) -> Any:
     """A typer option for the folder of the results."""
-    return typer.Option(help=help, callback=_no_file)
+    return typer.Option(help=text, callback=_no_file)
 
 
 def _no_file(path: Path) -> Path:
@@ -37,7 +37,7 @@ def _no_file(path: Path) -> Path:
     return path
 
 
-def _read_by(kind: Kind, help: str, names: Sequence[str], metavar: str) -> Any:  # noqa: A002
+def _read_by(kind: Kind, text: str, names: Sequence[str], metavar: str) -> Any:
     def read(value: Any) -> Any:
         if not isinstance(value, str):
             return value  # a default
@@ -46,7 +46,7 @@ def _read_by(kind: Kind, help: str, names: Sequence[str], metavar: str) -> Any: 
         except ValueError as error:
             raise typer.BadParameter(f"it must be {kind.accepted}, not {value!r}.") from error
 
-    return typer.Option(*names, help=help, parser=read, metavar=metavar)
+    return typer.Option(*names, help=text, parser=read, metavar=metavar)
 
 
 def _device(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -16,6 +17,17 @@ class AveragedLayout(Layout):
 
     def readout(self, tokens: int) -> torch.Tensor:
         return torch.full((tokens,), 1 / tokens, dtype=torch.float64)
+
+
+class PaddedLayout(AveragedLayout):
+    """A stem of stride 4 that pads: a patch for every 4 x 4 pixels, the last ones incomplete."""
+
+    def grid(self, height: int, width: int) -> Grid:
+        return -(-height // 4), -(-width // 4)
+
+    def extent(self, height: int, width: int) -> tuple[int, int]:
+        rows, columns = self.grid(height, width)
+        return 4 * rows, 4 * columns
 
 
 def check_average(model: nn.Module, pooling: str) -> None:

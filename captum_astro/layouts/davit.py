@@ -10,14 +10,14 @@ from timm.models.davit import DaVit, SpatialBlock
 from torch import nn
 
 from captum_astro.functional.token_map import Grid, TokenMap, merge_map, window_map
-from captum_astro.layouts.averaged import AveragedLayout, check_average
+from captum_astro.layouts.averaged import PaddedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import POSITIONAL, convolution
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Stage, Tap
 
 
 @register_layout(DaVit)
-class DaViTLayout(AveragedLayout):
+class DaViTLayout(PaddedLayout):
     """A block is a pair of layers, over windows and over channels; blocks are numbered through all stages.
 
     Attention over channels mixes no tokens, once its map of channels is held constant: it is a feed-forward layer.
@@ -40,13 +40,6 @@ class DaViTLayout(AveragedLayout):
                     self.stages += _layer(layer, block, f"stages.{number}.blocks.{index}.{name}")
                 block += 1
         self.final_stream = Tap(layer, "output", "first")
-
-    def grid(self, height: int, width: int) -> Grid:
-        return -(-height // 4), -(-width // 4)  # the stem pads
-
-    def extent(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = self.grid(height, width)
-        return 4 * rows, 4 * columns
 
 
 def _layer(layer: Any, index: int, path: str) -> list[Stage]:

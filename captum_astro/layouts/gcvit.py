@@ -9,7 +9,7 @@ from timm.models.gcvit import GlobalContextVit
 from torch import nn
 
 from captum_astro.functional.token_map import Grid, TokenMap, window_map
-from captum_astro.layouts.averaged import AveragedLayout, check_average
+from captum_astro.layouts.averaged import PaddedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE, convolution
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -17,7 +17,7 @@ from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, L
 
 
 @register_layout(GlobalContextVit)
-class GCViTLayout(AveragedLayout):
+class GCViTLayout(PaddedLayout):
     """Blocks are numbered consecutively through all stages. The tokens are those of the first stage's grid.
 
     The queries of the whole image decide where each window looks; what is added is made of the window's tokens.
@@ -42,13 +42,6 @@ class GCViTLayout(AveragedLayout):
                 self.stages += _block(block, number, f"stages.{part}.blocks.{index}", summed)
                 number += 1
         self.final_stream = Tap(block, "output")
-
-    def grid(self, height: int, width: int) -> Grid:
-        return -(-height // 4), -(-width // 4)
-
-    def extent(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = self.grid(height, width)
-        return 4 * rows, 4 * columns
 
 
 def _downsampling(down: Any, index: int, path: str) -> list[Stage]:

@@ -7,8 +7,7 @@ from typing import Any, cast
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from torch import nn
 
-from captum_astro.functional.token_map import Grid
-from captum_astro.layouts.averaged import AveragedLayout, check_average
+from captum_astro.layouts.averaged import PaddedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE, convolution
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -17,7 +16,7 @@ from captum_astro.layouts.structure import FeedForwardBranch, Stage, Tap
 
 
 @register_layout(PyramidVisionTransformerV2)
-class PVTv2Layout(AveragedLayout):
+class PVTv2Layout(PaddedLayout):
     """Blocks are numbered consecutively through all stages. The tokens are those of the first stage's grid.
 
     Raises:
@@ -41,13 +40,6 @@ class PVTv2Layout(AveragedLayout):
                 block += 1
         self.final_stream = Tap(part.blocks[-1], "output")
         self.pooled = (Tap(part.norm, "output"), Tap(self._model.head_drop))
-
-    def grid(self, height: int, width: int) -> Grid:
-        return -(-height // 4), -(-width // 4)
-
-    def extent(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = self.grid(height, width)
-        return 4 * rows, 4 * columns
 
 
 def _block(block: Any, index: int, path: str, summed: Tap | None) -> list[Stage]:

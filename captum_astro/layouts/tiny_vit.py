@@ -10,14 +10,14 @@ from timm.models.tiny_vit import ConvLayer, TinyVit
 from torch import nn
 
 from captum_astro.functional.token_map import Grid, TokenMap, window_map
-from captum_astro.layouts.averaged import AveragedLayout, check_average
+from captum_astro.layouts.averaged import PaddedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE, normalised_convolution
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Stage, Tap
 
 
 @register_layout(TinyVit)
-class TinyViTLayout(AveragedLayout):
+class TinyViTLayout(PaddedLayout):
     """Blocks are numbered consecutively through all stages. The tokens are those of the first stage's grid.
 
     Between a convolution and its neighbours, activations and projections change every token by itself.
@@ -45,13 +45,6 @@ class TinyViTLayout(AveragedLayout):
                     self.stages += _block(block, number, f"{path}.blocks.{index}", following)
                 number += 1
         self.final_stream = Tap(block, "output")
-
-    def grid(self, height: int, width: int) -> Grid:
-        return -(-height // 4), -(-width // 4)
-
-    def extent(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = self.grid(height, width)
-        return 4 * rows, 4 * columns
 
 
 def _downsampling(down: Any, index: int, path: str) -> Stage:
