@@ -12,10 +12,7 @@ from torch import nn
 
 from captum_astro import UnsupportedModelError, ViTA, VTranM, explainers
 from captum_astro.attr._base import TokenAttribution
-from captum_astro.attr._batch import Batch
 from captum_astro.attr._inputs import block_numbers, channels_of, check_inputs
-from captum_astro.capture.replica import Replica
-from captum_astro.capture.target import Target
 from captum_astro.layouts.base import layout_for
 from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
 from tests.families import build, images
@@ -135,47 +132,6 @@ def test_block_numbers() -> None:
         block_numbers(2, 4)
     with pytest.raises(ValueError, match=r"contains '1'"):
         block_numbers("1", 4)
-
-
-def _batch(x: torch.Tensor, target: Any, **common: Any) -> Batch:
-    return Batch(Replica(nn.Linear(1, 1)), None, x, Target(target), common)
-
-
-def test_parts() -> None:
-    x, tensor = torch.rand(5, 3, 2, 2, requires_grad=True), torch.arange(5)
-    given = {"additional_forward_args": (tensor, "same", torch.ones(2)), "internal_batch_size": 2}
-    batch = _batch(x, [0, 1, 2, 3, 4], **given)
-    found = list(batch.parts())
-    assert [part.samples for part in found] == [[0, 1], [2, 3], [4]]
-    assert torch.equal(torch.cat([part.call.inputs for part in found]), x)
-    assert not any(part.call.inputs.requires_grad for part in found)
-    assert [part.call.target.classes for part in found] == [[0, 1], [2, 3], [4]]
-    assert [part.call.arguments[0].tolist() for part in found] == [[0, 1], [2, 3], [4]]
-    assert all(part.call.arguments[1] == "same" and len(part.call.arguments[2]) == 2 for part in found)
-    assert torch.equal(batch.joined([(part, part.call.inputs) for part in found]), x)
-    (whole,) = _batch(x, 7).parts()
-    assert (len(whole.call.inputs), whole.call.target.classes, whole.call.arguments) == (5, 7, ())
-
-
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2"])
-def test_bad_part_sizes(wrong: Any) -> None:
-    assert len(list(_batch(torch.rand(5, 3, 2, 2), 0, internal_batch_size=9).parts())) == 1
-    with pytest.raises(ValueError, match=f"at least 1, not {wrong}"):
-        _batch(torch.rand(5, 3, 2, 2), 0, internal_batch_size=wrong)
-
-
-def test_selecting_samples_from_arguments() -> None:
-    x, tensor = torch.rand(3, 3, 2, 2), torch.arange(6).reshape(3, 2)
-    shared = (4, None, (1, 2, 3), ["a", "b"], "abc", torch.arange(8).reshape(4, 2), torch.tensor(3))
-    batch = _batch(x, tensor, additional_forward_args=(["a", "b", "c"], *shared), internal_batch_size=2)
-    first, last = batch.parts()
-    assert torch.equal(first.call.target.classes, tensor[:2])
-    assert torch.equal(last.call.target.classes, tensor[2:])
-    assert last.call.arguments[0] == ["c"]
-    assert all(found is given for found, given in zip(last.call.arguments[1:], shared, strict=True))
-    one = torch.tensor([3])
-    (only,) = _batch(x[:1], one).parts()
-    assert only.call.target.classes is one
 
 
 @every_method
