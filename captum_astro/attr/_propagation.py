@@ -14,10 +14,9 @@ from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, chec
 from captum_astro.capture.call import Call
 from captum_astro.capture.features import lacks_classes
 from captum_astro.capture.input_relevance import Arrived, propagate
-from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
 from captum_astro.layouts.base import Layout, layout_for
-from captum_astro.layouts.unwrap import unwrapped
+from captum_astro.layouts.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -27,17 +26,11 @@ class PropagationAttribution(Explanation):
     """Signed relevance of every pixel and channel, or of every token.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
-
-    Raises:
-        UnsupportedModelError: If the model has no layout.
+        forward_func: Any model of images, such as timm's, if every operation has a rule; or a model of texts that has a
+            layout.
     """
 
     _times_input = False  # whether the backward pass carries gradients, not relevance
-
-    def __init__(self, forward_func: nn.Module) -> None:
-        super().__init__(forward_func)
-        layout_for(Replica(unwrapped(forward_func)).model)
 
     def _mode(self, call: Call) -> AbstractContextManager[Any]:
         """The rules of the method."""
@@ -49,19 +42,19 @@ class PropagationAttribution(Explanation):
         """Run the method on a batch, in parts if requested, in at least this precision."""
         check_names(f"{self.get_name()}.attribute", common, Common)
         with self._private(self.forward_func, least) as replica:
-            batch = Batch(replica, layout_for(replica.model), inputs, Target(target, output), common)
+            layout = _layout(replica.model, common.get("attribute_to", "input"))
+            batch = Batch(replica, layout, inputs, Target(target, output), common)
             found = [(part, self._one(part.call, batch.attribute_to)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)
         return attributions
 
     def _one(self, call: Call, attribute_to: AttributeTo) -> torch.Tensor:
         """Run the method on one part."""
-        assert call.layout is not None
         arrived = propagate(call, self._mode(call), self._times_input)
         if call.target.output == "probability" and (why := lacks_classes(call.model)):
             warn_of_features(call.model, why)
         found = _shaped(arrived, call.layout, attribute_to)
-        return found if call.layout.reads_text else found.to(call.inputs.dtype).contiguous()
+        return found if arrived.image is None else found.to(call.inputs.dtype).contiguous()
 
 
 class InputTimesGradient(PropagationAttribution):
@@ -87,12 +80,25 @@ class InputTimesGradient(PropagationAttribution):
         return self._relevance(inputs, target, common, output)
 
 
-def _shaped(arrived: Arrived, layout: Layout, attribute_to: AttributeTo) -> torch.Tensor:
+def _layout(model: nn.Module, attribute_to: AttributeTo) -> Layout | None:
+    """The model's layout; None if it has none and none is needed, because relevance goes to the pixels."""
+    try:
+        return layout_for(model)
+    except UnsupportedModelError as error:
+        if attribute_to not in ("grid", "tokens"):
+            return None
+        raise UnsupportedModelError(
+            f"attribute_to={attribute_to!r} needs a layout, which says what the tokens are; 'input' and 'pixels' work "
+            f"without one. {error}"
+        ) from error
+
+
+def _shaped(arrived: Arrived, layout: Layout | None, attribute_to: AttributeTo) -> torch.Tensor:
+    if arrived.image is not None and attribute_to in ("input", "pixels"):
+        return arrived.image if attribute_to == "input" else arrived.image.sum(1, keepdim=True)
+    assert arrived.tokens is not None
+    assert layout is not None
     if attribute_to == "tokens" or arrived.image is None:
         return arrived.tokens
-    if attribute_to == "input":
-        return arrived.image
-    if attribute_to == "pixels":
-        return arrived.image.sum(1, keepdim=True)
     grid = layout.grid(*arrived.image_size)
     return arrived.tokens[:, layout.num_prefix_tokens :].reshape(-1, 1, *grid)

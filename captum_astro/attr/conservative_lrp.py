@@ -18,7 +18,8 @@ class ConservativeLRP(InputTimesGradient):
     (arXiv 2202.07304), Eq. 11 to 14. LRP methods may be covered by patents.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
+        forward_func: Any model of images, such as timm's, if every operation has a rule; or a model of texts that has a
+            layout.
 
     Example:
         >>> import timm, torch

@@ -27,7 +27,8 @@ class LRP(PropagationAttribution):
     methods may be covered by patents.
 
     Args:
-        forward_func: A timm Vision Transformer, a wrapper around one, or a model with a registered layout.
+        forward_func: Any model of images, such as timm's, if every operation has a rule; or a model of texts that has a
+            layout.
 
     Example:
         >>> import timm, torch
@@ -40,8 +41,8 @@ class LRP(PropagationAttribution):
     source = "Chefer et al., CVPR 2021, arXiv 2012.09838; Montavon et al., 2017"
 
     def _mode(self, call: Call) -> Relevance:
-        assert call.layout is not None
-        return Relevance(call.model, len(call.inputs), from_pixels=not call.layout.reads_text)
+        reads_text = call.layout is not None and call.layout.reads_text
+        return Relevance(call.model, len(call.inputs), from_pixels=not reads_text)
 
     @contract
     def attribute(

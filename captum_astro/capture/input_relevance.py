@@ -12,6 +12,7 @@ from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import Entry, check_batch, check_called_once
 from captum_astro.capture.hooks import Hooks
 from captum_astro.functional.attention import widen
+from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -21,12 +22,13 @@ class Arrived:
 
     Attributes:
         image: Relevance of the pixels, ``(B, C, H, W)``; None for text.
-        tokens: Relevance of the tokens that enter the first block, summed over their channels, ``(B, n)``.
+        tokens: Relevance of the tokens that enter the first block, summed over their channels, ``(B, n)``; None if no
+            layout says which tensor they are.
         image_size: Size of the image that the model itself received.
     """
 
     image: torch.Tensor | None
-    tokens: torch.Tensor
+    tokens: torch.Tensor | None
     image_size: tuple[int, int]
 
 
@@ -34,7 +36,7 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
     """Run a model under a mode, and propagate the relevance of its output back.
 
     Args:
-        call: A private model and its inputs.
+        call: A private model and its inputs. Without a layout, relevance is propagated to the pixels only.
         mode: Applies the rules during the forward pass.
         times_input: The backward pass carries gradients, which are then multiplied by their inputs; otherwise it
             carries relevance.
@@ -42,49 +44,66 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
     Raises:
         UnsupportedModelError: If the output does not depend on the input.
     """
-    assert call.layout is not None
-    layout = call.layout
-    entering, entry = _Entering(), Entry(layout.model, layout.reads_text)
-    tap = layout.stages[0].stream
+    reads_text = call.layout is not None and call.layout.reads_text
+    entering = None if call.layout is None else _Entering(call.layout)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(call.inputs.device.type, enabled=False),  # divisions need the model's full precision
     ):
         with Hooks() as hooks:
-            hooks.tap(tap, entering.note_tokens)
-            entry.install(hooks)
-            given = call.inputs.clone().requires_grad_(not layout.reads_text)
+            if entering is not None:
+                entering.install(hooks)
+            given = call.inputs.clone().requires_grad_(not reads_text)
             with mode:
                 output = call.run(given)
-        if not entering.tokens:
-            raise UnsupportedModelError(
-                f"The first block of {type(layout.model).__name__} did not run, or not as a part of the model."
-            )
-        check_called_once(layout.model, len(entering.tokens))
-        for tokens in entering.tokens:
-            check_batch(layout.model, len(tokens), len(output))
+        wanted = [] if reads_text else [given]
+        if entering is not None:
+            wanted.append(entering.tokens(len(output)))
         start = call.target.seed(output)
-        wanted = entering.tokens[:1] if layout.reads_text else [given, *entering.tokens[:1]]
         arrived = torch.autograd.grad(output, wanted, start.gradient.to(output), allow_unused=True)
     found = []
     for tensor, gradient in zip(wanted, arrived, strict=True):
         if gradient is None:
             raise no_gradient()
         found.append(start.scaled(gradient) * (widen(tensor.detach()) if times_input else 1))
-    tokens = tap.tokens(found[-1]).sum(-1)
-    assert entry.size is not None  # tokens were seen
-    return Arrived(None if layout.reads_text else found[0], tokens, entry.size)
+    image = None if reads_text else found[0]
+    if entering is None:
+        return Arrived(image, None, (given.shape[-2], given.shape[-1]))
+    return Arrived(image, entering.tap.tokens(found[-1]).sum(-1), entering.image_size)
 
 
 class _Entering:
-    """The input of the first block."""
+    """The input of the first block, and the size of the image that the model received."""
 
-    def __init__(self) -> None:
-        self.tokens: list[torch.Tensor] = []
+    def __init__(self, layout: Layout) -> None:
+        self.tap = layout.stages[0].stream
+        self._model = layout.model
+        self._entry = Entry(layout.model, layout.reads_text)
+        self._seen: list[torch.Tensor] = []
 
-    def note_tokens(self, x: torch.Tensor) -> None:
-        """The tokens, with their graph."""
+    def install(self, hooks: Hooks) -> None:
+        """Note both during a pass."""
+        hooks.tap(self.tap, self._note)
+        self._entry.install(hooks)
+
+    def tokens(self, images: int) -> torch.Tensor:
+        """The tokens, with their graph; an error if they are not those of the images."""
+        if not self._seen:
+            raise UnsupportedModelError(
+                f"The first block of {type(self._model).__name__} did not run, or not as a part of the model."
+            )
+        check_called_once(self._model, len(self._seen))
+        check_batch(self._model, len(self._seen[0]), images)
+        return self._seen[0]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width; for texts, 1 and their length."""
+        assert self._entry.size is not None  # tokens were seen
+        return self._entry.size
+
+    def _note(self, x: torch.Tensor) -> None:
         if not x.requires_grad:
             x.requires_grad_(True)  # text: there is no gradient before the embedding
-        self.tokens.append(x)
+        self._seen.append(x)

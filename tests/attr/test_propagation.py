@@ -104,6 +104,20 @@ def test_a_text() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-13)
 
 
+def test_a_model_without_a_layout() -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    model, x = nn.Sequential(*layers).double().eval(), images("cls")
+    leaf = x.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(model(leaf)[:, 3].sum(), leaf)
+    torch.testing.assert_close(Plain(model).attribute(x, target=3), gradient * x, rtol=1e-10, atol=0)
+    found = Plain(model).attribute(x, target=3, attribute_to="pixels")
+    torch.testing.assert_close(found, (gradient * x).sum(1, keepdim=True), rtol=1e-10, atol=0)
+    for form in ("grid", "tokens"):
+        with pytest.raises(UnsupportedModelError, match=f"'{form}' needs a layout.*'pixels' work.*has no layout"):
+            Plain(model).attribute(x, target=3, attribute_to=form)
+
+
 class Deaf(nn.Module):
     """Runs the model, and returns something else."""
 
@@ -121,9 +135,8 @@ def test_bad_input() -> None:
     model, x = build("cls"), images("cls")
     with pytest.raises(NotImplementedError):
         InputTimesGradient(model).attribute(x, target=1)
-    for method in (PropagationAttribution, Plain):
-        with pytest.raises(UnsupportedModelError, match="has no layout"):
-            method(nn.Linear(3, 3))
+    with pytest.raises(NotImplementedError):
+        PropagationAttribution(model)._mode(None)  # type: ignore[arg-type]
     with pytest.raises(UnsupportedModelError, match="does not depend on the image by a gradient"):
         Plain(Deaf()).attribute(x, target=1)
     with pytest.raises(ValueError, match="output must be 'probability' or 'logit', not 'odds'"):
