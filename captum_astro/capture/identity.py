@@ -77,7 +77,8 @@ def _sum(record: StageRecord) -> torch.Tensor:
     """The stream with the branches added; before a norm of the first tokens only, the others are as they go on."""
     if record.summed is None:
         return widen(record.following)
-    return widen(torch.cat([record.summed, record.following[:, record.summed.shape[1] :]], 1))
+    others = record.following[:, record.summed.shape[1] :]
+    return widen(torch.cat([record.summed, others], 1) if others.numel() else record.summed)
 
 
 def _added(branches: Branches, places: list[int] | None) -> torch.Tensor:
