@@ -40,6 +40,7 @@ from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTran
 from torch import nn
 
 from captum_astro.models.astromorphic_vit import AstromorphicVisionTransformer
+from tests import staged_families
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
 
@@ -277,6 +278,9 @@ SIZES |= dict.fromkeys(("hiera", "hiera_windows"), (32, 64))
 SIZES |= {"caformer": (30, 37)}
 
 SIZES |= {"cait": (40, 24)}
+
+MIXED |= staged_families.STAGED
+SIZES |= staged_families.SIZES
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -214,7 +214,8 @@ class Collected:
                 raise UnsupportedModelError(f"The residual stream before stage {index} was not seen in the pass.")
             tokens = stream.tap.tokens(stream.seen.detach())
             if index < len(self.layout.stages) and self.layout.stages[index].leading:
-                tokens = torch.cat([tokens, streams[-1][:, tokens.shape[1] :]], 1)
+                rest = self.recorder.stages[index].rest
+                tokens = torch.cat([tokens, streams[-1][:, tokens.shape[1] :] if rest is None else rest], 1)
             streams.append(tokens)
         return streams
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import torch
 
+from captum_astro.capture.branches import Branches, by_outputs
 from captum_astro.capture.modes import draws
 from captum_astro.capture.records import AttentionRecord, Pass, StageRecord, spots
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout
-from captum_astro.layouts.errors import UnsupportedModelError
 
 # tolerance of a reconstructed row, relative to what the stage adds, beyond which the layout is considered wrong
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
@@ -35,7 +35,7 @@ def rebuilt_attention(record: AttentionRecord, places: list[int] | None = None) 
     return added + (out.constant[:, chosen] if out.constant.ndim == 3 else out.constant)
 
 
-def identity_error(record: StageRecord, places: list[int] | None = None) -> torch.Tensor:
+def identity_error(record: StageRecord, few: bool = False) -> torch.Tensor:
     """The largest ``|E_next - E - sum of the branches|``, relative to the largest entry of what is added.
 
     LayerScale may make a branch tiny compared with ``E``. A difference within the rounding of ``E`` itself is therefore
@@ -43,35 +43,50 @@ def identity_error(record: StageRecord, places: list[int] | None = None) -> torc
 
     Args:
         record: The stage.
-        places: The tokens to compare, all by default; with windows, these positions in every window.
+        few: Compare the tokens of `spots` only; with windows, those of every window.
 
     Returns:
         A scalar tensor.
     """
-    following = widen(record.following if record.summed is None else record.summed)
-    dtype, each, rows = record.stream.dtype, places is not None, slice(None) if places is None else places
+    following, dtype = _sum(record), record.stream.dtype
     if record.merging is not None and not record.branches:
+        rows = spots(following.shape[1]) if few else slice(None)
         expected = record.merging.rebuilt(rows)
-        return _relative(following[:, rows], expected, expected, dtype, each)
-    windows = next((branch.outputs for branch in record.branches if branch.outputs is not None), None)
+        return _relative(following[:, rows], expected, expected, dtype, few)
+    errors = [_branches_error(record, branches, following, few) for branches in by_outputs(record.branches)]
+    return functools.reduce(torch.maximum, errors)
+
+
+def _branches_error(record: StageRecord, branches: Branches, following: torch.Tensor, few: bool) -> torch.Tensor:
+    """The same for the tokens that these branches change."""
+    dtype, windows, first = record.stream.dtype, branches[0].outputs, branches[0]
+    targets = first.attention.queries if isinstance(first, AttentionRecord) else first.output.shape[1]
+    places = spots(targets) if few else None
+    rows = slice(None) if places is None else places
     if windows is None:
         stream, following = _kept(record, rows), following[:, rows]
-        return _relative(following - stream, _added(record, places), stream, dtype, each)
-    if any(branch.outputs is not windows for branch in record.branches):
-        raise UnsupportedModelError(f"{record.branches[0].branch.name} is one of several branches with windows.")
+        return _relative(following - stream, _added(branches, places), stream, dtype, few)
     chosen = windows if places is None else windows.only(places)
     # attention outputs at padding are dropped
-    added = _added(record, places) * chosen.present.repeat(len(following), 1)[..., None]
+    added = _added(branches, places) * chosen.present.repeat(len(following), 1)[..., None]
     stream = chosen.gather(_kept(record, slice(None)))
-    return _relative(chosen.gather(following) - stream, added, stream, dtype, each)
+    return _relative(chosen.gather(following) - stream, added, stream, dtype, few)
 
 
-def _added(record: StageRecord, places: list[int] | None) -> torch.Tensor:
-    """The sum of the branches."""
+def _sum(record: StageRecord) -> torch.Tensor:
+    """The stream with the branches added; before a norm of the first tokens only, the others are as they go on."""
+    if record.summed is None:
+        return widen(record.following)
+    others = record.following[:, record.summed.shape[1] :]
+    return widen(torch.cat([record.summed, others], 1) if others.numel() else record.summed)
+
+
+def _added(branches: Branches, places: list[int] | None) -> torch.Tensor:
+    """The sum of some branches."""
     rows = slice(None) if places is None else places
     parts = [
         rebuilt_attention(branch, places) if isinstance(branch, AttentionRecord) else widen(branch.output[:, rows])
-        for branch in record.branches
+        for branch in branches
     ]
     return functools.reduce(torch.add, parts)
 
@@ -183,8 +198,7 @@ def _stage_errors(passed: Pass) -> Iterator[Error]:
             yield name, identity_error(record), _tolerance(dtype)
             continue
         lowest = _lowest(dtype, *(head.attention.value.dtype for head in heads))
-        places = spots(heads[0].attention.queries if heads else record.following.shape[1])
-        yield name, identity_error(record, places), _tolerance(lowest)
+        yield name, identity_error(record, few=True), _tolerance(lowest)
         for head in heads:
             yield f"The value projection of {head.branch.name}", value_error(head), _tolerance(lowest)
             if head.reduced is not None:

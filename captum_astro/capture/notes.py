@@ -68,6 +68,7 @@ class StageNotes:
         self.stage = stage
         self.stream = StreamNotes(stage.stream)
         self.summed: torch.Tensor | None = None
+        self.rest: torch.Tensor | None = None
         self.branches: list[AttentionNotes | FeedForwardNotes] = [
             AttentionNotes(branch) if isinstance(branch, AttentionBranch) else FeedForwardNotes(branch)
             for branch in stage.branches
@@ -83,3 +84,8 @@ class StageNotes:
         """The sum before a norm of the residual stream."""
         assert self.stage.summed is not None
         self.summed = self.stage.summed.tokens(x.detach())
+
+    def note_rest(self, x: torch.Tensor) -> None:
+        """The tokens that cannot be read together with the first ones."""
+        assert self.stage.rest is not None
+        self.rest = self.stage.rest.tokens(x.detach())

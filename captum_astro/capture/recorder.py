@@ -89,6 +89,8 @@ class Recorder(TorchFunctionMode):
             self._hooks.tap(notes.stage.stream, partial(self._note_stream, index))
             if notes.stage.summed is not None:
                 self._hooks.tap(notes.stage.summed, notes.note_summed)
+            if notes.stage.rest is not None:
+                self._hooks.tap(notes.stage.rest, notes.note_rest)
             if notes.merging is not None:
                 self._watch_merging(notes.merging)
             for branch in notes.branches:

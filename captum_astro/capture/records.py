@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 
 from captum_astro.capture.affine import AffineMap, Statistics, compose
 from captum_astro.functional.attention import Attention, widen
@@ -147,6 +148,7 @@ class MergingRecord:
         map_out: From the concatenated sources of a new token to that token.
         merged: A few of the new keys of an attention, ``(B, 3, d)``, those of `spots`.
         maximum: The new token is the maximum of its sources, channel by channel.
+        joined: The first new tokens ``(1, m, d)``, which are made of no old ones.
     """
 
     tokens: TokenMap
@@ -154,6 +156,7 @@ class MergingRecord:
     map_out: AffineMap
     merged: torch.Tensor | None = None
     maximum: bool = False
+    joined: torch.Tensor | None = None
 
     def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """The contribution of each source to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
@@ -168,13 +171,16 @@ class MergingRecord:
             winners = sources.masked_fill(absent, -torch.inf).argmax(2, keepdim=True)
             return torch.zeros_like(sources).scatter_(2, winners, sources.gather(2, winners))
         k, width = sources.shape[2:]
-        assert self.map_out.matrix is not None
+        if self.map_out.matrix is None:
+            return sources
         return torch.einsum("btkc,kcd->btkd", sources, self.map_out.matrix.reshape(k, width, -1))
 
     def rebuilt(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """Some of the new tokens, directly from the definition: ``(B, targets, d)``."""
-        total = self.contributions(targets).sum(2)
-        constant = self.map_out.constant
+        total, constant = self.contributions(targets).sum(2), self.map_out.constant
+        if self.joined is not None:
+            new = self.tokens.index.shape[1] - self.joined.shape[1]
+            total = total + F.pad(widen(self.joined.detach()), (0, 0, 0, new))[:, targets]
         if constant is None:
             return total
         return total + (constant[:, targets] if constant.ndim == 3 else constant)

@@ -37,9 +37,7 @@ class CaiTLayout(Layout):
         self.stages = []
         for number, block in enumerate(self._model.blocks):
             self.stages += _block(block, number, f"blocks.{number}")
-        self.stages.append(
-            Stage(number + 1, Tap(block, "output"), merging=joining(self._model.cls_token, self._patches))
-        )
+        self.stages.append(Stage(number + 1, Tap(block, "output"), merging=joining(self._model.cls_token)))
         for index, block in enumerate(self._model.blocks_token_only):
             self.stages += _class_block(block, number + 1 + index, f"blocks_token_only.{index}", self._patches)
         self.final_stream = Tap(self._model.norm)

@@ -41,7 +41,7 @@ class ConViTLayout(Layout):
         self.stages = []
         for index, block in enumerate(self._model.blocks):
             if index == joins:
-                merging = joining(self._model.cls_token, int(self._model.num_patches))
+                merging = joining(self._model.cls_token)
                 self.stages.append(Stage(index, Tap(self._model.blocks[index - 1], "output"), merging=merging))
             self.stages += _block(block, index, f"blocks.{index}")
         self.final_stream = Tap(block, "output")

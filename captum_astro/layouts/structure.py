@@ -50,10 +50,7 @@ class Tap:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """The step ``y = x weight^T + bias``, with ``weight`` ``(out, in)``.
-
-    The bias is ``(out,)``, or ``(1, n, out)`` if tokens have different ones.
-    """
+    """The step ``y = x weight^T + bias``, with ``weight`` ``(out, in)``."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None = None
@@ -186,6 +183,7 @@ class Merging:
         entering: Where the old tokens can be read as they are merged, if they are normalised one by one before.
         merged: Where the new tokens can be read, for the keys of an attention; otherwise they are the next stream.
         maximum: The new token is the maximum of the old ones, channel by channel, and there are no steps.
+        joined: Tokens ``(1, m, d)`` that come first from here on; they are made of none of the old ones.
         approximate: As in `FeedForwardBranch`: why this is an approximation, and the rule.
     """
 
@@ -195,6 +193,7 @@ class Merging:
     entering: Tap | None = None
     merged: Tap | None = None
     maximum: bool = False
+    joined: torch.Tensor | None = None
     approximate: str | None = None
 
 
@@ -212,6 +211,7 @@ class Stage:
         summed: Where the sum can be read, if there is a norm between it and the next stage's stream.
         merging: How the resolution of ``E`` changes; None if it does not.
         leading: Only the first tokens of ``E`` can be read there; the others are those of the stage before.
+        rest: Where those others can be read instead, if the stage before changes them.
     """
 
     block: int
@@ -220,6 +220,7 @@ class Stage:
     summed: Tap | None = None
     merging: Merging | None = None
     leading: bool = False
+    rest: Tap | None = None
 
 
 @dataclass(frozen=True, eq=False)

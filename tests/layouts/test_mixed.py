@@ -22,7 +22,11 @@ from captum_astro import (
     check,
 )
 from captum_astro.layouts import layout_for
-from tests import twin_families  # noqa: F401  (describes the families)
+from tests import (
+    staged_families,
+    twin_families,  # noqa: F401  (describes the families)
+    twin_stages,  # noqa: F401
+)
 from tests import twin_layers as twin
 from tests.families import MIXED, build, images
 
@@ -57,11 +61,12 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "convit": ((4, 4), ()),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
-}
+} | staged_families.EXPECTED
 
 # squeeze and excitation, a maximum, a square or a quotient: z+ has no rule
 WITHOUT_RULES = dict.fromkeys(("maxvit", "maxvit_tf", "coatnet", "gcvit"), "sigmoid")
 WITHOUT_RULES |= dict.fromkeys(("hiera", "hiera_windows"), "amax") | {"caformer": "pow", "convit": "div"}
+WITHOUT_RULES |= staged_families.WITHOUT_RULES
 
 
 def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
@@ -216,13 +221,13 @@ NAMES: dict[str, dict[str, Any]] = {
     "cait": {},
     "convit": {},
     "metaformer": {},
-}
+} | {module: {} for module in staged_families.MODULES}
 REFUSED = {
     "hiera_small_abswin_256": "joins the maxima",
     "pvt_v2_b2_li": "linear attention",
     "maxvit_tiny_pm_256": "side by side",
     "coatnet_rmlp_1_rw_224": "2 x 2",
-}
+} | staged_families.REFUSED
 
 
 @pytest.mark.parametrize("name", [name for module in NAMES for name in timm.list_models(module=module)])
@@ -250,6 +255,7 @@ def test_timm_models_by_name(name: str) -> None:
         ("convit_tiny", {"global_pool": ""}, "global_pool='token' or 'avg'"),
         ("convit_tiny", {"local_up_to_layer": 12}, "local_up_to_layer from 1 to 11"),
         ("maxvit_pico_rw_256", {"conv_pool_type": "max"}, "conv_pool_type='avg2'"),
+        *staged_families.OPTIONS,
     ],
 )
 def test_other_options_are_refused(name: str, options: dict[str, Any], way_out: str) -> None:
