@@ -38,6 +38,7 @@ class AttentionNotes:
         self._read: torch.Tensor | None = None
         self._entered: torch.Tensor | None = None
         self._values: Measured | None = None
+        self._added: torch.Tensor | None = None
         self.reduced = None if branch.reduced is None else MergingNotes(branch.reduced)
 
     def note(self, recorded: Recorded, output: torch.Tensor) -> None:
@@ -63,6 +64,11 @@ class AttentionNotes:
         assert self.branch.entering is not None
         tokens = self.branch.entering.tokens(x.detach())
         self._entered = tokens[:, spots(tokens.shape[1])] if self.branch.sources is None else tokens
+
+    def note_output(self, x: torch.Tensor) -> None:
+        """What the branch adds to the stream."""
+        assert self.branch.output is not None
+        self._added = self.branch.output.tokens(x.detach().clone())  # the model may add to it in place
 
     def note_values(self, x: torch.Tensor) -> None:
         """The input of a modulated value projection."""
@@ -111,6 +117,7 @@ class AttentionNotes:
             reduced,
             around.merging,
             residual.shape[1] - around.grid[0] * around.grid[1],
+            self._added,
         )
 
     def _as_heads(self, output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

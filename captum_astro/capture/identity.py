@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import torch
 
 from captum_astro.capture.modes import draws
-from captum_astro.capture.records import AttentionRecord, Pass, StageRecord, spots
+from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass, StageRecord, spots
 from captum_astro.functional.attention import widen
+from captum_astro.functional.token_map import TokenMap
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -51,13 +52,17 @@ def identity_error(record: StageRecord, places: list[int] | None = None) -> torc
     following = widen(record.following if record.summed is None else record.summed)
     dtype, each, rows = record.stream.dtype, places is not None, slice(None) if places is None else places
     if record.merging is not None and not record.branches:
+        if record.merging.shared:  # only the number of tokens is known
+            same = following.shape[1] == record.merging.tokens.index.shape[1]
+            return following.new_tensor(0.0 if same else torch.inf)
         expected = record.merging.rebuilt(rows)
         return _relative(following[:, rows], expected, expected, dtype, each)
-    windows = next((branch.outputs for branch in record.branches if branch.outputs is not None), None)
+    groups = [_groups(branch) for branch in record.branches]
+    windows = next((group for group in groups if group is not None), None)
     if windows is None:
         stream, following = _kept(record, rows), following[:, rows]
         return _relative(following - stream, _added(record, places), stream, dtype, each)
-    if any(branch.outputs is not windows for branch in record.branches):
+    if any(group is not windows for group in groups):
         raise UnsupportedModelError(f"{record.branches[0].branch.name} is one of several branches with windows.")
     chosen = windows if places is None else windows.only(places)
     # attention outputs at padding are dropped
@@ -70,10 +75,17 @@ def _added(record: StageRecord, places: list[int] | None) -> torch.Tensor:
     """The sum of the branches."""
     rows = slice(None) if places is None else places
     parts = [
-        rebuilt_attention(branch, places) if isinstance(branch, AttentionRecord) else widen(branch.output[:, rows])
+        rebuilt_attention(branch, places)
+        if isinstance(branch, AttentionRecord) and branch.output is None
+        else widen(branch.output[:, rows])
         for branch in record.branches
     ]
     return functools.reduce(torch.add, parts)
+
+
+def _groups(branch: AttentionRecord | FeedForwardRecord) -> TokenMap | None:
+    """The windows in which what a branch adds is known; None if it is known token by token."""
+    return None if isinstance(branch, AttentionRecord) and branch.output is not None else branch.outputs
 
 
 def _kept(record: StageRecord, rows: slice | list[int]) -> torch.Tensor:

@@ -34,6 +34,7 @@ class AttentionRecord:
         reduced: How tokens were reduced to its keys; None if they were not.
         merging: The change of resolution after which it is added, so that its queries are on the new grid.
         prefix: The number of tokens before the patch tokens in ``residual``.
+        output: What it adds to each token, ``(images, tokens, d)``, if the steps do not lead exactly there.
     """
 
     branch: AttentionBranch
@@ -51,6 +52,7 @@ class AttentionRecord:
     reduced: MergingRecord | None = None
     merging: MergingRecord | None = None
     prefix: int = 0
+    output: torch.Tensor | None = None
 
     @property
     def gradient(self) -> torch.Tensor:
@@ -147,6 +149,7 @@ class MergingRecord:
         map_out: From the concatenated sources of a new token to that token.
         merged: A few of the new keys of an attention, ``(B, 3, d)``, those of `spots`.
         maximum: The new token is the maximum of its sources, channel by channel.
+        shared: No linear map leads to it: its sources get equal shares, and their contributions are not known.
     """
 
     tokens: TokenMap
@@ -154,6 +157,7 @@ class MergingRecord:
     map_out: AffineMap
     merged: torch.Tensor | None = None
     maximum: bool = False
+    shared: bool = False
 
     def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """The contribution of each source to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
@@ -180,7 +184,9 @@ class MergingRecord:
         return total + (constant[:, targets] if constant.ndim == 3 else constant)
 
     def by_length(self) -> TokenMap:
-        """The share of each source, in proportion to the length of its contribution."""
+        """The share of each source, in proportion to the length of its contribution if that is known."""
+        if self.shared:
+            return self.tokens
         lengths = self._unscaled(slice(None)).norm(dim=-1)  # a new token's own scale takes no part in its shares
         total = lengths.sum(-1, keepdim=True)
         share = torch.where(total > 0, lengths / total, torch.zeros_like(lengths))

@@ -21,6 +21,10 @@ POSITIONAL = (
     "this convolution adds a mixture of neighbouring tokens as a position; it is attributed to the token it is added to"
 )
 
+CONVOLUTIONAL = (
+    "its convolutions and activations mix neighbouring tokens; a new token is attributed to the old one at its place, "
+    "or in equal shares to those under the kernel where tokens become fewer"
+)
 MAXIMUM = "each channel is the maximum over several tokens; it is attributed to the token that has the maximum"
 
 
@@ -72,6 +76,18 @@ def max_pooling(pool: nn.MaxPool2d, name: str) -> Merging:
     return Merging(name, partial(_seen, conv=pool), maximum=True, approximate=MAXIMUM)
 
 
+def convolutional(name: str, strided: nn.Module | None = None, approximate: str = CONVOLUTIONAL) -> Merging:
+    """Convolutions with activations in between, which no linear map describes.
+
+    Args:
+        name: Their dotted path.
+        strided: The convolution or pooling among them that makes tokens fewer, if there is one.
+        approximate: The rule, as in `Merging`.
+    """
+    seen = _each if strided is None else partial(_seen, conv=strided)
+    return Merging(name, seen, shared=True, approximate=approximate)
+
+
 def dense_weight(conv: nn.Conv2d) -> torch.Tensor:
     """The weight ``(out, kernel positions * in)`` that acts on the tokens under the kernel, row by row."""
     weight, groups = conv.weight, conv.groups
@@ -80,6 +96,10 @@ def dense_weight(conv: nn.Conv2d) -> torch.Tensor:
     each = torch.arange(groups, device=weight.device)
     dense[each, :, each] = own
     return dense.flatten(2, 3).flatten(0, 1).permute(0, 2, 3, 1).flatten(1)
+
+
+def _each(grid: Grid) -> TokenMap:
+    return convolution_map(grid, (1, 1), (1, 1))
 
 
 def _seen(grid: Grid, conv: Any) -> TokenMap:

@@ -134,6 +134,8 @@ class AttentionBranch:
         reduced: How the tokens that enter are reduced to fewer keys, instead of ``sources``; ``reads`` then taps those.
         mixed: Where its map can be read, if the model changes it between the softmax and the product with the values.
         approximate: As in `FeedForwardBranch`: what its maps do not carry exactly, and the rule.
+        output: Where what it adds can be read, if the steps do not lead exactly there, as past an activation. The
+            residual add is then compared with it, and the steps are a rule for the vectors, named by ``approximate``.
         windows: The dimension that counts windows, 1 or 2, if attention is computed on five dimensions; the tokens that
             are read are then whole images, in the order of the stream.
     """
@@ -152,6 +154,7 @@ class AttentionBranch:
     windows: Literal[1, 2] | None = None
     mixed: Tap | None = None
     approximate: str | None = None
+    output: Tap | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +189,8 @@ class Merging:
         entering: Where the old tokens can be read as they are merged, if they are normalised one by one before.
         merged: Where the new tokens can be read, for the keys of an attention; otherwise they are the next stream.
         maximum: The new token is the maximum of the old ones, channel by channel, and there are no steps.
+        shared: No linear map leads to the new token, as through a convolutional block, and there are no steps. The old
+            ones get equal shares of it, and nothing can be compared; ``approximate`` names it.
         approximate: As in `FeedForwardBranch`: why this is an approximation, and the rule.
     """
 
@@ -195,6 +200,7 @@ class Merging:
     entering: Tap | None = None
     merged: Tap | None = None
     maximum: bool = False
+    shared: bool = False
     approximate: str | None = None
 
 
