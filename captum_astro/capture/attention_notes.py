@@ -49,6 +49,8 @@ class AttentionNotes:
             return
         if windows is not None:
             recorded = recorded_as_samples(recorded, windows, self.branch.name)
+        if recorded.value.shape[1] == 1:  # multi-query: all heads have the same values
+            recorded = recorded._replace(value=recorded.value.expand(-1, output.shape[1], -1, -1))
         self.outputs.append(output)
         self._maps.append(recorded.map)
         self._value, self._constant = recorded.value, recorded.constant
@@ -107,7 +109,7 @@ class AttentionNotes:
             residual,
             Attention(tuple(self._maps), branch.weights(), value, self._constant),
             tuple(self._as_heads(output.detach(), value) for output in self.outputs),
-            tuple(self._as_heads(gradient, value) for gradient in self.gradients),
+            tuple(_per_token(self._as_heads(gradient, value), outputs) for gradient in self.gradients),
             self.steps.statistics(outputs, branch.name),
             self._read if branch.windows is None else _places(self._read, sources),
             _places(self._entered, sources),
@@ -124,6 +126,13 @@ class AttentionNotes:
         """The heads' outputs ``(B, H, q, d_v)``, split further if there is a map per channel."""
         output = widen(output if self.branch.windows is None else as_samples(output, self.branch.windows))
         return output if output.shape[1] == value.shape[1] else output.transpose(-2, -1).flatten(1, 2)[..., None]
+
+
+def _per_token(gradient: torch.Tensor, outputs: TokenMap | None) -> torch.Tensor:
+    """The gradient at the heads' outputs for each token that gets them: an equal part where several do."""
+    if outputs is None or outputs.share is None:
+        return gradient
+    return gradient / outputs.share.sum(-1).to(gradient)[..., None]
 
 
 def _places(tokens: torch.Tensor | None, sources: TokenMap | None) -> torch.Tensor | None:

@@ -74,12 +74,13 @@ def identity_error(record: StageRecord, places: list[int] | None = None) -> torc
 def _added(record: StageRecord, places: list[int] | None) -> torch.Tensor:
     """The sum of the branches."""
     rows = slice(None) if places is None else places
-    parts = [
-        rebuilt_attention(branch, places)
-        if isinstance(branch, AttentionRecord) and branch.output is None
-        else widen(branch.output[:, rows])
-        for branch in record.branches
-    ]
+    parts = []
+    for branch in record.branches:
+        if branch.output is None:
+            assert isinstance(branch, AttentionRecord)
+            parts.append(rebuilt_attention(branch, places))
+        else:
+            parts.append(widen(branch.output[:, rows]))
     return functools.reduce(torch.add, parts)
 
 
@@ -114,7 +115,7 @@ def _largest(x: torch.Tensor, each: bool) -> torch.Tensor:
 def value_error(record: AttentionRecord) -> torch.Tensor:
     """Error of the recorded values relative to ``W_V x + constant``, and of x to the tokens entering the branch."""
     value = widen(record.attention.value)
-    if record.read is None:
+    if record.read is None or record.branch.value_weight is None:
         return value.new_zeros(())
     if record.entered is not None and record.entered.shape == record.read.shape:
         # other tokens than the layout says would have been read

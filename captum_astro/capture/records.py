@@ -10,6 +10,7 @@ import torch
 from captum_astro.capture.affine import AffineMap, Statistics, compose
 from captum_astro.functional.attention import Attention, widen
 from captum_astro.functional.token_map import Grid, TokenMap
+from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Measured, Norm, Stage
 
 
@@ -65,7 +66,7 @@ class AttentionRecord:
 
         Where the resolution changes, it is what they give to the merged tokens, which has the width of the new stream.
         """
-        return self._of_keys(self.residual if self.merging is None else self.merging.residual)
+        return self._of_keys(self.residual if self.merging is None else self.merging.given())
 
     def _of_keys(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens if self.sources is None else self.sources.gather(tokens)
@@ -100,6 +101,10 @@ class AttentionRecord:
 
     def value_weight(self) -> torch.Tensor:
         """The value projection's weight, split by the heads of the maps, ``(H, d_v, d)``."""
+        if self.branch.value_weight is None:
+            raise UnsupportedModelError(
+                f"The values of {self.branch.name} are no linear map of its tokens. Leave out include_norm=False."
+            )
         weight = widen(self.branch.value_weight().detach())
         return weight.reshape(self.attention.value.shape[1], self.attention.value.shape[3], -1)
 
@@ -182,6 +187,14 @@ class MergingRecord:
         if constant is None:
             return total
         return total + (constant[:, targets] if constant.ndim == 3 else constant)
+
+    def given(self) -> torch.Tensor:
+        """What each old token gives to all new ones, summed: ``(B, n, d)``, of the new width."""
+        if self.map_out.matrix is None:  # a maximum of the old tokens themselves
+            return self.residual
+        row = self.contributions().flatten(1, 2)
+        index = torch.where(self.tokens.index < 0, self.tokens.tokens, self.tokens.index).flatten()
+        return row.new_zeros(len(row), self.tokens.tokens + 1, row.shape[2]).index_add_(1, index, row)[:, :-1]
 
     def by_length(self) -> TokenMap:
         """The share of each source, in proportion to the length of its contribution if that is known."""

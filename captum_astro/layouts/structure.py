@@ -122,7 +122,8 @@ class AttentionBranch:
         name: Its dotted path in the model.
         module: The module in whose ``forward`` the attention is computed.
         steps: From the concatenated heads' outputs to what is added to the residual stream.
-        value_weight: Returns the weight ``(heads, d_value, d)`` of the value projection, without the bias.
+        value_weight: Returns the weight ``(heads, d_value, d)`` of the value projection, without the bias; None if
+            the values are no linear map of its tokens, as after an activation.
         reads: The input tokens of the value projection: by default the input of ``module``.
         entering: The tokens of the residual stream as they enter the branch, normalised if it begins with a norm and
             before any windows. With it, the input of the value projection is compared with them in every pass.
@@ -143,7 +144,7 @@ class AttentionBranch:
     name: str
     module: nn.Module
     steps: tuple[Step, ...]
-    value_weight: Callable[[], torch.Tensor]
+    value_weight: Callable[[], torch.Tensor] | None
     weights: Callable[[], tuple[float, ...]] = lambda: (1.0,)
     reads: Tap | None = None
     entering: Tap | None = None

@@ -24,7 +24,7 @@ from captum_astro.layouts import layout_for
 from tests import twin_hybrid  # noqa: F401  (describes the families)
 from tests import twin_layers as twin
 from tests.families import build, images
-from tests.hybrid_families import HYBRID
+from tests.hybrid_families import FIXED, HYBRID
 
 TARGET = 3
 ROWS = (VTranM, RawAttention, AttentionRollout, TransformerMM, ATTCAT, AttentionGradCAM, TransformerAttribution)
@@ -43,6 +43,9 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
             "stages.2.pos_emb: this convolution",
         ),
     ),
+    "efficientformer": ((7, 7), ()),
+    "visformer": ((4, 6), ("stage3.0.mlp and 1 more: its depthwise",)),
+    "mobilenet": ((12, 9), ("blocks.1.2: its depthwise", "blocks.2.0: its convolutions")),
 }
 # squeeze and excitation: z+ has no rule
 WITHOUT_RULES = dict.fromkeys(("fastvit", "fastvit_mci"), "sigmoid")
@@ -116,7 +119,8 @@ class Corner(nn.Module):
 @every_model
 def test_unseen_tokens_get_no_relevance(name: str) -> None:
     """Without biases and positions, tokens that see nothing of the image are vectors of zeros."""
-    model, x = build(name), torch.cat([images(name, 1)] * 4, 2)  # tall, for convolutions that see far
+    model, x = build(name), images(name, 1)
+    x = x if name in FIXED else torch.cat([x] * 4, 2)  # tall, because deep convolutions see far
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if path.endswith("bias") or "pos_embed" in path:
@@ -126,7 +130,7 @@ def test_unseen_tokens_get_no_relevance(name: str) -> None:
                 buffer.zero_()
     layout, seen = layout_for(model), []
     tap = layout.stages[0].stream
-    cut = Corner(model, x.shape[2] // 8, x.shape[3] // 3)
+    cut = Corner(model, x.shape[2] // 8, x.shape[3] // 4)
 
     def keep(module: nn.Module, arguments: Any, out: Any = None) -> None:
         seen.append(arguments[0] if tap.at == "input" else out)
@@ -145,16 +149,18 @@ def test_unseen_tokens_get_no_relevance(name: str) -> None:
 
 # What is said
 
-NAMES: dict[str, dict[str, Any]] = {"fastvit": {}}
+NAMES = ("fastvit", "efficientformer", "visformer", "mobilenetv5")
+NAMED = [name for module in NAMES for name in timm.list_models(module=module)] + timm.list_models("mobilenetv4*")
 REFUSED = dict.fromkeys(("fastvit_t8", "fastvit_t12", "fastvit_s12"), "has no attention")
+REFUSED |= dict.fromkeys(timm.list_models("mobilenetv4_conv*"), "has no attention")
+REFUSED |= dict.fromkeys(timm.list_models("mobilenetv5*"), "joins the tokens of two stages")
 
 
-@pytest.mark.parametrize("name", [name for module in NAMES for name in timm.list_models(module=module)])
+@pytest.mark.parametrize("name", NAMED)
 def test_timm_models_by_name(name: str) -> None:
     """Every name has a layout, or is refused with the reason; described without weights."""
-    module = timm.models.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
     with torch.device("meta"):
-        model = timm.create_model(name, **NAMES[module])
+        model = timm.create_model(name)
     if name in REFUSED:
         with pytest.raises(UnsupportedModelError, match=REFUSED[name]):
             layout_for(model)
@@ -167,6 +173,10 @@ def test_timm_models_by_name(name: str) -> None:
     [
         ("fastvit_sa12", {"global_pool": "max"}, "Create it with global_pool='avg'"),
         ("fastvit_sa12", {"fork_feat": True}, "Create it with fork_feat=False"),
+        ("efficientformer_l1", {"num_vit": 0}, "Create it with num_vit=1"),
+        ("efficientformer_l1", {"global_pool": "", "num_classes": 0}, "Create it with global_pool='avg'"),
+        ("visformer_tiny", {"attn_stage": "000"}, "Create it with attn_stage='011'"),
+        ("mobilenetv4_hybrid_medium", {"global_pool": "max"}, "Create it with global_pool='avg'"),
     ],
 )
 def test_other_options_are_refused(name: str, options: dict[str, Any], way_out: str) -> None:
