@@ -255,6 +255,7 @@ MIXED: dict[str, Callable[[], nn.Module]] = {
     "pit": partial(_pit, distilled=False),
     "pit_distilled": partial(_pit, distilled=True),
 }  # fmt: skip
+OTHERS: dict[str, Callable[[], nn.Module]] = {}  # of test modules that describe their own
 SIZES |= {
     "pvt_v2": (37, 51),
     "pit": (40, 24),
@@ -286,7 +287,7 @@ SIZES |= staged_families.SIZES
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A model in eval mode whose weights, norms, biases and LayerScale are all far from their defaults."""
     torch.manual_seed(0)
-    model = (HIERARCHICAL | FAMILIES | MIXED)[name]().eval()
+    model = (HIERARCHICAL | FAMILIES | MIXED | OTHERS)[name]().eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if "lambda" in path:

@@ -151,7 +151,7 @@ class TokenAttribution(Explanation):
         whole().check("start_layer", start_layer)
         layers: Iterable[int] | slice | None = common.get("layers")
         if self.reads_last and layers is None:
-            layers = [-1]
+            layers = [layout.last_attention]
         if start_layer:
             if layers is not None:
                 raise ValueError("Choose the blocks by layers= or by start_layer=, not by both.")

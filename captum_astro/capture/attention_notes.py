@@ -38,6 +38,7 @@ class AttentionNotes:
         self._read: torch.Tensor | None = None
         self._entered: torch.Tensor | None = None
         self._values: Measured | None = None
+        self._added: torch.Tensor | None = None
         self.reduced = None if branch.reduced is None else MergingNotes(branch.reduced)
 
     def note(self, recorded: Recorded, output: torch.Tensor) -> None:
@@ -48,6 +49,8 @@ class AttentionNotes:
             return
         if windows is not None:
             recorded = recorded_as_samples(recorded, windows, self.branch.name)
+        if recorded.value.shape[1] == 1:  # multi-query: all heads have the same values
+            recorded = recorded._replace(value=recorded.value.expand(-1, output.shape[1], -1, -1))
         self.outputs.append(output)
         self._maps.append(recorded.map)
         self._value, self._constant = recorded.value, recorded.constant
@@ -63,6 +66,11 @@ class AttentionNotes:
         assert self.branch.entering is not None
         tokens = self.branch.entering.tokens(x.detach())
         self._entered = tokens[:, spots(tokens.shape[1])] if self.branch.sources is None else tokens
+
+    def note_output(self, x: torch.Tensor) -> None:
+        """What the branch adds to the stream."""
+        assert self.branch.output is not None
+        self._added = self.branch.output.tokens(x.detach().clone())  # the model may add to it in place
 
     def note_values(self, x: torch.Tensor) -> None:
         """The input of a modulated value projection."""
@@ -101,7 +109,7 @@ class AttentionNotes:
             residual,
             Attention(tuple(self._maps), branch.weights(), value, self._constant),
             tuple(self._as_heads(output.detach(), value) for output in self.outputs),
-            tuple(self._as_heads(gradient, value) for gradient in self.gradients),
+            tuple(_per_token(self._as_heads(gradient, value), outputs) for gradient in self.gradients),
             self.steps.statistics(outputs, branch.name),
             self._read if branch.windows is None else _places(self._read, sources),
             _places(self._entered, sources),
@@ -111,12 +119,20 @@ class AttentionNotes:
             reduced,
             around.merging,
             residual.shape[1] - around.grid[0] * around.grid[1],
+            self._added,
         )
 
     def _as_heads(self, output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """The heads' outputs ``(B, H, q, d_v)``, split further if there is a map per channel."""
         output = widen(output if self.branch.windows is None else as_samples(output, self.branch.windows))
         return output if output.shape[1] == value.shape[1] else output.transpose(-2, -1).flatten(1, 2)[..., None]
+
+
+def _per_token(gradient: torch.Tensor, outputs: TokenMap | None) -> torch.Tensor:
+    """The gradient at the heads' outputs for each token that gets them: an equal part where several do."""
+    if outputs is None or outputs.share is None:
+        return gradient
+    return gradient / outputs.share.sum(-1).to(gradient)[..., None]
 
 
 def _places(tokens: torch.Tensor | None, sources: TokenMap | None) -> torch.Tensor | None:

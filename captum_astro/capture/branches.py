@@ -8,7 +8,13 @@ from captum_astro.capture.records import AttentionRecord, FeedForwardRecord
 from captum_astro.functional.token_map import TokenMap
 from captum_astro.layouts.errors import UnsupportedModelError
 
-Branches = tuple[AttentionRecord | FeedForwardRecord, ...]
+Branch = AttentionRecord | FeedForwardRecord
+Branches = tuple[Branch, ...]
+
+
+def changed(branch: Branch) -> TokenMap | None:
+    """The windows in which what a branch adds is known; None if it is known for all tokens in order."""
+    return None if isinstance(branch, AttentionRecord) and branch.output is not None else branch.outputs
 
 
 def by_outputs(branches: Branches) -> list[Branches]:
@@ -20,10 +26,10 @@ def by_outputs(branches: Branches) -> list[Branches]:
     groups: list[Branches] = []
     for branch in branches:
         for number, group in enumerate(groups):
-            if _same(group[0].outputs, branch.outputs):
+            if _same(changed(group[0]), changed(branch)):
                 groups[number] = (*group, branch)
                 break
-            if _overlap(group[0].outputs, branch.outputs):
+            if _overlap(changed(group[0]), changed(branch)):
                 raise UnsupportedModelError(
                     f"{branch.branch.name} changes some of the tokens that {group[0].branch.name} changes, but not the "
                     f"same ones. Describe them as two stages, one after the other."

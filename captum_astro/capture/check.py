@@ -139,7 +139,8 @@ def _checked(record: StageRecord) -> CheckedStage:
     parts = [_describe(part) if isinstance(part, AttentionRecord) else "feed-forward" for part in record.branches]
     if record.merging is not None:
         merged = record.merging.tokens.index.shape[2]
-        parts.append(f"{merged} tokens merged into one" if merged > 1 else "each token projected")
+        way, alone = ("in equal shares", "at its place") if record.merging.shared else ("merged into one", "projected")
+        parts.append(f"{merged} tokens {way}" if merged > 1 else f"each token {alone}")
     errors = [identity_error(record), *(keys_error(head) for head in record.attentions)]
     return CheckedStage(stage_name(record), " + ".join(parts), max(float(error) for error in errors))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from captum_astro.capture.branches import Branches, by_outputs
+from captum_astro.capture.branches import Branches, by_outputs, changed
 from captum_astro.capture.modes import draws
 from captum_astro.capture.records import AttentionRecord, Pass, StageRecord, spots
 from captum_astro.functional.attention import widen
@@ -50,6 +50,9 @@ def identity_error(record: StageRecord, few: bool = False) -> torch.Tensor:
     """
     following, dtype = _sum(record), record.stream.dtype
     if record.merging is not None and not record.branches:
+        if record.merging.shared:  # only the number of tokens is known
+            same = following.shape[1] == record.merging.tokens.index.shape[1]
+            return following.new_tensor(0.0 if same else torch.inf)
         rows = spots(following.shape[1]) if few else slice(None)
         expected = record.merging.rebuilt(rows)
         return _relative(following[:, rows], expected, expected, dtype, few)
@@ -59,8 +62,8 @@ def identity_error(record: StageRecord, few: bool = False) -> torch.Tensor:
 
 def _branches_error(record: StageRecord, branches: Branches, following: torch.Tensor, few: bool) -> torch.Tensor:
     """The same for the tokens that these branches change."""
-    dtype, windows, first = record.stream.dtype, branches[0].outputs, branches[0]
-    targets = first.attention.queries if isinstance(first, AttentionRecord) else first.output.shape[1]
+    dtype, windows, first = record.stream.dtype, changed(branches[0]), branches[0]
+    targets = first.attention.queries if first.output is None else first.output.shape[1]
     places = spots(targets) if few else None
     rows = slice(None) if places is None else places
     if windows is None:
@@ -84,10 +87,13 @@ def _sum(record: StageRecord) -> torch.Tensor:
 def _added(branches: Branches, places: list[int] | None) -> torch.Tensor:
     """The sum of some branches."""
     rows = slice(None) if places is None else places
-    parts = [
-        rebuilt_attention(branch, places) if isinstance(branch, AttentionRecord) else widen(branch.output[:, rows])
-        for branch in branches
-    ]
+    parts = []
+    for branch in branches:
+        if branch.output is None:
+            assert isinstance(branch, AttentionRecord)
+            parts.append(rebuilt_attention(branch, places))
+        else:
+            parts.append(widen(branch.output[:, rows]))
     return functools.reduce(torch.add, parts)
 
 
@@ -117,7 +123,7 @@ def _largest(x: torch.Tensor, each: bool) -> torch.Tensor:
 def value_error(record: AttentionRecord) -> torch.Tensor:
     """Error of the recorded values relative to ``W_V x + constant``, and of x to the tokens entering the branch."""
     value = widen(record.attention.value)
-    if record.read is None:
+    if record.read is None or record.branch.value_weight is None:
         return value.new_zeros(())
     if record.entered is not None and record.entered.shape == record.read.shape:
         # other tokens than the layout says would have been read

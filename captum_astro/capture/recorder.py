@@ -113,6 +113,8 @@ class Recorder(TorchFunctionMode):
         self._hooks.tap(branch.reads or Tap(branch.module), notes.note_read)
         if branch.entering is not None:
             self._hooks.tap(branch.entering, notes.note_entering)
+        if branch.output is not None:
+            self._hooks.tap(branch.output, notes.note_output)
         if branch.mixed is not None:
             self._hooks.tap(branch.mixed, self._written.follow)
         self._watch_steps(notes.steps)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from captum_astro.capture.affine import AffineMap, Statistics, compose
 from captum_astro.functional.attention import Attention, widen
 from captum_astro.functional.token_map import Grid, TokenMap
+from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Measured, Norm, Stage
 
 
@@ -35,6 +36,7 @@ class AttentionRecord:
         reduced: How tokens were reduced to its keys; None if they were not.
         merging: The change of resolution after which it is added, so that its queries are on the new grid.
         prefix: The number of tokens before the patch tokens in ``residual``.
+        output: What it adds to each token, ``(images, tokens, d)``, if the steps do not lead exactly there.
     """
 
     branch: AttentionBranch
@@ -52,6 +54,7 @@ class AttentionRecord:
     reduced: MergingRecord | None = None
     merging: MergingRecord | None = None
     prefix: int = 0
+    output: torch.Tensor | None = None
 
     @property
     def gradient(self) -> torch.Tensor:
@@ -64,7 +67,7 @@ class AttentionRecord:
 
         Where the resolution changes, it is what they give to the merged tokens, which has the width of the new stream.
         """
-        return self._of_keys(self.residual if self.merging is None else self.merging.residual)
+        return self._of_keys(self.residual if self.merging is None else self.merging.given())
 
     def _of_keys(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens if self.sources is None else self.sources.gather(tokens)
@@ -99,6 +102,10 @@ class AttentionRecord:
 
     def value_weight(self) -> torch.Tensor:
         """The value projection's weight, split by the heads of the maps, ``(H, d_v, d)``."""
+        if self.branch.value_weight is None:
+            raise UnsupportedModelError(
+                f"The values of {self.branch.name} are no linear map of its tokens. Leave out include_norm=False."
+            )
         weight = widen(self.branch.value_weight().detach())
         return weight.reshape(self.attention.value.shape[1], self.attention.value.shape[3], -1)
 
@@ -149,6 +156,7 @@ class MergingRecord:
         merged: A few of the new keys of an attention, ``(B, 3, d)``, those of `spots`.
         maximum: The new token is the maximum of its sources, channel by channel.
         joined: The first new tokens ``(1, m, d)``, which are made of no old ones.
+        shared: No linear map leads to it: its sources get equal shares, and their contributions are not known.
     """
 
     tokens: TokenMap
@@ -157,6 +165,7 @@ class MergingRecord:
     merged: torch.Tensor | None = None
     maximum: bool = False
     joined: torch.Tensor | None = None
+    shared: bool = False
 
     def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """The contribution of each source to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
@@ -185,8 +194,18 @@ class MergingRecord:
             return total
         return total + (constant[:, targets] if constant.ndim == 3 else constant)
 
+    def given(self) -> torch.Tensor:
+        """What each old token gives to all new ones, summed: ``(B, n, d)``, of the new width."""
+        if self.map_out.matrix is None:  # a maximum of the old tokens themselves
+            return self.residual
+        row = self.contributions().flatten(1, 2)
+        index = torch.where(self.tokens.index < 0, self.tokens.tokens, self.tokens.index).flatten()
+        return row.new_zeros(len(row), self.tokens.tokens + 1, row.shape[2]).index_add_(1, index, row)[:, :-1]
+
     def by_length(self) -> TokenMap:
-        """The share of each source, in proportion to the length of its contribution."""
+        """The share of each source, in proportion to the length of its contribution if that is known."""
+        if self.shared:
+            return self.tokens
         lengths = self._unscaled(slice(None)).norm(dim=-1)  # a new token's own scale takes no part in its shares
         total = lengths.sum(-1, keepdim=True)
         share = torch.where(total > 0, lengths / total, torch.zeros_like(lengths))

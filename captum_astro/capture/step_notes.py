@@ -93,7 +93,8 @@ class MergingNotes:
         check_size(tokens, residual, self.merging.name)
         like = residual.new_empty(0, tokens.index.shape[2], 0, residual.shape[2])
         map_out = compose(self.merging.steps, self.steps.statistics(None, self.merging.name), like)
-        return MergingRecord(tokens, residual, map_out, self._merged, self.merging.maximum, self.merging.joined)
+        made = self.merging
+        return MergingRecord(tokens, residual, map_out, self._merged, made.maximum, made.joined, made.shared)
 
 
 def placed(way: Rearrange | None, grid: Grid, residual: torch.Tensor) -> TokenMap | None:

@@ -113,6 +113,7 @@ class FusedCall(NamedTuple):
         """Has the signature of that function."""
         if enable_gqa:
             key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        key, value = (x.expand(*query.shape[:-2], *x.shape[-2:]) for x in (key, value))  # multi-query: one for all
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         bias = None if attn_mask is None else attn_mask.detach()
         return cls(query, key, value, bias, dropout_p, is_causal, scale)

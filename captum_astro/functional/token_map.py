@@ -186,6 +186,18 @@ def _under_kernel(grid: Grid, size: Grid, stride: Grid, padding: tuple[int, int,
     return TokenMap(index, grid[0] * grid[1], (seen.shape[0], seen.shape[1]), padded=bool((index < 0).any()))
 
 
+@lru_cache(maxsize=64)
+def spread_map(grid: Grid, size: Grid) -> TokenMap:
+    """Coarse queries, each of whose outputs is given to all tokens of its cell; the last cells may be incomplete.
+
+    Args:
+        grid: Rows and columns of tokens.
+        size: Rows and columns of a cell.
+    """
+    cells = merge_map(grid, size, columns_first=False)
+    return replace(cells, grid=None, share=(cells.index >= 0).to(torch.float64)[None])
+
+
 def with_prefix(tokens: TokenMap, prefix: int) -> TokenMap:
     """The map of a sequence that begins with prefix tokens, each of which remains: in one more place ``k``.
 

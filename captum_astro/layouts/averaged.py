@@ -20,14 +20,16 @@ class AveragedLayout(Layout):
 
 
 class PaddedLayout(AveragedLayout):
-    """A stem of stride 4 that pads: a patch for every 4 x 4 pixels, the last ones incomplete."""
+    """Convolutions of a total stride, 4 by default, that pad: patches of so many pixels, the last ones incomplete."""
+
+    stride: int = 4
 
     def grid(self, height: int, width: int) -> Grid:
-        return -(-height // 4), -(-width // 4)
+        return -(-height // self.stride), -(-width // self.stride)
 
     def extent(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self.grid(height, width)
-        return 4 * rows, 4 * columns
+        return self.stride * rows, self.stride * columns
 
 
 def check_average(model: nn.Module, pooling: str) -> None:

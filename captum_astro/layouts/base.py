@@ -11,7 +11,7 @@ from torch import nn
 
 from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Pooling, Stage, Tap
+from captum_astro.layouts.structure import AttentionBranch, Pooling, Stage, Tap
 from captum_astro.layouts.unwrap import unwrapped
 
 
@@ -58,6 +58,15 @@ class Layout(ABC):
             merged = None if stage.merging is None else stage.merging.tokens(grids[-1]).grid
             grids.append(merged or grids[-1])
         return grids
+
+    @property
+    def last_attention(self) -> int:
+        """The number of the last block with attention: convolutional ones may follow."""
+        return max(
+            stage.block
+            for stage in self.stages
+            if any(isinstance(branch, AttentionBranch) for branch in stage.branches)
+        )
 
     @property
     def approximate(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,10 @@ POSITIONAL = (
     "this convolution adds a mixture of neighbouring tokens as a position; it is attributed to the token it is added to"
 )
 
+CONVOLUTIONAL = (
+    "its convolutions and activations mix neighbouring tokens; a new token is attributed to the old one at its place, "
+    "or in equal shares to those under the kernel where tokens become fewer"
+)
 MAXIMUM = "each channel is the maximum over several tokens; it is attributed to the token that has the maximum"
 
 
@@ -49,17 +54,27 @@ def convolution(
     return Merging(name, partial(_seen, conv=conv), steps, entering, merged)
 
 
-def normalised_convolution(conv: nn.Conv2d, norm: Any, name: str) -> Merging:
+def normalised_convolution(
+    conv: nn.Conv2d, norm: Any, name: str, entering: Tap | None = None, merged: Tap | None = None
+) -> Merging:
     """A convolution as a change of resolution, with the batch norm after it, which is a linear map in eval mode.
 
     Args:
         conv: The convolution.
         norm: The batch norm.
         name: The dotted path of the change.
+        entering: As in `Merging`.
+        merged: As in `Merging`.
     """
+    return Merging(
+        name, partial(_seen, conv=conv), (normalised(dense_weight(conv), conv.bias, norm),), entering, merged
+    )
+
+
+def normalised(weight: torch.Tensor, bias: torch.Tensor | None, norm: Any) -> Linear:
+    """A linear map ``(out, in)`` with the batch norm after it, in eval mode."""
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    bias = norm.bias + scale * ((0 if conv.bias is None else conv.bias) - norm.running_mean)
-    return Merging(name, partial(_seen, conv=conv), (Linear(dense_weight(conv) * scale[:, None], bias),))
+    return Linear(weight * scale[:, None], norm.bias + scale * ((0 if bias is None else bias) - norm.running_mean))
 
 
 def max_pooling(pool: nn.MaxPool2d, name: str) -> Merging:
@@ -72,6 +87,26 @@ def max_pooling(pool: nn.MaxPool2d, name: str) -> Merging:
     return Merging(name, partial(_seen, conv=pool), maximum=True, approximate=MAXIMUM)
 
 
+def convolutional(name: str, strided: nn.Module | None = None, approximate: str = CONVOLUTIONAL) -> Merging:
+    """Convolutions with activations in between, which no linear map describes.
+
+    Args:
+        name: Their dotted path.
+        strided: The convolution or pooling among them that makes tokens fewer, if there is one.
+        approximate: The rule, as in `Merging`.
+    """
+    seen = _each if strided is None else partial(_seen, conv=strided)
+    return Merging(name, seen, shared=True, approximate=approximate)
+
+
+def convolutional_block(block: nn.Module, name: str) -> Merging:
+    """The same of a whole block; it is exact if all its convolutions see one token only."""
+    convs = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
+    strided = next((conv for conv in convs if conv.stride != (1, 1)), None)
+    merging = convolutional(name, strided)
+    return merging if any(conv.kernel_size != (1, 1) for conv in convs) else replace(merging, approximate=None)
+
+
 def dense_weight(conv: nn.Conv2d) -> torch.Tensor:
     """The weight ``(out, kernel positions * in)`` that acts on the tokens under the kernel, row by row."""
     weight, groups = conv.weight, conv.groups
@@ -80,6 +115,10 @@ def dense_weight(conv: nn.Conv2d) -> torch.Tensor:
     each = torch.arange(groups, device=weight.device)
     dense[each, :, each] = own
     return dense.flatten(2, 3).flatten(0, 1).permute(0, 2, 3, 1).flatten(1)
+
+
+def _each(grid: Grid) -> TokenMap:
+    return convolution_map(grid, (1, 1), (1, 1))
 
 
 def _seen(grid: Grid, conv: Any) -> TokenMap:

@@ -119,7 +119,8 @@ class AttentionBranch:
         name: Its dotted path in the model.
         module: The module in whose ``forward`` the attention is computed.
         steps: From the concatenated heads' outputs to what is added to the residual stream.
-        value_weight: Returns the weight ``(heads, d_value, d)`` of the value projection, without the bias.
+        value_weight: Returns the weight ``(heads, d_value, d)`` of the value projection, without the bias; None if
+            the values are no linear map of its tokens, as after an activation.
         reads: The input tokens of the value projection: by default the input of ``module``.
         entering: The tokens of the residual stream as they enter the branch, normalised if it begins with a norm and
             before any windows. With it, the input of the value projection is compared with them in every pass.
@@ -131,6 +132,8 @@ class AttentionBranch:
         reduced: How the tokens that enter are reduced to fewer keys, instead of ``sources``; ``reads`` then taps those.
         mixed: Where its map can be read, if the model changes it between the softmax and the product with the values.
         approximate: As in `FeedForwardBranch`: what its maps do not carry exactly, and the rule.
+        output: Where what it adds can be read, if the steps do not lead exactly there, as past an activation. The
+            residual add is then compared with it, and the steps are a rule for the vectors, named by ``approximate``.
         windows: The dimension that counts windows, 1 or 2, if attention is computed on five dimensions; the tokens that
             are read are then whole images, in the order of the stream.
     """
@@ -138,7 +141,7 @@ class AttentionBranch:
     name: str
     module: nn.Module
     steps: tuple[Step, ...]
-    value_weight: Callable[[], torch.Tensor]
+    value_weight: Callable[[], torch.Tensor] | None
     weights: Callable[[], tuple[float, ...]] = lambda: (1.0,)
     reads: Tap | None = None
     entering: Tap | None = None
@@ -149,6 +152,7 @@ class AttentionBranch:
     windows: Literal[1, 2] | None = None
     mixed: Tap | None = None
     approximate: str | None = None
+    output: Tap | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +188,8 @@ class Merging:
         merged: Where the new tokens can be read, for the keys of an attention; otherwise they are the next stream.
         maximum: The new token is the maximum of the old ones, channel by channel, and there are no steps.
         joined: Tokens ``(1, m, d)`` that come first from here on; they are made of none of the old ones.
+        shared: No linear map leads to the new token, as through a convolutional block, and there are no steps. The old
+            ones get equal shares of it, and nothing can be compared; ``approximate`` names it.
         approximate: As in `FeedForwardBranch`: why this is an approximation, and the rule.
     """
 
@@ -194,6 +200,7 @@ class Merging:
     merged: Tap | None = None
     maximum: bool = False
     joined: torch.Tensor | None = None
+    shared: bool = False
     approximate: str | None = None
 
 

@@ -1,0 +1,77 @@
+"""Tiny models with convolutional stages and attention in the last ones; `families.build` draws their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import LayerNorm2d
+from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.efficientformer import EfficientFormer
+from timm.models.fastvit import FastVit, RepConditionalPosEnc
+from timm.models.mobilenetv3 import MobileNetV3
+from timm.models.visformer import Visformer
+from torch import nn
+
+from tests.families import OTHERS, SIZES
+
+
+def _measured(make: Callable[[], nn.Module]) -> nn.Module:
+    """The model, with batch norms whose statistics are far from their defaults."""
+    model = make()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            torch.nn.init.normal_(module.running_mean, std=0.3)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model
+
+
+def _fastvit(**kwargs: Any) -> FastVit:
+    mixers = ("repmixer", "repmixer", "attention")
+    defaults: dict[str, Any] = {
+        "layers": (1, 1, 2), "embed_dims": (8, 16, 32), "mlp_ratios": (2,) * 3, "downsamples": (False, True, True),
+        "pos_embs": (None, None, RepConditionalPosEnc), "token_mixers": mixers, "se_downsamples": (False,) * 3,
+        "num_classes": 5, "cls_ratio": 1.0,
+    }  # fmt: skip
+    return FastVit(**(defaults | kwargs))
+
+
+def _mobilenet(*stages: list[str], **kwargs: Any) -> MobileNetV3:
+    return MobileNetV3(
+        decode_arch_def(list(stages)), stem_size=8, fix_stem=True, num_features=8, round_chs_fn=round, num_classes=5,
+        **kwargs,
+    )  # fmt: skip
+
+
+HYBRID: dict[str, Callable[[], nn.Module]] = {
+    # 5 x 4 tokens in the last stage only
+    "fastvit": partial(_fastvit, layer_scale_init_value=None),
+    # MobileCLIP's: attention over 9 x 7 tokens, then 5 x 4, with another norm and layer scale
+    "fastvit_mci": partial(
+        _fastvit, layers=(1, 1, 1), token_mixers=("repmixer", "attention", "attention"), embed_dims=(8, 32, 64),
+        pos_embs=(None, RepConditionalPosEnc, RepConditionalPosEnc), se_downsamples=(False, False, True),
+        norm_layer=partial(LayerNorm2d, eps=1e-5), lkc_use_act=True, layer_scale_init_value=0.5,
+    ),
+    # made for 7 x 7 tokens, after 14 x 14 in blocks that pool
+    "efficientformer": partial(
+        EfficientFormer, depths=(1, 1, 3), embed_dims=(8, 8, 12), num_vit=2, layer_scale_init_value=0.5, num_classes=5
+    ),
+    # 4 x 6 tokens in the second stage, then 2 x 3
+    "visformer": partial(
+        Visformer, img_size=(64, 96), init_channels=8, embed_dim=12, depth=(1, 1, 2), num_heads=2, attn_stage="011",
+        spatial_conv="101", group=2, mlp_ratio=2, norm_layer=nn.BatchNorm2d, embed_norm=nn.BatchNorm2d, num_classes=5,
+    ),
+    # 12 x 9 tokens and keys of 3 x 3, then 6 x 5 tokens; heads share their keys and values, or do not
+    "mobilenet": partial(
+        _mobilenet, ["er_r1_k3_s2_e2_c8"],
+        ["uir_r1_a3_k5_s2_e2_c12", "mqa_r1_k3_h2_s1_v2_d4_c12", "uir_r1_a0_k3_s1_e2_c12"],
+        ["uir_r1_a5_k5_s2_e2_c8", "mha_r1_k3_h2_s1_d4_c8", "mqa_r1_k3_h2_s1_d4_c8", "uir_r1_a0_k0_s1_e2_c8"],
+        ["cn_r1_k1_s1_c12"], layer_scale_init_value=0.5,
+    ),
+}  # fmt: skip
+OTHERS |= {name: partial(_measured, make) for name, make in HYBRID.items()}
+SIZES |= dict.fromkeys(("fastvit", "fastvit_mci"), (70, 52))
+SIZES |= {"efficientformer": (112, 112), "visformer": (64, 96), "mobilenet": (90, 70)}
+FIXED = ("efficientformer", "visformer")  # they accept this size only

@@ -1,0 +1,186 @@
+"""Families with convolutional stages before attention: against explicit matrices, and where their maps lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from captum_astro import (
+    ATTCAT,
+    AttentionGradCAM,
+    AttentionRollout,
+    RawAttention,
+    TransformerAttribution,
+    TransformerMM,
+    UnsupportedModelError,
+    VTranM,
+    check,
+)
+from captum_astro.layouts import layout_for
+from tests import twin_hybrid  # noqa: F401  (describes the families)
+from tests import twin_layers as twin
+from tests.families import build, images
+from tests.hybrid_families import FIXED, HYBRID
+
+TARGET = 3
+ROWS = (VTranM, RawAttention, AttentionRollout, TransformerMM, ATTCAT, AttentionGradCAM, TransformerAttribution)
+every_model = pytest.mark.parametrize("name", HYBRID)
+pytestmark = pytest.mark.filterwarnings("ignore:.* mixes tokens where")
+T = torch.Tensor
+
+# the grid of each tiny model, and what it is approximate about: parts of the sentences, none if it is exact
+EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
+    "fastvit": ((5, 4), ("stages.2.blocks.0.mlp and 1 more: its depthwise", "final_conv: its convolutions")),
+    "fastvit_mci": (
+        (9, 7),
+        (
+            "stages.1.blocks.0.mlp and 1 more: its depthwise",
+            "stages.2.downsample and 1 more: its convolutions",
+            "stages.2.pos_emb: this convolution",
+        ),
+    ),
+    "efficientformer": ((7, 7), ()),
+    "visformer": ((4, 6), ("stage3.0.mlp and 1 more: its depthwise",)),
+    "mobilenet": ((12, 9), ("blocks.1.2: its depthwise", "blocks.2.0: its convolutions")),
+}
+# squeeze and excitation: z+ has no rule
+WITHOUT_RULES = dict.fromkeys(("fastvit", "fastvit_mci"), "sigmoid")
+
+
+def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
+    return method(model).attribute(x, target=TARGET, attribute_to="tokens", **options)[0]
+
+
+def _close(got: T, expected: T, tolerance: float = 1e-9) -> None:
+    assert got.shape == expected.shape
+    assert expected.abs().max() > 0
+    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@every_model
+def test_the_identity_holds(name: str) -> None:
+    report = check(build(name), images(name, 2))
+    grid, approximate = EXPECTED[name]
+    assert report.ok, str(report)
+    assert max(stage.error for stage in report.stages) < 1e-12
+    assert report.grid == grid
+    assert len(report.approximate) == len(approximate), report.approximate
+    for said, expected in zip(report.approximate, approximate, strict=True):
+        assert said.startswith(expected)
+
+
+@every_model
+def test_vtranm(name: str) -> None:
+    model, taken = twin.of_model(name, TARGET)
+    x = images(name, 1)
+    _close(_tokens(VTranM, model, x), twin.vtranm(taken))
+    # at the published gain the map stays close to the identity: here the rest of it shows
+    _close(_tokens(VTranM, model, x, gain=1e4), twin.vtranm(taken, 1e4))
+
+
+@every_model
+def test_rollout(name: str) -> None:
+    model, taken = twin.of_model(name, TARGET)
+    _close(_tokens(AttentionRollout, model, images(name, 1)), twin.rollout(taken))
+
+
+@every_model
+@pytest.mark.parametrize("method", ROWS, ids=lambda m: m.__name__)
+def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
+    model, x = build(name), images(name, 2)
+    given = {"relu_attributions": False} if method is AttentionGradCAM else {}
+    if method is TransformerAttribution and name in WITHOUT_RULES:
+        with pytest.raises(UnsupportedModelError, match=f"{WITHOUT_RULES[name]} has no propagation rule"):
+            method(model).attribute(x, target=1)
+        return
+    whole = method(model).attribute(x, target=[1, 2], **given)
+    each = [method(model).attribute(one[None], target=c, **given) for one, c in zip(x, (1, 2), strict=True)]
+    assert whole.shape == x.shape
+    _close(whole, torch.cat(each))
+
+
+class Corner(nn.Module):
+    """A model that sees only the pixels of the lower left corner."""
+
+    def __init__(self, model: nn.Module, rows: int, columns: int) -> None:
+        super().__init__()
+        self.inner, self.rows, self.columns = model, rows, columns
+
+    def forward(self, x: T) -> T:
+        mask = torch.zeros_like(x[:1, :1])
+        mask[..., -self.rows :, : self.columns] = 1
+        return self.inner(x * mask)
+
+
+@every_model
+def test_unseen_tokens_get_no_relevance(name: str) -> None:
+    """Without biases and positions, tokens that see nothing of the image are vectors of zeros."""
+    model, x = build(name), images(name, 1)
+    x = x if name in FIXED else torch.cat([x] * 4, 2)  # tall, because deep convolutions see far
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            if path.endswith("bias") or "pos_embed" in path:
+                parameter.zero_()
+        for path, buffer in model.named_buffers():
+            if path.endswith("running_mean"):
+                buffer.zero_()
+    layout, seen = layout_for(model), []
+    tap = layout.stages[0].stream
+    cut = Corner(model, x.shape[2] // 8, x.shape[3] // 4)
+
+    def keep(module: nn.Module, arguments: Any, out: Any = None) -> None:
+        seen.append(arguments[0] if tap.at == "input" else out)
+
+    with_hook = tap.module.register_forward_pre_hook if tap.at == "input" else tap.module.register_forward_hook
+    handle = with_hook(keep)
+    cut(x)
+    handle.remove()
+    inside = tap.tokens(seen[0])[0].any(-1)
+    grid = VTranM(cut).attribute(x, target=TARGET, attribute_to="grid")[0, 0]
+    rows = grid.shape[0]
+    assert 0 < inside.sum() < inside.numel()
+    assert not inside.reshape(grid.shape)[: rows // 3].any()
+    assert torch.equal(grid.flatten() > 0, inside)
+
+
+# What is said
+
+NAMES = ("fastvit", "efficientformer", "visformer", "mobilenetv5")
+NAMED = [name for module in NAMES for name in timm.list_models(module=module)] + timm.list_models("mobilenetv4*")
+REFUSED = dict.fromkeys(("fastvit_t8", "fastvit_t12", "fastvit_s12"), "has no attention")
+REFUSED |= dict.fromkeys(timm.list_models("mobilenetv4_conv*"), "has no attention")
+REFUSED |= dict.fromkeys(timm.list_models("mobilenetv5*"), "joins the tokens of two stages")
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_timm_models_by_name(name: str) -> None:
+    """Every name has a layout, or is refused with the reason; described without weights."""
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    if name in REFUSED:
+        with pytest.raises(UnsupportedModelError, match=REFUSED[name]):
+            layout_for(model)
+    else:
+        assert layout_for(model).stages
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "way_out"),
+    [
+        ("fastvit_sa12", {"global_pool": "max"}, "Create it with global_pool='avg'"),
+        ("fastvit_sa12", {"fork_feat": True}, "Create it with fork_feat=False"),
+        ("efficientformer_l1", {"num_vit": 0}, "Create it with num_vit=1"),
+        ("efficientformer_l1", {"global_pool": "", "num_classes": 0}, "Create it with global_pool='avg'"),
+        ("visformer_tiny", {"attn_stage": "000"}, "Create it with attn_stage='011'"),
+        ("mobilenetv4_hybrid_medium", {"global_pool": "max"}, "Create it with global_pool='avg'"),
+    ],
+)
+def test_other_options_are_refused(name: str, options: dict[str, Any], way_out: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, **options)
+    with pytest.raises(UnsupportedModelError, match=way_out):
+        layout_for(model)
