@@ -14,6 +14,8 @@ from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, Linear, Modulated
 
+_CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")  # as libraries name the parameter
+
 
 def find_layer(model: nn.Module, layer: nn.Module | str | None) -> str:
     """The dotted path of a linear layer of the model.
@@ -93,7 +95,8 @@ def has_class_token(model: nn.Module) -> bool:
     layout = _layout_of(Replica(model).model)
     if layout is None or not layout.num_prefix_tokens:
         return False
-    return any(isinstance(getattr(module, "cls_token", None), nn.Parameter) for module in model.modules())
+    parameters = {name for module in model.modules() for name, _ in module.named_parameters(recurse=False)}
+    return not parameters.isdisjoint(_CLASS_TOKENS)
 
 
 def _layout_of(model: nn.Module) -> Layout | None:

@@ -57,9 +57,9 @@ class AttentionNotes:
 
     def note_read(self, x: torch.Tensor) -> None:
         """The input tokens of the value projection: a few of them are kept, or all until their windows are known."""
-        x = (self.branch.reads or Tap(self.branch.module)).tokens(x)
+        x = (self.branch.reads or Tap(self.branch.module)).tokens(x.detach())
         if x.ndim == 3:
-            self._read = x.detach() if self.branch.windows is not None else x.detach()[:, spots(x.shape[1])]
+            self._read = x if self.branch.windows is not None else x[:, spots(x.shape[1])]
 
     def note_entering(self, x: torch.Tensor) -> None:
         """The tokens that enter the branch: a few of them are kept, or all until it is known which are in windows."""

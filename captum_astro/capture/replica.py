@@ -10,6 +10,7 @@ from torch import nn
 
 from captum_astro.capture.contents import slots
 from captum_astro.capture.links import Links
+from captum_astro.capture.opened import open_attention
 from captum_astro.capture.settled import settle
 from captum_astro.layouts.unwrap import python_code
 
@@ -24,8 +25,8 @@ class Replica:
     copied, because a pass may change it: buffers, other tensors, containers and plain objects. Whatever leads from one
     part of the model to another leads to its copy: children, bound methods, weak references, and the variables that a
     user's hook encloses. What else a hook writes to is the user's own. Compiled modules are replaced by their Python
-    code, because compiled code hides its layers, and layers that compute their weight by plain ones. timm's fused
-    attention is on, so that no n x n map is built.
+    code, because compiled code hides its layers, and layers that compute their weight by plain ones. Attention modules
+    that hide their operations are opened. timm's fused attention is on, so that no n x n map is built.
 
     Args:
         model: The user's model.
@@ -59,6 +60,7 @@ class Replica:
         with torch.no_grad(), torch.autocast(device, enabled=False):
             for module in list(self.model.modules()):
                 settle(module)
+                open_attention(module)
 
     def of(self, value: Any) -> Any:
         """What stands for something of the user's model in the copy: itself, if it leads to no part of it."""

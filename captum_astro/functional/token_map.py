@@ -109,16 +109,18 @@ class TokenMap:
 
 
 @lru_cache(maxsize=64)
-def window_map(grid: Grid, size: Grid, shift: Grid = (0, 0)) -> TokenMap:
+def window_map(grid: Grid, size: Grid, shift: Grid = (0, 0), padded_first: bool = False) -> TokenMap:
     """Windows of a grid, which is first rolled by a shift and padded to whole windows.
 
     Args:
         grid: Rows and columns of tokens.
         size: Rows and columns of a window.
         shift: How far the grid is rolled up and to the left.
+        padded_first: Pad before rolling, as torchvision and Hugging Face do; timm rolls first.
     """
-    places = torch.arange(grid[0] * grid[1]).reshape(1, *grid).roll((-shift[0], -shift[1]), (1, 2))
-    places = _padded(places, size)[0]
+    places, by = torch.arange(grid[0] * grid[1]).reshape(1, *grid), (-shift[0], -shift[1])
+    padded = _padded(places, size).roll(by, (1, 2)) if padded_first else _padded(places.roll(by, (1, 2)), size)
+    places = padded[0]
     rows, columns = places.shape[0] // size[0], places.shape[1] // size[1]
     index = places.reshape(rows, size[0], columns, size[1]).transpose(1, 2).reshape(rows * columns, -1, 1)
     return TokenMap(index, grid[0] * grid[1], padded=index.numel() > grid[0] * grid[1])

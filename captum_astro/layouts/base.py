@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from captum_astro.functional.token_map import Grid
+from captum_astro.layouts.classes import Class, class_name, registered
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, Pooling, Stage, Tap
 from captum_astro.layouts.unwrap import unwrapped
@@ -101,14 +102,15 @@ class Layout(ABC):
 LayoutType = TypeVar("LayoutType", bound=Callable[..., Layout])
 Adapter = Callable[[Layout], Layout]
 _ADAPTERS = "_layout_adapters"
-_REGISTRY: dict[type[nn.Module], Callable[..., Layout]] = {}
+_REGISTRY: dict[Class, Callable[..., Layout]] = {}
 
 
-def register_layout(*model_classes: type[nn.Module]) -> Callable[[LayoutType], LayoutType]:
+def register_layout(*model_classes: Class) -> Callable[[LayoutType], LayoutType]:
     """Class decorator: use this layout for these model classes and their subclasses.
 
     Args:
-        model_classes: Subclasses of `torch.nn.Module`. An earlier registration is replaced.
+        model_classes: Subclasses of `torch.nn.Module`, or their dotted paths, which import nothing. An earlier
+            registration is replaced.
 
     Example:
         >>> from captum_astro.layouts.vision_transformer import VisionTransformerLayout
@@ -143,7 +145,7 @@ def layout_for(model: nn.Module) -> Layout:
     found: list[tuple[str, nn.Module, Callable[..., Layout]]] = []
     for name, module in model.named_modules():
         inside = any(name == outer or name.startswith(outer + ".") or outer == "" for outer, _, _ in found)
-        layout = next((_REGISTRY[c] for c in type(module).__mro__ if c in _REGISTRY), None)
+        layout = registered(_REGISTRY, type(module))
         if layout is not None and not inside:
             found.append((name, module, layout))
     if len(found) == 1:
@@ -153,7 +155,7 @@ def layout_for(model: nn.Module) -> Layout:
         raise UnsupportedModelError(
             f"{type(model).__name__} contains several models with a layout: {names}. Pass the one to explain."
         )
-    known = ", ".join(sorted(c.__name__ for c in _REGISTRY))
+    known = ", ".join(sorted({class_name(key) for key in _REGISTRY}))
     raise UnsupportedModelError(
         f"{type(model).__module__}.{type(model).__name__} has no layout: it is not known which of its tokens are "
         f"patches and how its layers add up. Models with one: {known}. For your own model, register a layout "
@@ -163,8 +165,8 @@ def layout_for(model: nn.Module) -> Layout:
 
 def innermost(model: nn.Module) -> nn.Module:
     """The model with a layout that wrappers are around; the model itself if there is none."""
-    registered = [m for m in model.modules() if any(c in _REGISTRY for c in type(m).__mro__)]
-    return registered[-1] if registered else model
+    known = [module for module in model.modules() if registered(_REGISTRY, type(module)) is not None]
+    return known[-1] if known else model
 
 
 def add_adapter(model: nn.Module, adapter: Adapter) -> None:

@@ -14,6 +14,7 @@ from timm.models import vision_transformer as vit
 from timm.models import vision_transformer_relpos as relpos
 from torch import nn
 
+from captum_astro.layouts.classes import Class, class_name, registered
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import (
     AttentionBranch,
@@ -34,8 +35,8 @@ def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks", first: in
     """The stages of a sequence of blocks.
 
     Args:
-        blocks: Instances of timm's ``Block``, ``ResPostBlock``, ``ParallelScalingBlock``, ``ParallelThingsBlock``,
-            ``EvaBlock``, BEiT's and the relative-position blocks, or of subclasses of these.
+        blocks: Instances of registered classes or of subclasses of these, such as timm's ``Block``, ``ResPostBlock``,
+            ``ParallelScalingBlock``, ``ParallelThingsBlock``, ``EvaBlock``, BEiT's and the relative-position blocks.
         name: The dotted path of the sequence in the model.
         first: The index of its first block.
 
@@ -43,25 +44,26 @@ def describe_blocks(blocks: Iterable[nn.Module], name: str = "blocks", first: in
         UnsupportedModelError: If a block, or the attention inside it, is of another class.
     """
     stages: list[Stage] = []
-    for index, given in enumerate(blocks):
-        path, block = f"{name}.{index}", python_code(given) or given
-        describe = next((_BLOCKS[c] for c in type(block).__mro__ if c in _BLOCKS), None)
+    named = blocks._modules if isinstance(blocks, nn.Module) else dict(enumerate(blocks))
+    for index, (key, given) in enumerate(named.items()):
+        path, block = f"{name}.{key}", python_code(given) or given
+        describe = registered(_BLOCKS, type(block))
         if describe is None:
             raise UnsupportedModelError(
                 f"{path} is a {type(block).__name__}, whose residual adds are not known. Known blocks: "
-                f"{', '.join(sorted({c.__name__ for c in _BLOCKS}))}."
+                f"{', '.join(sorted({class_name(key) for key in _BLOCKS}))}."
             )
         stages += describe(block, first + index, path)
     return stages
 
 
-def register_block(*block_classes: type[nn.Module]) -> Callable[[Describe], Describe]:
+def register_block(*block_classes: Class) -> Callable[[Describe], Describe]:
     """Decorator: use this function for these block classes and their subclasses.
 
     It receives the block, its index and its dotted path, and returns its stages.
 
     Args:
-        block_classes: Subclasses of `torch.nn.Module`. An earlier registration is replaced.
+        block_classes: Subclasses of `torch.nn.Module`, or their dotted paths. An earlier registration is replaced.
     """
 
     def register(describe: Describe) -> Describe:
@@ -139,7 +141,7 @@ def _parallel_scaling(block: Any, index: int, path: str) -> list[Stage]:
     return [Stage(index, Tap(block.in_norm), (attention, feed_forward))]
 
 
-_BLOCKS: dict[type[nn.Module], Describe] = {
+_BLOCKS: dict[Class, Describe] = {
     vit.Block: _pre_norm,
     vit.ResPostBlock: _post_norm,
     vit.ParallelThingsBlock: _parallel_things,

@@ -108,6 +108,15 @@ def test_windows_match_timm(grid: tuple[int, int], size: tuple[int, int], shift:
     assert torch.equal(tokens.scatter(expected.double()), places.flatten(1).double())
 
 
+@pytest.mark.parametrize(("grid", "size", "shift"), GRIDS)
+def test_windows_that_are_padded_first(grid: tuple[int, int], size: tuple[int, int], shift: tuple[int, int]) -> None:
+    """As torchvision's and Hugging Face's Swin do: zeros are rolled as well."""
+    places = torch.arange(1.0, 1 + grid[0] * grid[1]).reshape(1, *grid, 1)
+    padded = F.pad(places, (0, 0, 0, -grid[1] % size[1], 0, -grid[0] % size[0]))
+    expected = window_partition(torch.roll(padded, (-shift[0], -shift[1]), (1, 2)), size).reshape(-1, size[0] * size[1])
+    assert torch.equal(window_map(grid, size, shift, padded_first=True).gather(places.flatten(1)), expected)
+
+
 class _Kept(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
