@@ -89,6 +89,7 @@ IMPORTS = {
     "capture": {"functional", "layouts"},
     "astro": {"capture", "functional", "layouts"},
     "attr": {"astro", "caller", "capture", "functional", "kinds", "layouts", "options"},
+    "support": {"attr", "layouts", "storage", "wording"},
     "data": {"caller", "extras", "storage"},
     "metrics": {"attr", "extras"},
     "training": {"data", "devices", "extras", "functional", "kinds", "metrics", "models", "storage", "wording"},

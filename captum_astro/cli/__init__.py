@@ -18,6 +18,7 @@ from captum_astro.cli.ablate import ablate
 from captum_astro.cli.bench import bench
 from captum_astro.cli.explain import explain
 from captum_astro.cli.report import report
+from captum_astro.cli.sweep import sweep
 from captum_astro.cli.train import app as train_app
 from captum_astro.cli.vita import app as vita_app
 from captum_astro.extras import MissingExtraError, explained
@@ -33,6 +34,7 @@ app.command()(explain)
 app.command()(ablate)
 app.command()(bench)
 app.command()(report)
+app.command()(sweep)
 app.add_typer(vita_app, name="vita")
 app.add_typer(train_app, name="train")
 

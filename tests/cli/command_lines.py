@@ -86,6 +86,11 @@ COMMANDS: dict[str, dict[str, tuple[list[str | None], list[str]]]] = {
         "--data-root": ([], FILES),
     },
     "report": {"": ([], [*FILES, "{work}/empty"]), "--out": (["{out}.html"], OUT), "--against": (["VTranM"], NAMES)},
+    "sweep": {
+        "": (["test_vit"], ["no_such_model", HARM]),
+        "--out": (["{out}.json"], ["{work}/text.txt", "{work}"]),
+        "--seconds": (["300"], COUNTS),
+    },
     "check": {"": ([making.NAME], ["no_such_model", "resnet18", "no\x1b[31m"]), **CHECKPOINT},
     "methods": {"--help": ([None], [])},
     "demo": {
