@@ -91,6 +91,7 @@ IMPORTS = {
     "attr": {"astro", "caller", "capture", "functional", "kinds", "layouts", "options"},
     "data": {"caller", "extras", "storage"},
     "metrics": {"attr", "extras"},
+    "viz": set(),
     "training": {"data", "devices", "extras", "functional", "kinds", "metrics", "models", "storage", "wording"},
 }
 
