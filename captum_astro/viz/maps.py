@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+Patch = int | tuple[int, int]
+
 _ACROSS = 14  # patches along the short side, as in a ViT of 16 x 16 pixels at 224
 
 
@@ -20,7 +22,7 @@ def pixel_map(attributions: torch.Tensor) -> torch.Tensor:
     return attributions.sum(1) if attributions.ndim == 4 else attributions
 
 
-def pooled(attributions: torch.Tensor, patch: int | tuple[int, int]) -> torch.Tensor:
+def pooled(attributions: torch.Tensor, patch: Patch) -> torch.Tensor:
     """The attribution per patch: the sum over its pixels and channels, which keeps the total.
 
     Args:
@@ -45,7 +47,7 @@ def pooled(attributions: torch.Tensor, patch: int | tuple[int, int]) -> torch.Te
     return F.avg_pool2d(maps, sides, ceil_mode=True, divisor_override=1)[:, 0]
 
 
-def smoothed(attribution: torch.Tensor, patch: int | None) -> torch.Tensor:
+def smoothed(attribution: torch.Tensor, patch: Patch | None) -> torch.Tensor:
     """A map ``(H, W)`` pooled to patches and enlarged again, bilinearly, as token maps are.
 
     Relevance that is propagated to the pixels changes its sign from one pixel to the next: drawn pixel by pixel it
@@ -56,6 +58,6 @@ def smoothed(attribution: torch.Tensor, patch: int | None) -> torch.Tensor:
         patch: The side of a patch in pixels; 1 changes nothing. By default a 14th of the map's short side.
     """
     side = max(1, min(attribution.shape) // _ACROSS) if patch is None else patch
-    if side == 1:
+    if side in (1, (1, 1)):
         return attribution
     return F.interpolate(pooled(attribution[None], side)[None], attribution.shape, mode="bilinear")[0, 0]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from captum_astro.viz.colours import Limits, Style, scale, see_through
 from captum_astro.viz.images import Shown, picture
-from captum_astro.viz.maps import pixel_map, smoothed
+from captum_astro.viz.maps import Patch, pixel_map, smoothed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def overlay(
     ax: Axes | None = None,
     title: str | None = None,
     *,
-    patch: int | None = None,
+    patch: Patch | None = None,
     place: Place = WHOLE,
     **style: Unpack[Style],
 ) -> Axes:
@@ -56,8 +56,8 @@ def overlay(
         image: ``(C, H, W)`` in [0, 1], or a PIL image.
         ax: The axes to draw on; a new figure by default.
         title: Title of the panel.
-        patch: A map with negative values is summed over patches with this side in pixels; by default a 14th of the
-            map's short side. 1 draws every pixel.
+        patch: The map is summed over patches with this side in pixels, or this height and width. By default a map with
+            negative values is, over a 14th of its short side. 1 draws every pixel.
         place: The image's bands that are shown, and where on it the map lies. The part is outlined.
         style: ``cmap``, ``alpha``, ``colorbar`` and ``limits``, as in `Style`.
 
@@ -81,7 +81,7 @@ def overlay(
     values = pixel_map(attribution[None])[0].detach().float().cpu()
     if not torch.isfinite(values).all():
         raise ValueError("The attribution has values that are NaN or infinite, which no colour shows.")
-    if scale(values.numpy()).signed:
+    if patch is not None or scale(values.numpy()).signed:
         values = smoothed(values, patch)
     ax = ax if ax is not None else _axes()
     show(ax, shown, place.box)

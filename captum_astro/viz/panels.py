@@ -10,6 +10,7 @@ import torch
 
 from captum_astro.viz.colours import Style
 from captum_astro.viz.images import Shown, picture
+from captum_astro.viz.maps import Patch
 from captum_astro.viz.overlay import WHOLE, Place, overlay, show
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Panel:
     attribution: torch.Tensor | None = None
     title: str | None = None
     place: Place = WHOLE
-    patch: int | None = None
+    patch: Patch | None = None
 
 
 def compare(
@@ -45,7 +46,7 @@ def compare(
     size: float = 2.2,
     columns: int | None = None,
     *,
-    patch: int | None = None,
+    patch: Patch | None = None,
     bands: Sequence[int] | None = None,
     **style: Unpack[Style],
 ) -> Figure:
