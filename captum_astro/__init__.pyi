@@ -18,5 +18,6 @@ from .attr.vita_grad_cam import ViTAGradCAM as ViTAGradCAM
 from .attr.vita_grad_cam_plus_plus import ViTAGradCAMPlusPlus as ViTAGradCAMPlusPlus
 from .attr.vtranm import VTranM as VTranM
 from .capture.check import check as check
+from .explaining.explain import explain as explain
 from .layouts import UnsupportedModelError as UnsupportedModelError
 from .layouts import register_layout as register_layout

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -241,18 +242,49 @@ def test_vita_search_and_evaluate(monkeypatch, capsys, tmp_path: Path, scene: Pa
     assert len((tmp_path / "one" / "compared.csv").read_text().splitlines()) == 5
 
 
+def test_explain_says_what_is_cropped(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
+    Image.open(scene).resize((128, 64)).save(scene)
+    for crop, said in (("center", " (center crop: the model sees 50% of the image; --crop none shows it all)"),
+                       ("squash", ""), ("none", "")):  # fmt: skip
+        words = ("explain", scene, *BUNDLED, "--crop", crop, "--out", tmp_path / crop)
+        code, out = run_command(monkeypatch, capsys, *words)
+        assert code == 0, out
+        assert out.splitlines()[0].endswith(f"%{said}")
+        record = json.loads((tmp_path / crop / "scene_VTranM.npy.json").read_text())
+        assert record["maps"][0]["crop"]["fit"] == crop
+    code, out = run_command(monkeypatch, capsys, "explain", scene, *BUNDLED, "--crop", "timm")
+    assert (code, "it must be center, squash or none, not 'timm'" in out) == (2, True)
+
+
+@pytest.mark.parametrize("form", ["png", "pdf", "svg"])
+def test_explain_two_classes(monkeypatch, capsys, tmp_path: Path, scene: Path, form: str) -> None:
+    words = ("explain", scene, *BUNDLED, "--target", "3", "--target", "8", "--format", form, "--out", tmp_path)
+    code, out = run_command(monkeypatch, capsys, *words)
+    assert code == 0, out
+    written = {file.name for file in tmp_path.iterdir()} - {"scene.png"}
+    names = ("scene_VTranM_class3.npy", "scene_VTranM_class8.npy", f"scene_explained.{form}")
+    assert written == {name + more for name in names for more in ("", ".json")}
+    record = json.loads((tmp_path / f"scene_explained.{form}.json").read_text())
+    assert [one["target"]["index"] for one in record["maps"]] == [3, 8]
+
+
 def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
     for name, more in (("plain", ()), ("vita", ("--vita", "k=4,tau=2,layer=blocks.1.mlp.fc1"))):
         code, out = run_command(monkeypatch, capsys, "explain", scene, *BUNDLED, "--out", tmp_path / name, *more)
         assert code == 0, out
-    plain, vita = (np.load(tmp_path / name / "scene_VTranM.npy") for name in ("plain", "vita"))
+    marked = "ViTA_k=4_tau=2_layer=blocks.1.mlp.fc1"
+    files = ("plain/scene_VTranM.npy", f"vita/scene_VTranM_{marked}.npy")
+    plain, vita = (np.load(tmp_path / file) for file in files)
     assert not np.allclose(plain, vita)
+    assert (tmp_path / "vita" / f"scene_explained_{marked}.png").exists()
+    records = [json.loads((tmp_path / f"{file}.json").read_text()) for file in files]
+    assert [record["vita"] and record["vita"]["layer"] for record in records] == [None, "blocks.1.mlp.fc1"]
     words = ("explain", scene, *BUNDLED, "--vita", "k=4", "--method")
     code, out = run_command(monkeypatch, capsys, *words, "all", "--out", tmp_path / "[all]")
     assert code == 0, out
     assert "in " + str(tmp_path / "[all]") in out.replace("\n", "")
-    assert not list((tmp_path / "[all]").glob("*_ViTAGradCAM.npy"))
-    assert (tmp_path / "[all]" / "scene_TokenGradCAM.npy").exists()
+    assert not list((tmp_path / "[all]").glob("*_ViTAGradCAM*.npy"))
+    assert (tmp_path / "[all]" / "scene_TokenGradCAM_ViTA_k=4.npy").exists()
     code, out = run_command(monkeypatch, capsys, *words, "ViTAGradCAM", "--out", tmp_path / "none")
     assert code == 1
     assert "adds its own astrocytes" in out

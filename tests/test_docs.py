@@ -92,6 +92,8 @@ IMPORTS = {
     "support": {"attr", "layouts", "storage", "wording"},
     "data": {"caller", "extras", "storage"},
     "metrics": {"attr", "extras"},
+    "versions.py": set(),
+    "viz": {"storage"},
     "training": {"data", "devices", "extras", "functional", "kinds", "metrics", "models", "storage", "wording"},
 }
 

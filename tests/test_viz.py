@@ -3,8 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from captum_astro import viz
+from captum_astro.viz.overlay import Place
 
 
 def test_hottest_pixel_matches_the_attribution() -> None:
@@ -93,3 +96,100 @@ def test_a_text_as_a_page() -> None:
     page = visualization.visualize_text([record]).data
     assert "dull" in page
     assert "good" in page
+
+
+def _axes(map_: torch.Tensor, image: torch.Tensor, **options: object) -> tuple[Axes, NDArray[np.uint8]]:
+    """The axes of a map over an image of as many pixels as the figure has, and the drawn pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height, width = image.shape[-2:]
+    figure = Figure(figsize=(width, height), dpi=1)
+    FigureCanvasAgg(figure)
+    ax = viz.overlay(map_, image, figure.add_axes((0, 0, 1, 1)), **options)
+    figure.canvas.draw()
+    return ax, np.asarray(figure.canvas.buffer_rgba())[..., :3]
+
+
+def test_opacity_is_in_proportion_to_the_relevance() -> None:
+    photograph = torch.full((3, 1, 5), 0.6)
+    _, pixels = _axes(torch.tensor([[-2.0, -1, 0, 1, 2]]), photograph, patch=1, limits=2, alpha=1.0)
+    half = round(0.3 * 255)  # of the photograph's 0.6
+    full = round(0.3 * 255 + 127.5)
+    expected = [[0, 0, 255], [half, half, full], [153] * 3, [full, half, half], [255, 0, 0]]
+    assert np.abs(pixels[0].astype(int) - expected).max() <= 2
+    strongest = (np.array(viz.colours(signed=False)(1.0))[:3] * 0.5 + 0.3) * 255
+    _, pixels = _axes(torch.tensor([[0.0, 1.0]]), photograph[..., :2], alpha=0.5, limits=1)
+    assert pixels[0, 0].tolist() == [153] * 3
+    assert np.abs(pixels[0, 1] - strongest).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("values", "limits", "span", "label"),
+    [
+        (torch.arange(101.0), None, (0, 99), "limit: 99th percentile"),
+        (torch.arange(101.0) * torch.tensor([1.0, -1.0]).repeat(51)[:101], None, (-95, 95), "limit: 95th percentile"),
+        (torch.cat([torch.zeros(100), torch.ones(1)]) * 7, None, (0, 7), "limit: largest value"),
+        (torch.cat([torch.zeros(50), torch.ones(50), torch.tensor([-1e-9])]), None, (0, 1), "limit: 99th percentile"),
+        (torch.arange(101.0), 3, (0, 3), "limit: as chosen"),
+        (torch.arange(101.0), (-3, 3), (-3, 3), "limit: as chosen"),
+        (-torch.arange(101.0), 3, (-3, 3), "limit: as chosen"),
+    ],
+)
+def test_limits_are_stated(values: torch.Tensor, limits: object, span: tuple[float, float], label: str) -> None:
+    ax = viz.overlay(values[None], torch.rand(1, 1, 101), limits=limits, colorbar=True, patch=1)
+    assert ax.images[-1].get_clim() == pytest.approx(span)
+    bar = ax.child_axes[0]
+    assert bar.get_ylabel() == label
+    assert [float(tick.get_text()) for tick in bar.get_yticklabels()] == sorted({*span, 0})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limits": 0}, "limits must be a positive number"),
+        ({"limits": (-1, 2)}, r"limits must be a positive number, \(0, high\) or \(-high, high\), not \(-1, 2\)"),
+        ({"limits": torch.inf}, "limits must be"),
+        ({"limits": (0, 2)}, r"negative values, which limits=\(0, 2\) would hide: give 2 alone"),
+        ({"alpha": 1.5}, "alpha must be a number from 0 to 1, not 1.5"),
+        ({"cmap": "viridos"}, "no colour map 'viridos': see matplotlib.colormaps"),
+        ({"patch": 0}, "at least one pixel on each side, not 0"),
+        ({"place": Place(bands=(0, 3, 1))}, r"bands must be one or three numbers from 0 to 2, not \(0, 3, 1\)"),
+        ({"place": Place(bands=(0, 1))}, "bands must be one or three numbers"),
+    ],
+)
+def test_options_that_are_wrong(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        viz.overlay(torch.tensor([[-1.0, 1.0]]), torch.rand(3, 1, 2), **options)
+
+
+def test_signed_maps_are_pooled_to_patches() -> None:
+    assert torch.equal(viz.pooled(torch.arange(12.0).reshape(1, 1, 2, 6), 4), torch.tensor([[[36.0, 30.0]]]))
+    checked = torch.ones(28, 28)
+    checked[::2, ::2] = -2.0  # in each square of 2 x 2 pixels the sum is 1
+    for patch, drawn in ((None, 1.0), (2, 1.0), (1, -2.0)):
+        ax = viz.overlay(checked, torch.rand(3, 28, 28), patch=patch)
+        assert np.asarray(ax.images[-1].get_array()).min() == drawn
+    assert np.asarray(viz.overlay(checked + 2, torch.rand(3, 28, 28)).images[-1].get_array()).min() == 0
+
+
+def test_a_map_of_a_part_of_an_image() -> None:
+    ax = viz.overlay(torch.rand(2, 2), torch.rand(3, 40, 60), place=Place(box=(10, 0, 50, 40)))
+    assert [image.get_extent() for image in ax.images] == [[0, 60, 40, 0], [10, 50, 40, 0]]
+    assert [line.get_xydata().max(0).tolist() for line in ax.lines] == [[50, 40]] * 2
+    assert [ax.get_xlim(), ax.get_ylim()] == [(0, 60), (40, 0)]
+    for box in ((0, 0, 60, 40), (0, -10, 60, 50)):  # all of it, also between borders
+        assert not viz.overlay(torch.rand(2, 2), torch.rand(3, 40, 60), place=Place(box=box)).lines
+
+
+def test_bands_are_chosen() -> None:
+    image = torch.rand(13, 4, 4)
+    ax = viz.compare(image[None], {"map": torch.rand(1, 4, 4)}, bands=(3, 2, 1)).axes[0]
+    np.testing.assert_array_equal(ax.images[0].get_array(), image[[3, 2, 1]].permute(1, 2, 0))
+    ax = viz.overlay(torch.rand(4, 4), image, place=Place(bands=[7]))
+    np.testing.assert_array_equal(ax.images[0].get_array(), image[[7, 7, 7]].permute(1, 2, 0))
+
+
+def test_titles_are_no_mathematics() -> None:
+    ax = viz.overlay(torch.rand(2, 2), torch.rand(3, 2, 2), title="costs $5 to $10")
+    assert ax.title.get_parse_math() is False

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from captum_astro.kinds import Kind, number, whole
+from captum_astro.kinds import Kind, choice, number, whole
 
 UsageError: Any = typer.BadParameter.__base__  # Click's, which newer versions of typer contain
 SEEDS = 2**32 - 1  # NumPy's largest seed
@@ -23,6 +23,11 @@ def whole_number(text: str, *names: str, least: int = 1, most: int = COUNTS) -> 
 def finite_number(text: str, *names: str) -> Any:
     """A typer option for a number; what receives it checks its range."""
     return _read_by(number(), text, names, "<float>")
+
+
+def one_of(text: str, *values: str, names: Sequence[str] = ()) -> Any:
+    """A typer option for one of some values."""
+    return _read_by(choice(*values), text, names, f"<{'|'.join(values)}>")
 
 
 def out_folder(text: str) -> Any:

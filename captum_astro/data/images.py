@@ -56,7 +56,7 @@ def open_image(path: Path | str, *, upright: bool = True) -> Image.Image:
         ...     open_image(f"{folder}/a.png").getpixel((0, 0))
         (90, 90, 90)
     """
-    return _in_rgb(load_image(path, upright=upright), str(path))
+    return in_rgb(load_image(path, upright=upright), str(path))
 
 
 def open_encoded(data: object, place: str, most_pixels: int = MOST_PIXELS) -> Image.Image:
@@ -70,7 +70,7 @@ def open_encoded(data: object, place: str, most_pixels: int = MOST_PIXELS) -> Im
     Raises:
         ImageError: As `open_image`, or if they are not bytes.
     """
-    return _in_rgb(load_encoded(data, place, most_pixels), place)
+    return in_rgb(load_encoded(data, place, most_pixels), place)
 
 
 def load_image(path: Path | str, *, upright: bool) -> Image.Image:
@@ -185,7 +185,16 @@ def _installed() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _in_rgb(image: Image.Image, place: str) -> Image.Image:
+def in_rgb(image: Image.Image, place: str) -> Image.Image:
+    """An image of any mode in RGB, as `open_image` shows it.
+
+    Args:
+        image: The image.
+        place: Where it comes from, for the error message.
+
+    Raises:
+        ImageError: If it is too narrow, or some of its pixels have no value.
+    """
     check_sides(*image.size, place)
     try:
         return _shown(image, place)

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.transforms import Compose, InterpolationMode, PILToTensor, Resize
 
 from captum_astro.data.images import check_sides
+from captum_astro.data.view import image_size
 
 Crop = Literal["timm", "none"]
 
@@ -110,13 +111,12 @@ class ModelTransform:
 
 
 def _side(model: nn.Module, config: dict[str, Any]) -> int:
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or config["input_size"][-2:]
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = image_size(model, config)
     if height != width or config["input_size"][0] != 3 or len(config["mean"]) != 3:
         raise ValueError(
             f"The model takes {config['input_size'][0]} channels of {height} x {width}: only three of a square will do."
         )
-    return int(width)
+    return width
 
 
 def _whole(side: int, interpolation: str) -> Compose:

@@ -62,6 +62,8 @@ COMMANDS: dict[str, dict[str, tuple[list[str | None], list[str]]]] = {
         "--device": (["cpu"], DEVICES),
         "--target": (["top1", "3", "9"], ["10", "-1", "cat", "\u00b2", "1.0", HARM]),
         "--vita": (["k=4", "k=4,tau=2"], VITA),
+        "--crop": (["center", "squash", "none"], ["timm", HARM]),
+        "--format": (["pdf", "svg"], ["jpg", HARM]),
     },
     "bench": {
         "--models": ([making.NAME], [*NAMES, f"vita:{making.NAME}:k=-1", f"{making.NAME},{making.NAME}", "vita:"]),

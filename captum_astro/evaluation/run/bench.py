@@ -20,10 +20,11 @@ from captum_astro.evaluation.run.notices import Notices
 from captum_astro.evaluation.run.shards import Shard
 from captum_astro.evaluation.run.steps import Outcome, Progress, Run
 from captum_astro.evaluation.run.store import FORMAT, BenchStore
-from captum_astro.evaluation.specification.config import BenchConfig, versions
+from captum_astro.evaluation.specification.config import BenchConfig
 from captum_astro.evaluation.specification.models import ModelChoice
 from captum_astro.models.loading import load_model
 from captum_astro.storage import weights_digest as digest
+from captum_astro.versions import versions
 
 
 def run_bench(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import torch
@@ -16,7 +13,6 @@ from captum_astro.metrics.registry import all_metrics
 
 Explained = Literal["predicted", "true", "both"]
 Amp = Literal["none", "bfloat16", "float16"]
-LIBRARIES = ("captum_astro", "torch", "torchvision", "timm", "captum", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -125,22 +121,3 @@ class BenchConfig:
             "device": torch.device(self.device).type,
             "seed": self.seed,
         }
-
-
-def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
-    """The versions of the libraries and of Python; ``unknown`` for what is not installed, such as a source folder.
-
-    Example:
-        >>> versions(["torch"])["torch"] == torch.__version__
-        True
-    """
-    return {**{name: _version(name) for name in libraries}, "python": platform.python_version()}
-
-
-def _version(library: str) -> str:
-    if library == "torch":
-        return str(torch.__version__)  # with the build, which may affect results
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "unknown"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from captum_astro.evaluation.specification import ModelChoice
-from captum_astro.evaluation.specification.config import versions
+from captum_astro.versions import versions
 from tests.evaluation.making import config
 
 

@@ -1,0 +1,162 @@
+"""A model and some methods, prepared to explain one image after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_astro.astro.vita import ViTA
+from captum_astro.attr._inputs import channels_of
+from captum_astro.attr._propagation import PropagationAttribution
+from captum_astro.attr.explainers import Configured, configured, explainers
+from captum_astro.capture.guard import private
+from captum_astro.data.view import Fit, View
+from captum_astro.explaining.classes import Class, Wanted, index_of
+from captum_astro.explaining.given import Given
+from captum_astro.explaining.result import Result
+from captum_astro.layouts.base import layout_for
+from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.unwrap import unwrapped
+from captum_astro.models.loading import class_names
+from captum_astro.storage import weights_digest
+from captum_astro.versions import versions
+from captum_astro.viz.maps import pooled
+
+_TOP = 5
+_ACROSS = 14  # patches at most along the short side of a drawn map: more would be speckles
+
+
+def chosen(words: Sequence[str], under_vita: bool = False) -> list[Configured]:
+    """The methods that are named, each once, in the order given.
+
+    Args:
+        words: Names with options, or ``all``.
+        under_vita: The model has astrocytes already: ``all`` leaves out the methods that add their own.
+
+    Raises:
+        ValueError: If there is no such method or option, or only methods that add astrocytes to those of the model.
+    """
+    every = [explainer.name for explainer in explainers()]
+    names = [name for word in words for name in (every if word.strip().lower() == "all" else [word])]
+    found = list({one.name: one for one in map(configured, names)}.values())
+    if not found:
+        raise ValueError("No method is named: give one, such as VTranM.")
+    kept = [one for one in found if not (under_vita and one.has_astrocytes)]
+    if not kept:
+        raise ValueError("ViTAGradCAM adds its own astrocytes; explain a model under ViTA with TokenGradCAM instead.")
+    return kept
+
+
+class Session:
+    """A model and some methods.
+
+    The classes and their probabilities are the model's own, also under `ViTA`, which serves explanation only.
+
+    Args:
+        model: As in `captum_astro.explain`.
+        methods: Names with options.
+        fit: How images are fitted to the model.
+        name: The model's name, for the record.
+        names: The names of its classes.
+
+    Raises:
+        ValueError: If there is no such method, option or fit.
+        UnsupportedModelError: If a method cannot explain the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        methods: Sequence[str],
+        fit: Fit = "center",
+        name: str | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        inside = unwrapped(model)
+        vita = inside if isinstance(inside, ViTA) else None
+        self.methods = chosen(methods, vita is not None)
+        self.classifier = inside if vita is None else unwrapped(vita.model)
+        described = (m for m in self.classifier.modules() if getattr(m, "pretrained_cfg", None))
+        self._timm = next(described, self.classifier)
+        self.view = View(self._timm, fit)
+        self._explainers = [one.explainer.method(model, **one.building) for one in self.methods]
+        self._names = names
+        self._first = next(self.classifier.parameters(), torch.zeros(()))
+        self.made: dict[str, Any] = {
+            "model": {
+                "name": name or getattr(self._timm, "pretrained_cfg", {}).get("architecture"),
+                "class": type(self.classifier).__name__,
+                "weights": weights_digest(self.classifier),
+            },
+            "vita": None if vita is None else {"layer": vita.layer, **dataclasses.asdict(vita.modulation)},
+            "versions": versions(),
+        }
+
+    def results(self, image: Given, targets: Sequence[Wanted], option: str = "target") -> list[Result]:
+        """Explain an image: every target with every method.
+
+        Args:
+            image: The image.
+            targets: The classes, by index or name; None for the most probable one.
+            option: What the targets belong to, for messages.
+
+        Raises:
+            ValueError: If there is no such class, or the model does not take such images.
+        """
+        x = image.x.to(self._first.device, self._first.dtype)
+        probabilities = self._probabilities(x)
+        names = self._names or class_names(self._timm, len(probabilities))
+        if len(names) != len(probabilities):
+            raise ValueError(f"names has {len(names)} names, and the model {len(probabilities)} classes.")
+
+        def one(index: int) -> Class:
+            return Class(index, names[index], float(probabilities[index]))
+
+        top = [one(index) for index in probabilities.topk(min(_TOP, len(names))).indices.tolist()]
+        wanted = [one(index_of(target, probabilities, names, option)) for target in targets]
+        return [self._result(number, x, target, image, top) for target in wanted for number in range(len(self.methods))]
+
+    def _result(self, number: int, x: torch.Tensor, target: Class, image: Given, top: list[Class]) -> Result:
+        method, explainer = self.methods[number], self._explainers[number]
+        attributions = explainer.attribute(x, target=target.index, **method.calling)
+        if isinstance(explainer, PropagationAttribution):
+            height, width = self._patch(x)
+            grid = pooled(attributions, (height, width))[0]
+            least = min(x.shape[2:]) // _ACROSS
+            patch = max(height, least), max(width, least)
+        else:
+            patch = 1, 1
+            grid = explainer.attribute(x, target=target.index, attribute_to="grid", **method.calling)[0, 0]
+        options = {"method": method.name, "options": {**method.building, **method.calling}}
+        return Result(attributions, grid, top, target, image.image, image.crop, patch, self.made, options, image.file)
+
+    def _probabilities(self, x: torch.Tensor) -> torch.Tensor:
+        """The probability of each class, without a trace in the user's model."""
+        with private(self.classifier) as replica, torch.no_grad():
+            try:
+                layout = layout_for(replica.model)
+            except UnsupportedModelError:  # Grad-CAM needs none
+                layout = None
+            if layout is not None and layout.reads_text:
+                raise ValueError(f"{type(self.classifier).__name__} reads text: call a method's attribute instead.")
+            channels = channels_of(replica.model, layout)
+            if channels not in (None, x.shape[1]):
+                raise ValueError(
+                    f"{type(self.classifier).__name__} takes {channels} channels, and the image has {x.shape[1]}: pass "
+                    f"the model's input as a tensor ({channels}, H, W)."
+                )
+            scores = replica.model(x)
+        if not isinstance(scores, torch.Tensor) or scores.ndim != 2:
+            shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+            raise ValueError(f"The model must return (B, classes), not {shape}: call a method's attribute instead.")
+        return scores.float().softmax(-1)[0]
+
+    def _patch(self, x: torch.Tensor) -> tuple[int, int]:
+        """Height and width of a patch in pixels."""
+        with private(self.classifier) as replica:
+            rows, columns = layout_for(replica.model).grid(*x.shape[2:])
+        return -(-x.shape[2] // rows), -(-x.shape[3] // columns)
