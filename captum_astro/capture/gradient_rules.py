@@ -5,24 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.layers import RmsNorm2d
 from timm.layers.norm import RmsNorm2dFp32
 from torch import nn
 
+from captum_astro.capture.frozen_norms import frozen
 from captum_astro.capture.operations import (
     ACTIVATION,
-    ADD,
+    AFFINE,
     COMPOSED,
-    MATMUL,
-    MOVES,
-    MUL,
+    HOMOGENEOUS,
     NORM,
+    POWER,
+    PRODUCT,
     SATURATING,
     SOFTMAX,
-    SUB,
-    both_need_grad,
+    VARIANCE,
     flattened,
+    is_positive,
     needs_grad,
     no_rule,
 )
@@ -46,27 +46,29 @@ class _GradientRules(Rules):
         return rules.frozen_norm(moved, scale, False, norm.weight, None).movedim(-1, dim)
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The rule of each operation."""
+        """The rule of each operation; an operation without a rule raises an error."""
         if func in ATTENTION:
             return self.attention(ATTENTION[func], *args, **kwargs)
         if func in SOFTMAX:
             return self.softmax(func(*args, **kwargs))
         if func in NORM:
-            return _frozen(func, *args, **kwargs)
+            return frozen(func, *args, **kwargs)
         if func in RULED:
             return RULED[func].gradient(*args, **kwargs)
         if func in ACTIVATION:
-            return self.activation(args[0], func(args[0].clone(), *args[1:], **kwargs))  # some act in place
+            return self.activation(args[0], func(args[0], *args[1:], **kwargs))
         if func in SATURATING:
             return self.saturating(func, func(*args, **kwargs))
-        if func in (*MUL, *MATMUL) and both_need_grad(args):
-            return func(*(rules.ScaledGradient.apply(x, 0.5) for x in args), **kwargs)
-        if func is torch.einsum and both_need_grad(args[1:]):
-            return func(args[0], *(rules.ScaledGradient.apply(x, 0.5) for x in args[1:]), **kwargs)
-        several = sum(needs_grad(x) for x in flattened(args, kwargs)) > 1
-        if several and func not in (*ADD, *SUB) and func not in MOVES:
-            raise UnsupportedModelError(no_rule(func))
-        return func(*args, **kwargs)
+        if func in HOMOGENEOUS or (func in POWER and is_positive(*args[1:], **kwargs)):
+            return rules.identity_activation(args[0], func(args[0].detach(), *args[1:], **kwargs))
+        if func in VARIANCE:  # of degree two
+            return func(rules.ScaledGradient.apply(args[0], 0.5), *args[1:], **kwargs)
+        if func in PRODUCT:
+            return _product(func, args, kwargs)
+        result = func(*args, **kwargs)
+        if func in AFFINE or not any(needs_grad(x) for x in flattened((result,), {})):
+            return result
+        raise UnsupportedModelError(no_rule(func))
 
     def attention(self, operation: AttentionOperation, *args: Any, **kwargs: Any) -> torch.Tensor:
         """A function that computes attention."""
@@ -113,31 +115,19 @@ class SharedGradients(_GradientRules):
         raise UnsupportedModelError(no_rule(func))
 
 
-def _frozen(func: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """A norm, as a function, with its standard deviation held constant; also a division by a vector's length."""
-    if func is F.normalize:
-        return x * _inverse_length(x.detach(), *args, **kwargs)
-    names = ("num_groups",) if func is F.group_norm else ("normalized_shape",)
-    given = (
-        dict(zip((*names, "weight", *(() if func is F.rms_norm else ("bias",)), "eps"), args, strict=False)) | kwargs
-    )
-    weight, bias, eps = given.get("weight"), given.get("bias"), given.get("eps", None if func is F.rms_norm else 1e-5)
-    if func is not F.group_norm:
-        if len(given["normalized_shape"]) != 1:
-            raise UnsupportedModelError(no_rule(func))
-        centred = func is F.layer_norm
-        return rules.frozen_norm(x, rules.inverse_deviation(x.detach(), centred, eps), centred, weight, bias)
-    grouped = x.reshape(len(x), given["num_groups"], -1)
-    scale = rules.inverse_deviation(grouped.detach(), True, eps)
-    y = rules.frozen_norm(grouped, scale, True, None, None).reshape(x.shape)
-    shape = (1, -1, *[1] * (x.ndim - 2))
-    y = y if weight is None else y * weight.reshape(shape)
-    return y if bias is None else y + bias.reshape(shape)
+def _product(func: Any, args: Any, kwargs: Any) -> Any:
+    """A product: relevance is shared equally among the factors that depend on the image."""
+    if any(needs_grad(x) for x in kwargs.values()) and sum(map(needs_grad, flattened(args, kwargs))) > 1:
+        raise UnsupportedModelError(no_rule(func))
+    first, *rest = args
+    if isinstance(first, str):  # of einsum, whose operands may be in a list
+        operands = list(rest[0]) if isinstance(rest[0], list | tuple) else rest
+        return func(first, *_shared(operands), **kwargs)
+    return func(*_shared(args[:2]), *args[2:], **kwargs)
 
 
-def _inverse_length(
-    x: torch.Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
-) -> torch.Tensor:
-    """``1 / length``, with the arguments of ``F.normalize``."""
-    length: torch.Tensor = x.norm(p, dim, keepdim=True)
-    return 1 / length.clamp_min(eps)
+def _shared(factors: Any) -> list[Any]:
+    number = sum(map(needs_grad, factors))
+    if number < 2:
+        return list(factors)
+    return [rules.ScaledGradient.apply(x, 1 / number) if needs_grad(x) else x for x in factors]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.grad import conv2d_input
+from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from captum_astro.capture.operations import (
     ACTIVATION,
     ADD,
     BATCH_NORM,
+    CLAMP,
+    CONVOLUTION,
     DIV,
     DROPOUT,
+    EINSUM,
+    HOMOGENEOUS,
     LINEAR,
     MATMUL,
     MOVES,
@@ -23,10 +29,15 @@ from captum_astro.capture.operations import (
     NEG,
     NORM,
     POOL,
+    POWER,
+    RESIZE,
+    RSUB,
     SOFTMAX,
     SUB,
+    TRANSPOSED,
     both_need_grad,
     flattened,
+    is_positive,
     needs_grad,
     no_rule,
 )
@@ -34,6 +45,8 @@ from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import relevance_rules as rules
 from captum_astro.functional.operations import ATTENTION, RULED
 from captum_astro.layouts.errors import UnsupportedModelError
+
+_INPUT: dict[int, Any] = {1: conv1d_input, 2: conv2d_input, 3: conv3d_input}
 
 
 class Relevance(Rules):
@@ -47,7 +60,8 @@ class Relevance(Rules):
 
     def __init__(self, model: nn.Module, images: int, from_pixels: bool = True) -> None:
         super().__init__(model)
-        self._images, self._pixels = images, from_pixels
+        self._images, self._from_pixels = images, from_pixels
+        self._moved_pixels = WeakTensorKeyDictionary()
 
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Norms and activations pass relevance on unchanged."""
@@ -60,70 +74,97 @@ class Relevance(Rules):
         if rule is not None:
             return rule()
         result = func(*args, **kwargs)
-        if func in MOVES or not any(needs_grad(x) for x in flattened((result,), {})):
-            return result
-        raise UnsupportedModelError(no_rule(func))
+        moving = [x for x in flattened((result,), {}) if needs_grad(x)]
+        if moving and func not in MOVES | RESIZE:
+            raise UnsupportedModelError(no_rule(func))
+        if args and self._are_pixels(args[0]):
+            self._moved_pixels.update((x, True) for x in moving)
+        return result
+
+    def _are_pixels(self, x: Any) -> bool:
+        """Whether a tensor contains pixels, moved or normalised: the layers that read them use the pixel rule."""
+        return self._from_pixels and needs_grad(x) and (x.is_leaf or x in self._moved_pixels)
 
     def _rule(self, func: Any, args: Any, kwargs: Any) -> Callable[[], Any] | None:
         if func in ATTENTION:
             return lambda: _attention(func, *args, **kwargs)
-        if func in LINEAR:
+        if func in LINEAR and not any(needs_grad(x) for x in (*args[1:], *kwargs.values())):
             return lambda: self._linear(func, args, kwargs)
         if func in RULED:
             return lambda: RULED[func].relevance(*args, **kwargs)
-        if func in (*NORM, *BATCH_NORM, *DROPOUT) or func in ACTIVATION:
+        if func in NORM | BATCH_NORM | DROPOUT | ACTIVATION | HOMOGENEOUS | CLAMP or (
+            func in POWER and is_positive(*args[1:], **kwargs)
+        ):
             return lambda: rules.Unchanged.apply(args[0], func(args[0].detach().clone(), *args[1:], **kwargs))
-        if func in (*ADD, *SUB, *MUL, *DIV) and kwargs:
-            return None
-        if func in (*ADD, *SUB) and self._pixels and not both_need_grad(args) and needs_grad(args[0]):
-            # a normalisation before the first layer: the pixels keep their relevance
-            return lambda: _apply(rules.Unchanged, args[0], func(args[0].detach(), *args[1:]))
-        if func in ADD:
-            return lambda: _apply(rules.ResidualAdd, *_two(args), self._images)
-        if func in SUB:
-            return lambda: _apply(rules.ResidualAdd, args[0], _negative(args[1]), self._images)
+        if func in ADD | SUB | RSUB | MUL | DIV:
+            return None if kwargs else self._arithmetic(func, args)
         if func in NEG:
             return lambda: _negative(args[0])
-        if func in MUL and both_need_grad(args):
-            return lambda: _apply(rules.Gate, *args)
-        if func in (*MUL, *DIV):
-            x, factor = (args[0], args[1]) if needs_grad(args[0]) else (args[1], args[0])
-            if needs_grad(factor) or (func in DIV and x is args[1]):
-                return None
-            return lambda: _apply(rules.Unchanged, *_constant(func, x, factor))
-        if func in MATMUL and both_need_grad(args):
-            return lambda: _apply(rules.Product, *args)
-        if func in MATMUL and not isinstance(args[1], nn.Parameter):
-            return lambda: _apply(rules.Product, *args)
+        if func in MATMUL and (both_need_grad(args) or not isinstance(args[1], nn.Parameter)):
+            return lambda: _apply(rules.Product, *args, func)
         if func in MATMUL and needs_grad(args[0]):
             return lambda: _apply(
                 rules.LinearZPlus, args[0], args[1].detach(), None, torch.matmul, lambda r, w: r @ w.transpose(-2, -1)
             )
+        if func in EINSUM and len(args) == 3:
+            return lambda: _apply(rules.Product, *args[1:], partial(func, args[0]))
         if func in SOFTMAX:
             return lambda: _apply(rules.Unchanged, args[0], func(args[0].detach(), *args[1:], **kwargs))
-        if func in POOL:
+        if func in POOL and not (func in RESIZE and self._are_pixels(args[0])):  # a resized image is still one
             return lambda: _apply(rules.Pooled, args[0], lambda x: func(x, *args[1:], **kwargs))
         return None
 
+    def _arithmetic(self, func: Any, args: Any) -> Callable[[], Any] | None:
+        """The rule of a sum, a difference, a product or a quotient."""
+        if func in ADD | SUB and self._are_pixels(args[0]) and not both_need_grad(args):
+            # a normalisation before the first layer: the pixels keep their relevance
+            return lambda: self._still_pixels(_apply(rules.Unchanged, args[0], func(args[0].detach(), *args[1:])))
+        if func in ADD:
+            return lambda: _apply(rules.ResidualAdd, *_two(args), self._images)
+        if func in SUB | RSUB:
+            one, other = args if func in SUB else args[::-1]
+            return lambda: _apply(rules.ResidualAdd, *_two((one, _negative(other))), self._images)
+        if func in MUL and both_need_grad(args):
+            return lambda: _apply(rules.Gate, *args)
+        x, factor = (args[0], args[1]) if needs_grad(args[0]) else (args[1], args[0])
+        if needs_grad(factor) or (func in DIV and x is args[1]):
+            return None
+        found = _apply(rules.Unchanged, *_constant(func, x, factor))
+        return lambda: self._still_pixels(found) if self._are_pixels(x) else found
+
+    def _still_pixels(self, x: torch.Tensor) -> torch.Tensor:
+        self._moved_pixels[x] = True
+        return x
+
     def _linear(self, func: Any, args: Any, kwargs: Any) -> Any:
-        given = dict(zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), args, strict=False))
-        given |= kwargs
-        x, weight, bias = given.pop("input"), given.pop("weight").detach(), given.pop("bias", None)
-        if self._pixels:
-            self._pixels = False
+        transposed = ("output_padding", "groups", "dilation") if func in TRANSPOSED else ("dilation", "groups")
+        given = dict(zip(("weight", "bias", "stride", "padding", *transposed), args[1:], strict=False)) | kwargs
+        x, weight, bias = args[0], given.pop("weight").detach(), given.pop("bias", None)
+        bias = None if bias is None else bias.detach()
+        if self._are_pixels(x):
             output = func(x.detach(), weight, bias, **given)
             return _apply(rules.InputZB, x, lambda y, w: func(y, w, None, **given), weight, output)
-        bias = None if bias is None else bias.detach()
-        if func is F.linear:
-            return _apply(rules.LinearZPlus, x, weight, bias, F.linear, torch.matmul)
-        return _apply(
-            rules.LinearZPlus,
-            x,
-            weight,
-            bias,
-            lambda y, w: F.conv2d(y, w, None, **given),
-            lambda r, w: conv2d_input(x.shape, w, r, **given),
-        )
+        if func in CONVOLUTION | TRANSPOSED:
+            return _apply(rules.LinearZPlus, x, weight, bias, *_convolution(func, given, x.detach()))
+        return _apply(rules.LinearZPlus, x, weight, bias, F.linear, torch.matmul)
+
+
+def _convolution(func: Any, given: Any, like: torch.Tensor) -> tuple[Any, Any]:
+    """A convolution of an input of this shape as ``(x, weight)``, and its transpose as ``(relevance, weight)``."""
+
+    def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = func(x, weight, None, **given)
+        return result
+
+    def back(relevance: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        if func in CONVOLUTION and not isinstance(given.get("padding"), str):  # saves a pass
+            return _INPUT[weight.ndim - 2](like.shape, weight, relevance, **given)
+        with torch.enable_grad():
+            leaf = like.requires_grad_(True)
+            (found,) = torch.autograd.grad(product(leaf, weight), leaf, relevance)
+        return found
+
+    return product, back
 
 
 def _attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -10,13 +10,39 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from captum_astro.capture.explaining import current
-from captum_astro.capture.operations import COMPOSED, IN_PLACE, RMS, flattened, needs_grad
+from captum_astro.capture.gates import Gates
+from captum_astro.capture.operations import (
+    ACTIVATION,
+    ADD_PRODUCT,
+    COMPOSED,
+    COMPOSED_GATES,
+    DIV,
+    EINSUM,
+    GATES,
+    GLU,
+    IN_PLACE,
+    INVERSE,
+    LINEAR,
+    MATMUL,
+    MUL,
+    POWER,
+    RMS,
+    flattened,
+    is_negative,
+    needs_grad,
+    place_of_inplace,
+)
 from captum_astro.capture.settled import is_adapter
 from captum_astro.layouts.errors import UnsupportedModelError
 
+_FACTORS = MUL | DIV | MATMUL | EINSUM | LINEAR  # of which one may be a gate
+
 
 class Rules(TorchFunctionMode):
-    """A mode that passes every operation to `operation`, and composed modules to `composed`."""
+    """A mode that passes every operation to `operation`, and composed modules to `composed`.
+
+    What all methods treat alike is done here: gates and denominators are constants.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -24,10 +50,11 @@ class Rules(TorchFunctionMode):
         self._inside = 0
         self._handles: list[RemovableHandle] = []
         self._explanation = current()
+        self._gates = Gates()
 
     def __enter__(self) -> Any:
         for module in self._model.modules():
-            if isinstance(module, RMS) and type(module) not in RMS:
+            if isinstance(module, RMS) and not type(module).__module__.startswith("timm.layers."):
                 raise UnsupportedModelError(f"{type(module).__name__} has no propagation rule.")
             if is_adapter(module):
                 raise UnsupportedModelError(
@@ -35,7 +62,7 @@ class Rules(TorchFunctionMode):
                     f"would differ from that of the merged layer. Merge it: merge_and_unload() in peft."
                 )
         for module in self._model.modules():
-            if type(module) in (*RMS, *COMPOSED):
+            if type(module) in (*RMS, *COMPOSED, *COMPOSED_GATES):
                 self._handles.append(module.register_forward_pre_hook(self._into))
                 self._handles.append(module.register_forward_hook(self._out_of, always_call=True))
         return super().__enter__()  # type: ignore[no-untyped-call]
@@ -50,10 +77,15 @@ class Rules(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._inside or current() != self._explanation or not any(needs_grad(x) for x in flattened(args, kwargs)):
             return func(*args, **kwargs)
+        if not args and "input" in kwargs:
+            args, kwargs = (kwargs["input"],), {name: x for name, x in kwargs.items() if name != "input"}
         if func in IN_PLACE:
-            # relevance of the new content flows to its inputs
-            return args[0].copy_(self.operation(IN_PLACE[func], (args[0].clone(), *args[1:]), kwargs))
-        return self.operation(func, args, kwargs)
+            return self._in_place(IN_PLACE[func], args, kwargs)
+        if func in ACTIVATION | GATES and (place := place_of_inplace(func)) is not None:
+            given = (*args[:place], False, *args[place + 1 :]), {n: x for n, x in kwargs.items() if n != "inplace"}
+            if kwargs.get("inplace") or args[place : place + 1] == (True,):
+                return self._in_place(func, given[0] if len(args) > place else args, given[1])
+        return self._ruled(func, args, kwargs)
 
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """The output that replaces an RMS norm or an activation."""
@@ -63,6 +95,41 @@ class Rules(TorchFunctionMode):
         """Any other operation that depends on the image."""
         raise NotImplementedError
 
+    def _in_place(self, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+        """Write the result into the first argument: relevance of the new content flows to its inputs."""
+        before = args[0].clone()
+        self._gates.replace(before, args[0])
+        after = self._ruled(func, (before, *args[1:]), kwargs)
+        self._gates.replace(args[0], after)
+        result: torch.Tensor = args[0].copy_(after)
+        return result
+
+    def _ruled(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation, in which gates and denominators are constants."""
+        if self._gates.all_among(args, kwargs):
+            return self._gates.follow(func(*args, **kwargs))
+        if func in _FACTORS:
+            args, kwargs = self._gates.held(args), {name: self._gates.held(x) for name, x in kwargs.items()}
+        if func in DIV and needs_grad(args[1]):
+            args = (args[0], args[1].detach(), *args[2:])
+            if not needs_grad(args[0]):
+                return self._gates.made(func, args[1], func(*args, **kwargs))
+        if func in GATES or func in INVERSE or (func in POWER and is_negative(*args[1:], **kwargs)):
+            return self._gates.made(func, args[0], func(args[0].detach().clone(), *args[1:], **kwargs))
+        if func in GLU:
+            signal, gate = args[0].chunk(2, *(args[1:] or (kwargs.get("dim", -1),)))
+            return self.operation(torch.mul, (signal, gate.detach().sigmoid()), {})
+        if func in ADD_PRODUCT:
+            return self._added(func, *args, **kwargs)
+        return self.operation(func, args, kwargs)
+
+    def _added(self, func: Any, x: Any, one: Any, other: Any, *, beta: Any = 1, alpha: Any = 1, value: Any = 1) -> Any:
+        """``beta x + alpha one @ other``, or the elementwise ``x + value one * other``, one operation at a time."""
+        product = self._ruled(torch.mul if "mul" in func.__name__ else torch.matmul, (one, other), {})
+        for factor in (alpha, value):
+            product = product if factor == 1 else self._ruled(torch.mul, (product, factor), {})
+        return self._ruled(torch.add, (x if beta == 1 else self._ruled(torch.mul, (x, beta), {}), product), {})
+
     def _into(self, module: nn.Module, arguments: Any) -> None:
         if current() == self._explanation:
             self._inside += 1
@@ -71,6 +138,13 @@ class Rules(TorchFunctionMode):
         if current() != self._explanation:
             return None
         try:  # still inside: operations computed by the rule itself do not belong to the model
-            return self.composed(module, arguments[0], output) if isinstance(output, torch.Tensor) else None
+            if not needs_grad(output):
+                return None
+            x = arguments[0]
+            if x in self._gates:
+                return self._gates.follow(output)
+            if type(module) in COMPOSED_GATES:
+                return self._gates.made(type(module), x, output)
+            return self.composed(module, x, output)
         finally:
             self._inside -= 1

@@ -156,20 +156,29 @@ class Unchanged(torch.autograd.Function):
 
 
 class Product(torch.autograd.Function):
-    """A matrix product: each activation gets half, ``R_a = a (R / (a b)) b^T / 2``; with a constant, all of it."""
+    """A product of two, such as of matrices: each activation gets half, ``R_a = a (R / (a b)) b^T / 2``.
+
+    With a constant, all of it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        """``a @ b`` with the same batch dimensions."""
-        output = a @ b
+    def forward(ctx: Any, a: Tensor, b: Tensor, product: Product_ = torch.matmul) -> Tensor:
+        """``product(a, b)`` is linear in each."""
+        output = product(a, b)
         ctx.save_for_backward(a, b, output)
-        return output
+        ctx.product = product
+        return output.clone()
 
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         a, b, output = ctx.saved_tensors
-        share = divided(relevance[0], output) / factors(ctx.needs_input_grad[:2])
-        return a * (share @ b.transpose(-2, -1)), b * (a.transpose(-2, -1) @ share)
+        moving = ctx.needs_input_grad[:2]
+        share = divided(relevance[0], output) / factors(moving)
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_(need) for x, need in zip((a, b), moving, strict=True)]
+            wanted = [x for x, need in zip(leaves, moving, strict=True) if need]
+            found = iter(torch.autograd.grad(ctx.product(*leaves), wanted, share))
+        return *(x * next(found) if need else None for x, need in zip((a, b), moving, strict=True)), None
 
 
 class Gate(torch.autograd.Function):
