@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+from timm.models.mvitv2 import MultiScaleVit, MultiScaleVitCfg
 from timm.models.xcit import Xcit
 from torch import nn
 
@@ -13,20 +15,41 @@ _xcit = partial(
     norm_layer=partial(nn.LayerNorm, eps=0.1),  # a token that is only read normalised has no gradient along itself
 )  # fmt: skip
 
+
+def mvitv2(**kwargs: Any) -> MultiScaleVit:
+    defaults = {"depths": (1, 2), "embed_dim": (8, 12), "num_heads": (1, 2), "mlp_ratio": 2}
+    """MViTv2 with these options of its configuration."""
+    return MultiScaleVit(MultiScaleVitCfg(**(defaults | kwargs)), img_size=64, num_classes=5)
+
+
 STAGED: dict[str, Callable[[], nn.Module]] = {
     # 6 x 5 tokens from an image that is not whole patches, then a class token
     "xcit": partial(_xcit, tokens_norm=True),
     "xcit_nano": partial(_xcit, tokens_norm=False),
+    # 7 x 9 tokens with keys of 2 x 3, then 4 x 5 with keys of 2 x 3; widened by attention, or by the layer before
+    "mvitv2": mvitv2,
+    "mvitv2_cls": partial(mvitv2, use_cls_token=True, norm_eps=0.1),
+    "mvitv2_large": partial(mvitv2, expand_attn=False),
 }
-SIZES = {"xcit": (43, 37), "xcit_nano": (43, 37)}
+SIZES = {"xcit": (43, 37), "xcit_nano": (43, 37)} | dict.fromkeys(("mvitv2", "mvitv2_cls", "mvitv2_large"), (27, 34))
 
 _LOCAL = ("blocks.0.local_mp and 1 more: its depthwise convolution",)
+_MAXIMUM = ("stages.1.blocks.0.shortcut_pool_attn: each channel is the maximum",)
 # the grid of each tiny model, and what it is approximate about: parts of the sentences, none if it is exact
-EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {"xcit": ((6, 5), _LOCAL), "xcit_nano": ((6, 5), _LOCAL)}
+EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
+    "xcit": ((6, 5), _LOCAL),
+    "xcit_nano": ((6, 5), _LOCAL),
+    "mvitv2": ((7, 9), _MAXIMUM),
+    "mvitv2_cls": ((7, 9), _MAXIMUM),
+    "mvitv2_large": ((7, 9), _MAXIMUM),
+}
 # an operation for which z+ has no rule
-WITHOUT_RULES: dict[str, str] = {}
+WITHOUT_RULES = dict.fromkeys(("mvitv2", "mvitv2_cls", "mvitv2_large"), "einsum")
 # timm's modules, all of whose names have a layout or are refused with the reason
-MODULES = ("xcit",)
+MODULES = ("xcit", "mvitv2")
 REFUSED: dict[str, str] = {}
 # a name with an option that is refused, and the way out
-OPTIONS = [("xcit_nano_12_p16_224", {"global_pool": "avg"}, "Create it with global_pool='token'")]
+OPTIONS = [
+    ("xcit_nano_12_p16_224", {"global_pool": "avg"}, "Create it with global_pool='token'"),
+    ("mvitv2_tiny", {"global_pool": ""}, "Create it with global_pool='avg'"),
+]

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
+from timm.models.mvitv2 import MultiScaleVit
 from timm.models.xcit import Xcit
 from torch import nn
 
-from tests.twin_layers import BOTH, Layer, Run, T, Taken, added, attended, describes, head_vectors
+from tests.twin_layers import (
+    BOTH,
+    Layer,
+    Run,
+    T,
+    Taken,
+    added,
+    attended,
+    describes,
+    head_vectors,
+    maximum,
+)
 from tests.twin_windows import measure
 
 
@@ -60,3 +73,72 @@ def xcit(model: Any, run: Run) -> Taken:
         identity = torch.eye(n + 1, dtype=torch.float64)
         layers.append(Layer({True: identity, False: identity}, {}, torch.block_diag(token, ratios(patches, patches))))
     return Taken(layers, run.seen[model.blocks[0]][0].norm(dim=-1), first_token(n + 1))
+
+
+def shares_of(made: list[dict[int, T]], tokens: int) -> dict[bool, T]:
+    """New tokens, each a sum of what some old ones contribute: shares by length, and equal ones."""
+    shares = {way: torch.zeros(len(made), tokens, dtype=torch.float64) for way in (True, False)}
+    for row, parts in enumerate(made):
+        lengths = {place: float(part.norm()) for place, part in parts.items()}
+        for place, length in lengths.items():
+            shares[True][row, place] = length / sum(lengths.values())
+            shares[False][row, place] = 1 / len(lengths)
+    return shares
+
+
+def pooled_heads(conv: nn.Conv2d, norm: nn.LayerNorm, old: T, grid: tuple[int, int], new: T) -> list[dict[int, T]]:
+    """What old tokens ``(n, heads * d)`` contribute to each pooled one ``(heads, m, d)``; the first may be no patch."""
+    heads, _, width = new.shape
+    prefix, step = len(old) - grid[0] * grid[1], conv.stride[0]
+    summed: list[dict[int, T]] = [{i: old[i].reshape(heads, width)} for i in range(prefix)]
+    for y, x in itertools.product(*(range(-(-side // step)) for side in grid)):
+        parts: dict[int, T] = {}
+        for i, j in itertools.product(range(3), range(3)):
+            row, column = y * step + i - 1, x * step + j - 1
+            if 0 <= row < grid[0] and 0 <= column < grid[1]:
+                place = prefix + row * grid[1] + column
+                parts[place] = old[place].reshape(heads, width) * conv.weight[:, 0, i, j]
+        summed.append(parts)
+    for number, parts in enumerate(summed):
+        whole = sum(parts.values())
+        deviation = (whole.var(1, unbiased=False) + norm.eps).sqrt()[:, None]
+        for place, part in parts.items():
+            parts[place] = ((part - part.mean(1, keepdim=True)) / deviation * norm.weight).flatten()
+        rebuilt = sum(parts.values()).reshape(heads, width) + norm.bias
+        assert (rebuilt - new[:, number]).abs().max() < 1e-12 * rebuilt.abs().max()
+    assert len(summed) == new.shape[1]
+    return summed
+
+
+@describes(MultiScaleVit)
+def mvitv2(model: Any, run: Run) -> Taken:
+    """Values are pooled after their projection; pooled queries are added to what they attend to."""
+    layers, grid = [], tuple(run.outs[model.patch_embed][1])
+    for block in (block for stage in model.stages for block in stage.blocks):
+        attn, stream = block.attn, run.seen[block][0]
+        queries, _, values = run.outs[attn.qkv][0].chunk(3, 1)
+        stream = stream if block.shortcut_proj_attn is None else run.outs[block.shortcut_proj_attn][0]
+        kept = {way: torch.eye(len(stream), dtype=torch.float64) for way in (True, False)}
+        merged, prefix = stream, len(stream) - grid[0] * grid[1]
+        if block.shortcut_pool_attn is not None:
+            pool, patches = nn.MaxPool2d(3, 2, 1), stream[prefix:].reshape(*grid, -1)
+            new = pool(patches.permute(2, 0, 1)).permute(1, 2, 0)
+            merged = torch.cat([stream[:prefix], new.flatten(0, 1)])
+            kept = {way: torch.block_diag(torch.eye(prefix), m) for way, m in maximum(pool, patches, new).items()}
+        project, made = attn.proj.weight, run.outs[attn.norm_v][0]
+        width = made.shape[2]
+        vectors = torch.stack([v @ project[:, h * width : (h + 1) * width].T for h, v in enumerate(made)])
+        keys = shares_of(pooled_heads(attn.pool_v, attn.norm_v, values, grid, made), len(stream))
+        layers.append(attended(stream, run.map(), vectors, keys))
+        layers[-1].kept = kept
+        made = run.outs[attn.norm_q][0]
+        parts = pooled_heads(attn.pool_q, attn.norm_q, queries, grid, made)
+        ways = shares_of([{place: project @ part for place, part in one.items()} for one in parts], len(stream))
+        layers[-1].feed_forward = ratios(merged, made.transpose(0, 1).flatten(1) @ project.T) @ ways[True]
+        grid = tuple(run.outs[block][1])
+        stream = run.seen[block.norm2][0]
+        stream = stream if block.shortcut_proj_mlp is None else run.outs[block.shortcut_proj_mlp][0]
+        layers.append(added(stream, run.outs[block.mlp][0]))
+    readout = torch.zeros(len(stream), dtype=torch.float64)
+    readout[slice(1) if prefix else slice(None)] = 1
+    return Taken(layers, run.seen[model.stages[0].blocks[0]][0].norm(dim=-1), readout / readout.sum())

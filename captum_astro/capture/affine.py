@@ -35,7 +35,12 @@ class AffineMap:
     constant: torch.Tensor | None = None
 
 
-def compose(steps: tuple[Step, ...], statistics: Sequence[torch.Tensor | Measured], like: torch.Tensor) -> AffineMap:
+def compose(
+    steps: tuple[Step, ...],
+    statistics: Sequence[torch.Tensor | Measured],
+    like: torch.Tensor,
+    heads: int | None = None,
+) -> AffineMap:
     """Compose a branch's steps into one affine map.
 
     Args:
@@ -43,9 +48,10 @@ def compose(steps: tuple[Step, ...], statistics: Sequence[torch.Tensor | Measure
         statistics: The statistics of those steps that have some: ``1 / sigma`` of a norm, ``(B, n)``, or ``(B, H, n)``
             for a per-head norm; the effect of a modulated layer.
         like: The input values ``(B, H, n, d_v)``; determine heads, width, device and dtype.
+        heads: The number of heads, if it is another.
     """
     out = AffineMap()
-    heads, size = like.shape[1], like.shape[1] * like.shape[3]
+    heads, size = heads or like.shape[1], like.shape[1] * like.shape[3]
     first = next((i for i, step in enumerate(steps) if isinstance(step, Linear | Modulated)), 0)
     leading = steps[:first]  # applied to the rows of the first weight: a product with the identity would be slow
     remaining = iter(statistics)

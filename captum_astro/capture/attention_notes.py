@@ -39,7 +39,8 @@ class AttentionNotes:
         self._entered: torch.Tensor | None = None
         self._values: Measured | None = None
         self._added: torch.Tensor | None = None
-        self.reduced = None if branch.reduced is None else MergingNotes(branch.reduced)
+        reduced = branch.reduced or branch.reduced_values
+        self.reduced = None if reduced is None else MergingNotes(reduced)
 
     def note(self, recorded: Recorded, output: torch.Tensor) -> None:
         """One call of an attention function inside the branch."""

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 import torch
 
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass, StageRecord
-from captum_astro.functional.token_map import TokenMap
 
 
 class Update(ABC):
@@ -110,15 +109,16 @@ def _through(row: torch.Tensor, record: AttentionRecord, update: Update) -> torc
 
 
 def _through_some(row: torch.Tensor, record: FeedForwardRecord, update: Update) -> torch.Tensor | None:
-    """A row over all tokens times the matrix of one feed-forward layer, which may change some tokens only."""
-    if record.outputs is None:
-        return update.feed_forward(row, record)
-    found = update.feed_forward(record.outputs.gather_row(row), record)
-    return None if found is None else record.outputs.scatter(found)
+    """A row over all tokens times the matrix of one feed-forward layer, which may change or read some tokens only."""
+    found = update.feed_forward(row if record.outputs is None else record.outputs.gather_row(row), record)
+    if found is None:
+        return None
+    if record.sources is not None:
+        return record.sources.ways(update.merges_by_length).scatter(found)
+    return found if record.outputs is None else record.outputs.scatter(found)
 
 
 def _shortcut(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tensor:
     if stage.merging is None:
         return row
-    tokens: TokenMap = stage.merging.by_length() if update.merges_by_length else stage.merging.tokens
-    return tokens.scatter(row)
+    return stage.merging.ways(update.merges_by_length).scatter(row)

@@ -11,8 +11,8 @@ from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.collected import Wanted
 from captum_astro.capture.guard import private
-from captum_astro.capture.identity import identity_error, keys_error, stage_name
-from captum_astro.capture.records import AttentionRecord, Pass, StageRecord
+from captum_astro.capture.identity import identity_error, keys_error, sources_error, stage_name
+from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass, StageRecord
 from captum_astro.capture.target import LargestOutput
 from captum_astro.functional.astromorphic_effective import EffectiveAttention
 from captum_astro.functional.attention import Given, Softmax
@@ -136,16 +136,20 @@ def _report(layout: Layout, passed: Pass) -> Report:
 
 def _checked(record: StageRecord) -> CheckedStage:
     """A stage, fully reconstructed."""
-    parts = [_describe(part) if isinstance(part, AttentionRecord) else "feed-forward" for part in record.branches]
+    parts = [_describe(part) for part in record.branches]
     if record.merging is not None:
         merged = record.merging.tokens.index.shape[2]
         way, alone = ("in equal shares", "at its place") if record.merging.shared else ("merged into one", "projected")
         parts.append(f"{merged} tokens {way}" if merged > 1 else f"each token {alone}")
-    errors = [identity_error(record), *(keys_error(head) for head in record.attentions)]
+    errors = [identity_error(record)]
+    errors += [keys_error(x) if isinstance(x, AttentionRecord) else sources_error(x) for x in record.branches]
     return CheckedStage(stage_name(record), " + ".join(parts), max(float(error) for error in errors))
 
 
-def _describe(record: AttentionRecord) -> str:
+def _describe(record: AttentionRecord | FeedForwardRecord) -> str:
+    if isinstance(record, FeedForwardRecord):
+        mixed = record.sources
+        return "feed-forward" if mixed is None else f"mixtures of {mixed.tokens.index.shape[2]} tokens"
     heads = record.attention.value.shape[1]
     first = record.attention.maps[0]
     parts = [f"{heads} heads"]

@@ -9,7 +9,7 @@ import torch
 
 from captum_astro.capture.branches import Branches, by_outputs, changed
 from captum_astro.capture.modes import draws
-from captum_astro.capture.records import AttentionRecord, Pass, StageRecord, spots
+from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass, StageRecord, spots
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.base import Layout
 
@@ -122,7 +122,7 @@ def _largest(x: torch.Tensor, each: bool) -> torch.Tensor:
 
 def value_error(record: AttentionRecord) -> torch.Tensor:
     """Error of the recorded values relative to ``W_V x + constant``, and of x to the tokens entering the branch."""
-    value = widen(record.attention.value)
+    value = widen(record.projected)
     if record.read is None or record.branch.value_weight is None:
         return value.new_zeros(())
     if record.entered is not None and record.entered.shape == record.read.shape:
@@ -141,9 +141,7 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
             found = found - record.values.shift[:, None, where, None]
         found = found / record.values.scale[:, None, where, None]
     expected = torch.einsum("bnd,hvd->bhnv", read, weight)
-    rounding = (
-        4 * torch.finfo(record.attention.value.dtype).eps * torch.maximum(found.abs().amax(), expected.abs().amax())
-    )
+    rounding = 4 * torch.finfo(record.projected.dtype).eps * torch.maximum(found.abs().amax(), expected.abs().amax())
     expected, found = (x - x[:, :, :1] for x in (expected, found))  # without the constant
     error = (found - expected).abs().amax() / expected.abs().amax().clamp(min=torch.finfo(value.dtype).tiny)
     # identical tokens, as for a blank image without position embeddings, leave nothing to compare
@@ -158,6 +156,15 @@ def keys_error(record: AttentionRecord) -> torch.Tensor:
         return record.residual.new_zeros(())
     expected = reduced.rebuilt(spots(reduced.tokens.index.shape[1]))
     return _relative(widen(reduced.merged), expected, expected, reduced.merged.dtype, each=True)
+
+
+def sources_error(record: FeedForwardRecord) -> torch.Tensor:
+    """Error of what a layer adds, from the tokens of which it is a linear map; 0 if it reads each token by itself."""
+    if record.sources is None:
+        return record.output.new_zeros(())
+    places = spots(record.output.shape[1])
+    expected = record.sources.rebuilt(places)
+    return _relative(widen(record.output[:, places]), expected, expected, record.output.dtype, each=True)
 
 
 def problem_of(passed: Pass, layout: Layout, seen: dict[str, torch.Tensor], reached: torch.Tensor | None) -> str | None:
@@ -200,6 +207,9 @@ def _stage_errors(passed: Pass) -> Iterator[Error]:
         if len(record.branches) < len(record.stage.branches):  # of a block that is not requested
             continue
         name, heads, dtype = stage_name(record), record.attentions, record.stream.dtype
+        for branch in record.branches:
+            if isinstance(branch, FeedForwardRecord) and branch.sources is not None:
+                yield f"The mixture of tokens in {branch.branch.name}", sources_error(branch), _tolerance(dtype)
         if not heads and record.merging is None:
             yield name, identity_error(record), _tolerance(dtype)
             continue

@@ -43,6 +43,7 @@ class FeedForwardNotes:
 
     def __init__(self, branch: FeedForwardBranch) -> None:
         self.branch = branch
+        self.sources = None if branch.sources is None else MergingNotes(branch.sources)
         self._output: torch.Tensor | None = None
 
     def note(self, x: torch.Tensor) -> None:
@@ -57,8 +58,10 @@ class FeedForwardNotes:
         output = self._output if out.matrix is None else self._output @ out.matrix.to(self._output.dtype)
         output = output if out.constant is None else output + out.constant
         outputs = placed(self.branch.outputs, around.grid, around.before)
-        stream = around.before if outputs is None else outputs.gather(around.before)
-        return FeedForwardRecord(self.branch, stream, output, outputs)
+        stream = around.before if around.merging is None else around.merging.rebuilt()
+        stream = stream if outputs is None else outputs.gather(stream)
+        sources = None if self.sources is None else self.sources.record(around.before, around.grid)
+        return FeedForwardRecord(self.branch, stream, output, outputs, sources)
 
 
 class StageNotes:

@@ -96,6 +96,8 @@ class Recorder(TorchFunctionMode):
             for branch in notes.branches:
                 if isinstance(branch, FeedForwardNotes):
                     self._hooks.tap(branch.branch.output, branch.note)
+                    if branch.sources is not None:
+                        self._watch_merging(branch.sources)
                 else:
                     self._watch(branch)
         self._hooks.tap(layout.final_stream, self._note_final)

@@ -33,7 +33,7 @@ class AttentionRecord:
         values: The effect of a modulated value projection.
         outputs: Which tokens are its queries; None for all tokens in order.
         sources: Which tokens are its keys; None for all tokens in order.
-        reduced: How tokens were reduced to its keys; None if they were not.
+        reduced: How tokens, or their values, were reduced to its keys; None if they were not.
         merging: The change of resolution after which it is added, so that its queries are on the new grid.
         prefix: The number of tokens before the patch tokens in ``residual``.
         output: What it adds to each token, ``(images, tokens, d)``, if the steps do not lead exactly there.
@@ -79,7 +79,15 @@ class AttentionRecord:
 
     def keys(self, by_length: bool) -> TokenMap | None:
         """As `sources`; tokens reduced to one key get shares by the lengths of their contributions, if requested."""
-        return self.reduced.by_length() if by_length and self.reduced is not None else self.sources
+        return self.sources if self.reduced is None else self.reduced.ways(by_length)
+
+    @property
+    def projected(self) -> torch.Tensor:
+        """The values as they leave their projection, ``(B, H, tokens, d_v)``."""
+        if self.branch.reduced_values is None or self.reduced is None:
+            return self.attention.value
+        values: torch.Tensor = self.reduced.residual.unflatten(-1, (self.attention.value.shape[1], -1))
+        return values.transpose(1, 2)
 
     @property
     def patches(self) -> torch.Tensor:
@@ -136,13 +144,15 @@ class AttentionRecord:
 class FeedForwardRecord:
     """One feed-forward layer of one pass: it reads ``stream`` and adds ``output``, both ``(B, n, d)``.
 
-    If it changes some tokens only, these are the n tokens, and ``outputs`` says which they are.
+    If it changes some tokens only, these are the n tokens, and ``outputs`` says which they are. If what it adds is a
+    linear map of several tokens, ``sources`` says of which. Where the resolution changes, ``stream`` is merged.
     """
 
     branch: FeedForwardBranch
     stream: torch.Tensor
     output: torch.Tensor
     outputs: TokenMap | None = None
+    sources: MergingRecord | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,16 +179,19 @@ class MergingRecord:
 
     def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """The contribution of each source to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
-        found, scale = self._unscaled(targets), self.map_out.query_scale
-        return found if scale is None else found * scale[:, 0, targets, None, None]
+        return self._contributions(targets, self.map_out.query_scale)
 
-    def _unscaled(self, targets: slice | list[int]) -> torch.Tensor:
+    def _contributions(self, targets: slice | list[int], scale: torch.Tensor | None) -> torch.Tensor:
+        """The same with a norm's factors of each head of the new tokens, which is made of that head of the old ones."""
         chosen = self.tokens if isinstance(targets, slice) else self.tokens.only(targets)
         sources = widen(chosen.gather_each(self.residual))
         if self.maximum:
             absent = (chosen.index < 0)[..., None]
             winners = sources.masked_fill(absent, -torch.inf).argmax(2, keepdim=True)
             return torch.zeros_like(sources).scatter_(2, winners, sources.gather(2, winners))
+        if scale is not None:
+            factors = scale[:, :, targets].transpose(1, 2)[:, :, None, :, None]
+            sources = (sources.unflatten(-1, (scale.shape[1], -1)) * factors).flatten(-2)
         k, width = sources.shape[2:]
         if self.map_out.matrix is None:
             return sources
@@ -202,11 +215,17 @@ class MergingRecord:
         index = torch.where(self.tokens.index < 0, self.tokens.tokens, self.tokens.index).flatten()
         return row.new_zeros(len(row), self.tokens.tokens + 1, row.shape[2]).index_add_(1, index, row)[:, :-1]
 
+    def ways(self, by_length: bool) -> TokenMap:
+        """The tokens, with the shares of `by_length` or with equal ones."""
+        return self.by_length() if by_length else self.tokens
+
     def by_length(self) -> TokenMap:
         """The share of each source, in proportion to the length of its contribution if that is known."""
         if self.shared:
             return self.tokens
-        lengths = self._unscaled(slice(None)).norm(dim=-1)  # a new token's own scale takes no part in its shares
+        scale = self.map_out.query_scale
+        one = scale is None or scale.shape[1] == 1  # a new token's own factor takes no part in its shares
+        lengths = self._contributions(slice(None), None if one else scale).norm(dim=-1)
         total = lengths.sum(-1, keepdim=True)
         share = torch.where(total > 0, lengths / total, torch.zeros_like(lengths))
         return self.tokens.with_share(share[:, None])

@@ -92,8 +92,9 @@ class MergingNotes:
         tokens = self.merging.tokens(grid).to(residual.device)
         check_size(tokens, residual, self.merging.name)
         like = residual.new_empty(0, tokens.index.shape[2], 0, residual.shape[2])
-        map_out = compose(self.merging.steps, self.steps.statistics(None, self.merging.name), like)
-        made = self.merging
+        made, statistics = self.merging, self.steps.statistics(None, self.merging.name)
+        heads = next((x.shape[1] for x in statistics if isinstance(x, torch.Tensor) and x.ndim == 3), None)
+        map_out = compose(made.steps, statistics, like, heads)
         return MergingRecord(tokens, residual, map_out, self._merged, made.maximum, made.joined, made.shared)
 
 

@@ -109,12 +109,16 @@ def convolutional_block(block: nn.Module, name: str) -> Merging:
 
 def dense_weight(conv: nn.Conv2d) -> torch.Tensor:
     """The weight ``(out, kernel positions * in)`` that acts on the tokens under the kernel, row by row."""
-    weight, groups = conv.weight, conv.groups
+    return dense(conv.weight, conv.groups)
+
+
+def dense(weight: torch.Tensor, groups: int) -> torch.Tensor:
+    """The same for the weight ``(out, in / groups, rows, columns)`` of a convolution in groups of channels."""
     own: torch.Tensor = weight.unflatten(0, (groups, -1))  # each group sees its own channels only
-    dense = own.new_zeros(groups, own.shape[1], groups, *own.shape[2:])
+    whole = own.new_zeros(groups, own.shape[1], groups, *own.shape[2:])
     each = torch.arange(groups, device=weight.device)
-    dense[each, :, each] = own
-    return dense.flatten(2, 3).flatten(0, 1).permute(0, 2, 3, 1).flatten(1)
+    whole[each, :, each] = own
+    return whole.flatten(2, 3).flatten(0, 1).permute(0, 2, 3, 1).flatten(1)
 
 
 def _each(grid: Grid) -> TokenMap:

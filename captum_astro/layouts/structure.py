@@ -50,7 +50,10 @@ class Tap:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """The step ``y = x weight^T + bias``, with ``weight`` ``(out, in)``."""
+    """The step ``y = x weight^T + bias``, with ``weight`` ``(out, in)``.
+
+    The bias is ``(out,)``, or ``(1, n, out)`` if tokens have different ones.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor | None = None
@@ -69,7 +72,8 @@ class Norm:
 
     Attributes:
         module: The norm. Its statistics are read from its input in the forward pass.
-        per_head: The input is ``(B, heads, n, d_head)`` and each head is normalised separately.
+        per_head: The input is ``(B, heads, n, d_head)`` and each head is normalised separately. In a `Merging`, no step
+            before it may mix heads.
         after_windows: It normalises the tokens after the windows have been merged.
         channels: The position of the channel dimension in its input, as in `Tap`.
     """
@@ -130,6 +134,7 @@ class AttentionBranch:
         outputs: Which tokens are its queries, as for windows; None for all tokens in order.
         sources: Which tokens are its keys; None for all tokens in order.
         reduced: How the tokens that enter are reduced to fewer keys, instead of ``sources``; ``reads`` then taps those.
+        reduced_values: The same, if values are reduced after their projection; it enters and leaves with them.
         mixed: Where its map can be read, if the model changes it between the softmax and the product with the values.
         approximate: As in `FeedForwardBranch`: what its maps do not carry exactly, and the rule.
         output: Where what it adds can be read, if the steps do not lead exactly there, as past an activation. The
@@ -149,6 +154,7 @@ class AttentionBranch:
     outputs: Rearrange | None = None
     sources: Rearrange | None = None
     reduced: Merging | None = None
+    reduced_values: Merging | None = None
     windows: Literal[1, 2] | None = None
     mixed: Tap | None = None
     approximate: str | None = None
@@ -159,13 +165,14 @@ class AttentionBranch:
 class FeedForwardBranch:
     """One feed-forward layer: ``steps`` lead from the tapped tensor to what is added.
 
-    What it adds to a token is attributed to that token.
+    What it adds to a token is attributed to that token, or to those of which it is a linear map.
 
     Attributes:
         name: Its dotted path in the model.
         output: Where its output can be read.
         steps: From there to what is added.
         outputs: Which tokens it reads and changes; None for all tokens in order.
+        sources: The tokens of which what it adds is a linear map, as of a convolution; None for the token itself.
         approximate: Why that is an approximation, and the rule, for users: if the layer mixes tokens.
     """
 
@@ -173,6 +180,7 @@ class FeedForwardBranch:
     output: Tap
     steps: tuple[Step, ...] = ()
     outputs: Rearrange | None = None
+    sources: Merging | None = None
     approximate: str | None = None
 
 

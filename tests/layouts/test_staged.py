@@ -1,0 +1,56 @@
+"""What is special to the families in `tests.staged_families`; `test_mixed` has what they share with others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+from torch import nn
+
+from captum_astro import UnsupportedModelError, VTranM, check
+from captum_astro.layouts import layout_for
+from captum_astro.layouts import mvitv2 as mvitv2_layout
+from captum_astro.layouts.structure import Merging, Scale
+from tests.families import build, images
+from tests.staged_families import mvitv2
+
+
+@pytest.mark.parametrize(
+    ("make", "way_out"),
+    [
+        (partial(mvitv2, pool_first=True), "made with pool_first=False and mode='conv' have a layout"),
+        (partial(mvitv2, mode="max"), "made with pool_first=False and mode='conv' have a layout"),
+    ],
+)
+def test_models_that_no_name_builds_are_refused(make: partial[nn.Module], way_out: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=way_out):
+        layout_for(make())
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* mixes tokens where")
+_WHOLE = {"kernel_qkv": (1, 1), "stride_q": ((1, 1),) * 2, "stride_kv": ((1, 1),) * 2}
+
+
+@pytest.mark.parametrize("options", [{"residual_pooling": False}, _WHOLE], ids=["no_queries_added", "nothing_pooled"])
+def test_mvitv2_with_fewer_parts(options: dict[str, Any]) -> None:
+    report = check(mvitv2(**options).eval().double(), images("mvitv2"))
+    assert report.ok, str(report)
+    assert bool(report.approximate) == ("stride_q" not in options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("q", "The mixture of tokens in stages.0"), ("v", "The reduction to the keys")]
+)
+def test_wrong_pooling_is_rejected(kind: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = mvitv2_layout._pooled
+
+    def wrong(attn: Any, which: str, *where: Any) -> Merging | None:
+        found = real(attn, which, *where)
+        return found if which != kind or found is None else replace(found, steps=(*found.steps, Scale(2.0)))
+
+    monkeypatch.setattr(mvitv2_layout, "_pooled", wrong)
+    assert not check(build("mvitv2"), images("mvitv2")).ok
+    with pytest.raises(UnsupportedModelError, match=said):
+        VTranM(build("mvitv2")).attribute(images("mvitv2"), target=1)
