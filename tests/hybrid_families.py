@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from timm.layers import LayerNorm2d
 from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.cpubone import CPUBone
 from timm.models.efficientformer import EfficientFormer
+from timm.models.efficientformer_v2 import EfficientFormerV2
 from timm.models.fastvit import FastVit, RepConditionalPosEnc
+from timm.models.iformer import IFormer
+from timm.models.lowformer import LowFormer
 from timm.models.mobilenetv3 import MobileNetV3
 from timm.models.visformer import Visformer
 from torch import nn
@@ -70,8 +74,34 @@ HYBRID: dict[str, Callable[[], nn.Module]] = {
         ["uir_r1_a5_k5_s2_e2_c8", "mha_r1_k3_h2_s1_d4_c8", "mqa_r1_k3_h2_s1_d4_c8", "uir_r1_a0_k0_s1_e2_c8"],
         ["cn_r1_k1_s1_c12"], layer_scale_init_value=0.5,
     ),
+    # 8 x 12 tokens and 4 x 6 queries, then 4 x 6 tokens; the projection is part of the upsampling
+    "lowformer": partial(
+        LowFormer, width_list=[8, 8, 12, 12, 60], depth_list=[0, 1, 0, 1, 1], head_widths=(8, 8), num_classes=5
+    ),
+    # 5 x 7 tokens and 3 x 4 queries, then 3 x 4 tokens, without norms before attention
+    "lowformer_unfused": partial(
+        LowFormer, width_list=[8, 8, 12, 12, 60], depth_list=[0, 1, 1, 1, 1], head_widths=(8, 8), fused_conv=False,
+        attn_mlp=False, num_classes=5,
+    ),
+    # 5 x 7 tokens and 3 x 4 queries with nearest upsampling, then 3 x 4 tokens and keys of those above and to the left
+    "cpubone": partial(
+        CPUBone, width_list=[8, 8, 12, 12, 60], depth_list=[0, 1, 1, 1, 1], head_widths=(8, 8), small_kernels=True,
+        attn_upsample="nearest", fused_conv=True, num_classes=5,
+    ),
+    # 5 x 7 tokens, then 3 x 4
+    "iformer": partial(
+        IFormer, dims=(8, 10, 12, 16), depths=(1, 1, 4, 3), attn_groups=(0, 0, 1, 1),
+        attn_head_dim_reduction=(0, 0, 2, 4), layer_scale_init_value=0.5, num_classes=5,
+    ),
+    # 4 x 8 tokens and 2 x 4 queries, then 2 x 4 tokens
+    "efficientformer_v2": partial(
+        EfficientFormerV2, depths=(1, 1, 2, 1), img_size=(64, 128), embed_dims=(8, 8, 12, 16), mlp_ratios=2, num_vit=1,
+        layer_scale_init_value=0.5, num_classes=5,
+    ),
 }  # fmt: skip
 OTHERS |= {name: partial(_measured, make) for name, make in HYBRID.items()}
 SIZES |= dict.fromkeys(("fastvit", "fastvit_mci"), (70, 52))
 SIZES |= {"efficientformer": (112, 112), "visformer": (64, 96), "mobilenet": (90, 70)}
-FIXED = ("efficientformer", "visformer")  # they accept this size only
+SIZES |= {"lowformer": (60, 90), "lowformer_unfused": (70, 100), "cpubone": (70, 100), "iformer": (70, 100)}
+SIZES |= {"efficientformer_v2": (64, 128)}
+FIXED = ("efficientformer", "visformer", "efficientformer_v2")  # they accept this size only

@@ -8,13 +8,19 @@ from typing import Any
 import torch
 from timm.layers.attention2d import MultiQueryAttention2d
 from timm.models._efficientnet_blocks import MobileAttention
+from timm.models.cpubone import CPUBone, CPUBoneBlock
 from timm.models.efficientformer import EfficientFormer, MetaBlock1d
+from timm.models.efficientformer_v2 import EfficientFormerV2
 from timm.models.fastvit import AttentionBlock, FastVit
+from timm.models.iformer import ConvBlock, IFormer, SHMABlock
+from timm.models.lowformer import LowFormer, LowFormerBlock
 from timm.models.mobilenetv3 import MobileNetV3
 from timm.models.visformer import Visformer
 from torch import nn
 
 from tests.twin_layers import (
+    BOTH,
+    MIXED_MAPS,
     Layer,
     Run,
     T,
@@ -27,6 +33,7 @@ from tests.twin_layers import (
     head_vectors,
     mean_of,
 )
+from tests.twin_windows import measure
 
 
 def shared(old: T, new: T, conv: Any = None) -> Layer:
@@ -151,3 +158,169 @@ def mobilenet(model: Any, run: Run) -> Taken:
             layers.append(shared(old, new, convs[0] if convs else None))
     assert first is not None
     return Taken(layers, flat(first).norm(dim=-1), mean_of(new[0, 0].numel()))
+
+
+def spread(maps: tuple[T, T], rows: int, columns: int, size: int) -> tuple[T, T]:
+    """Maps of coarse queries as those of all tokens: each has its query's map, and an equal part of the gradient."""
+    across = -(-columns // size)
+    query = [y // size * across + x // size for y, x in itertools.product(range(rows), range(columns))]
+    attention, gradient = (x[:, query] for x in maps)
+    return attention, gradient / torch.tensor([query.count(q) for q in query])[None, :, None]
+
+
+def on_coarser_grid(attn: Any, run: Run, old: T, read: T, maps: tuple[T, T]) -> Layer:
+    """LowFormer's and CPUBone's attention: keys of a depthwise convolution, outputs upsampled."""
+    conv, rows, columns = attn.conv_proj.conv, *old.shape[2:]
+    made = run.outs[attn.conv_proj]
+    if isinstance(conv, nn.Sequential):  # of one row above and one column to the left
+        whole = nn.Conv2d(*conv[1].weight.shape[:1] * 2, 3, padding=1, groups=conv[1].groups, bias=False).double()
+        whole.weight.zero_()
+        whole.weight[:, :, :2, :2] = conv[1].weight
+        keys = merged(whole, attn.conv_proj.norm, read, made)
+        for way in keys:  # the zeros of its kernel have no share
+            for new, past in itertools.product(range(len(keys[way])), range(rows * columns)):
+                down, right = past // columns - new // columns, past % columns - new % columns
+                keys[way][new, past] *= down in (-1, 0) and right in (-1, 0)
+            keys[way] /= keys[way].sum(1, keepdim=True)
+    elif conv.kernel_size == (2, 2):  # padded below and to the right
+        padded = nn.functional.pad(read, (0, columns % 2, 0, rows % 2))
+        keys = merged(conv, attn.conv_proj.norm, padded, made)
+        inside = (torch.arange(padded.shape[2])[:, None] < rows) & (torch.arange(padded.shape[3]) < columns)
+        keys = {way: share[:, inside.flatten()] for way, share in keys.items()}
+        keys = {way: share / share.sum(1, keepdim=True) for way, share in keys.items()}
+    else:
+        keys = merged(conv, attn.conv_proj.norm, read, made)
+    if isinstance(attn.upsampling, nn.ConvTranspose2d):
+        kernel = attn.upsampling.weight.sum((2, 3)) / attn.att_stride**2
+        project = kernel.T if attn.upsampling.groups == 1 else kernel * attn.o_proj.weight.flatten(1)
+    else:
+        project = attn.upsampling[0].weight.flatten(1)
+    each = attn.head_dim
+    chosen = [h * 3 * each + 2 * each + i for h in range(attn.num_heads) for i in range(each)]
+    vectors = head_vectors(flat(made), attn.pwise.weight.flatten(1)[chosen], None, project, attn.num_heads)
+    return attended(flat(old), spread(maps, rows, columns, attn.att_stride), vectors, keys)
+
+
+@describes(LowFormer)
+def lowformer(model: Any, run: Run) -> Taken:
+    """Three residual adds in every block with attention."""
+    layers: list[Layer] = []
+    first = None
+    for block in (block for blocks in model.stages for block in blocks):
+        if isinstance(block, LowFormerBlock):
+            first = run.seen[block] if first is None else first
+            main = block.attn.main
+            norm, attn = main if isinstance(main, nn.Sequential) else (None, main)
+            read = run.seen[main] if norm is None else run.outs[norm]
+            layers.append(on_coarser_grid(attn, run, run.seen[block.attn], read, run.map()))
+            parts = [part for part in (block.mlp, block.local) if not isinstance(part, nn.Identity)]
+            layers += [added(flat(run.seen[part]), flat(run.outs[part.main])) for part in parts]
+        elif first is not None:
+            strided = next(m for m in block.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2))
+            layers.append(shared(run.seen[block], run.outs[block], strided))
+    assert first is not None
+    return Taken(layers, flat(first).norm(dim=-1), mean_of(run.outs[model.stages][0, 0].numel()))
+
+
+@describes(CPUBone)
+def cpubone(model: Any, run: Run) -> Taken:
+    """As LowFormer's."""
+    layers: list[Layer] = []
+    first = None
+    for block in (block for blocks in model.stages for block in blocks):
+        if isinstance(block, CPUBoneBlock):
+            first = run.seen[block] if first is None else first
+            (context, mlp), local = block.total
+            norm, attn = context.main
+            layers.append(on_coarser_grid(attn, run, run.seen[context], run.outs[norm], run.map()))
+            layers += [added(flat(run.seen[part]), flat(run.outs[part.main])) for part in (mlp, local)]
+        elif first is not None:
+            strided = next(m for m in block.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2))
+            layers.append(shared(run.seen[block], run.outs[block], strided))
+    assert first is not None
+    return Taken(layers, flat(first).norm(dim=-1), mean_of(run.outs[model.stages][0, 0].numel()))
+
+
+@describes(IFormer)
+def iformer(model: Any, run: Run) -> Taken:
+    """One head, whose vectors are measured without the gate."""
+    layers: list[Layer] = []
+    first = None
+    for stage in model.stages:
+        if first is not None:
+            down = stage.downsample
+            layers.append(Layer(merged(down.c, down.bn, run.seen[down], run.outs[down])))
+        for block in stage.blocks:
+            residual = block.cpe if not isinstance(block, ConvBlock | SHMABlock) and hasattr(block, "cpe") else None
+            residual = block.mixer if residual is None else residual
+            stream = flat(run.seen[residual])
+            scale = 1 if residual.gamma is None else residual.gamma.flatten()
+            if isinstance(block, SHMABlock):
+                first = stream if first is None else first
+                attn = residual.module
+                values = run.outs[attn.v_gate].sigmoid().chunk(2, 1)[0]
+                project = fused(attn.proj.c, attn.proj.bn).weight.flatten(1) * scale[:, None]
+                maps = run.map()
+                pair = maps[0][None], maps[1][None]
+                identity = torch.eye(values.shape[1], dtype=torch.float64)
+                layers.append(attended(stream, pair, head_vectors(flat(values), identity, None, project, 1)))
+            elif first is not None:
+                layers.append(added(stream, flat(run.outs[residual.module]) * scale))
+    assert first is not None
+    return Taken(layers, first.norm(dim=-1), mean_of(len(stream)))
+
+
+def talking(model: Any, outs: Any, maps: list[T]) -> list[T]:
+    """The maps after the second talking heads, for those attentions that have them."""
+    attentions = [module for module in model.modules() if hasattr(module, "v_local")]
+    heads = [getattr(attn, "talking_head2", None) for attn in attentions]
+    return [plain if head is None else outs[head] for head, plain in zip(heads, maps, strict=True)]
+
+
+MIXED_MAPS[EfficientFormerV2] = talking
+
+
+@describes(EfficientFormerV2)
+def efficientformer_v2(model: Any, run: Run) -> Taken:
+    """Vectors without the activation; between the stages a convolution and attention from the old tokens to the new."""
+    layers: list[Layer] = []
+    first = None
+
+    def vectors_of(attn: Any, read: T, scale: Any) -> T:
+        values = fused(attn.v.conv, attn.v.bn)
+        project = fused(attn.proj.conv, attn.proj.bn).weight.flatten(1) * scale
+        return head_vectors(flat(read), values.weight.flatten(1), values.bias, project, attn.num_heads)
+
+    for stage in model.stages:
+        down = stage.downsample
+        if first is not None:
+            old, new, conv = run.seen[down], run.outs[down.conv], fused(down.conv.conv, down.conv.bn)
+            kept = merged(down.conv.conv, down.conv.bn, old, new)
+            given = torch.zeros(old[0, 0].numel(), new.shape[1], dtype=torch.float64)
+            (rows, columns), (below, across) = old.shape[2:], new.shape[2:]
+            for y, x, i, j in itertools.product(range(below), range(across), range(3), range(3)):
+                row, column = 2 * y + i - 1, 2 * x + j - 1
+                if 0 <= row < rows and 0 <= column < columns:
+                    given[row * columns + column] += conv.weight[:, :, i, j] @ old[0, :, row, column]
+            attention, gradient = run.map()
+            whole, vectors = torch.zeros_like(attention[0]), vectors_of(down.attn, old, 1)
+            for head, (a, g) in enumerate(zip(attention, gradient, strict=True)):
+                weights = measure(given, vectors[head], BOTH, [0] * len(given))
+                whole += g.clamp(min=0) * a * weights[None] / len(attention)
+            layers.append(Layer(kept, {"vtranm": whole, "rollout": attention.mean(0)}))
+        for block in stage.blocks:
+            attn = block.token_mixer
+            if attn is not None:
+                stream = run.seen[block]
+                first = stream if first is None else first
+                read, keys, maps = stream, None, run.map()
+                if attn.stride_conv is not None:
+                    read = run.outs[attn.stride_conv]
+                    keys = merged(attn.stride_conv.conv, attn.stride_conv.bn, stream, read)
+                    maps = spread(maps, *stream.shape[2:], 2)
+                vectors = vectors_of(attn, read, block.ls1.gamma.reshape(-1, 1))
+                layers.append(attended(flat(stream), maps, vectors, keys))
+            if first is not None:
+                layers.append(added(flat(run.seen[block.mlp]), flat(run.outs[block.ls2])))
+    assert first is not None
+    return Taken(layers, flat(first).norm(dim=-1), mean_of(run.seen[model.norm][0, 0].numel()))

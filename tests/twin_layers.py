@@ -61,6 +61,8 @@ class Taken:
 
 Describe = Callable[[Any, Run], Taken]
 DESCRIBED: dict[type[nn.Module], Describe] = {}
+# what changes maps after their softmax: from the model and the outputs of its modules, which maps are meant instead
+MIXED_MAPS: dict[type[nn.Module], Callable[[Any, dict[nn.Module, Any], list[T]], list[T]]] = {}
 
 
 def describes(model: type[nn.Module]) -> Callable[[Describe], Describe]:
@@ -82,6 +84,8 @@ def of_model(name: str, target: int) -> tuple[Any, Taken]:
 
     def keep(module: nn.Module, arguments: Any, out: Any) -> None:
         seen[module], outs[module] = arguments[0] if arguments else None, out
+        if isinstance(module, nn.BatchNorm2d) and out.requires_grad:
+            out.register_hook(torch.Tensor.contiguous)  # PyTorch 2.14 errs where one image's gradient is transposed
 
     for module in model.modules():
         module.register_forward_hook(keep)
@@ -92,6 +96,8 @@ def of_model(name: str, target: int) -> tuple[Any, Taken]:
     mixing = [module for module in model.modules() if isinstance(module, TalkingHeadAttn | GPSA)]
     softmaxes = sum(2 if isinstance(module, GPSA) else 1 for module in mixing)
     kept.maps[:softmaxes] = [seen[module.attn_drop] for module in mixing]  # maps are made of several softmaxes
+    if type(model) in MIXED_MAPS:
+        kept.maps = MIXED_MAPS[type(model)](model, outs, kept.maps)
     gradients = torch.autograd.grad(scores.softmax(-1)[0, target], kept.maps)
     pairs = ((a.detach(), g) for a, g in zip(kept.maps, gradients, strict=True))
     with torch.no_grad():

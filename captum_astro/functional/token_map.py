@@ -171,17 +171,18 @@ def convolution_map(grid: Grid, size: Grid, stride: Grid, padding: Grid = (0, 0)
         stride: Its steps down and to the right.
         padding: Rows and columns that are added on either side of the grid.
     """
-    return _under_kernel(grid, size, stride, (padding[1], padding[1], padding[0], padding[0]))
+    return kernel_map(grid, size, stride, (padding[1], padding[1], padding[0], padding[0]))
 
 
 @lru_cache(maxsize=64)
 def same_map(grid: Grid, size: Grid, stride: Grid) -> TokenMap:
     """As `convolution_map`, padded as TensorFlow does: one output for each step, the odd rest at the end."""
     top, left = (max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(grid, size, stride, strict=True))
-    return _under_kernel(grid, size, stride, (left // 2, left - left // 2, top // 2, top - top // 2))
+    return kernel_map(grid, size, stride, (left // 2, left - left // 2, top // 2, top - top // 2))
 
 
-def _under_kernel(grid: Grid, size: Grid, stride: Grid, padding: tuple[int, int, int, int]) -> TokenMap:
+def kernel_map(grid: Grid, size: Grid, stride: Grid, padding: tuple[int, int, int, int]) -> TokenMap:
+    """As `convolution_map`, with another padding on every side: left, right, above, below."""
     places = F.pad(torch.arange(grid[0] * grid[1]).reshape(1, *grid), padding, value=-1)[0]
     seen = places.unfold(0, size[0], stride[0]).unfold(1, size[1], stride[1])
     index = seen.reshape(1, -1, size[0] * size[1])

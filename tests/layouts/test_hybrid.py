@@ -46,9 +46,32 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "efficientformer": ((7, 7), ()),
     "visformer": ((4, 6), ("stage3.0.mlp and 1 more: its depthwise",)),
     "mobilenet": ((12, 9), ("blocks.1.2: its depthwise", "blocks.2.0: its convolutions")),
+    "lowformer": (
+        (8, 12),
+        ("stages.2.1.attn and 1 more: a transposed", "stages.2.1.local and 1 more: its depth", "stages.3.0: its conv"),
+    ),
+    "lowformer_unfused": (
+        (5, 7),
+        ("stages.2.1.attn and 1 more: a transposed", "stages.2.1.local and 1 more: its depth", "stages.3.0: its conv"),
+    ),
+    "cpubone": ((5, 7), ("stages.2.1.total.1 and 1 more: its depthwise", "stages.3.0: its convolutions")),
+    "iformer": (
+        (5, 7),
+        ("stages.2.blocks.1 and 1 more: a gate", "stages.2.blocks.3: its depth", "stages.3.blocks.0: this conv"),
+    ),
+    "efficientformer_v2": (
+        (4, 8),
+        (
+            "stages.2.blocks.1.token_mixer: it is computed on a coarser grid",
+            "stages.2.blocks.1.mlp and 1 more: its depthwise",
+            "stages.3.downsample.attn and 1 more: a convolution of its values",
+        ),
+    ),
 }
-# squeeze and excitation: z+ has no rule
-WITHOUT_RULES = dict.fromkeys(("fastvit", "fastvit_mci"), "sigmoid")
+# squeeze and excitation, a gate, an upsampling: z+ has no rule
+WITHOUT_RULES = dict.fromkeys(("fastvit", "fastvit_mci", "iformer"), "sigmoid")
+WITHOUT_RULES |= dict.fromkeys(("lowformer", "lowformer_unfused"), "conv_transpose2d")
+WITHOUT_RULES |= dict.fromkeys(("cpubone", "efficientformer_v2"), "interpolate")
 
 
 def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
@@ -149,10 +172,20 @@ def test_unseen_tokens_get_no_relevance(name: str) -> None:
 
 # What is said
 
-NAMES = ("fastvit", "efficientformer", "visformer", "mobilenetv5")
+NAMES = (
+    "fastvit",
+    "efficientformer",
+    "efficientformer_v2",
+    "visformer",
+    "mobilenetv5",
+    "lowformer",
+    "cpubone",
+    "iformer",
+)
 NAMED = [name for module in NAMES for name in timm.list_models(module=module)] + timm.list_models("mobilenetv4*")
 REFUSED = dict.fromkeys(("fastvit_t8", "fastvit_t12", "fastvit_s12"), "has no attention")
 REFUSED |= dict.fromkeys(timm.list_models("mobilenetv4_conv*"), "has no attention")
+REFUSED |= dict.fromkeys(("lowformer_e1", "lowformer_e2"), "has no attention")
 REFUSED |= dict.fromkeys(timm.list_models("mobilenetv5*"), "joins the tokens of two stages")
 
 
