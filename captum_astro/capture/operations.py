@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from timm.layers import QuickGELU, RmsNorm, RmsNorm2d
 from timm.layers.activations import HardSwish, Mish, Swish
 from timm.layers.norm import RmsNorm2dFp32, RmsNormFp32
+from torch import nn
 
 RMS = (RmsNorm, RmsNormFp32, RmsNorm2d, RmsNorm2dFp32)
-COMPOSED = (QuickGELU, Swish, Mish, HardSwish)
+_COMPOSED = (QuickGELU, Swish, Mish, HardSwish)
+_COMPOSED_ELSEWHERE = ("transformers.activations.QuickGELUActivation", "open_clip.transformer.QuickGELU")
 
 _T = torch.Tensor
 ADD = (_T.__add__, _T.__radd__, _T.add, torch.add)
@@ -19,7 +21,9 @@ SUB = (_T.__sub__, _T.sub, torch.sub)
 MUL = (_T.__mul__, _T.__rmul__, _T.mul, torch.mul)
 DIV = (_T.__truediv__, _T.div, torch.div)
 MATMUL = (torch.matmul, torch.bmm, torch.mm, _T.matmul, _T.__matmul__, _T.bmm, _T.mm)
-POOL = (_T.mean, torch.mean, _T.sum, torch.sum, F.avg_pool2d, F.adaptive_avg_pool2d)
+POOL = (
+    _T.mean, torch.mean, _T.sum, torch.sum, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_avg_pool1d,
+)  # fmt: skip
 NEG = (torch.neg, _T.neg, _T.__neg__)
 SOFTMAX = (torch.softmax, F.softmax, _T.softmax)
 LINEAR = (F.linear, F.conv2d, torch.conv2d)
@@ -48,6 +52,12 @@ MOVES = {
     torch.squeeze, torch.unsqueeze, torch.roll, torch.clone, torch.concat, torch.repeat_interleave, torch.movedim,
     F.pad, F.max_pool2d, torch.max_pool2d, _T.bfloat16, _T.half,
 }  # fmt: skip
+
+
+def is_composed(module: nn.Module) -> bool:
+    """Whether this is an activation that consists of several operations, and is to be seen as one."""
+    kind = type(module)
+    return kind in _COMPOSED or f"{kind.__module__}.{kind.__qualname__}" in _COMPOSED_ELSEWHERE
 
 
 def needs_grad(x: Any) -> bool:

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from captum_astro.capture.explaining import current
-from captum_astro.capture.operations import COMPOSED, IN_PLACE, RMS, flattened, needs_grad
+from captum_astro.capture.operations import IN_PLACE, RMS, flattened, is_composed, needs_grad
 from captum_astro.capture.settled import is_adapter
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -35,7 +35,7 @@ class Rules(TorchFunctionMode):
                     f"would differ from that of the merged layer. Merge it: merge_and_unload() in peft."
                 )
         for module in self._model.modules():
-            if type(module) in (*RMS, *COMPOSED):
+            if type(module) in RMS or is_composed(module):
                 self._handles.append(module.register_forward_pre_hook(self._into))
                 self._handles.append(module.register_forward_hook(self._out_of, always_call=True))
         return super().__enter__()  # type: ignore[no-untyped-call]
