@@ -42,12 +42,20 @@ def part(module: nn.Module, *paths: str) -> Any:
 
 
 class HuggingFaceLayout(Layout):
-    """Images are cut into whole patches; what is left at the right and at the bottom is not seen."""
+    """Images are cut into whole patches; what is left at the right and at the bottom is not seen.
+
+    Attributes:
+        encoder: The part with the embeddings and the blocks: the model itself, or the one that its classifier reads.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.encoder: Any = model if hasattr(model, "embeddings") else part(model, "vision_model", "base_model")
 
     @property
     def _patch(self) -> tuple[int, int]:
-        embeddings = part(self.model.base_model, "embeddings", "vision_model.embeddings")  # type: ignore[arg-type]
-        rows, columns = next(module.stride for module in embeddings.modules() if isinstance(module, nn.Conv2d))
+        convolutions = (m for m in self.encoder.embeddings.modules() if isinstance(m, nn.Conv2d))
+        rows, columns = next(convolutions).stride
         return int(rows), int(columns)
 
     def grid(self, height: int, width: int) -> Grid:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -25,8 +23,7 @@ class _Encoder(HuggingFaceLayout):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self._encoder: Any = getattr(model, "vision_model", model)
-        layers = self._encoder.encoder.layers
+        layers = self.encoder.encoder.layers
         self.stages = describe_blocks(layers, "encoder.layers")
         self.final_stream = Tap(layers[-1], "output")
 
@@ -63,7 +60,7 @@ class HuggingFaceSiglipLayout(HuggingFaceSiglipClassifierLayout):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        head = getattr(self._encoder, "head", None)
+        head = getattr(self.encoder, "head", None)
         if head is not None:
-            branch = multihead_attention(head.attention, "head.attention", Tap(self._encoder.post_layernorm, "output"))
+            branch = multihead_attention(head.attention, "head.attention", Tap(self.encoder.post_layernorm, "output"))
             self.pooling = Pooling(branch, lambda queries: mean_of(queries, slice(None)), Tap(head.layernorm))

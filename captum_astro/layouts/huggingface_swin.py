@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -26,16 +26,15 @@ class HuggingFaceSwinLayout(AveragedLayout, HuggingFaceLayout):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        inner: Any = cast(Any, model)
         self.stages = []
         block = 0
-        for number, part in enumerate(inner.encoder.layers):
+        for number, part in enumerate(self.encoder.encoder.layers):
             path = f"encoder.layers.{number}"
             self.stages += describe_blocks(part.blocks, f"{path}.blocks", block)
             block += len(part.blocks)
             if part.downsample is not None:
                 self.stages.append(_merging(part.downsample, block, f"{path}.downsample"))
-        self.final_stream = Tap(inner.layernorm)
+        self.final_stream = Tap(self.encoder.layernorm)
 
     def grid(self, height: int, width: int) -> Grid:
         rows, columns = self._patch

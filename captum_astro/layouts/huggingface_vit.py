@@ -30,10 +30,10 @@ class HuggingFaceViTLayout(HuggingFaceLayout):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        inner: Any = cast(Any, model).base_model
-        self.stages = describe_blocks(part(inner, "layers", "encoder.layer", "model.layer", "layer"), "layers")
-        self.final_stream = Tap(part(inner, "layernorm", "norm"))
-        tokens = (getattr(inner.embeddings, name, None) for name in _PREFIX)
+        blocks = part(self.encoder, "layers", "encoder.layer", "model.layer", "layer")
+        self.stages = describe_blocks(blocks, "layers")
+        self.final_stream = Tap(part(self.encoder, "layernorm", "norm"))
+        tokens = (getattr(self.encoder.embeddings, name, None) for name in _PREFIX)
         self.num_prefix_tokens = sum(token.shape[1] for token in tokens if isinstance(token, torch.Tensor))
 
     def readout(self, tokens: int) -> torch.Tensor:
