@@ -65,7 +65,14 @@ def no_gradient(reached: str = "the image") -> UnsupportedModelError:
     )
 
 
+# the fields of Hugging Face's outputs that may be explained, the first that is there
+_FIELDS = ("logits", "image_embeds", "pooler_output")
+
+
 def _checked(output: Any) -> torch.Tensor:
+    if not isinstance(output, torch.Tensor):
+        fields = (getattr(output, name, None) for name in _FIELDS)
+        output = next((field for field in fields if isinstance(field, torch.Tensor)), output)
     if not isinstance(output, torch.Tensor):
         raise TypeError(
             f"The model must return a tensor of logits, not a {type(output).__name__}. Wrap it in a module that "

@@ -13,7 +13,6 @@ from captum_astro.capture.frozen_norms import frozen
 from captum_astro.capture.operations import (
     ACTIVATION,
     AFFINE,
-    COMPOSED,
     HOMOGENEOUS,
     NORM,
     POWER,
@@ -22,6 +21,7 @@ from captum_astro.capture.operations import (
     SOFTMAX,
     VARIANCE,
     flattened,
+    is_composed,
     is_positive,
     needs_grad,
     no_rule,
@@ -37,7 +37,7 @@ class _GradientRules(Rules):
 
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """The LN rule for RMS norms, the method's own rule for activations."""
-        if isinstance(module, COMPOSED):
+        if is_composed(module):
             return self.activation(x, output)
         dim = 1 if isinstance(module, RmsNorm2d | RmsNorm2dFp32) else -1
         moved = x.movedim(dim, -1)

@@ -14,6 +14,9 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedW
 from captum_astro.capture.operations import ADD, both_need_grad, needs_grad
 from captum_astro.functional.relevance_rules import Unchanged
 
+# Hugging Face's other ways to compute attention: a map in float32, and kernels that no mode sees
+_UNFUSED = ("eager", "flash_attention_2", "flash_attention_3", "flex_attention")
+
 
 class OpenedAttention(nn.MultiheadAttention):
     """PyTorch's attention, which is one operation to whoever looks on: products, an attention, a call of ``out_proj``.
@@ -90,11 +93,16 @@ def _with_layers(self: nn.Module, x: torch.Tensor) -> Any:
 
 
 def open_attention(module: nn.Module) -> None:
-    """Open a private module, changed in place, if it is PyTorch's attention or that of torchvision's Swin.
+    """Open a private module, changed in place, if it is known to hide its attention or the calls of its layers.
+
+    These are PyTorch's attention and that of torchvision's Swin. Hugging Face's is computed by PyTorch's fused one.
 
     Args:
         module: A module of a `Replica`.
     """
+    config = vars(module).get("config")
+    if getattr(config, "_attn_implementation", None) in _UNFUSED:
+        vars(config)["_attn_implementation_internal"] = "sdpa"
     if type(module) is nn.MultiheadAttention:
         module.__class__ = OpenedAttention
     elif isinstance(module, ShiftedWindowAttention):  # passes its layers' weights to a function

@@ -13,10 +13,12 @@ from timm.layers import QuickGELU, RmsNorm, RmsNorm2d
 from timm.layers.activations import HardMish, HardSigmoid, HardSwish, Mish, Swish
 from timm.layers.activations_me import HardMishMe, HardSigmoidMe, HardSwishMe, MishMe, SwishMe
 from timm.layers.norm import RmsNorm2dFp32, RmsNormFp32
+from torch import nn
 
 RMS = (RmsNorm, RmsNormFp32, RmsNorm2d, RmsNorm2dFp32)
 COMPOSED_GATES = (HardSigmoid, HardSigmoidMe)
-COMPOSED = (QuickGELU, Swish, Mish, HardSwish, HardMish, SwishMe, MishMe, HardSwishMe, HardMishMe)
+_COMPOSED = (QuickGELU, Swish, Mish, HardSwish, HardMish, SwishMe, MishMe, HardSwishMe, HardMishMe)
+_COMPOSED_ELSEWHERE = ("transformers.activations.QuickGELUActivation", "open_clip.transformer.QuickGELU")
 
 _T = torch.Tensor
 
@@ -96,6 +98,12 @@ MOVES = named(
 PRODUCT = MUL | DIV | MATMUL | EINSUM | LINEAR  # linear in each of its factors
 # a linear map of its arguments plus a constant, or one on each piece of the space
 AFFINE = ADD | SUB | RSUB | NEG | POOL | MOVES | DROPOUT | BATCH_NORM | CLAMP
+
+
+def is_composed(module: nn.Module) -> bool:
+    """Whether this is an activation that consists of several operations, and is to be seen as one."""
+    kind = type(module)
+    return kind in _COMPOSED or f"{kind.__module__}.{kind.__qualname__}" in _COMPOSED_ELSEWHERE
 
 
 def needs_grad(x: Any) -> bool:

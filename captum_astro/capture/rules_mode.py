@@ -14,7 +14,6 @@ from captum_astro.capture.gates import Gates
 from captum_astro.capture.operations import (
     ACTIVATION,
     ADD_PRODUCT,
-    COMPOSED,
     COMPOSED_GATES,
     DIV,
     EINSUM,
@@ -28,6 +27,7 @@ from captum_astro.capture.operations import (
     POWER,
     RMS,
     flattened,
+    is_composed,
     is_negative,
     needs_grad,
     place_of_inplace,
@@ -62,7 +62,7 @@ class Rules(TorchFunctionMode):
                     f"would differ from that of the merged layer. Merge it: merge_and_unload() in peft."
                 )
         for module in self._model.modules():
-            if type(module) in (*RMS, *COMPOSED, *COMPOSED_GATES):
+            if type(module) in (*RMS, *COMPOSED_GATES) or is_composed(module):
                 self._handles.append(module.register_forward_pre_hook(self._into))
                 self._handles.append(module.register_forward_hook(self._out_of, always_call=True))
         return super().__enter__()  # type: ignore[no-untyped-call]
