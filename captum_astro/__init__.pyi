@@ -20,3 +20,4 @@ from .attr.vtranm import VTranM as VTranM
 from .capture.check import check as check
 from .layouts import UnsupportedModelError as UnsupportedModelError
 from .layouts import register_layout as register_layout
+from .support.report import check_methods as check_methods
