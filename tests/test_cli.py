@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -180,11 +181,23 @@ def test_nothing_is_overwritten(monkeypatch, capsys, tmp_path: Path, scene: Path
     assert "is a file" in out
 
 
-def test_check_and_methods(monkeypatch, capsys) -> None:
+def test_check_and_methods(monkeypatch, capsys, tmp_path: Path) -> None:
     code, out = run_command(monkeypatch, capsys, "check", "test_vit")
     assert code == 0
     assert "passed at 1e-10" in out
-    code, out = run_command(monkeypatch, capsys, "check", "convnext_atto")
+    assert max(map(len, out.splitlines())) <= 80
+    for explainer in explainers():
+        assert re.search(rf"^  {explainer.name} +exact +[\d.]+", out, re.MULTILINE)
+    file = tmp_path / "report.json"
+    words = ["check", "convnext_atto", "--methods", "VTranM,TokenGradCAM", "--out", file]
+    code, out = run_command(monkeypatch, capsys, *words)
+    assert code == 0
+    assert "VTranM: refused. timm.models.convnext.ConvNeXt has no layout" in out
+    assert "Use instead: TokenGradCAM." in out
+    written = json.loads(file.read_text())
+    assert [one["status"] for one in written["methods"]["outcomes"]] == ["refused", "exact"]
+    assert "ConvNeXt has no layout" in written["refused"]
+    code, out = run_command(monkeypatch, capsys, "check", "convnext_atto", "--methods", "none")
     assert code == 1
     assert "ConvNeXt has no layout" in out
     code, out = run_command(monkeypatch, capsys, "methods")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ from captum_astro.layouts.structure import Modulated, Norm
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
 _LOW_PRECISION_TOLERANCE = 0.1
+_WIDTH = 80  # characters of a line
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class CheckedStage:
         name: The branches' paths.
         captured: Description of what was recorded.
         error: The largest difference, relative to the largest entry of what is added.
+        approximate: The rules by which a part is carried that cannot be carried exactly; empty if there is none.
     """
 
     name: str
     captured: str
     error: float
+    approximate: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,22 +74,39 @@ class Report:
         return self.problem is None and all(stage.error <= self.tolerance for stage in self.stages)
 
     def __str__(self) -> str:
-        width = max(len(stage.name) for stage in self.stages)
-        seen = max(len(stage.captured) for stage in self.stages)
-        lines = [
+        lines = _wrapped(
             f"{self.model}: {self.tokens} tokens = {self.prefix} prefix + {self.grid[0]} x {self.grid[1]} patches; "
-            f"read-out: {self.readout}",
-            *(
-                f"  {stage.name:<{width}}  {stage.captured:<{seen}}  {stage.error:8.1e}  "
-                f"{'ok' if stage.error <= self.tolerance else 'NOT REBUILT'}"
-                for stage in self.stages
-            ),
-        ]
+            f"read-out: {self.readout}"
+        )
+        rows = [(stage, self._verdict(stage)) for stage in self.stages]
+        name, seen = (
+            max(map(len, texts)) for texts in ([s.name for s in self.stages], [s.captured for s in self.stages])
+        )
+        wide = 2 + name + 2 + seen + 2 + 8 + 2 + max(len(verdict) for _, verdict in rows) > _WIDTH
+        for stage, verdict in rows:
+            if wide:
+                lines += [
+                    f"  {stage.name}",
+                    *_wrapped(f"    {stage.captured}", 6),
+                    f"      {stage.error:.1e}  {verdict}",
+                ]
+            else:
+                lines.append(f"  {stage.name:<{name}}  {stage.captured:<{seen}}  {stage.error:8.1e}  {verdict}")
         if self.problem is not None:
-            lines.append(self.problem)
-        lines += [f"approximate: {part}" for part in self.approximate]
+            lines += _wrapped(self.problem)
+        for part in self.approximate:
+            lines += _wrapped(f"approximate: {part}")
         lines.append(f"{'passed' if self.ok else 'FAILED'} at {self.tolerance:.0e}")
         return "\n".join(lines)
+
+    def _verdict(self, stage: CheckedStage) -> str:
+        if stage.error > self.tolerance:
+            return "NOT REBUILT"
+        return "approximate" if stage.approximate else "exact"
+
+
+def _wrapped(text: str, indent: int = 2) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def check(model: nn.Module, inputs: torch.Tensor) -> Report:
@@ -143,7 +164,9 @@ def _checked(record: StageRecord) -> CheckedStage:
         parts.append(f"{merged} tokens {way}" if merged > 1 else f"each token {alone}")
     errors = [identity_error(record)]
     errors += [keys_error(x) if isinstance(x, AttentionRecord) else sources_error(x) for x in record.branches]
-    return CheckedStage(stage_name(record), " + ".join(parts), max(float(error) for error in errors))
+    merging = () if record.stage.merging is None else (record.stage.merging,)
+    rules = tuple(dict.fromkeys(b.approximate for b in (*record.stage.branches, *merging) if b.approximate is not None))
+    return CheckedStage(stage_name(record), " + ".join(parts), max(float(error) for error in errors), rules)
 
 
 def _describe(record: AttentionRecord | FeedForwardRecord) -> str:

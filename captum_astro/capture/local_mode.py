@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-_AVERAGE = (torch.mean, torch.Tensor.mean)
-_PRODUCT = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
-_SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
+_T = torch.Tensor
+_AVERAGE = (torch.mean, _T.mean, torch.var, _T.var, torch.std, _T.std, torch.norm, _T.norm)
+_PRODUCT = (torch.matmul, _T.matmul, _T.__matmul__)
+_SOFTMAX = (torch.softmax, _T.softmax, F.softmax)
 _CHANGE = 0.1  # of attention by its queries, so that rounding does not hide it
 
 
@@ -19,7 +20,7 @@ class LocalMode(TorchFunctionMode):
 
     - Attention among the same tokens is the identity.
     - Other attention stands at its queries: keys and values are those of the first image, for every image.
-    - So are averages over all places, as in gates.
+    - So are averages over all places, as in gates and in norms of whole images.
 
     Args:
         images: The size of the batch.
@@ -46,6 +47,8 @@ class LocalMode(TorchFunctionMode):
             return self._softmax(args[0])
         if func in _PRODUCT and args[0].ndim == args[1].ndim > 2:
             return func(*self._factors(*args[:2]))
+        if func is F.group_norm:
+            return self._group_norm(*args, **kwargs)
         found = func(*args, **kwargs)
         return self._first(found) if self._is_average(func, found, args, kwargs) else found
 
@@ -68,6 +71,22 @@ class LocalMode(TorchFunctionMode):
             return (left, self._first(right)) if self._is_attention(left) else (self._first(left), right)
         return left, self._first(right)
 
+    def _group_norm(
+        self,
+        x: torch.Tensor,
+        num_groups: int,
+        weight: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+        eps: float = 1e-5,
+    ) -> torch.Tensor:
+        """`F.group_norm`, with the mean and deviation of the first image."""
+        groups = x.reshape(len(x), num_groups, -1)
+        var, mean = torch.var_mean(self._first(groups), -1, unbiased=False, keepdim=True)
+        normed = ((groups - mean) / (var + eps).sqrt()).reshape(x.shape)
+        factor, shift = (one if one is None else one.reshape(-1, *[1] * (x.ndim - 2)) for one in (weight, bias))
+        normed = normed if factor is None else normed * factor
+        return normed if shift is None else normed + shift
+
     def _is_attention(self, x: torch.Tensor) -> bool:
         latest = self._attention
         return latest is not None and x.untyped_storage().data_ptr() == latest.untyped_storage().data_ptr()
@@ -83,7 +102,7 @@ class LocalMode(TorchFunctionMode):
         if func is F.adaptive_avg_pool2d:
             return tuple(found.shape[-2:]) == (1, 1)
         dims = _dim(args, kwargs) if func in _AVERAGE else None
-        return isinstance(dims, tuple | list) and len(dims) == 2 and bool(args[0].ndim == 4)
+        return isinstance(dims, tuple | list) and len(dims) >= 2 and args[0].ndim >= 4
 
 
 def _dim(args: Any, kwargs: Any) -> Any:

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from captum_astro.cli._common import Checkpoint, Ema, UsageError, reject_empty, whole_number
-from captum_astro.cli._network import network
+from captum_astro.cli._common import UsageError, reject_empty, whole_number
 from captum_astro.cli._terminal import console, prepare_streams, say_error, show_warning
 from captum_astro.cli.ablate import ablate
 from captum_astro.cli.bench import bench
+from captum_astro.cli.check import check
 from captum_astro.cli.explain import explain
 from captum_astro.cli.report import report
 from captum_astro.cli.sweep import sweep
@@ -34,6 +34,7 @@ app.command()(explain)
 app.command()(ablate)
 app.command()(bench)
 app.command()(report)
+app.command()(check)
 app.command()(sweep)
 app.add_typer(vita_app, name="vita")
 app.add_typer(train_app, name="train")
@@ -78,27 +79,6 @@ def _lacks_memory(error: BaseException) -> bool:
 def _more(error: Any) -> str:
     """Where a usage error can be looked up."""
     return f" See {error.ctx.command_path} --help." if error.ctx else ""
-
-
-@app.command()
-def check(
-    model: Annotated[str, typer.Argument(help="The name of a timm model.")],
-    checkpoint: Checkpoint = None,
-    pretrained: Annotated[bool, typer.Option(help="Load the published weights; the check does not need them.")] = False,
-    ema: Ema = True,
-) -> None:
-    """Check, in float64, that the layers of a model are recorded exactly."""
-    import torch
-
-    from captum_astro import check as check_model
-    from captum_astro.models.loading import preprocessing
-
-    checked = network(model, checkpoint, pretrained, ema).double()
-    size = preprocessing(checked)[1]["input_size"]
-    report = check_model(checked, torch.randn(1, *size, dtype=torch.float64))
-    console.print(str(report))
-    if not report.ok:
-        raise typer.Exit(1)
 
 
 @app.command()

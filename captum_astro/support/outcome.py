@@ -32,12 +32,14 @@ class Outcome:
         reason: The rule, the error or what is wrong with the map; empty if exact.
         conserved: The sum of the relevance of all pixels, relative to the explained output; None for methods that
             propagate none.
+        cost: The time of a call, relative to a forward and a backward pass; None if it was not measured.
     """
 
     method: str
     status: Status
     reason: str = ""
     conserved: float | None = None
+    cost: float | None = None
 
 
 def outcomes(model: nn.Module, images: torch.Tensor, methods: Iterable[Explainer]) -> list[Outcome]:
@@ -63,6 +65,11 @@ def outcomes(model: nn.Module, images: torch.Tensor, methods: Iterable[Explainer
     return [_outcome(explainer, model, images, output) for explainer in methods]
 
 
+def largest(output: torch.Tensor) -> list[int] | None:
+    """The target of each image's largest output, ``(B, classes)``; None if it has one number."""
+    return output.argmax(1).tolist() if output.ndim == 2 else None
+
+
 def attribution(method: type[Explanation], model: nn.Module, images: torch.Tensor, target: Any) -> torch.Tensor:
     """A method's map with its negative values, ``(B, C, H, W)``.
 
@@ -80,11 +87,10 @@ def attribution(method: type[Explanation], model: nn.Module, images: torch.Tenso
 
 def _outcome(explainer: Explainer, model: nn.Module, images: torch.Tensor, output: torch.Tensor) -> Outcome:
     name, method = explainer.name, explainer.method
-    target = output.argmax(1).tolist() if output.ndim == 2 else None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is approximate, which the outcome says
-            found = attribution(method, model, images, target)
+            found = attribution(method, model, images, largest(output))
     except UnsupportedModelError as error:
         return Outcome(name, "refused", reason(error))
     except Exception as error:  # whatever a method or a model raises is what this reports

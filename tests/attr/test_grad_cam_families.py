@@ -24,6 +24,7 @@ class Family(NamedTuple):
 
 DEFAULTS = {
     "resnet10t": Family("layer4", 1, (2, 2), size=64),
+    "efficientnet_b0_gn": Family("blocks.6", 1, (2, 2), size=64),
     "samvit_base_patch16_224": Family(
         "blocks.1", 3, (4, 4), options={"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 64}, size=64
     ),

@@ -88,3 +88,12 @@ def test_timm_models_by_name() -> None:
         model = timm.create_model(name, **depth).eval().double()
         report = check(model, torch.randn(1, *config.input_size, dtype=torch.float64))
         assert report.ok, f"{name}\n{report}"
+
+
+def test_report_names_approximate_parts_and_fits_a_terminal() -> None:
+    report = check(build("maxvit"), images("maxvit", 1))
+    rules = {stage.name: stage.approximate for stage in report.stages if stage.approximate}
+    assert rules
+    assert all("attributed to" in rule for found in rules.values() for rule in found)
+    assert str(report).count("  approximate\n") == len(rules)
+    assert max(map(len, str(report).splitlines())) <= 80

@@ -93,7 +93,12 @@ COMMANDS: dict[str, dict[str, tuple[list[str | None], list[str]]]] = {
         "--out": (["{out}.json"], ["{work}/text.txt", "{work}"]),
         "--seconds": (["300"], COUNTS),
     },
-    "check": {"": ([making.NAME], ["no_such_model", "resnet18", "no\x1b[31m"]), **CHECKPOINT},
+    "check": {
+        "": ([making.NAME], ["no_such_model", "resnet18", "no\x1b[31m"]),
+        **CHECKPOINT,
+        "--methods": (["none", "RawAttention"], NAMES),
+        "--out": ([], OUT),
+    },
     "methods": {"--help": ([None], [])},
     "demo": {
         "--out": ([], ["{work}/noext", "{work}/a.txt", "{work}/missing/a.png", "{work}", HARM]),
@@ -174,6 +179,7 @@ SMALL = {
     "vita evaluate": ("--limit", "--methods"),
     "ablate": ("--variants", "--seeds", "--set"),
     "demo": ("--scenes", "--out"),
+    "check": ("--methods",),
 }
 """Options that are always given, so that a valid line takes no long time."""
 
