@@ -90,7 +90,7 @@ def _fitted(image: Image.Image, view: View, file: str | None = None) -> Given:
 def _of_bytes(image: torch.Tensor) -> Image.Image:
     if len(image) not in (1, 3):
         raise ValueError(f"A tensor of bytes must be (3, H, W) or (1, H, W), not {tuple(image.shape)}.")
-    return Image.fromarray(np.array(image.expand(3, -1, -1).permute(1, 2, 0).cpu()))
+    return Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def _of_input(x: torch.Tensor, view: View, bands: Sequence[int] | None) -> Image.Image:

@@ -135,7 +135,7 @@ class Result(Drawn):
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.grid.shape))
-        source = f"{self.file or 'image'}, {self.image.width} x {self.image.height}"
+        source = f"{Path(self.file).name if self.file else 'image'}, {self.image.width} x {self.image.height}"
         return f"<{self.title} (class {self.target.index}); {shape} patches; {source}; {self.crop}>"
 
     def _panel(self, title: str) -> Panel:
@@ -202,7 +202,7 @@ class Results(Drawn, Sequence[Result]):
 def _photograph(result: Result) -> Panel:
     title = str(result.classes[0])
     if result.crop.share < 0.995:
-        title += "\noutlined: what the model saw"
+        title += "\noutlined: the model's view"
     return Panel(result.image, None, title, Place(box=result.crop.box))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from captum_astro.viz.colours import Style
@@ -17,7 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from typing_extensions import Unpack
 
-_TITLE = 0.25  # inches of a line
+_POINTS = 9  # of a title
+_LINE = 0.2  # inches of a title's line
+_LETTERS = 13  # of a title in an inch
+_BAR = 0.75  # inches of a colour bar
+_GAP = 0.06  # inches between panels
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +44,9 @@ class Panel:
     title: str | None = None
     place: Place = WHOLE
     patch: Patch | None = None
+
+
+_NONE = Panel(torch.empty(0, 0, 0))
 
 
 def compare(
@@ -96,32 +106,61 @@ def drawn(rows: Sequence[Sequence[Panel]], size: float, columns: int | None = No
     """
     most = max((len(row) for row in rows), default=1)
     columns = min(columns or most, most)
-    each = -(-most // columns)
-    ratios = [_ratio(panel.image) for row in rows for panel in row] or [1.0]
-    cell = size * min(1, max(ratios)), size * min(1, 1 / min(ratios))
-    figure, axes = blank(len(rows) * each, columns, cell)
+    lines = [row[start : start + columns] for row in rows for start in range(0, len(row), columns)]
+    ratios = [[_ratio(panel.image) for panel in line] for line in lines]
+    width = size * min(1, max(map(max, ratios), default=1))
+    titles = [[_wrapped(panel.title, width) for panel in line] for line in lines]
+    above = [_LINE * max(title.count("\n") + 1 for title in each) for each in titles]
+    heights = [size * min(1, 1 / min(ratio)) for ratio in ratios]
+    beside = [_BAR if style.get("colorbar") and any(panel.attribution is not None for panel in column) else 0
+              for column in zip_longest(*lines, fillvalue=_NONE)]  # fmt: skip
+    figure, axes = blank(list(zip(above, heights, strict=True)), [(width, bar) for bar in beside])
     for ax in axes.flat:
         ax.set_axis_off()
-    for index, row in enumerate(rows):
-        for ax, panel in zip(axes[index * each : (index + 1) * each].flat, row, strict=False):
-            if panel.attribution is not None:
-                overlay(panel.attribution, panel.image, ax, panel.title, patch=panel.patch, place=panel.place, **style)
-                continue
-            show(ax, picture(panel.image, panel.place.bands), panel.place.box)
-            if panel.title is not None:
-                ax.set_title(panel.title, parse_math=False)
+    for line, each, own in zip(lines, titles, axes, strict=False):
+        for panel, title, ax in zip(line, each, own, strict=False):
+            if panel.attribution is None:
+                show(ax, picture(panel.image, panel.place.bands), panel.place.box)
+                ax.set_title(title, parse_math=False)
+            else:
+                overlay(panel.attribution, panel.image, ax, title, patch=panel.patch, place=panel.place, **style)
+            ax.title.set_fontsize(_POINTS)
     return figure
 
 
-def blank(rows: int, columns: int, cell: tuple[float, float]) -> tuple[Figure, Any]:
-    """A figure with its own canvas, so that pyplot neither displays nor keeps it, and its axes."""
+def blank(rows: Sequence[tuple[float, float]], columns: Sequence[tuple[float, float]]) -> tuple[Figure, Any]:
+    """A figure with its own canvas, so that pyplot neither displays nor keeps it, and its axes.
+
+    Args:
+        rows: The space above the axes of each row, and their height, in inches.
+        columns: The width of the axes of each column, and the space beside them.
+
+    Returns:
+        The figure, and an array of axes ``(rows, columns)``.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    width, height = cell
-    figure = Figure(figsize=(columns * width, max(1, rows) * (height + _TITLE)), layout="constrained", dpi=150)
+    across = sum(width + beside + _GAP for width, beside in columns) + _GAP
+    down = sum(height + above + _GAP for above, height in rows) + _GAP
+    figure = Figure(figsize=(across, down), dpi=150)
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(max(1, rows), columns, squeeze=False)
+    axes = np.empty((len(rows), len(columns)), object)
+    bottom = down
+    for row, (above, height) in enumerate(rows):
+        bottom -= above + height + _GAP
+        left = _GAP
+        for column, (width, beside) in enumerate(columns):
+            place = left / across, (bottom + _GAP) / down, width / across, height / down
+            axes[row, column] = figure.add_axes(place)
+            left += width + beside + _GAP
+    return figure, axes
+
+
+def _wrapped(title: str | None, width: float) -> str:
+    """A title in lines that fit above a panel of this width in inches."""
+    letters = max(8, int(width * _LETTERS))
+    return "\n".join(textwrap.fill(line, letters) for line in (title or "").splitlines())
 
 
 def _ratio(image: Shown) -> float:
