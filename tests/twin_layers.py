@@ -74,8 +74,9 @@ def describes(model: type[nn.Module]) -> Callable[[Describe], Describe]:
 
 
 @cache
-def of_model(name: str, target: int) -> tuple[Any, Taken]:
+def of_model(name: str, target: int | tuple[int, ...]) -> tuple[Any, Taken]:
     """A tiny model, and the matrices of one image's pass, for the probability of a class."""
+    place = (0, *(target if isinstance(target, tuple) else (target,)))
     model = build(name)
     seen: dict[nn.Module, Any] = {}
     outs: dict[nn.Module, Any] = {}
@@ -92,7 +93,7 @@ def of_model(name: str, target: int) -> tuple[Any, Taken]:
     mixing = [module for module in model.modules() if isinstance(module, TalkingHeadAttn | GPSA)]
     softmaxes = sum(2 if isinstance(module, GPSA) else 1 for module in mixing)
     kept.maps[:softmaxes] = [seen[module.attn_drop] for module in mixing]  # maps are made of several softmaxes
-    gradients = torch.autograd.grad(scores.softmax(-1)[0, target], kept.maps)
+    gradients = torch.autograd.grad(scores.softmax(-1)[place], kept.maps)
     pairs = ((a.detach(), g) for a, g in zip(kept.maps, gradients, strict=True))
     with torch.no_grad():
         taken = DESCRIBED[type(model)](model, Run(seen, outs, pairs))

@@ -28,7 +28,7 @@ NORM = (F.layer_norm, F.rms_norm, F.group_norm, F.normalize)
 BATCH_NORM = (F.batch_norm, torch.batch_norm)
 ACTIVATION = {
     F.gelu, F.silu, F.relu, torch.relu, _T.relu, torch.relu_, F.relu6, F.hardswish, F.mish, F.leaky_relu, F.elu,
-    F.selu, F.celu, F.hardtanh, torch.tanh, _T.tanh, F.tanh,
+    F.selu, F.celu, F.hardtanh, torch.tanh, _T.tanh, F.tanh, torch.clamp, _T.clamp,
 }  # fmt: skip
 SATURATING = {torch.sigmoid, _T.sigmoid, F.sigmoid, F.softplus, F.hardsigmoid, F.logsigmoid}
 # in-place operations modify their first argument, so their replacements must do the same
