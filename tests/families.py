@@ -7,15 +7,18 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import HybridEmbed
+from timm.layers import HybridEmbed, RmsNorm
 from timm.layers.attention import Attention
+from timm.layers.norm import RmsNormFp32
 from timm.models.beit import Beit
 from timm.models.cait import Cait
 from timm.models.convit import ConVit
 from timm.models.davit import DaVit
+from timm.models.deepseek_vit import DeepseekVitClassifier, DeepseekVitEncoder
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.gcvit import GlobalContextVit
+from timm.models.gemma4_vit import Gemma4VitClassifier, Gemma4VitEncoder
 from timm.models.hiera import Hiera
 from timm.models.maxxvit import MaxxVit, MaxxVitCfg
 from timm.models.metaformer import Attention as MetaFormerAttention
@@ -24,6 +27,7 @@ from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
 from timm.models.nest import Nest
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
+from timm.models.qwen3_vit import Qwen3VitClassifier, Qwen3VitEncoder
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
@@ -37,6 +41,7 @@ from timm.models.vision_transformer import (
     VisionTransformer,
 )
 from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTransformerRelPos
+from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import nn
 
 from captum_astro.models.astromorphic_vit import AstromorphicVisionTransformer
@@ -282,12 +287,57 @@ SIZES |= {"cait": (40, 24)}
 
 MIXED |= staged_families.STAGED
 SIZES |= staged_families.SIZES
+_sam = partial(
+    VisionTransformerSAM, img_size=40, patch_size=8, embed_dim=12, depth=3, num_heads=2, num_classes=5, mlp_ratio=2,
+    window_size=3, global_attn_indexes=(1,), use_rel_pos=True, neck_chans=8,
+)  # fmt: skip
+_encoder = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
+_qwen3 = _encoder | {"pos_embed_grid_size": 3}
+_gemma4 = {
+    "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 4, "head_dim": 8, "intermediate_size": 24,
+    "position_embedding_size": 8, "pooling_kernel_size": 2,
+}  # fmt: skip
+
+
+def _in_its_precision(model: nn.Module) -> nn.Module:
+    """Norms that timm computes in float32, whose rounding would hide errors, in the precision of the model."""
+    for module in model.modules():
+        if isinstance(module, RmsNormFp32):
+            module.__class__, module._fast_norm = RmsNorm, False
+    return model
+
+
+# Encoders of image patches whose tokens may be merged after the last block.
+ENCODERS: dict[str, Callable[[], nn.Module]] = {
+    # 5 x 4 tokens, in padded windows of 3 x 3 and all together; the neck's convolution sees 3 x 3
+    "sam": partial(_sam, init_values=0.5),
+    "sam_plain_neck": partial(_sam, use_abs_pos=False, neck_chans=None, qk_norm=True),
+    "sam_rope": partial(_sam, embed_dim=16, use_rel_pos=False, use_rope=True, head_hidden_size=8),
+    # 4 x 6 tokens; cells of 2 x 2
+    "qwen3": lambda: Qwen3VitClassifier(**_qwen3, num_classes=5),
+    "qwen3_merge": lambda: Qwen3VitClassifier(**_qwen3, num_classes=5, encoder_pool="merge", out_features=9),
+    "qwen3_encoder": lambda: Qwen3VitEncoder(**_qwen3, out_features=9),
+    "qwen3_features": lambda: Qwen3VitEncoder(**_qwen3, global_pool=""),
+    # 4 x 5 tokens; cells of 3 x 3, padded
+    "deepseek": lambda: _in_its_precision(DeepseekVitClassifier(**_encoder, num_classes=5, dynamic_img_pad=True)),
+    "deepseek_align": lambda: _in_its_precision(
+        DeepseekVitClassifier(**_encoder, num_classes=5, encoder_pool="align", out_features=9)
+    ),
+    "deepseek_encoder": lambda: _in_its_precision(DeepseekVitEncoder(**_encoder, out_features=9)),
+    "gemma4": lambda: Gemma4VitClassifier(**_gemma4, num_classes=5, num_kv_heads=2, use_clipped_linears=True),
+    "gemma4_encoder": lambda: Gemma4VitEncoder(**_gemma4, standardize=True),
+}
+SIZES |= dict.fromkeys(("sam", "sam_plain_neck"), (40, 32)) | {"sam_rope": (40, 40)}
+SIZES |= dict.fromkeys(
+    ("qwen3", "qwen3_merge", "qwen3_encoder", "qwen3_features", "gemma4", "gemma4_encoder"), (32, 48)
+)
+SIZES |= {"deepseek": (29, 35), "deepseek_align": (32, 40), "deepseek_encoder": (32, 40)}
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A model in eval mode whose weights, norms, biases and LayerScale are all far from their defaults."""
     torch.manual_seed(0)
-    model = (HIERARCHICAL | FAMILIES | MIXED | OTHERS)[name]().eval()
+    model = (HIERARCHICAL | FAMILIES | MIXED | OTHERS | ENCODERS)[name]().eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if "lambda" in path:

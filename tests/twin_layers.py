@@ -76,8 +76,9 @@ def describes(model: type[nn.Module]) -> Callable[[Describe], Describe]:
 
 
 @cache
-def of_model(name: str, target: int) -> tuple[Any, Taken]:
+def of_model(name: str, target: int | tuple[int, ...]) -> tuple[Any, Taken]:
     """A tiny model, and the matrices of one image's pass, for the probability of a class."""
+    place = (0, *(target if isinstance(target, tuple) else (target,)))
     model = build(name)
     seen: dict[nn.Module, Any] = {}
     outs: dict[nn.Module, Any] = {}
@@ -98,7 +99,7 @@ def of_model(name: str, target: int) -> tuple[Any, Taken]:
     kept.maps[:softmaxes] = [seen[module.attn_drop] for module in mixing]  # maps are made of several softmaxes
     if type(model) in MIXED_MAPS:
         kept.maps = MIXED_MAPS[type(model)](model, outs, kept.maps)
-    gradients = torch.autograd.grad(scores.softmax(-1)[0, target], kept.maps)
+    gradients = torch.autograd.grad(scores.softmax(-1)[place], kept.maps)
     pairs = ((a.detach(), g) for a, g in zip(kept.maps, gradients, strict=True))
     with torch.no_grad():
         taken = DESCRIBED[type(model)](model, Run(seen, outs, pairs))

@@ -82,7 +82,7 @@ class _ATTCATUpdate(Update):
         self._activations = {
             stage.stage.block: class_activation(stage.following, stage.following_gradient)
             for stage in passed.stages
-            if stage.following_gradient is not None  # set where a block ends
+            if stage.branches and stage.following_gradient is not None  # set where a block ends
         }
         self._readout_row = self._readout_row and passed.pooling is None
         sums = torch.zeros_like(widen(passed.stages[-1].following[..., 0]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from captum_astro.capture.affine import inverse_deviation
 from captum_astro.capture.records import AttentionRecord, spots
 from captum_astro.capture.step_notes import Around, MergingNotes, StepNotes, placed
-from captum_astro.capture.windows import as_samples, recorded_as_samples
+from captum_astro.capture.windows import as_samples, recorded_as_samples, recorded_with_heads
 from captum_astro.functional.attention import Attention, AttentionMap, widen
 from captum_astro.functional.operations import Recorded
 from captum_astro.functional.token_map import TokenMap
@@ -39,18 +40,21 @@ class AttentionNotes:
         self._entered: torch.Tensor | None = None
         self._values: Measured | None = None
         self._added: torch.Tensor | None = None
+        self._value_scale: torch.Tensor | None = None
         reduced = branch.reduced or branch.reduced_values
         self.reduced = None if reduced is None else MergingNotes(reduced)
 
     def note(self, recorded: Recorded, output: torch.Tensor) -> None:
         """One call of an attention function inside the branch."""
-        windows = self.branch.windows
-        dimensions = 4 if windows is None else 5
+        windows, folded = self.branch.windows, self.branch.folded
+        dimensions = 4 + (windows is not None) - (folded is not None)
         if output.ndim != dimensions or recorded.value.ndim != dimensions:
             return
         if windows is not None:
             recorded = recorded_as_samples(recorded, windows, self.branch.name)
-        if recorded.value.shape[1] == 1:  # multi-query: all heads have the same values
+        if folded is not None:
+            recorded = recorded_with_heads(recorded, folded)
+        elif recorded.value.shape[1] == 1:  # multi-query: all heads have the same values
             recorded = recorded._replace(value=recorded.value.expand(-1, output.shape[1], -1, -1))
         self.outputs.append(output)
         self._maps.append(recorded.map)
@@ -77,6 +81,11 @@ class AttentionNotes:
         """The input of a modulated value projection."""
         assert self.branch.modulated_values is not None
         self._values = self.branch.modulated_values.measure(x.detach())
+
+    def note_value_norm(self, x: torch.Tensor) -> None:
+        """The values before they are normalised, ``(B, n, heads, d_v)``."""
+        assert self.branch.value_norm is not None
+        self._value_scale = inverse_deviation(self.branch.value_norm, x.detach()).transpose(1, 2)
 
     def check(self) -> None:
         """Check that the branch ran the attention that the layout describes.
@@ -115,6 +124,7 @@ class AttentionNotes:
             self._read if branch.windows is None else _places(self._read, sources),
             _places(self._entered, sources),
             self._values,
+            self._value_scale,
             outputs,
             sources if reduced is None else reduced.tokens,
             reduced,
@@ -126,6 +136,8 @@ class AttentionNotes:
     def _as_heads(self, output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """The heads' outputs ``(B, H, q, d_v)``, split further if there is a map per channel."""
         output = widen(output if self.branch.windows is None else as_samples(output, self.branch.windows))
+        if self.branch.folded is not None:
+            output = output.unflatten(0, (-1, self.branch.folded))
         return output if output.shape[1] == value.shape[1] else output.transpose(-2, -1).flatten(1, 2)[..., None]
 
 

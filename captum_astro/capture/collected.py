@@ -166,7 +166,7 @@ class Collected:
         if pooling is not None and layout.pooling is not None:
             weights = layout.pooling.rows(pooling.attention.queries)
         elif layout.per_position:
-            weights = self.call.target.positions(self.output.detach())
+            weights = layout.read_by(self.call.target.positions(self.output.detach()), self.grids[-1])
         else:
             assert self.recorder.entry.inputs is not None
             weights = layout.readout_of(self.recorder.entry.inputs, final.shape[1])
@@ -202,8 +202,8 @@ class Collected:
     def _block_outputs(self) -> list[StreamNotes]:
         """The residual streams at the outputs of the requested blocks."""
         stages = self.layout.stages
-        ends = [i for i in self._chosen if i + 1 == len(stages) or stages[i + 1].block != stages[i].block]
-        return [self.recorder.stream(index + 1) for index in ends]
+        ends = {stages[i].block: i for i in self._chosen if stages[i].branches}  # a later merging is not of the block
+        return [self.recorder.stream(index + 1) for index in ends.values()]
 
     def _seen_streams(self) -> list[torch.Tensor]:
         streams: list[torch.Tensor] = []

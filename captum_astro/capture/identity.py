@@ -140,6 +140,9 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
         if record.values.shift is not None:
             found = found - record.values.shift[:, None, where, None]
         found = found / record.values.scale[:, None, where, None]
+    if record.value_scale is not None:
+        scale = record.value_scale[:, :, where, None]
+        found = found / scale.repeat_interleave(found.shape[1] // scale.shape[1], 1)
     expected = torch.einsum("bnd,hvd->bhnv", read, weight)
     rounding = 4 * torch.finfo(record.projected.dtype).eps * torch.maximum(found.abs().amax(), expected.abs().amax())
     expected, found = (x - x[:, :, :1] for x in (expected, found))  # without the constant

@@ -128,6 +128,8 @@ class Recorder(TorchFunctionMode):
             self._watch_merging(notes.reduced)
         if branch.modulated_values is not None:
             self._hooks.tap(Tap(branch.modulated_values.module), notes.note_values)
+        if branch.value_norm is not None:
+            self._hooks.tap(Tap(branch.value_norm), notes.note_value_norm)
 
     def _watch_merging(self, notes: MergingNotes) -> None:
         self._watch_steps(notes.steps)

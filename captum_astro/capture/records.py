@@ -31,6 +31,7 @@ class AttentionRecord:
         read: A few of the input tokens of the value projection, ``(B, 3, d)``, those of `spots`.
         entered: The same tokens as they entered the branch; None if the layout does not say where to read them.
         values: The effect of a modulated value projection.
+        value_scale: ``1 / sigma`` of a norm of the values, ``(B, heads, n)``; the heads of a group have the same.
         outputs: Which tokens are its queries; None for all tokens in order.
         sources: Which tokens are its keys; None for all tokens in order.
         reduced: How tokens, or their values, were reduced to its keys; None if they were not.
@@ -49,6 +50,7 @@ class AttentionRecord:
     read: torch.Tensor | None = None
     entered: torch.Tensor | None = None
     values: Measured | None = None
+    value_scale: torch.Tensor | None = None
     outputs: TokenMap | None = None
     sources: TokenMap | None = None
     reduced: MergingRecord | None = None

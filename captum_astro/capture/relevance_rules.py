@@ -106,6 +106,8 @@ class Relevance(Rules):
             return lambda: _apply(
                 rules.LinearZPlus, args[0], args[1].detach(), None, torch.matmul, lambda r, w: r @ w.transpose(-2, -1)
             )
+        if func in EINSUM and len(args) == 3 and needs_grad(args[1]) and not needs_grad(args[2]):
+            return lambda: _apply(rules.LinearZPlus, args[1], args[2].detach(), None, *_products(args[0]))
         if func in EINSUM and len(args) == 3:
             return lambda: _apply(rules.Product, *args[1:], partial(func, args[0]))
         if func in SOFTMAX:
@@ -172,6 +174,15 @@ def _attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         return ATTENTION[func].relevance(*args, **kwargs)
     except ValueError as error:
         raise UnsupportedModelError(str(error)) from error
+
+
+def _products(equation: str) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]:
+    """The product ``ab,bc->ac`` of an activation and a constant, and its transpose ``ac,bc->ab``."""
+    (x, weight), output = (side.split(",") if "," in side else side for side in equation.replace(" ", "").split("->"))
+    return (
+        lambda y, w: torch.einsum(f"{x},{weight}->{output}", y, w),
+        lambda r, w: torch.einsum(f"{output},{weight}->{x}", r, w),
+    )
 
 
 def _constant(func: Any, x: torch.Tensor, factor: Any) -> tuple[torch.Tensor, torch.Tensor]:

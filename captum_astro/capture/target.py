@@ -106,13 +106,13 @@ class Target:
         return _probability_seed(output.detach().to(one_hot), one_hot)
 
     def positions(self, output: torch.Tensor) -> torch.Tensor:
-        """Which rows of an output ``(B, n, classes)`` contain the explained value: weights ``(B, n)``.
+        """Which rows of an output ``(B, ..., classes)`` contain the explained value: weights ``(B, n)``.
 
         Raises:
             AssertionError: If the target has none of Captum's forms, or leaves more than one value per sample.
             IndexError: If it is out of range.
         """
-        return (self._one_hot(output) != 0).any(-1).to(output)
+        return (self._one_hot(output) != 0).any(-1).flatten(1).to(output)
 
     def _one_hot(self, output: torch.Tensor) -> torch.Tensor:
         exact = torch.float32 if output.device.type == "mps" else torch.float64

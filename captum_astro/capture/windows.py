@@ -1,4 +1,4 @@
-"""Attention that a model computes on five dimensions, one of which counts windows."""
+"""Attention that a model computes on other dimensions than (B, heads, n, d): more for windows, fewer for heads."""
 
 from __future__ import annotations
 
@@ -36,3 +36,26 @@ def recorded_as_samples(recorded: Recorded, windows: int, name: str) -> Recorded
     else:
         raise UnsupportedModelError(f"{name} has a mask or a bias for windows in a dimension of their own.")
     return Recorded(folded, as_samples(recorded.value, windows))
+
+
+def recorded_with_heads(recorded: Recorded, heads: int) -> Recorded:
+    """A call of an attention function on ``(B * heads, n, d)``, with the heads in a dimension of their own.
+
+    Args:
+        recorded: The call.
+        heads: Their number.
+    """
+
+    def apart(x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(0, (-1, heads))
+
+    found = recorded.map
+    if isinstance(found, Softmax):
+        bias = found.bias
+        if bias is not None:
+            bias = apart(bias) if bias.ndim == 3 and len(bias) == len(found.query) else bias
+        map_: AttentionMap = replace(found, query=apart(found.query), key=apart(found.key), bias=bias)
+    else:
+        assert isinstance(found, Given)
+        map_ = Given(apart(found.attention))
+    return Recorded(map_, apart(recorded.value))

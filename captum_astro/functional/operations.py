@@ -106,6 +106,10 @@ class FusedAttention:
         call = FusedCall.of(*args, **kwargs)
         if call.dropout:
             raise ValueError("Attention dropout is active, and its mask cannot be reproduced. Call model.eval().")
+        if call.query.ndim == 3:  # heads are samples
+            mask = call.bias if call.bias is None or call.bias.ndim < 3 else call.bias[:, None]
+            alone = (x[:, None] for x in call[:3])
+            return self.relevance(*alone, mask, is_causal=call.causal, scale=call.scale)[:, 0]
         if call.query.ndim > 4:  # windows in a dimension of their own are samples
             if call.bias is not None:
                 raise ValueError("Attention on more than four dimensions has a mask or a bias.")

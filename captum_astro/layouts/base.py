@@ -90,6 +90,15 @@ class Layout(ABC):
         """The read-out for given inputs, ``(tokens,)`` or ``(B, tokens)``: padding is not read."""
         return self.readout(tokens)
 
+    def read_by(self, rows: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """If there is an output row per token: the weights ``(B, tokens)`` of the final tokens in some of the rows.
+
+        Args:
+            rows: The weights of the rows, ``(B, rows)``.
+            grid: Rows and columns of the final tokens.
+        """
+        return rows
+
     def lengths(self, token_ids: torch.Tensor) -> list[int]:
         """The number of tokens in each text, without the padding at its end."""
         return [token_ids.shape[1]] * len(token_ids)

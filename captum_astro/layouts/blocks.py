@@ -9,7 +9,7 @@ import torch
 from timm.layers import LayerScale
 from timm.layers.attention import Attention, AttentionRope
 from timm.layers.diff_attention import DiffAttention
-from timm.models import beit, eva
+from timm.models import beit, deepseek_vit, eva
 from timm.models import vision_transformer as vit
 from timm.models import vision_transformer_relpos as relpos
 from torch import nn
@@ -150,6 +150,7 @@ _BLOCKS: dict[Class, Describe] = {
     eva.EvaBlock: _pre_norm,
     eva.EvaBlockPostNorm: _post_norm,
     beit.Block: _pre_norm,
+    deepseek_vit.DeepseekVitBlock: _pre_norm,
     relpos.RelPosBlock: _pre_norm,
     relpos.ResPostRelPosBlock: _post_norm,
 }

@@ -129,6 +129,8 @@ class AttentionBranch:
         entering: The tokens of the residual stream as they enter the branch, normalised if it begins with a norm and
             before any windows. With it, the input of the value projection is compared with them in every pass.
         modulated_values: The value projection, if it is modulated.
+        value_norm: A norm without weights of each head's values, whose input is ``(B, n, heads, d_value)``; the heads
+            of grouped queries share theirs.
         weights: One factor for each softmax that is summed into the attention: ``(1,)``, or ``(1, -lambda)`` in
             differential attention. A callable is evaluated at each pass, because lambda is learnt.
         outputs: Which tokens are its queries, as for windows; None for all tokens in order.
@@ -141,6 +143,7 @@ class AttentionBranch:
             residual add is then compared with it, and the steps are a rule for the vectors, named by ``approximate``.
         windows: The dimension that counts windows, 1 or 2, if attention is computed on five dimensions; the tokens that
             are read are then whole images, in the order of the stream.
+        folded: The number of heads, if attention is computed on ``(B * heads, n, d_value)``.
     """
 
     name: str
@@ -151,11 +154,13 @@ class AttentionBranch:
     reads: Tap | None = None
     entering: Tap | None = None
     modulated_values: Modulated | None = None
+    value_norm: nn.Module | None = None
     outputs: Rearrange | None = None
     sources: Rearrange | None = None
     reduced: Merging | None = None
     reduced_values: Merging | None = None
     windows: Literal[1, 2] | None = None
+    folded: int | None = None
     mixed: Tap | None = None
     approximate: str | None = None
     output: Tap | None = None
