@@ -43,8 +43,6 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "mvitv2_cls": ((7, 9), _MAXIMUM),
     "mvitv2_large": ((7, 9), _MAXIMUM),
 }
-# an operation for which z+ has no rule
-WITHOUT_RULES = dict.fromkeys(("mvitv2", "mvitv2_cls", "mvitv2_large"), "einsum")
 # timm's modules, all of whose names have a layout or are refused with the reason
 MODULES = ("xcit", "mvitv2")
 REFUSED: dict[str, str] = {}

@@ -94,13 +94,18 @@ class InputZB(torch.autograd.Function):
         return x * back[0] - low * back[1] - high * back[2], None, None, None
 
 
+def _kept(x: Tensor) -> Tensor:
+    """A tensor as it is now: what it is a view of may be written to afterwards, as where biases are added to rows."""
+    return x if x._base is None else x.clone()
+
+
 class ResidualAdd(torch.autograd.Function):
     """``a + b``: ``R_a = a / (a + b) R``, with the share ``|sum R_a| / (|sum R_a| + |sum R_b|)`` of the image."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, images: int) -> Tensor:
         """The shapes must broadcast; the rows of the sum are the windows of the images, image by image."""
-        ctx.save_for_backward(a, b)
+        ctx.save_for_backward(_kept(a), _kept(b))
         ctx.images = images
         return a + b
 

@@ -63,11 +63,6 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "pit_distilled": ((9, 5), ()),
 } | staged_families.EXPECTED
 
-# squeeze and excitation, a maximum, a square or a quotient: z+ has no rule
-WITHOUT_RULES = dict.fromkeys(("maxvit", "maxvit_tf", "coatnet", "gcvit"), "sigmoid")
-WITHOUT_RULES |= dict.fromkeys(("hiera", "hiera_windows"), "amax") | {"caformer": "pow", "convit": "div"}
-WITHOUT_RULES |= staged_families.WITHOUT_RULES
-
 
 def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
     return method(model).attribute(x, target=TARGET, attribute_to="tokens", **options)[0]
@@ -112,10 +107,6 @@ def test_rollout(name: str) -> None:
 def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     model, x = build(name), images(name, 2)
     given = {"relu_attributions": False} if method is AttentionGradCAM else {}
-    if method is TransformerAttribution and name in WITHOUT_RULES:
-        with pytest.raises(UnsupportedModelError, match=f"{WITHOUT_RULES[name]} has no propagation rule"):
-            method(model).attribute(x, target=1)
-        return
     whole = method(model).attribute(x, target=[1, 2], **given)
     each = [method(model).attribute(one[None], target=c, **given) for one, c in zip(x, (1, 2), strict=True)]
     assert whole.shape == x.shape
