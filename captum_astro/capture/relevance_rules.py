@@ -35,6 +35,7 @@ from captum_astro.capture.operations import (
     SOFTMAX,
     SUB,
     TRANSPOSED,
+    VARIANCE,
     both_need_grad,
     flattened,
     is_positive,
@@ -43,6 +44,7 @@ from captum_astro.capture.operations import (
 )
 from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import relevance_rules as rules
+from captum_astro.functional.gradient_rules import ScaledGradient
 from captum_astro.functional.operations import ATTENTION, RULED
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -112,6 +114,9 @@ class Relevance(Rules):
             return lambda: _apply(rules.Unchanged, args[0], func(args[0].detach(), *args[1:], **kwargs))
         if func in POOL and not (func in RESIZE and self._are_pixels(args[0])):  # a resized image is still one
             return lambda: _apply(rules.Pooled, args[0], lambda x: func(x, *args[1:], **kwargs))
+        if func in VARIANCE:  # of degree two
+            half = _apply(ScaledGradient, args[0], 0.5)
+            return lambda: _apply(rules.Pooled, half, lambda x: func(x, *args[1:], **kwargs))
         return None
 
     def _arithmetic(self, func: Any, args: Any) -> Callable[[], Any] | None:

@@ -22,6 +22,7 @@ from captum_astro.capture.operations import (
     GLU,
     IN_PLACE,
     INVERSE,
+    LIKE,
     LINEAR,
     MATMUL,
     MUL,
@@ -106,7 +107,7 @@ class Rules(TorchFunctionMode):
 
     def _ruled(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation, in which gates and denominators are constants."""
-        if self._gates.all_among(args, kwargs):
+        if self._gates.all_among(args[:1] if func in LIKE else args, kwargs):
             return self._gates.follow(func(*args, **kwargs))
         if func in _FACTORS:
             args, kwargs = self._gates.held(args), {name: self._gates.held(x) for name, x in kwargs.items()}
