@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from captum_astro.capture.constants import Constants
 from captum_astro.capture.operations import (
     ACTIVATION,
     ADD,
@@ -64,6 +65,12 @@ class Relevance(Rules):
         super().__init__(model)
         self._images, self._from_pixels = images, from_pixels
         self._moved_pixels = WeakTensorKeyDictionary()
+
+    def noted(self, constants: Constants, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Sums, except those that normalise the pixels."""
+        if func in ADD | SUB and self._are_pixels(args[0]):
+            return args, kwargs
+        return super().noted(constants, func, args, kwargs)
 
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Norms and activations pass relevance on unchanged."""
