@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +11,10 @@ from captum_astro.attr._base import Explanation, warn_of_features
 from captum_astro.attr._batch import Batch
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
 from captum_astro.capture.call import Call
+from captum_astro.capture.conservation import Conservation, conservation
 from captum_astro.capture.features import lacks_classes
 from captum_astro.capture.input_relevance import Arrived, propagate
+from captum_astro.capture.rules_mode import Rules
 from captum_astro.capture.target import Output, Target
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -32,9 +33,36 @@ class PropagationAttribution(Explanation):
 
     _times_input = False  # whether the backward pass carries gradients, not relevance
 
-    def _mode(self, call: Call) -> AbstractContextManager[Any]:
+    def _mode(self, call: Call) -> Rules:
         """The rules of the method."""
         raise NotImplementedError
+
+    def conservation(self, inputs: torch.Tensor, target: Any = None) -> Conservation:
+        """Which parts of the explained output arrive at the pixels and at the model's constants.
+
+        Args:
+            inputs: One image ``(1, C, H, W)``.
+            target: The explained class, in any form that Captum accepts.
+
+        Returns:
+            The parts, which sum to 1 with the rest that the rules pass on to neither.
+
+        Raises:
+            UnsupportedModelError: If an operation has no rule, or the output does not depend on the image.
+            ValueError: If there are several images, or the output is zero.
+
+        Example:
+            >>> import timm, torch
+            >>> from captum_astro import AttnLRP
+            >>> model = timm.create_model("test_efficientnet").eval()
+            >>> parts = AttnLRP(model).conservation(torch.rand(1, 3, 64, 64), target=1)
+            >>> round(parts.pixels + parts.constants, 3)
+            1.0
+        """
+        with self._private(self.forward_func, None if self._times_input else torch.float64) as replica:
+            layout = _layout(replica.model, "pixels")
+            (part,) = Batch(replica, layout, inputs, Target(target), {}).parts()
+            return conservation(part.call, self._mode, self._times_input)
 
     def _relevance(
         self, inputs: TensorOrTuple, target: Any, common: Common, output: Output, least: torch.dtype | None = None

@@ -25,9 +25,16 @@ class Gates:
     def __contains__(self, x: Any) -> bool:
         return isinstance(x, torch.Tensor) and x in self._known
 
-    def made(self, func: Any, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """A gate, computed from ``x`` by a function; an error names the function if relevance ever reaches it."""
-        gate: torch.Tensor = _OnlyMultiplies.apply(x, output.detach(), func)
+    def made(self, func: Any, x: torch.Tensor, output: torch.Tensor, slope: torch.Tensor | None = None) -> torch.Tensor:
+        """A gate, computed from ``x`` by a function.
+
+        Args:
+            func: Is named in the error if relevance reaches the gate by anything but a product.
+            x: ``(...)``.
+            output: Of x's shape.
+            slope: Of a rule for that case, instead of the error.
+        """
+        gate: torch.Tensor = _OnlyMultiplies.apply(x, output.detach(), func, slope)
         self._known[gate] = True
         return gate
 
@@ -60,10 +67,12 @@ class _OnlyMultiplies(torch.autograd.Function):
     """A gate: relevance that reaches it has come through something other than a product."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, output: torch.Tensor, func: Any) -> torch.Tensor:
-        ctx.func = func
+    def forward(ctx: Any, x: torch.Tensor, output: torch.Tensor, func: Any, slope: torch.Tensor | None) -> torch.Tensor:
+        ctx.func, ctx.slope = func, slope
         return output.clone()
 
     @staticmethod
-    def backward(ctx: Any, *relevance: Any) -> Any:
-        raise UnsupportedModelError(f"As anything but a factor, {no_rule(ctx.func)}")
+    def backward(ctx: Any, *gradient: Any) -> Any:
+        if ctx.slope is None:
+            raise UnsupportedModelError(f"As anything but a factor, {no_rule(ctx.func)}")
+        return gradient[0] * ctx.slope, None, None, None

@@ -9,6 +9,7 @@ from timm.layers import RmsNorm2d
 from timm.layers.norm import RmsNorm2dFp32
 from torch import nn
 
+from captum_astro.capture.constants import Constants
 from captum_astro.capture.frozen_norms import frozen
 from captum_astro.capture.operations import (
     ACTIVATION,
@@ -35,6 +36,10 @@ from captum_astro.layouts.errors import UnsupportedModelError
 class _GradientRules(Rules):
     """Gradient rules: norms hold their deviation constant, products of two activations are split in halves."""
 
+    def noted(self, constants: Constants, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Sums and the biases of layers."""
+        return constants.in_layers(func, *super().noted(constants, func, args, kwargs))
+
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """The LN rule for RMS norms, the method's own rule for activations."""
         if is_composed(module):
@@ -44,6 +49,10 @@ class _GradientRules(Rules):
         norm: Any = module
         scale = rules.inverse_deviation(moved.detach(), False, norm.eps)
         return rules.frozen_norm(moved, scale, False, norm.weight, None).movedim(-1, dim)
+
+    def slope(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor | None:
+        """The identity rule for what varies, ``f(x) - f(0)``; ``f(0) = 1/2`` is a constant."""
+        return rules.identity_slope(x, gate - 0.5)
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The rule of each operation; an operation without a rule raises an error."""
@@ -117,7 +126,10 @@ class SharedGradients(_GradientRules):
 
 def _product(func: Any, args: Any, kwargs: Any) -> Any:
     """A product: relevance is shared equally among the factors that depend on the image."""
-    if any(needs_grad(x) for x in kwargs.values()) and sum(map(needs_grad, flattened(args, kwargs))) > 1:
+    if (
+        any(needs_grad(x) for name, x in kwargs.items() if name != "bias")
+        and sum(map(needs_grad, flattened(args, kwargs))) > 1
+    ):
         raise UnsupportedModelError(no_rule(func))
     first, *rest = args
     if isinstance(first, str):  # of einsum, whose operands may be in a list

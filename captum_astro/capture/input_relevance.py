@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from captum_astro.capture.call import Call, no_gradient
+from captum_astro.capture.constants import Constants
 from captum_astro.capture.entry import Entry, check_batch, check_called_once
 from captum_astro.capture.hooks import Hooks
 from captum_astro.functional.attention import widen
@@ -25,14 +26,20 @@ class Arrived:
         tokens: Relevance of the tokens that enter the first block, summed over their channels, ``(B, n)``; None if no
             layout says which tensor they are.
         image_size: Size of the image that the model itself received.
+        score: The explained output, summed over the samples.
+        constants: The relevance of the model's constants, summed over the samples; 0 if they are not observed.
     """
 
     image: torch.Tensor | None
     tokens: torch.Tensor | None
     image_size: tuple[int, int]
+    score: float
+    constants: float
 
 
-def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) -> Arrived:
+def propagate(
+    call: Call, mode: AbstractContextManager[Any], times_input: bool, constants: Constants | None = None
+) -> Arrived:
     """Run a model under a mode, and propagate the relevance of its output back.
 
     Args:
@@ -40,6 +47,7 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
         mode: Applies the rules during the forward pass.
         times_input: The backward pass carries gradients, which are then multiplied by their inputs; otherwise it
             carries relevance.
+        constants: Those that the mode notes, if their relevance is wanted too.
 
     Raises:
         UnsupportedModelError: If the output does not depend on the input.
@@ -60,17 +68,20 @@ def propagate(call: Call, mode: AbstractContextManager[Any], times_input: bool) 
         wanted = [] if reads_text else [given]
         if entering is not None:
             wanted.append(entering.tokens(len(output)))
-        start = call.target.seed(output)
-        arrived = torch.autograd.grad(output, wanted, start.gradient.to(output), allow_unused=True)
+        start, leaves = call.target.seed(output), [] if constants is None else constants.leaves
+        arrived = torch.autograd.grad(output, [*wanted, *leaves], start.gradient.to(output), allow_unused=True)
     found = []
-    for tensor, gradient in zip(wanted, arrived, strict=True):
+    for tensor, gradient in zip(wanted, arrived, strict=False):
         if gradient is None:
             raise no_gradient()
         found.append(start.scaled(gradient) * (widen(tensor.detach()) if times_input else 1))
-    image = None if reads_text else found[0]
-    if entering is None:
-        return Arrived(image, None, (given.shape[-2], given.shape[-1]))
-    return Arrived(image, entering.tap.tokens(found[-1]).sum(-1), entering.image_size)
+    return Arrived(
+        image=None if reads_text else found[0],
+        tokens=None if entering is None else entering.tap.tokens(found[-1]).sum(-1),
+        image_size=(given.shape[-2], given.shape[-1]) if entering is None else entering.image_size,
+        score=call.target.scores(output.detach()).sum().item(),
+        constants=0.0 if constants is None else constants.relevance(arrived[len(wanted) :], times_input),
+    )
 
 
 class _Entering:

@@ -94,6 +94,7 @@ MOVES = named(
     "amax", "amin", "max", "min", "maximum", "minimum", "topk", "sort", "median", "max_pool2d_with_indices",
     "adaptive_max_pool2d_with_indices",
 ) | {getattr(_T, name).__get__ for name in ("T", "mT", "H", "mH", "data", "real")}  # fmt: skip
+LIKE = named("expand_as", "view_as", "reshape_as", "type_as")  # of the second argument, only the form is read
 
 PRODUCT = MUL | DIV | MATMUL | EINSUM | LINEAR  # linear in each of its factors
 # a linear map of its arguments plus a constant, or one on each piece of the space

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from captum_astro.capture.constants import Constants
 from captum_astro.capture.operations import (
     ACTIVATION,
     ADD,
@@ -35,6 +36,7 @@ from captum_astro.capture.operations import (
     SOFTMAX,
     SUB,
     TRANSPOSED,
+    VARIANCE,
     both_need_grad,
     flattened,
     is_positive,
@@ -43,6 +45,7 @@ from captum_astro.capture.operations import (
 )
 from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import relevance_rules as rules
+from captum_astro.functional.gradient_rules import ScaledGradient
 from captum_astro.functional.operations import ATTENTION, RULED
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -62,6 +65,12 @@ class Relevance(Rules):
         super().__init__(model)
         self._images, self._from_pixels = images, from_pixels
         self._moved_pixels = WeakTensorKeyDictionary()
+
+    def noted(self, constants: Constants, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Sums, except those that normalise the pixels."""
+        if func in ADD | SUB and self._are_pixels(args[0]):
+            return args, kwargs
+        return super().noted(constants, func, args, kwargs)
 
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Norms and activations pass relevance on unchanged."""
@@ -114,6 +123,9 @@ class Relevance(Rules):
             return lambda: _apply(rules.Unchanged, args[0], func(args[0].detach(), *args[1:], **kwargs))
         if func in POOL and not (func in RESIZE and self._are_pixels(args[0])):  # a resized image is still one
             return lambda: _apply(rules.Pooled, args[0], lambda x: func(x, *args[1:], **kwargs))
+        if func in VARIANCE:  # of degree two
+            half = _apply(ScaledGradient, args[0], 0.5)
+            return lambda: _apply(rules.Pooled, half, lambda x: func(x, *args[1:], **kwargs))
         return None
 
     def _arithmetic(self, func: Any, args: Any) -> Callable[[], Any] | None:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from captum_astro.capture.constants import Constants
 from captum_astro.capture.explaining import current
 from captum_astro.capture.gates import Gates
 from captum_astro.capture.operations import (
@@ -21,6 +22,7 @@ from captum_astro.capture.operations import (
     GLU,
     IN_PLACE,
     INVERSE,
+    LIKE,
     LINEAR,
     MATMUL,
     MUL,
@@ -42,6 +44,9 @@ class Rules(TorchFunctionMode):
     """A mode that passes every operation to `operation`, and composed modules to `composed`.
 
     What all methods treat alike is done here: gates and denominators are constants.
+
+    Attributes:
+        constants: Notes what the model adds to the features, if set.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -51,6 +56,7 @@ class Rules(TorchFunctionMode):
         self._handles: list[RemovableHandle] = []
         self._explanation = current()
         self._gates = Gates()
+        self.constants: Constants | None = None
 
     def __enter__(self) -> Any:
         for module in self._model.modules():
@@ -87,9 +93,17 @@ class Rules(TorchFunctionMode):
                 return self._in_place(func, given[0] if len(args) > place else args, given[1])
         return self._ruled(func, args, kwargs)
 
+    def noted(self, constants: Constants, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments of an operation, whose constants are noted."""
+        return constants.in_sums(func, args, kwargs)
+
     def composed(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """The output that replaces an RMS norm or an activation."""
         raise NotImplementedError
+
+    def slope(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor | None:
+        """The slope of a gate, elementwise, where it does not multiply a signal; None for no rule."""
+        return None
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Any other operation that depends on the image."""
@@ -106,22 +120,32 @@ class Rules(TorchFunctionMode):
 
     def _ruled(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation, in which gates and denominators are constants."""
-        if self._gates.all_among(args, kwargs):
-            return self._gates.follow(func(*args, **kwargs))
+        if self.constants is not None:
+            args, kwargs = self.noted(self.constants, func, args, kwargs)
+        if self._gates.all_among(args[:1] if func in LIKE else args, kwargs):
+            return self._gates.follow(self._with_constant_denominators(func, args, kwargs))
         if func in _FACTORS:
             args, kwargs = self._gates.held(args), {name: self._gates.held(x) for name, x in kwargs.items()}
+        return self._with_constant_denominators(func, args, kwargs)
+
+    def _with_constant_denominators(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func in DIV and needs_grad(args[1]):
             args = (args[0], args[1].detach(), *args[2:])
             if not needs_grad(args[0]):
                 return self._gates.made(func, args[1], func(*args, **kwargs))
-        if func in GATES or func in INVERSE or (func in POWER and is_negative(*args[1:], **kwargs)):
-            return self._gates.made(func, args[0], func(args[0].detach().clone(), *args[1:], **kwargs))
+        if func in INVERSE or (func in POWER and is_negative(*args[1:], **kwargs)):
+            return self._gates.made(func, args[0], func(args[0].detach(), *args[1:], **kwargs))
+        if func in GATES:
+            return self._gate(func, args[0], func(args[0].detach().clone(), *args[1:], **kwargs))
         if func in GLU:
             signal, gate = args[0].chunk(2, *(args[1:] or (kwargs.get("dim", -1),)))
             return self.operation(torch.mul, (signal, gate.detach().sigmoid()), {})
         if func in ADD_PRODUCT:
             return self._added(func, *args, **kwargs)
         return self.operation(func, args, kwargs)
+
+    def _gate(self, func: Any, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        return self._gates.made(func, x, output, self.slope(x.detach(), output.detach()))
 
     def _added(self, func: Any, x: Any, one: Any, other: Any, *, beta: Any = 1, alpha: Any = 1, value: Any = 1) -> Any:
         """``beta x + alpha one @ other``, or the elementwise ``x + value one * other``, one operation at a time."""
@@ -144,7 +168,7 @@ class Rules(TorchFunctionMode):
             if x in self._gates:
                 return self._gates.follow(output)
             if type(module) in COMPOSED_GATES:
-                return self._gates.made(type(module), x, output)
+                return self._gate(type(module), x, output)
             return self.composed(module, x, output)
         finally:
             self._inside -= 1

@@ -63,10 +63,14 @@ def frozen_norm(
     return (y if bias is None else y + bias).to(x.dtype)
 
 
+def identity_slope(x: Tensor, output: Tensor) -> Tensor:
+    """``f(x) / x``, elementwise; 0 where x is 0."""
+    return torch.where(x == 0, torch.zeros_like(output), output / torch.where(x == 0, torch.ones_like(x), x)).detach()
+
+
 def identity_activation(x: Tensor, output: Tensor) -> Tensor:
     """An activation as ``[f(x) / x] x``: relevance is passed on unchanged (AttnLRP, Eq. 9); 0 where x is 0."""
-    ratio = torch.where(x == 0, torch.zeros_like(output), output / torch.where(x == 0, torch.ones_like(x), x))
-    return ratio.detach() * x
+    return identity_slope(x, output) * x
 
 
 def attention_with_constant_weights(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
