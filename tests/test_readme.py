@@ -10,15 +10,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer.main
+from torch import nn
 
 from captum_astro.cli import app
 from captum_astro.models import bundled
 from captum_astro.models.astromorphic_registered import CIFAR10
+from captum_astro.models.loading import load_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BUNDLED = (*bundled.MODELS.values(), bundled.SWIN, CIFAR10)
 SETUP = "before each block"  # a block with this title is prepended to every other one of its page
 
 
@@ -27,11 +31,14 @@ def _blocks(page: Path, language: str) -> list[tuple[str, str]]:
     return [(title, code) for found, title, code in BLOCK.findall(page.read_text()) if found == language]
 
 
+def _random_unless_bundled(name: str) -> nn.Module:
+    return load_model(name, pretrained=name in BUNDLED)
+
+
 def _offline(code: str) -> str:
     """Replace published weights, which cannot be downloaded everywhere; those in the package are kept."""
-    kept = (*bundled.MODELS.values(), bundled.SWIN, CIFAR10)
     lines = [
-        line if any(name in line for name in kept) else line.replace("pretrained=True", "pretrained=False")
+        line if any(name in line for name in BUNDLED) else line.replace("pretrained=True", "pretrained=False")
         for line in code.splitlines()
     ]
     return "\n".join(lines)
@@ -69,7 +76,18 @@ COMMANDS = [(page, line) for page in PAGES for _, code in _blocks(page, "console
 )
 def test_code_runs(page: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("captum_astro.explaining.explain.load_model", _random_unless_bundled)
+    shutil.copy(ROOT / "docs" / "pictures" / "cat.jpg", tmp_path)
+    if "finetuned.pt" in code:
+        torch.save(load_model("vit_tiny_patch16_224", pretrained=False, num_classes=2).state_dict(), "finetuned.pt")
     exec(compile(_offline(code), str(page), "exec"), {"__name__": "readme"})
+
+
+def test_the_usual_scripts_are_short() -> None:
+    scripts = _blocks(ROOT / "docs" / "recipes.md", "python")
+    assert len(scripts) == 10
+    for _, code in scripts:
+        assert len([line for line in code.splitlines() if line.strip()]) <= 6, code
 
 
 @pytest.mark.parametrize("page", FOLLOWED, ids=lambda p: p.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,6 +13,14 @@ from captum_astro.attr._base import Explanation
 from captum_astro.attr.vita_grad_cam import ViTAGradCAM
 from captum_astro.options import named_values, options_of
 
+_OTHER_NAMES = {  # what methods are called elsewhere
+    "tokentm": "VTranM",
+    "gradcam": "TokenGradCAM",
+    "gradcamplusplus": "TokenGradCAMPlusPlus",
+    "chefer": "TransformerMM",
+    "genericattention": "TransformerMM",
+    "dtd": "TransformerAttribution",
+}
 _OURS = ("inputs", "target", "additional_forward_args", "internal_batch_size", "attribute_to", "forward_func")
 
 
@@ -43,10 +53,21 @@ def explainers_named(wanted: Sequence[str]) -> dict[str, Explainer]:
         return {explainer.name: explainer for explainer in known.values()}
     unknown = [name for name in wanted if name.lower() not in known]
     if unknown:
-        raise ValueError(
-            f"There is no method {unknown[0]!r}. Methods: {', '.join(e.name for e in known.values())}, or 'all'."
-        )
+        names = [explainer.name for explainer in known.values()]
+        near = _near(unknown[0], names)
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"There is no method {unknown[0]!r}. Methods: {', '.join(names)}, or 'all'.{meant}")
     return {known[name.lower()].name: known[name.lower()] for name in wanted}
+
+
+def _near(word: str, names: Sequence[str]) -> list[str]:
+    """The methods that a word may mean: by another name, as a part of the name, or with a typing error."""
+    plain = re.sub(r"[^a-z+]", "", word.lower()).replace("++", "plusplus")
+    if plain in _OTHER_NAMES:
+        return [_OTHER_NAMES[plain]]
+    by_name = {name.lower(): name for name in names}
+    inside = [name for lower, name in by_name.items() if len(plain) > 2 and (plain in lower or lower in plain)]
+    return inside or [by_name[name] for name in difflib.get_close_matches(plain, by_name, n=2, cutoff=0.6)]
 
 
 class Configured(NamedTuple):

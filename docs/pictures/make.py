@@ -23,7 +23,7 @@ from skimage import data
 from torch import nn
 
 import captum_astro
-from captum_astro import TokenGradCAM, ViTAGradCAM, VTranM, viz
+from captum_astro import TokenGradCAM, ViTAGradCAM, explain, viz
 from captum_astro.data.scenes import Scenes, batch
 from captum_astro.models import bundled
 from captum_astro.models.loading import class_names, load_model, preprocessing
@@ -46,9 +46,9 @@ ROWS: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
     "TokenGradCAMPlusPlus": [("blocks[-1].norm1", {}, {})],
     "ViTAGradCAM": [("attn.proj", {}, {}), ("mlp.fc1", {"modulated_layer": "blocks.0.mlp.fc1"}, {})],
     "ViTAGradCAMPlusPlus": [("attn.proj", {}, {}), ("mlp.fc1", {"modulated_layer": "blocks.0.mlp.fc1"}, {})],
-    "LRP": [("pixels", {}, {}), ("patches", {}, {"attribute_to": "grid"})],
-    "ConservativeLRP": [("pixels", {}, {}), ("patches", {}, {"attribute_to": "grid"})],
-    "AttnLRP": [("pixels", {}, {}), ("patches", {}, {"attribute_to": "grid"})],
+    "LRP": [("pixels, pooled", {}, {}), ("patches", {}, {"attribute_to": "grid"})],
+    "ConservativeLRP": [("pixels, pooled", {}, {}), ("patches", {}, {"attribute_to": "grid"})],
+    "AttnLRP": [("pixels, pooled", {}, {}), ("patches", {}, {"attribute_to": "grid"})],
     "TransformerAttribution": [("as published", {}, {})],
 }
 
@@ -110,27 +110,27 @@ def method_picture(name: str, shown: list[Explained]) -> Figure:
 
 
 def write(figure: Figure, path: Path, dpi: int) -> None:
-    """A small PNG: a palette is sufficient for photographs of this size."""
+    """A small picture: a JPEG, or a PNG with a palette, which is sufficient for photographs of this size."""
     whole = io.BytesIO()
     figure.savefig(whole, dpi=dpi)
-    picture = Image.open(whole).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    picture.save(path, optimize=True)
+    picture = Image.open(whole).convert("RGB")
+    if path.suffix == ".jpg":
+        picture.save(path, quality=85, optimize=True)
+    else:
+        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main() -> None:
-    """Write ``vtranm.png``, ``vita.png`` and ``methods/*.png`` next to this file."""
+    """Write ``cat.jpg``, ``first.jpg``, ``vita.png`` and ``methods/*.png`` next to this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path)
     args = parser.parse_args()
+    Image.fromarray(data.chelsea()).save(HERE / "cat.jpg", quality=85)
     first = photographs(args.checkpoint, data.chelsea(), data.rocket(), data.coffee())
     x, top = first.x, first.target
-    maps = {
-        "VTranM": VTranM(first.model).attribute(x, target=top),
-        "VTranM, gain 3, length only": VTranM(first.model).attribute(
-            x, target=top, components=("length",), output="logit", gain=3
-        ),
-    }
-    write(viz.compare(first.pixels, maps, first.titles, size=2.4), HERE / "vtranm.png", 75)
+    shown = [Image.fromarray(array) for array in (data.chelsea(), data.rocket(), data.coffee())]
+    maps = explain(first.model, shown, ["VTranM", "TransformerMM", "AttnLRP"], crop="none")
+    write(maps.plot(), HERE / "first.jpg", 90)
     maps = {
         "Grad-CAM": TokenGradCAM(first.model).attribute(x, target=top),
         "ViTA, attn.proj": ViTAGradCAM(first.model).attribute(x),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import captum_astro
@@ -28,3 +30,15 @@ def test_by_name() -> None:
     for wanted in (["VTranN"], ["all", "LRP"]):
         with pytest.raises(ValueError, match=r"There is no method '(VTranN|all)'\. Methods: ATTCAT, .* or 'all'"):
             explainers_named(wanted)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("gradcam", "TokenGradCAM"), ("Grad-CAM++", "TokenGradCAMPlusPlus"), ("TokenTM", "VTranM"),
+        ("rollout", "AttentionRollout"), ("VTramM", "VTranM"), ("transformer_mm", "TransformerMM"),
+    ],
+)  # fmt: skip
+def test_near_names(word: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf"no method '{re.escape(word)}'\. .* Did you mean {meant}\?$"):
+        explainers_named([word])
