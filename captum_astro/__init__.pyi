@@ -20,3 +20,4 @@ from .attr.vtranm import VTranM as VTranM
 from .capture.check import check as check
 from .layouts import UnsupportedModelError as UnsupportedModelError
 from .layouts import register_layout as register_layout
+from .models.text_target import text_target as text_target
