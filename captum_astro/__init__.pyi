@@ -21,4 +21,5 @@ from .capture.check import check as check
 from .explaining.explain import explain as explain
 from .layouts import UnsupportedModelError as UnsupportedModelError
 from .layouts import register_layout as register_layout
+from .models.text_target import text_target as text_target
 from .support.report import check_methods as check_methods

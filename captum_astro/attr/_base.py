@@ -74,7 +74,7 @@ def warn_of_features(model: nn.Module, why: str) -> None:
     warn(
         f"{type(model).__name__} {why}: their softmax is not a probability. Pass output='logit' (NAME:output=logit to "
         f"a command) to explain one feature, or a module around the model that returns what you ask about, such as "
-        f"the similarity to a text."
+        f"the similarity to a text: captum_astro.text_target."
     )
 
 
