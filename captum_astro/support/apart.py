@@ -20,7 +20,7 @@ def apart(function: Callable[[Any], dict[str, Any]], argument: Any, seconds: flo
         seconds: After which the process is ended.
     """
     forks = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         context.set_forkserver_preload([function.__module__])  # so that each process starts with what is imported here
     ours, theirs = context.Pipe(duplex=False)
