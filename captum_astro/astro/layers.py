@@ -26,13 +26,19 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None) -> str:
             attention.
 
     Raises:
+        UnsupportedModelError: If no layer is given and that of the first attention is not known.
         ValueError: If there is none, or more than one.
         TypeError: If it is not linear.
     """
     modules = dict(model.named_modules())
     first = _first_projection(model)
     if layer is None:
-        paths, what = [first] if first is not None else [], "Which layer projects the first attention is not known."
+        if first is None:
+            raise UnsupportedModelError(
+                f"Which linear layer projects the first attention of {type(model).__name__} is not known. Pass the "
+                f"layer that astrocytes are to modulate, as a module or its path."
+            )
+        paths, what = [first], ""
     elif isinstance(layer, str):
         paths = [layer] if layer in modules else [name for name in modules if name.endswith("." + layer)]
         what = f"{type(model).__name__} has {'several layers' if paths else 'no layer'} {layer!r}."
@@ -68,7 +74,8 @@ def _first_projection(model: nn.Module) -> str | None:
     model = Replica(model).model  # whose layers have their weights as parameters, each in one place
     layout = _layout_of(model)
     if layout is None:
-        names: Iterator[str] = (name for name, _ in model.named_modules() if name.endswith("attn.proj"))
+        linear: Iterator[str] = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+        names = (name for name in linear if name.endswith("attn.proj"))
         return next(names, None)
     branches = (branch for stage in layout.stages for branch in stage.branches)
     steps = next(branch for branch in branches if isinstance(branch, AttentionBranch)).steps

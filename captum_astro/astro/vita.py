@@ -61,6 +61,7 @@ class ViTA(nn.Module):
     Raises:
         ValueError: If a value is out of range, or the model has no such layer.
         TypeError: If the layer is not linear.
+        UnsupportedModelError: If no layer is given and that of the first attention is not known.
 
     Example:
         >>> import timm, torch

@@ -17,9 +17,12 @@ def sweep(
     ] = None,
     out: Annotated[Path, typer.Option(help="The JSON file of the results, which is continued.")] = Path("sweep.json"),
     again: Annotated[bool, typer.Option("--again", help="Try also what has been tried, as after a change.")] = False,
+    page: Annotated[Path | None, typer.Option(help="A Markdown page to write of all results in the file.")] = None,
     seconds: Annotated[int, whole_number("After which a model is given up.", most=3600)] = 300,
 ) -> None:
     """Try the methods on a small model of each kind that timm has, each in a process of its own."""
+    from captum_astro.storage import write_whole
+    from captum_astro.support.page import page as as_page
     from captum_astro.support.sweep import Sweep, names_like
 
     results, names = Sweep(out), names_like(patterns or ())
@@ -27,3 +30,6 @@ def sweep(
     for name, found in results.tried(names, again, float(seconds)):
         said = found.get("error") or ", ".join(f"{method} {status}" for method, status in found["status"].items())
         console.print(f"{name} ({found['seconds']} s): {said}")
+    if page is not None:
+        text = as_page(results)
+        write_whole(page, lambda part: part.write_text(text))

@@ -32,6 +32,13 @@ class Form:
     options: dict[str, Any] = field(default_factory=dict)
     shorter: bool = False
 
+    @classmethod
+    def of(cls, kind: dict[str, Any]) -> Form:
+        """The form in which a sweep tried a kind, from its results."""
+        options = {key: tuple(value) if isinstance(value, list) else value for key, value in kind["options"].items()}
+        channels, height, width = kind["image"]
+        return cls(kind["tried"], (channels, height, width), options, kind["shorter"])
+
     def build(self) -> nn.Module:
         """The model, in eval mode; random weights, of which none that scales a branch is near zero."""
         generator = torch.Generator().manual_seed(0)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatch
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,12 @@ import torch
 
 from captum_astro.attr.explainers import explainers_named
 from captum_astro.storage import write_whole
+from captum_astro.support.apart import apart
 from captum_astro.support.form import kind_of, smallest
 from captum_astro.support.outcome import outcomes
 
 # VTranM stands for all methods that carry a row by the layout alone
 METHODS = ("VTranM", "TransformerAttribution", "TokenGradCAM", "AttnLRP", "ConservativeLRP", "LRP")
-_GIGABYTES = 10  # of address space
 _AT_ONCE = 50  # names whose kinds are found in one process
 _SECONDS = 20.0  # for one of them
 Kinds = dict[str, dict[str, Any]]
@@ -33,10 +31,13 @@ class Sweep:
     """The results of a sweep in a file, which a later one continues.
 
     Args:
-        file: A JSON file, which need not exist: ``names`` holds the digest of each name's kind, ``kinds`` what the
-            smallest model of each kind gave.
+        file: A JSON file, which need not exist. It holds the attributes below.
+
+    Raises:
+        ValueError: If the file is of another version of timm.
 
     Attributes:
+        timm: The version.
         names: The digest of each name's kind.
         kinds: By digest: ``model_class``, the name that was ``tried`` and its ``parameters``, and, once it
             was, its ``image``, ``options`` and ``seconds``, the ``status`` by method, the methods by ``reasons``, and
@@ -45,7 +46,13 @@ class Sweep:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        stored = json.loads(file.read_text()) if file.exists() else {}
+        stored = json.loads(file.read_text()) if file.exists() else {"timm": timm.__version__}
+        if stored["timm"] != timm.__version__:
+            raise ValueError(
+                f"{file} is of timm {stored['timm']}, and {timm.__version__} is installed: give another file, which "
+                f"starts a new sweep, or install that version."
+            )
+        self.timm: str = stored["timm"]
         self.names: dict[str, str] = stored.get("names", {})
         self.kinds: Kinds = stored.get("kinds", {})
 
@@ -55,7 +62,7 @@ class Sweep:
         for start in range(0, len(missing), _AT_ONCE):
             some = missing[start : start + _AT_ONCE]
             say(f"Kinds of models: {start} of {len(missing)} names.")
-            found = _apart(_kinds_of, some, _SECONDS * len(some))
+            found = apart(_kinds_of, some, _SECONDS * len(some))
             if "error" in found:
                 raise RuntimeError(f"The kinds of {some[0]} to {some[-1]} could not be found: {found['error']}")
             self._add(found)
@@ -69,17 +76,26 @@ class Sweep:
             again: Also those kinds that have been tried.
             seconds: After which a model is given up.
         """
-        chosen = {self.names[name]: self.kinds[self.names[name]] for name in names}
-        for kind in sorted(chosen.values(), key=lambda kind: kind["parameters"]):
+        for kind in self._in_order(names):
             if "seconds" in kind and not again:
                 continue
             started = time.monotonic()
             for key in set(kind) - {"tried", "model_class", "parameters"}:
                 del kind[key]
-            kind.update(_apart(_try, kind["tried"], seconds))
+            kind.update(apart(_try, kind["tried"], seconds))
             kind["seconds"] = round(time.monotonic() - started, 1)
             self.save()
             yield kind["tried"], kind
+
+    def _in_order(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The kinds of names: the smallest of each class, then the next of each, so that no class waits for another."""
+        kinds = sorted({self.names[name]: self.kinds[self.names[name]] for name in names}.values(), key=_parameters)
+        earlier: Counter[str] = Counter()
+        ranks = []
+        for kind in kinds:
+            ranks.append(earlier[kind["model_class"]])
+            earlier[kind["model_class"]] += 1
+        return [kind for _, kind in sorted(zip(ranks, kinds, strict=True), key=lambda pair: pair[0])]
 
     def save(self) -> None:
         """Write the file: a line for each name and each kind, so that two versions can be compared."""
@@ -87,7 +103,9 @@ class Sweep:
         def lines(entries: dict[str, Any]) -> str:
             return ",\n".join(f"{json.dumps(key)}: {json.dumps(entries[key])}" for key in sorted(entries))
 
-        text = f'{{"names": {{\n{lines(self.names)}\n}}, "kinds": {{\n{lines(self.kinds)}\n}}}}\n'
+        text = (
+            f'{{"timm": "{self.timm}", "names": {{\n{lines(self.names)}\n}}, "kinds": {{\n{lines(self.kinds)}\n}}}}\n'
+        )
         write_whole(self._file, lambda part: part.write_text(text))
 
     def _add(self, found: dict[str, Any]) -> None:
@@ -98,6 +116,11 @@ class Sweep:
             known = self.kinds.get(digest)
             if known is None or ("seconds" not in known and kind["parameters"] < known["parameters"]):
                 self.kinds[digest] = {"tried": name, **kind}
+
+
+def _parameters(kind: dict[str, Any]) -> int:
+    parameters: int = kind["parameters"]
+    return parameters
 
 
 def families() -> dict[str, str]:
@@ -157,38 +180,3 @@ def _try(name: str) -> dict[str, Any]:
         "reasons": reasons,
         "conserved": {one.method: round(one.conserved, 3) for one in found if one.conserved is not None},
     }
-
-
-def _apart(function: Callable[[Any], dict[str, Any]], argument: Any, seconds: float) -> dict[str, Any]:
-    """A function's result, from a process with limits of time and memory; ``{"error": ...}`` if it ends otherwise."""
-    forks = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if forks else "spawn")
-    if forks:
-        context.set_forkserver_preload([__name__])  # so that each process starts with what is imported here
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(theirs, function, argument), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        if not ours.poll(seconds):
-            return {"error": f"No result after {seconds:g} s."}
-        found: dict[str, Any] = ours.recv()
-        return found
-    except EOFError:
-        process.join()
-        return {"error": f"The process ended with status {process.exitcode}."}
-    finally:
-        process.kill()
-        process.join()
-
-
-def _send(pipe: Connection, function: Callable[[Any], dict[str, Any]], argument: Any) -> None:
-    with contextlib.suppress(ImportError):  # on Windows
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (_GIGABYTES * 2**30,) * 2)
-    try:
-        found = function(argument)
-    except Exception as error:  # reported as the model's result
-        found = {"error": f"{type(error).__name__}: {error}"}
-    pipe.send(found)

@@ -7,9 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from captum_astro import (
-    ViTA,
-)
+from captum_astro import UnsupportedModelError, ViTA
 from captum_astro.astro.layers import find_layer, has_class_token, linear_at
 from tests.families import build, images
 
@@ -43,6 +41,12 @@ def test_the_first_projection_without_a_layout() -> None:
     assert not has_class_token(swin)
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "levit_128s"])  # no attention; a projection that is not linear
+def test_no_known_projection_is_refused(name: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"first attention of \w+ is not known. Pass the layer"):
+        ViTA(timm.create_model(name))
+
+
 def test_by_module_by_path_and_in_a_wrapper() -> None:
     model, x = build("cls"), images("cls")
     assert find_layer(model, model.blocks[1].mlp.fc1) == "blocks.1.mlp.fc1"
@@ -64,8 +68,6 @@ def test_bad_input(take: Any) -> None:
         take(model, nn.Linear(2, 2))
     with pytest.raises(TypeError, match=r"blocks\.0\.norm1 is a LayerNorm; astrocytes modulate"):
         take(model, "blocks.0.norm1")
-    with pytest.raises(ValueError, match=r"is not known\. Pass layer="):
-        take(timm.create_model("resnet18"), None)
     with pytest.raises(ValueError, match=r"several layers 'attn\.proj'"):
         take(model, "attn.proj")
 

@@ -71,3 +71,10 @@ def test_patterns_are_of_names_and_families() -> None:
     assert set(names_like(["tnt", "test_vit"])) == {*names_like(["tnt_*"]), "test_vit"}
     with pytest.raises(ValueError, match=r"No name and no family of timm matches 'no\*'"):
         names_like(["tnt", "no*"])
+
+
+def test_a_file_of_another_version_of_timm_is_not_continued(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.json"
+    file.write_text('{"timm": "0.1", "names": {}, "kinds": {}}')
+    with pytest.raises(ValueError, match=r"sweep\.json is of timm 0\.1, and .* is installed: give another file"):
+        Sweep(file)

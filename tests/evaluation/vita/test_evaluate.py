@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from captum.attr import IntegratedGradients
 
 from captum_astro import (
+    UnsupportedModelError,
     ViTA,
     VTranM,
 )
@@ -90,7 +91,7 @@ def test_bad_input() -> None:
         evaluated(model, make_samples(1), setting, methods=["ViTAGradCAM"])
     with pytest.raises(ValueError, match="no metric 'auc' here"):
         evaluated(model, make_samples(1), setting, metrics=["auc"])
-    with pytest.raises(ValueError, match=r"Which layer projects the first attention is not known\. Pass layer="):
+    with pytest.raises(UnsupportedModelError, match=r"the first attention of Linear is not known"):
         evaluated(torch.nn.Linear(2, 2), make_samples(1), setting)
     unnamed = [make_samples(1)[0]._replace(label=None)]
     with pytest.raises(ValueError, match="sample 0 has no label"):
