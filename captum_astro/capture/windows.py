@@ -1,4 +1,4 @@
-"""Attention that a model computes on five dimensions, one of which counts windows."""
+"""Attention in other forms: on five dimensions, one of which counts windows, or without one for heads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from captum_astro.functional.attention import AttentionMap, Given, Softmax
 from captum_astro.functional.operations import Recorded
 from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import AttentionBranch
 
 
 def as_samples(x: torch.Tensor, windows: int) -> torch.Tensor:
@@ -16,23 +17,46 @@ def as_samples(x: torch.Tensor, windows: int) -> torch.Tensor:
     return x.movedim(windows, 1).flatten(0, 1)
 
 
-def recorded_as_samples(recorded: Recorded, windows: int, name: str) -> Recorded:
+def as_heads(x: torch.Tensor, branch: AttentionBranch, turned: bool = False) -> torch.Tensor | None:
+    """Heads' outputs, values or maps of a branch as ``(B, H, n, d)``; None if they have another form.
+
+    Args:
+        x: The tensor.
+        branch: The branch.
+        turned: The last two dimensions are the other way round.
+    """
+    x = x.transpose(-2, -1) if turned else x
+    dimensions = 4 if branch.windows is None else 5
+    if branch.heads is not None and x.ndim == dimensions - 1:
+        x = x.unflatten(0, (-1, branch.heads))
+    if x.ndim != dimensions:
+        return None
+    return x if branch.windows is None else as_samples(x, branch.windows)
+
+
+def recorded_as_heads(recorded: Recorded, branch: AttentionBranch) -> Recorded | None:
     """The same of a call of an attention function.
 
     Args:
         recorded: The call.
-        windows: The dimension that counts windows.
-        name: Its branch, for the error.
+        branch: The branch that it is part of.
 
     Raises:
-        UnsupportedModelError: If it has a mask, a bias or a constant.
+        UnsupportedModelError: If it has windows, and a mask, a bias or a constant.
     """
-    found = recorded.map
+    found, value = recorded.map, as_heads(recorded.value, branch)
+    if value is None:
+        return None
+    if recorded.value.ndim == 4 and branch.windows is None:
+        return recorded
     if isinstance(found, Given):
-        folded: AttentionMap = Given(as_samples(found.attention, windows))
-    elif isinstance(found, Softmax) and found.bias is None and recorded.constant is None:
-        query, key = (as_samples(x, windows) for x in (found.query, found.key))
-        folded = replace(found, query=query, key=key)
-    else:
-        raise UnsupportedModelError(f"{name} has a mask or a bias for windows in a dimension of their own.")
-    return Recorded(folded, as_samples(recorded.value, windows))
+        folded = as_heads(found.attention, branch)
+        assert folded is not None
+        return recorded._replace(map=Given(folded), value=value)
+    if isinstance(found, Softmax) and found.bias is None and recorded.constant is None:
+        query, key = (as_heads(x, branch) for x in (found.query, found.key))
+        assert query is not None
+        assert key is not None
+        whole: AttentionMap = replace(found, query=query, key=key)
+        return recorded._replace(map=whole, value=value)
+    raise UnsupportedModelError(f"{branch.name} has a mask or a bias for windows or heads in a dimension of their own.")
