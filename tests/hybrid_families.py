@@ -12,10 +12,12 @@ from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.cpubone import CPUBone
 from timm.models.efficientformer import EfficientFormer
 from timm.models.efficientformer_v2 import EfficientFormerV2
+from timm.models.efficientvit_msra import EfficientVitMsra
 from timm.models.fastvit import FastVit, RepConditionalPosEnc
 from timm.models.iformer import IFormer
 from timm.models.lowformer import LowFormer
 from timm.models.mobilenetv3 import MobileNetV3
+from timm.models.shvit import SHViT
 from timm.models.visformer import Visformer
 from torch import nn
 
@@ -98,10 +100,20 @@ HYBRID: dict[str, Callable[[], nn.Module]] = {
         EfficientFormerV2, depths=(1, 1, 2, 1), img_size=(64, 128), embed_dims=(8, 8, 12, 16), mlp_ratios=2, num_vit=1,
         layer_scale_init_value=0.5, num_classes=5,
     ),
+    # 4 x 5 tokens in the second stage, then 2 x 3
+    "shvit": partial(
+        SHViT, embed_dim=(8, 12, 16), partial_dim=(4, 4, 8), qk_dim=(4, 4, 4), depth=(1, 1, 1), types=("i", "s", "s"),
+        num_classes=5,
+    ),
+    # 6 x 9 tokens in windows of 4, then 3 x 5 in windows of 3
+    "efficientvit_msra": partial(
+        EfficientVitMsra, img_size=96, embed_dim=(8, 12), key_dim=(4, 4), depth=(1, 1), num_heads=(2, 2),
+        window_size=(4, 4), kernels=(5, 3), down_ops=(("", 1), ("subsample", 2)), num_classes=5,
+    ),
 }  # fmt: skip
 OTHERS |= {name: partial(_measured, make) for name, make in HYBRID.items()}
 SIZES |= dict.fromkeys(("fastvit", "fastvit_mci"), (70, 52))
 SIZES |= {"efficientformer": (112, 112), "visformer": (64, 96), "mobilenet": (90, 70)}
 SIZES |= {"lowformer": (60, 90), "lowformer_unfused": (70, 100), "cpubone": (70, 100), "iformer": (70, 100)}
-SIZES |= {"efficientformer_v2": (64, 128)}
+SIZES |= {"efficientformer_v2": (64, 128), "shvit": (100, 150), "efficientvit_msra": (96, 130)}
 FIXED = ("efficientformer", "visformer", "efficientformer_v2")  # they accept this size only

@@ -11,10 +11,12 @@ from timm.models._efficientnet_blocks import MobileAttention
 from timm.models.cpubone import CPUBone, CPUBoneBlock
 from timm.models.efficientformer import EfficientFormer, MetaBlock1d
 from timm.models.efficientformer_v2 import EfficientFormerV2
+from timm.models.efficientvit_msra import EfficientVitMsra
 from timm.models.fastvit import AttentionBlock, FastVit
 from timm.models.iformer import ConvBlock, IFormer, SHMABlock
 from timm.models.lowformer import LowFormer, LowFormerBlock
 from timm.models.mobilenetv3 import MobileNetV3
+from timm.models.shvit import SHViT
 from timm.models.visformer import Visformer
 from torch import nn
 
@@ -28,12 +30,13 @@ from tests.twin_layers import (
     added,
     attended,
     convolved,
+    dense,
     describes,
     flat,
     head_vectors,
     mean_of,
 )
-from tests.twin_windows import measure
+from tests.twin_windows import measure, places
 
 
 def shared(old: T, new: T, conv: Any = None) -> Layer:
@@ -324,3 +327,63 @@ def efficientformer_v2(model: Any, run: Run) -> Taken:
                 layers.append(added(flat(run.seen[block.mlp]), flat(run.outs[block.ls2])))
     assert first is not None
     return Taken(layers, flat(first).norm(dim=-1), mean_of(run.seen[model.norm][0, 0].numel()))
+
+
+def residual(layer: Any, run: Run) -> Layer:
+    """What a layer adds to its input."""
+    return added(flat(run.seen[layer]), flat(run.outs[layer.m]))
+
+
+@describes(SHViT)
+def shvit(model: Any, run: Run) -> Taken:
+    """One head reads and gives some of the channels."""
+    layers: list[Layer] = []
+    first = None
+    for stage in model.stages:
+        if first is not None:
+            for layer in stage.downsample:
+                whole = shared(run.seen[layer], run.outs[layer], layer.conv2.c) if hasattr(layer, "conv2") else None
+                layers.append(residual(layer, run) if whole is None else whole)
+        if any(isinstance(block.mixer, nn.Identity) for block in stage.blocks):
+            continue
+        for block in stage.blocks:
+            first = run.seen[block] if first is None else first
+            attn, maps = block.mixer.m, run.map()
+            values = flat(run.outs[attn.qkv])[:, 2 * attn.qk_dim :]
+            project = fused(attn.proj[1].c, attn.proj[1].bn).weight.flatten(1)[:, : attn.pdim]
+            vectors = head_vectors(values, torch.eye(attn.pdim, dtype=torch.float64), None, project, 1)
+            layers.append(residual(block.conv, run))
+            layers.append(attended(flat(run.seen[block.mixer]), (maps[0][None], maps[1][None]), vectors))
+            layers.append(residual(block.ffn, run))
+    assert first is not None
+    return Taken(layers, flat(first).norm(dim=-1), mean_of(run.outs[model.stages][0, 0].numel()))
+
+
+@describes(EfficientVitMsra)
+def efficientvit_msra(model: Any, run: Run) -> Taken:
+    """Heads are computed one after the other, in windows."""
+    layers: list[Layer] = []
+    for stage in model.stages:
+        if not isinstance(stage.downsample, nn.Identity):
+            res1, merge, res2 = stage.downsample
+            layers += [residual(layer, run) for layer in res1]
+            layers.append(shared(run.seen[merge], run.outs[merge], merge.conv2.conv))
+            layers += [residual(layer, run) for layer in res2]
+        for block in stage.blocks:
+            layers += [residual(layer, run) for layer in (block.dw0, block.ffn0)]
+            attn, (rows, columns) = block.mixer.m.attn, run.seen[block].shape[2:]
+            where = places(rows, columns, (attn.resolution, attn.resolution), (0, 0))
+            heads = [next(run.maps) for _ in range(attn.num_heads)]
+            maps = dense((torch.stack([a for a, _ in heads], 1), torch.stack([g for _, g in heads], 1)), where)
+            project = fused(attn.proj[1].conv, attn.proj[1].bn).weight.flatten(1)
+            vectors = torch.zeros(attn.num_heads, len(where), len(project), dtype=torch.float64)
+            for h, qkv in enumerate(attn.qkvs):
+                part = project[:, h * attn.val_dim : (h + 1) * attn.val_dim]
+                values = run.outs[qkv].flatten(2)[:, 2 * attn.key_dim :]
+                for token, (window, place) in enumerate(where):
+                    vectors[h, token] = part @ values[window, :, place]
+            windows = [window for window, _ in where]
+            layers.append(attended(flat(run.seen[block.mixer]), maps, vectors, window=windows))
+            layers += [residual(layer, run) for layer in (block.dw1, block.ffn1)]
+    first = flat(run.seen[model.stages[0].blocks[0]])
+    return Taken(layers, first.norm(dim=-1), mean_of(rows * columns))

@@ -7,8 +7,8 @@ import torch
 from captum_astro.capture.affine import inverse_deviation
 from captum_astro.capture.records import AttentionRecord, spots
 from captum_astro.capture.step_notes import Around, MergingNotes, StepNotes, placed
-from captum_astro.capture.windows import as_samples, recorded_as_samples, recorded_with_heads
-from captum_astro.functional.attention import Attention, AttentionMap, widen
+from captum_astro.capture.windows import as_heads, recorded_as_heads
+from captum_astro.functional.attention import Attention, AttentionMap, Given, widen
 from captum_astro.functional.operations import Recorded
 from captum_astro.functional.token_map import TokenMap
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -34,7 +34,8 @@ class AttentionNotes:
         self.outputs: list[torch.Tensor] = []
         self.gradients: list[torch.Tensor] = []
         self._maps: list[AttentionMap] = []
-        self._value: torch.Tensor | None = None
+        self._value: list[torch.Tensor] = []
+        self._turned = False
         self._constant: torch.Tensor | None = None
         self._read: torch.Tensor | None = None
         self._entered: torch.Tensor | None = None
@@ -46,19 +47,16 @@ class AttentionNotes:
 
     def note(self, recorded: Recorded, output: torch.Tensor) -> None:
         """One call of an attention function inside the branch."""
-        windows, folded = self.branch.windows, self.branch.folded
-        dimensions = 4 + (windows is not None) - (folded is not None)
-        if output.ndim != dimensions or recorded.value.ndim != dimensions:
+        found, heads = recorded_as_heads(recorded, self.branch), as_heads(output, self.branch, recorded.turned)
+        if found is None or heads is None:
             return
-        if windows is not None:
-            recorded = recorded_as_samples(recorded, windows, self.branch.name)
-        if folded is not None:
-            recorded = recorded_with_heads(recorded, folded)
-        elif recorded.value.shape[1] == 1:  # multi-query: all heads have the same values
-            recorded = recorded._replace(value=recorded.value.expand(-1, output.shape[1], -1, -1))
+        value = found.value
+        if value.shape[1] == 1:  # multi-query: all heads have the same values
+            value = value.expand(-1, heads.shape[1], -1, -1)
         self.outputs.append(output)
-        self._maps.append(recorded.map)
-        self._value, self._constant = recorded.value, recorded.constant
+        self._maps.append(found.map)
+        self._value.append(value)
+        self._constant, self._turned = found.constant, found.turned
 
     def note_read(self, x: torch.Tensor) -> None:
         """The input tokens of the value projection: a few of them are kept, or all until their windows are known."""
@@ -93,7 +91,7 @@ class AttentionNotes:
         Raises:
             UnsupportedModelError: If it ran a different number of softmaxes.
         """
-        branch, expected = self.branch, len(self.branch.weights())
+        branch, expected = self.branch, len(self.branch.weights()) * self.branch.calls
         if len(self._maps) != expected:
             raise UnsupportedModelError(
                 f"{branch.name} ({type(branch.module).__name__}) ran {len(self._maps)} visible softmax attentions "
@@ -108,8 +106,13 @@ class AttentionNotes:
             block: The index of its block.
             around: The tokens around its stage.
         """
-        assert self._value is not None
-        value, branch, residual = self._value, self.branch, around.before
+        branch, residual = self.branch, around.before
+        value, maps = self._value[-1], tuple(self._maps)
+        if branch.calls > 1:
+            value, maps = (
+                torch.cat(self._value, 1),
+                (Given(torch.cat([found.rows(0, found.queries) for found in maps], 1)),),
+            )
         outputs = placed(branch.outputs, around.next_grid, around.after)
         sources = placed(branch.sources, around.grid, residual)
         reduced = None if self.reduced is None else self.reduced.record(residual, around.grid)
@@ -117,9 +120,9 @@ class AttentionNotes:
             branch,
             block,
             residual,
-            Attention(tuple(self._maps), branch.weights(), value, self._constant),
-            tuple(self._as_heads(output.detach(), value) for output in self.outputs),
-            tuple(_per_token(self._as_heads(gradient, value), outputs) for gradient in self.gradients),
+            Attention(maps, branch.weights(), value, self._constant),
+            self._as_heads([output.detach() for output in self.outputs], value),
+            tuple(_per_token(gradient, outputs) for gradient in self._as_heads(self.gradients, value)),
             self.steps.statistics(outputs, branch.name),
             self._read if branch.windows is None else _places(self._read, sources),
             _places(self._entered, sources),
@@ -133,19 +136,20 @@ class AttentionNotes:
             self._added,
         )
 
-    def _as_heads(self, output: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """The heads' outputs ``(B, H, q, d_v)``, split further if there is a map per channel."""
-        output = widen(output if self.branch.windows is None else as_samples(output, self.branch.windows))
-        if self.branch.folded is not None:
-            output = output.unflatten(0, (-1, self.branch.folded))
-        return output if output.shape[1] == value.shape[1] else output.transpose(-2, -1).flatten(1, 2)[..., None]
+    def _as_heads(self, given: list[torch.Tensor], value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The heads' outputs ``(B, H, q, d_v)`` of each call, or of all, split further for a map per channel."""
+        found = [widen(x) for one in given if (x := as_heads(one, self.branch, self._turned)) is not None]
+        found = [torch.cat(found, 1)] if self.branch.calls > 1 and found else found
+        heads = value.shape[1]
+        return tuple(x if x.shape[1] == heads else x.transpose(-2, -1).flatten(1, 2)[..., None] for x in found)
 
 
 def _per_token(gradient: torch.Tensor, outputs: TokenMap | None) -> torch.Tensor:
     """The gradient at the heads' outputs for each token that gets them: an equal part where several do."""
     if outputs is None or outputs.share is None:
         return gradient
-    return gradient / outputs.share.sum(-1).to(gradient)[..., None]
+    each = outputs.share[0].sum(-1).to(gradient)  # (groups, q)
+    return gradient / each.repeat(len(gradient) // len(each), 1)[:, None, :, None]
 
 
 def _places(tokens: torch.Tensor | None, sources: TokenMap | None) -> torch.Tensor | None:

@@ -132,7 +132,11 @@ class Collected:
         """The heads' outputs whose gradients are needed, and where they go."""
         plain = self.wanted.rules is None
         # differential attention adds its first map with factor 1, so its gradient suffices
-        return [(x, notes.gradients) for notes in heads for x in (notes.outputs[:1] if plain else notes.outputs)]
+        return [
+            (x, notes.gradients)
+            for notes in heads
+            for x in (notes.outputs[: notes.branch.calls] if plain else notes.outputs)
+        ]
 
     def _check_read(self, read: torch.Tensor | None, around: Sequence[torch.Tensor | None]) -> None:
         model = type(self.layout.model).__name__

@@ -114,7 +114,8 @@ class AttentionRecord:
         """The value projection's weight, split by the heads of the maps, ``(H, d_v, d)``."""
         if self.branch.value_weight is None:
             raise UnsupportedModelError(
-                f"The values of {self.branch.name} are no linear map of its tokens. Leave out include_norm=False."
+                f"The values of {self.branch.name} are no linear map of its tokens themselves. Leave out "
+                f"include_norm=False."
             )
         weight = widen(self.branch.value_weight().detach())
         return weight.reshape(self.attention.value.shape[1], self.attention.value.shape[3], -1)

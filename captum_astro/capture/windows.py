@@ -1,4 +1,4 @@
-"""Attention that a model computes on other dimensions than (B, heads, n, d): more for windows, fewer for heads."""
+"""Attention in other forms: on five dimensions, one of which counts windows, or without one for heads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from captum_astro.functional.attention import AttentionMap, Given, Softmax
 from captum_astro.functional.operations import Recorded
 from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.structure import AttentionBranch
 
 
 def as_samples(x: torch.Tensor, windows: int) -> torch.Tensor:
@@ -16,46 +17,49 @@ def as_samples(x: torch.Tensor, windows: int) -> torch.Tensor:
     return x.movedim(windows, 1).flatten(0, 1)
 
 
-def recorded_as_samples(recorded: Recorded, windows: int, name: str) -> Recorded:
+def as_heads(x: torch.Tensor, branch: AttentionBranch, turned: bool = False) -> torch.Tensor | None:
+    """Heads' outputs, values or maps of a branch as ``(B, H, n, d)``; None if they have another form.
+
+    Args:
+        x: The tensor.
+        branch: The branch.
+        turned: The last two dimensions are the other way round.
+    """
+    x = x.transpose(-2, -1) if turned else x
+    dimensions = 4 if branch.windows is None else 5
+    if branch.heads is not None and x.ndim == dimensions - 1:
+        x = x.unflatten(0, (-1, branch.heads))
+    if x.ndim != dimensions:
+        return None
+    return x if branch.windows is None else as_samples(x, branch.windows)
+
+
+def recorded_as_heads(recorded: Recorded, branch: AttentionBranch) -> Recorded | None:
     """The same of a call of an attention function.
 
     Args:
         recorded: The call.
-        windows: The dimension that counts windows.
-        name: Its branch, for the error.
+        branch: The branch that it is part of.
 
     Raises:
-        UnsupportedModelError: If it has a mask, a bias or a constant.
+        UnsupportedModelError: If it has windows, and a mask, a bias or a constant.
     """
-    found = recorded.map
+    found, value = recorded.map, as_heads(recorded.value, branch)
+    if value is None:
+        return None
+    if recorded.value.ndim == 4 and branch.windows is None:
+        return recorded
     if isinstance(found, Given):
-        folded: AttentionMap = Given(as_samples(found.attention, windows))
-    elif isinstance(found, Softmax) and found.bias is None and recorded.constant is None:
-        query, key = (as_samples(x, windows) for x in (found.query, found.key))
-        folded = replace(found, query=query, key=key)
-    else:
-        raise UnsupportedModelError(f"{name} has a mask or a bias for windows in a dimension of their own.")
-    return Recorded(folded, as_samples(recorded.value, windows))
-
-
-def recorded_with_heads(recorded: Recorded, heads: int) -> Recorded:
-    """A call of an attention function on ``(B * heads, n, d)``, with the heads in a dimension of their own.
-
-    Args:
-        recorded: The call.
-        heads: Their number.
-    """
-
-    def apart(x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(0, (-1, heads))
-
-    found = recorded.map
-    if isinstance(found, Softmax):
-        bias = found.bias
-        if bias is not None:
-            bias = apart(bias) if bias.ndim == 3 and len(bias) == len(found.query) else bias
-        map_: AttentionMap = replace(found, query=apart(found.query), key=apart(found.key), bias=bias)
-    else:
-        assert isinstance(found, Given)
-        map_ = Given(apart(found.attention))
-    return Recorded(map_, apart(recorded.value))
+        folded = as_heads(found.attention, branch)
+        assert folded is not None
+        return recorded._replace(map=Given(folded), value=value)
+    bias = found.bias if isinstance(found, Softmax) else None
+    if isinstance(found, Softmax) and recorded.constant is None and (bias is None or branch.windows is None):
+        query, key = (as_heads(x, branch) for x in (found.query, found.key))
+        assert query is not None
+        assert key is not None
+        if bias is not None and bias.ndim == 3 and len(bias) == len(found.query):
+            bias = as_heads(bias, branch)
+        whole: AttentionMap = replace(found, query=query, key=key, bias=bias)
+        return recorded._replace(map=whole, value=value)
+    raise UnsupportedModelError(f"{branch.name} has a mask or a bias for windows in a dimension of their own.")

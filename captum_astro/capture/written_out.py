@@ -19,6 +19,7 @@ class WrittenOut:
 
     def __init__(self) -> None:
         self._map: torch.Tensor | None = None
+        self._turned = False
 
     def see(self, func: Any, args: Any, result: Any) -> Recorded | None:
         """Inspect one operation.
@@ -32,10 +33,20 @@ class WrittenOut:
             The attention, if this was its product with the values.
         """
         if func in SOFTMAX:
-            self._map = result
-        elif self._map is None or not args or args[0] is not self._map:
+            self._map, self._turned = result, False
+        elif self._map is None or not args:
             return None
-        elif func in MATMUL:
+        elif self._turned and func in MATMUL and args[1] is self._map:
+            attention, self._map = Given(self._map.detach().transpose(-2, -1)), None
+            return Recorded(attention, args[0].detach().transpose(-2, -1), turned=True)
+        elif args[0] is not self._map:
+            return None
+        elif func is torch.Tensor.transpose and {x % result.ndim for x in args[1:]} == {
+            result.ndim - 2,
+            result.ndim - 1,
+        }:
+            self._map, self._turned = result, not self._turned
+        elif func in MATMUL and not self._turned:
             attention, self._map = Given(self._map.detach()), None
             return Recorded(attention, args[1].detach())
         elif func in _KEEPS:
@@ -44,7 +55,7 @@ class WrittenOut:
 
     def follow(self, attention: torch.Tensor) -> None:
         """Follow a map that the model has changed after its softmax."""
-        self._map = attention
+        self._map, self._turned = attention, False
 
     def forget(self) -> None:
         """Ignore a softmax that runs outside the attention."""

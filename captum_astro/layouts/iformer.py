@@ -73,6 +73,7 @@ def _attention(residual: Any, after: tuple[Step, ...], path: str) -> AttentionBr
         None,  # the values are those of a sigmoid
         outputs=windows,
         sources=windows,
+        heads=1,
         approximate=_GATED,
         output=Tap(attn, "output", arrange=partial(_added, scale=residual.gamma)),
     )

@@ -63,7 +63,7 @@ def _pre_norm(block: Any, index: int, path: str) -> list[Stage]:
         entering=Tap(block.norm1, "output"),
         outputs=windows,
         sources=windows,
-        folded=attn.num_heads,
+        heads=attn.num_heads,
     )
     feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"))
     return [Stage(index, Tap(block.norm1), (attention,)), Stage(index, Tap(block.norm2), (feed_forward,))]

@@ -141,9 +141,11 @@ class AttentionBranch:
         approximate: As in `FeedForwardBranch`: what its maps do not carry exactly, and the rule.
         output: Where what it adds can be read, if the steps do not lead exactly there, as past an activation. The
             residual add is then compared with it, and the steps are a rule for the vectors, named by ``approximate``.
+        heads: The number of heads, if the model computes them without a dimension of their own: in the batch dimension,
+            one head after the other for each sample.
+        calls: How many calls compute it, each of them some of its heads.
         windows: The dimension that counts windows, 1 or 2, if attention is computed on five dimensions; the tokens that
             are read are then whole images, in the order of the stream.
-        folded: The number of heads, if attention is computed on ``(B * heads, n, d_value)``.
     """
 
     name: str
@@ -159,8 +161,9 @@ class AttentionBranch:
     sources: Rearrange | None = None
     reduced: Merging | None = None
     reduced_values: Merging | None = None
+    heads: int | None = None
+    calls: int = 1
     windows: Literal[1, 2] | None = None
-    folded: int | None = None
     mixed: Tap | None = None
     approximate: str | None = None
     output: Tap | None = None

@@ -67,6 +67,22 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
             "stages.3.downsample.attn and 1 more: a convolution of its values",
         ),
     ),
+    "shvit": (
+        (4, 5),
+        (
+            "stages.1.blocks.0.conv and 3 more: its depth",
+            "stages.1.blocks.0.mixer and 1 more: an activation",
+            "stages.2.downsample.2: its conv",
+        ),
+    ),
+    "efficientvit_msra": (
+        (6, 9),
+        (
+            "stages.0.blocks.0.dw0 and 5 more: its depth",
+            "stages.0.blocks.0.mixer and 1 more: each head reads",
+            "stages.1.downsample.patchmerge: its conv",
+        ),
+    ),
 }
 
 
@@ -173,6 +189,8 @@ NAMES = (
     "lowformer",
     "cpubone",
     "iformer",
+    "shvit",
+    "efficientvit_msra",
 )
 NAMED = [name for module in NAMES for name in timm.list_models(module=module)] + timm.list_models("mobilenetv4*")
 REFUSED = dict.fromkeys(("fastvit_t8", "fastvit_t12", "fastvit_s12"), "has no attention")
@@ -200,6 +218,7 @@ def test_timm_models_by_name(name: str) -> None:
         ("fastvit_sa12", {"fork_feat": True}, "Create it with fork_feat=False"),
         ("efficientformer_l1", {"num_vit": 0}, "Create it with num_vit=1"),
         ("efficientformer_l1", {"global_pool": "", "num_classes": 0}, "Create it with global_pool='avg'"),
+        ("shvit_s1", {"types": ("i", "i", "i")}, "Create it with types="),
         ("visformer_tiny", {"attn_stage": "000"}, "Create it with attn_stage='011'"),
         ("mobilenetv4_hybrid_medium", {"global_pool": "max"}, "Create it with global_pool='avg'"),
     ],
