@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import torch
+from timm.models.levit import Levit, LevitDownsample
 from timm.models.mvitv2 import MultiScaleVit
 from timm.models.xcit import Xcit
 from torch import nn
@@ -21,6 +22,8 @@ from tests.twin_layers import (
     describes,
     head_vectors,
     maximum,
+    mean_of,
+    tokens_of,
 )
 from tests.twin_windows import measure
 
@@ -142,3 +145,42 @@ def mvitv2(model: Any, run: Run) -> Taken:
     readout = torch.zeros(len(stream), dtype=torch.float64)
     readout[slice(1) if prefix else slice(None)] = 1
     return Taken(layers, run.seen[model.stages[0].blocks[0]][0].norm(dim=-1), readout / readout.sum())
+
+
+def normalised_rows(layer: Any) -> tuple[T, T]:
+    """Weight and bias of a linear layer or a convolution of single tokens, and the batch norm after it."""
+    norm, weight = layer.bn, layer.linear.weight.flatten(1)
+    scale = norm.weight / (norm.running_var + norm.eps) ** 0.5
+    return weight * scale[:, None], norm.bias - norm.running_mean * scale
+
+
+@describes(Levit)
+def levit(model: Any, run: Run) -> Taken:
+    """The factors of the activation are averaged over the queries; shares of what replaces the stream sum to 1."""
+    layers: list[Layer] = []
+
+    def tokens(x: T) -> T:
+        return tokens_of(x, True) if model.use_conv else x[0]
+
+    blocks = [(stage.downsample, *stage.blocks) for stage in model.stages]
+    for block in (block for part in blocks for block in part if not isinstance(block, nn.Identity)):
+        down = isinstance(block, LevitDownsample)
+        attn = block.attn_downsample if down else block.attn
+        stream, before, entered = tokens(run.seen[attn]), attn.key_dim * (1 if down else 2), run.seen[attn.proj.act]
+        factors = (torch.nn.functional.hardtanh(tokens(entered) + 3, 0, 6) / 6).mean(0)
+        weight, bias = normalised_rows(attn.kv if down else attn.qkv)
+        each = before + attn.val_dim
+        rows = [h * each + before + i for h in range(attn.num_heads) for i in range(attn.val_dim)]
+        project = normalised_rows(attn.proj.ln)[0] * factors
+        vectors, maps = head_vectors(stream, weight[rows], bias[rows], project, attn.num_heads), run.map()
+        if down:
+            attention = torch.zeros_like(maps[0][0])
+            for a, g, v in zip(*maps, vectors, strict=True):
+                weights = v.norm(dim=1) / stream.norm(dim=1) / len(stream)
+                attention += g.clamp(min=0) * a * weights / attn.num_heads
+            layers.append(Layer({True: attention / attention.sum(1, keepdim=True), False: maps[0].mean(0)}))
+        else:
+            layers.append(attended(stream, maps, vectors))
+        layers.append(added(tokens(run.seen[block.mlp]), tokens(run.outs[block.mlp])))
+    lengths = tokens(run.seen[model.stages[0].blocks[0].attn]).norm(dim=-1)
+    return Taken(layers, lengths, mean_of(len(tokens(run.outs[block]))))

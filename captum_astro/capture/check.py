@@ -17,7 +17,7 @@ from captum_astro.capture.target import LargestOutput
 from captum_astro.functional.astromorphic_effective import EffectiveAttention
 from captum_astro.functional.attention import Given, Softmax
 from captum_astro.layouts.base import Layout, layout_for
-from captum_astro.layouts.structure import Modulated, Norm
+from captum_astro.layouts.structure import Activation, Modulated, Norm
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
 _LOW_PRECISION_TOLERANCE = 0.1
@@ -140,6 +140,7 @@ def _checked(record: StageRecord) -> CheckedStage:
     if record.merging is not None:
         merged = record.merging.tokens.index.shape[2]
         parts.append(f"{merged} tokens merged into one" if merged > 1 else "each token projected")
+        parts[-1] = parts[-1] if record.keeps else "instead of the stream"
     errors = [identity_error(record)]
     errors += [keys_error(x) if isinstance(x, AttentionRecord) else sources_error(x) for x in record.branches]
     return CheckedStage(stage_name(record), " + ".join(parts), max(float(error) for error in errors))
@@ -162,6 +163,8 @@ def _describe(record: AttentionRecord | FeedForwardRecord) -> str:
         parts.append(f"{len(record.outputs.index)} windows of {record.outputs.index.shape[1]}")
     if record.reduced is not None:
         parts.append(f"{record.reduced.tokens.index.shape[2]} tokens reduced to one key")
+    if any(isinstance(step, Activation) for step in record.branch.steps):
+        parts.append("activation after the heads")
     if len(record.attention.maps) > 1:
         parts.append(f"{len(record.attention.maps)} softmaxes")
     if any(isinstance(step, Norm) for step in record.branch.steps):

@@ -29,6 +29,7 @@ def rebuilt_attention(record: AttentionRecord, places: list[int] | None = None) 
     if out.query_scale is not None:
         mixed = mixed * out.query_scale[:, :, chosen, None]
     added = mixed.transpose(1, 2).flatten(2)
+    added = added if out.factors is None else added * out.factors[:, chosen]
     added = added if out.matrix is None else added @ out.matrix
     if out.constant is None:
         return added
@@ -92,7 +93,9 @@ def _added(branches: Branches, places: list[int] | None) -> torch.Tensor:
 
 
 def _kept(record: StageRecord, rows: slice | list[int]) -> torch.Tensor:
-    """What the branches are added to: the stream, or the merged tokens."""
+    """What the branches are added to: the stream, the merged tokens, or nothing."""
+    if not record.keeps:
+        return torch.zeros_like(widen(record.following[:, rows]))
     return widen(record.stream[:, rows]) if record.merging is None else record.merging.rebuilt(rows)
 
 
@@ -135,11 +138,13 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
             found = found - record.values.shift[:, None, where, None]
         found = found / record.values.scale[:, None, where, None]
     expected = torch.einsum("bnd,hvd->bhnv", read, weight)
-    rounding = 4 * torch.finfo(record.projected.dtype).eps * torch.maximum(found.abs().amax(), expected.abs().amax())
+    # of sums of products, and of what is added to them
+    size = torch.maximum(read.norm(dim=-1).amax() * weight.norm(dim=-1).amax(), found.abs().amax())
+    rounding = 4 * torch.finfo(record.projected.dtype).eps * size
     expected, found = (x - x[:, :, :1] for x in (expected, found))  # without the constant
     error = (found - expected).abs().amax() / expected.abs().amax().clamp(min=torch.finfo(value.dtype).tiny)
-    # identical tokens, as for a blank image without position embeddings, leave nothing to compare
-    alike = torch.maximum(found.abs().amax(), expected.abs().amax()) <= rounding
+    # nearly identical tokens, as for a blank image without position embeddings, leave nothing to compare
+    alike = (found - expected).abs().amax() <= rounding
     return torch.maximum(torch.where(alike, 0.0, error), moved.to(error))
 
 

@@ -74,7 +74,10 @@ class Recorder(TorchFunctionMode):
             if func in ATTENTION:
                 self._running[-1].note(ATTENTION[func].recorded(*args, **kwargs), result)
             elif (recorded := self._written.see(func, args, result)) is not None:
-                self._running[-1].note(recorded, result)
+                swapped = self._written.swapped
+                seen = result.transpose(-2, -1) if swapped else result
+                self._running[-1].note(recorded, seen)
+                result = seen.transpose(-2, -1) if swapped else result  # the noted tensor stays in the graph
         return result
 
     def stream(self, index: int) -> StreamNotes:

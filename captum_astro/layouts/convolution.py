@@ -57,9 +57,13 @@ def normalised_convolution(conv: nn.Conv2d, norm: Any, name: str) -> Merging:
         norm: The batch norm.
         name: The dotted path of the change.
     """
+    return Merging(name, partial(_seen, conv=conv), (with_batch_norm(dense_weight(conv), conv.bias, norm),))
+
+
+def with_batch_norm(weight: torch.Tensor, bias: torch.Tensor | None, norm: Any) -> Linear:
+    """A linear layer ``(out, in)`` and the batch norm after it, in eval mode."""
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    bias = norm.bias + scale * ((0 if conv.bias is None else conv.bias) - norm.running_mean)
-    return Merging(name, partial(_seen, conv=conv), (Linear(dense_weight(conv) * scale[:, None], bias),))
+    return Linear(weight * scale[:, None], norm.bias + scale * ((0 if bias is None else bias) - norm.running_mean))
 
 
 def max_pooling(pool: nn.MaxPool2d, name: str) -> Merging:

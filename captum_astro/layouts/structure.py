@@ -112,7 +112,22 @@ class Modulated:
     measure: Callable[[torch.Tensor], Measured]
 
 
-Step = Linear | Scale | Norm | Modulated
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """An activation of the heads' outputs, the first step: each channel of a query times a factor of its own.
+
+    As the statistics of a norm, the factors are read in the forward pass and held constant.
+
+    Attributes:
+        module: The activation, which is 0 at 0.
+        channels: The position of the channel dimension in its input, as in `Tap`.
+    """
+
+    module: nn.Module
+    channels: Literal["last", "first"] = "last"
+
+
+Step = Linear | Scale | Norm | Modulated | Activation
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +206,7 @@ class Merging:
         entering: Where the old tokens can be read as they are merged, if they are normalised one by one before.
         merged: Where the new tokens can be read, for the keys of an attention; otherwise they are the next stream.
         maximum: The new token is the maximum of the old ones, channel by channel, and there are no steps.
+        replaced: Nothing is kept of the old tokens: the new ones, which lie in their places, are the branches alone.
         joined: Tokens ``(1, m, d)`` that come first from here on; they are made of none of the old ones.
         approximate: As in `FeedForwardBranch`: why this is an approximation, and the rule.
     """
@@ -201,6 +217,7 @@ class Merging:
     entering: Tap | None = None
     merged: Tap | None = None
     maximum: bool = False
+    replaced: bool = False
     joined: torch.Tensor | None = None
     approximate: str | None = None
 
