@@ -8,6 +8,7 @@ from typing import Any
 
 from timm.models.levit import Levit
 from timm.models.mvitv2 import MultiScaleVit, MultiScaleVitCfg
+from timm.models.volo import VOLO
 from timm.models.xcit import Xcit
 from torch import nn
 
@@ -19,6 +20,11 @@ _xcit = partial(
 _levit = partial(
     Levit, img_size=(40, 56), stem_type="s8", embed_dim=(8, 12, 16), key_dim=2, depth=(1, 1, 1), num_heads=(4, 4, 4),
     num_classes=5,
+)  # fmt: skip
+
+_volo = partial(
+    VOLO, layers=[1, 1, 1], img_size=(56, 72), num_classes=5, stem_hidden_dim=8, embed_dims=[8, 12, 12],
+    num_heads=[2, 3, 3],
 )  # fmt: skip
 
 
@@ -39,9 +45,12 @@ STAGED: dict[str, Callable[[], nn.Module]] = {
     # 5 x 7 tokens, then 3 x 4, then 2 x 2
     "levit": _levit,
     "levit_conv": partial(_levit, use_conv=True),
+    # 7 x 9 tokens in 4 x 5 windows that overlap, then 3 x 4, then a class token
+    "volo": _volo,
+    "volo_average": partial(_volo, qkv_bias=True, global_pool="avg", use_aux_head=False),
 }
 SIZES = {"xcit": (43, 37), "xcit_nano": (43, 37)} | dict.fromkeys(("mvitv2", "mvitv2_cls", "mvitv2_large"), (27, 34))
-SIZES |= dict.fromkeys(("levit", "levit_conv"), (40, 56))
+SIZES |= dict.fromkeys(("levit", "levit_conv"), (40, 56)) | dict.fromkeys(("volo", "volo_average"), (56, 72))
 
 _LOCAL = ("blocks.0.local_mp and 1 more: its depthwise convolution",)
 _MAXIMUM = ("stages.1.blocks.0.shortcut_pool_attn: each channel is the maximum",)
@@ -55,15 +64,19 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "mvitv2_large": ((7, 9), _MAXIMUM),
     "levit": ((5, 7), _ACTIVATED),
     "levit_conv": ((5, 7), _ACTIVATED),
+    "volo": ((7, 9), ()),
+    "volo_average": ((7, 9), ()),
 }
 # an operation for which z+ has no rule
 WITHOUT_RULES = dict.fromkeys(("mvitv2", "mvitv2_cls", "mvitv2_large"), "einsum") | {"levit": "reshape_as"}
+WITHOUT_RULES |= dict.fromkeys(("volo", "volo_average"), "unfold")
 # timm's modules, all of whose names have a layout or are refused with the reason
-MODULES = ("xcit", "mvitv2", "levit")
+MODULES = ("xcit", "mvitv2", "levit", "volo")
 REFUSED: dict[str, str] = {}
 # a name with an option that is refused, and the way out
 OPTIONS = [
     ("xcit_nano_12_p16_224", {"global_pool": "avg"}, "Create it with global_pool='token'"),
     ("levit_128s", {"global_pool": ""}, "Create it with global_pool='avg'"),
+    ("volo_d1_224", {"global_pool": ""}, "Create it with global_pool='token'"),
     ("mvitv2_tiny", {"global_pool": ""}, "Create it with global_pool='avg'"),
 ]

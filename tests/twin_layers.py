@@ -43,6 +43,7 @@ class Run:
     seen: dict[nn.Module, Any]
     outs: dict[nn.Module, Any]
     maps: Iterator[tuple[T, T]]
+    target: int
 
     def map(self) -> tuple[T, T]:
         """The next map and its gradient, of the only image."""
@@ -95,7 +96,7 @@ def of_model(name: str, target: int) -> tuple[Any, Taken]:
     gradients = torch.autograd.grad(scores.softmax(-1)[0, target], kept.maps)
     pairs = ((a.detach(), g) for a, g in zip(kept.maps, gradients, strict=True))
     with torch.no_grad():
-        taken = DESCRIBED[type(model)](model, Run(seen, outs, pairs))
+        taken = DESCRIBED[type(model)](model, Run(seen, outs, pairs, target))
     assert next(pairs, None) is None
     return build(name), taken
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from timm.models.levit import Levit, LevitDownsample
 from timm.models.mvitv2 import MultiScaleVit
+from timm.models.volo import VOLO, Outlooker
 from timm.models.xcit import Xcit
 from torch import nn
 
@@ -19,10 +20,12 @@ from tests.twin_layers import (
     Taken,
     added,
     attended,
+    convolved,
     describes,
     head_vectors,
     maximum,
     mean_of,
+    plain_attention,
     tokens_of,
 )
 from tests.twin_windows import measure
@@ -184,3 +187,67 @@ def levit(model: Any, run: Run) -> Taken:
         layers.append(added(tokens(run.seen[block.mlp]), tokens(run.outs[block.mlp])))
     lengths = tokens(run.seen[model.stages[0].blocks[0].attn]).norm(dim=-1)
     return Taken(layers, lengths, mean_of(len(tokens(run.outs[block]))))
+
+
+def outlook(attn: Any, stream: T, read: T, maps: tuple[T, T], grid: tuple[int, int]) -> Layer:
+    """Attention ``(H, windows, 9, 9)`` in windows of 3 x 3 around every other token of every other row."""
+    vectors, heads, n = (
+        head_vectors(read, attn.v.weight, attn.v.bias, attn.proj.weight, attn.num_heads),
+        len(maps[0]),
+        len(read),
+    )
+    matrices = {name: torch.zeros(n, n, dtype=read.dtype) for name in ("vtranm", "rollout")}
+    corners = itertools.product(range(-1, grid[0] - 1, 2), range(-1, grid[1] - 1, 2))
+    for window, (top, left) in enumerate(corners):
+        inside = {
+            slot: (top + slot // 3) * grid[1] + left + slot % 3
+            for slot in range(9)
+            if 0 <= top + slot // 3 < grid[0] and 0 <= left + slot % 3 < grid[1]
+        }
+        places = list(inside.values())
+        for h in range(heads):
+            weights = measure(stream[places], vectors[h][places], BOTH, [0] * len(places)).tolist()
+            attention, gradient = (x[h, window].tolist() for x in maps)
+            for (i, row), ((j, column), weight) in itertools.product(
+                inside.items(), zip(inside.items(), weights, strict=True)
+            ):
+                matrices["vtranm"][row, column] += max(gradient[i][j], 0) * attention[i][j] * weight / heads
+                matrices["rollout"][row, column] += attention[i][j] / heads
+    assert window + 1 == maps[0].shape[1]
+    return Layer(dict.fromkeys((True, False), torch.eye(n, dtype=torch.float64)), matrices)
+
+
+@describes(VOLO)
+def volo(model: Any, run: Run) -> Taken:
+    """The class token is read, and half as much the patch with the largest value of the class."""
+    layers: list[Layer] = []
+    for part in model.network:
+        grid = tuple(run.outs[part].shape[1:3])
+        if not isinstance(part, nn.Sequential):
+            layers.append(Layer(convolved(part.proj, None, run.seen[part][0], run.outs[part][0])))
+            continue
+        for block in part:
+            stream, read = (tokens_of(x, False) for x in (run.seen[block], run.outs[block.norm1]))
+            if isinstance(block, Outlooker):
+                layers.append(outlook(block.attn, stream, read, run.map(), grid))
+            else:
+                layers.append(plain_attention(block.attn, stream, read, run.map()))
+            layers.append(added(*(tokens_of(x, False) for x in (run.seen[block.norm2], run.outs[block.mlp]))))
+    n = len(stream)
+    joined = torch.cat([torch.zeros(1, n), torch.eye(n)]).double()
+    layers.append(Layer({True: joined, False: joined}))
+    for block in model.post_network:
+        attn, stream, read = block.attn, run.seen[block][0], run.outs[block.norm1][0]
+        weight, bias = (None if x is None else x.chunk(2)[1] for x in (attn.kv.weight, attn.kv.bias))
+        vectors = head_vectors(read, weight, bias, attn.proj.weight, attn.num_heads)
+        layers.append(attended(stream, of_first_query(run.map(), n + 1), vectors))
+        token, identity = (
+            ratios(run.seen[block.norm2][0], run.outs[block.mlp][0]),
+            torch.eye(n + 1, dtype=torch.float64),
+        )
+        layers.append(Layer({True: identity, False: identity}, {}, torch.block_diag(token, torch.zeros(n, n))))
+    readout = first_token(n + 1) if model.global_pool == "token" else mean_of(n + 1)
+    if model.aux_head is not None:
+        readout[1 + int(run.outs[model.aux_head][0, :, run.target].argmax())] += 0.5
+    first = tokens_of(run.seen[model.network[0][0]], False)
+    return Taken(layers, first.norm(dim=-1), readout / readout.sum())

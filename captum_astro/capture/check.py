@@ -121,6 +121,8 @@ def _report(layout: Layout, passed: Pass) -> Report:
         readout = f"{type(layout.pooling.branch.module).__name__} over {read} queries"
     else:
         readout = f"mean of {read} tokens" if read > 1 else "token 0"
+        if layout.votes is not None:
+            readout = f"{read} tokens, of which one has the largest value of the class"
     return Report(
         type(layout.model).__name__,
         passed.stages[0].stream.shape[1],

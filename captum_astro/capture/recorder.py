@@ -107,6 +107,8 @@ class Recorder(TorchFunctionMode):
         if layout.pooling is not None and self.pooling is not None:
             self._watch(self.pooling)
             self._hooks.tap(layout.pooling.pooled, partial(self._note_pooled, "pooled", layout.pooling.pooled))
+        if layout.votes is not None:
+            self._hooks.tap(layout.votes[0], partial(self._note_pooled, "votes", layout.votes[0]))
         if layout.pooled is not None:
             for tap, name in zip(layout.pooled, ("normalised", "pooled"), strict=True):
                 self._hooks.tap(tap, partial(self._note_pooled, name, tap))

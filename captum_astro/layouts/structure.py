@@ -153,6 +153,7 @@ class AttentionBranch:
         approximate: As in `FeedForwardBranch`: what its maps do not carry exactly, and the rule.
         windows: The dimension that counts windows, 1 or 2, if attention is computed on five dimensions; the tokens that
             are read are then whole images, in the order of the stream.
+        overlapping: Its windows overlap, and what they add to a token is summed before the projection.
     """
 
     name: str
@@ -168,6 +169,7 @@ class AttentionBranch:
     reduced: Merging | None = None
     reduced_values: Merging | None = None
     windows: Literal[1, 2] | None = None
+    overlapping: bool = False
     mixed: Tap | None = None
     approximate: str | None = None
 
