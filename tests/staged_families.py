@@ -8,6 +8,7 @@ from typing import Any
 
 from timm.models.levit import Levit
 from timm.models.mvitv2 import MultiScaleVit, MultiScaleVitCfg
+from timm.models.tnt import TNT
 from timm.models.volo import VOLO
 from timm.models.xcit import Xcit
 from torch import nn
@@ -25,6 +26,11 @@ _levit = partial(
 _volo = partial(
     VOLO, layers=[1, 1, 1], img_size=(56, 72), num_classes=5, stem_hidden_dim=8, embed_dims=[8, 12, 12],
     num_heads=[2, 3, 3],
+)  # fmt: skip
+
+_tnt = partial(
+    TNT, img_size=(24, 40), patch_size=8, num_classes=5, embed_dim=12, inner_dim=4, depth=2, num_heads_inner=2,
+    num_heads_outer=3, mlp_ratio=2,
 )  # fmt: skip
 
 
@@ -47,10 +53,15 @@ STAGED: dict[str, Callable[[], nn.Module]] = {
     "levit_conv": partial(_levit, use_conv=True),
     # 7 x 9 tokens in 4 x 5 windows that overlap, then 3 x 4, then a class token
     "volo": _volo,
+    # 3 x 5 tokens with 2 x 2 pixels in each, and a class token
+    "tnt": _tnt,
+    "tnt_legacy": partial(_tnt, legacy=True, global_pool="avg", qkv_bias=True),
     "volo_average": partial(_volo, qkv_bias=True, global_pool="avg", use_aux_head=False),
 }
 SIZES = {"xcit": (43, 37), "xcit_nano": (43, 37)} | dict.fromkeys(("mvitv2", "mvitv2_cls", "mvitv2_large"), (27, 34))
 SIZES |= dict.fromkeys(("levit", "levit_conv"), (40, 56)) | dict.fromkeys(("volo", "volo_average"), (56, 72))
+
+SIZES |= dict.fromkeys(("tnt", "tnt_legacy"), (24, 40))
 
 _LOCAL = ("blocks.0.local_mp and 1 more: its depthwise convolution",)
 _MAXIMUM = ("stages.1.blocks.0.shortcut_pool_attn: each channel is the maximum",)
@@ -65,18 +76,21 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "levit": ((5, 7), _ACTIVATED),
     "levit_conv": ((5, 7), _ACTIVATED),
     "volo": ((7, 9), ()),
+    "tnt": ((3, 5), ()),
+    "tnt_legacy": ((3, 5), ()),
     "volo_average": ((7, 9), ()),
 }
 # an operation for which z+ has no rule
 WITHOUT_RULES = dict.fromkeys(("mvitv2", "mvitv2_cls", "mvitv2_large"), "einsum") | {"levit": "reshape_as"}
 WITHOUT_RULES |= dict.fromkeys(("volo", "volo_average"), "unfold")
 # timm's modules, all of whose names have a layout or are refused with the reason
-MODULES = ("xcit", "mvitv2", "levit", "volo")
+MODULES = ("xcit", "mvitv2", "levit", "volo", "tnt")
 REFUSED: dict[str, str] = {}
 # a name with an option that is refused, and the way out
 OPTIONS = [
     ("xcit_nano_12_p16_224", {"global_pool": "avg"}, "Create it with global_pool='token'"),
     ("levit_128s", {"global_pool": ""}, "Create it with global_pool='avg'"),
+    ("tnt_s_patch16_224", {"global_pool": ""}, "Create it with global_pool='token' or 'avg'"),
     ("volo_d1_224", {"global_pool": ""}, "Create it with global_pool='token'"),
     ("mvitv2_tiny", {"global_pool": ""}, "Create it with global_pool='avg'"),
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from timm.models.levit import Levit, LevitDownsample
 from timm.models.mvitv2 import MultiScaleVit
+from timm.models.tnt import TNT
 from timm.models.volo import VOLO, Outlooker
 from timm.models.xcit import Xcit
 from torch import nn
@@ -251,3 +252,29 @@ def volo(model: Any, run: Run) -> Taken:
         readout[1 + int(run.outs[model.aux_head][0, :, run.target].argmax())] += 0.5
     first = tokens_of(run.seen[model.network[0][0]], False)
     return Taken(layers, first.norm(dim=-1), readout / readout.sum())
+
+
+@describes(TNT)
+def tnt(model: Any, run: Run) -> Taken:
+    """What the inner transformer adds to a patch is the patch's own."""
+    layers: list[Layer] = []
+    stream = run.outs[model.pos_drop][0]
+    first = stream.norm(dim=-1)
+    for block in model.blocks:
+        next(run.maps)  # of the inner transformer
+        attn, inner = block.attn_out, run.outs[block.proj if model.pixel_embed.legacy else block.norm2_proj][0]
+        identity = torch.eye(len(stream), dtype=torch.float64)
+        own = torch.block_diag(torch.zeros(1, 1), ratios(stream[1:], inner))
+        layers.append(Layer(dict.fromkeys((True, False), identity), {}, own))
+        stream = run.seen[block.norm_out][0]
+        vectors = head_vectors(
+            run.outs[block.norm_out][0], attn.v.weight, attn.v.bias, attn.proj.weight, attn.num_heads
+        )
+        layers.append(attended(stream, run.map(), vectors))
+        stream = run.seen[block.norm_mlp][0]
+        layers.append(added(stream, run.outs[block.mlp][0]))
+        stream = stream + run.outs[block.mlp][0]
+    readout = first_token(len(stream))
+    if model.global_pool == "avg":
+        readout = (1 - readout) / (len(stream) - 1)
+    return Taken(layers, first, readout)

@@ -24,7 +24,7 @@ Rearrange = Callable[[Grid], TokenMap]
 
 @dataclass(frozen=True, eq=False)
 class Tap:
-    """A tensor of the forward pass: the first argument of ``module``, or its output.
+    """A tensor of the forward pass: an argument of ``module``, usually the first, or its output.
 
     Attributes:
         module: The module.
@@ -32,12 +32,14 @@ class Tap:
         channels: The position of the channel dimension in a feature map ``(B, H, W, C)`` or ``(B, C, H, W)``; tokens
             ``(B, n, C)`` are not affected.
         arrange: Brings a tensor of any other form, or in another order, to tokens ``(B, n, C)``.
+        number: Which of the tensors that it receives.
     """
 
     module: nn.Module
     at: Literal["input", "output"] = "input"
     channels: Literal["last", "first"] = "last"
     arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
+    number: int = 0
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
         """The tensor as tokens ``(B, n, C)``, row by row for a feature map."""
