@@ -34,9 +34,9 @@ from tests.twin_layers import (
     head_vectors,
     maximum,
     mean_of,
+    normalised,
     plain_attention,
     tokens_of,
-    with_batch_norm,
     with_reduced_keys,
 )
 from tests.twin_windows import places
@@ -250,7 +250,7 @@ def tiny_vit(model: Any, run: Run) -> Taken:
 
     def convolution(module: Any) -> None:
         old, new = (x[0].permute(1, 2, 0) for x in (run.seen[module], run.outs[module]))
-        layers.append(Layer(convolved(with_batch_norm(module), None, old, new)))
+        layers.append(Layer(convolved(normalised(module), None, old, new)))
 
     for stage in model.stages:
         if isinstance(stage, ConvLayer):

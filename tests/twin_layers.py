@@ -43,6 +43,7 @@ class Run:
     seen: dict[nn.Module, Any]
     outs: dict[nn.Module, Any]
     maps: Iterator[tuple[T, T]]
+    target: int
 
     def map(self) -> tuple[T, T]:
         """The next map and its gradient, of the only image."""
@@ -102,7 +103,7 @@ def of_model(name: str, target: int | tuple[int, ...]) -> tuple[Any, Taken]:
     gradients = torch.autograd.grad(scores.softmax(-1)[place], kept.maps)
     pairs = ((a.detach(), g) for a, g in zip(kept.maps, gradients, strict=True))
     with torch.no_grad():
-        taken = DESCRIBED[type(model)](model, Run(seen, outs, pairs))
+        taken = DESCRIBED[type(model)](model, Run(seen, outs, pairs, target))
     assert next(pairs, None) is None
     return build(name), taken
 
@@ -261,7 +262,7 @@ def tokens_of(x: T, first: bool) -> T:
     return flat(x) if first else x[0].flatten(0, 1)
 
 
-def with_batch_norm(module: Any) -> nn.Conv2d:
+def normalised(module: Any) -> nn.Conv2d:
     """A convolution that includes the batch norm after it."""
     conv, norm = module.conv, module.bn
     scale = norm.weight / (norm.running_var + norm.eps) ** 0.5

@@ -6,7 +6,10 @@ import itertools
 from typing import Any
 
 import torch
+from timm.models.levit import Levit, LevitDownsample
 from timm.models.mvitv2 import MultiScaleVit
+from timm.models.tnt import TNT
+from timm.models.volo import VOLO, Outlooker
 from timm.models.xcit import Xcit
 from torch import nn
 
@@ -18,9 +21,13 @@ from tests.twin_layers import (
     Taken,
     added,
     attended,
+    convolved,
     describes,
     head_vectors,
     maximum,
+    mean_of,
+    plain_attention,
+    tokens_of,
 )
 from tests.twin_windows import measure
 
@@ -142,3 +149,132 @@ def mvitv2(model: Any, run: Run) -> Taken:
     readout = torch.zeros(len(stream), dtype=torch.float64)
     readout[slice(1) if prefix else slice(None)] = 1
     return Taken(layers, run.seen[model.stages[0].blocks[0]][0].norm(dim=-1), readout / readout.sum())
+
+
+def normalised_rows(layer: Any) -> tuple[T, T]:
+    """Weight and bias of a linear layer or a convolution of single tokens, and the batch norm after it."""
+    norm, weight = layer.bn, layer.linear.weight.flatten(1)
+    scale = norm.weight / (norm.running_var + norm.eps) ** 0.5
+    return weight * scale[:, None], norm.bias - norm.running_mean * scale
+
+
+@describes(Levit)
+def levit(model: Any, run: Run) -> Taken:
+    """The factors of the activation are averaged over the queries; shares of what replaces the stream sum to 1."""
+    layers: list[Layer] = []
+
+    def tokens(x: T) -> T:
+        return tokens_of(x, True) if model.use_conv else x[0]
+
+    blocks = [(stage.downsample, *stage.blocks) for stage in model.stages]
+    for block in (block for part in blocks for block in part if not isinstance(block, nn.Identity)):
+        down = isinstance(block, LevitDownsample)
+        attn = block.attn_downsample if down else block.attn
+        stream, before, entered = tokens(run.seen[attn]), attn.key_dim * (1 if down else 2), run.seen[attn.proj.act]
+        factors = (torch.nn.functional.hardtanh(tokens(entered) + 3, 0, 6) / 6).mean(0)
+        weight, bias = normalised_rows(attn.kv if down else attn.qkv)
+        each = before + attn.val_dim
+        rows = [h * each + before + i for h in range(attn.num_heads) for i in range(attn.val_dim)]
+        project = normalised_rows(attn.proj.ln)[0] * factors
+        vectors, maps = head_vectors(stream, weight[rows], bias[rows], project, attn.num_heads), run.map()
+        if down:
+            attention = torch.zeros_like(maps[0][0])
+            for a, g, v in zip(*maps, vectors, strict=True):
+                weights = v.norm(dim=1) / stream.norm(dim=1) / len(stream)
+                attention += g.clamp(min=0) * a * weights / attn.num_heads
+            layers.append(Layer({True: attention / attention.sum(1, keepdim=True), False: maps[0].mean(0)}))
+        else:
+            layers.append(attended(stream, maps, vectors))
+        layers.append(added(tokens(run.seen[block.mlp]), tokens(run.outs[block.mlp])))
+    lengths = tokens(run.seen[model.stages[0].blocks[0].attn]).norm(dim=-1)
+    return Taken(layers, lengths, mean_of(len(tokens(run.outs[block]))))
+
+
+def outlook(attn: Any, stream: T, read: T, maps: tuple[T, T], grid: tuple[int, int]) -> Layer:
+    """Attention ``(H, windows, 9, 9)`` in windows of 3 x 3 around every other token of every other row."""
+    vectors, heads, n = (
+        head_vectors(read, attn.v.weight, attn.v.bias, attn.proj.weight, attn.num_heads),
+        len(maps[0]),
+        len(read),
+    )
+    matrices = {name: torch.zeros(n, n, dtype=read.dtype) for name in ("vtranm", "rollout")}
+    corners = itertools.product(range(-1, grid[0] - 1, 2), range(-1, grid[1] - 1, 2))
+    for window, (top, left) in enumerate(corners):
+        inside = {
+            slot: (top + slot // 3) * grid[1] + left + slot % 3
+            for slot in range(9)
+            if 0 <= top + slot // 3 < grid[0] and 0 <= left + slot % 3 < grid[1]
+        }
+        places = list(inside.values())
+        for h in range(heads):
+            weights = measure(stream[places], vectors[h][places], BOTH, [0] * len(places)).tolist()
+            attention, gradient = (x[h, window].tolist() for x in maps)
+            for (i, row), ((j, column), weight) in itertools.product(
+                inside.items(), zip(inside.items(), weights, strict=True)
+            ):
+                matrices["vtranm"][row, column] += max(gradient[i][j], 0) * attention[i][j] * weight / heads
+                matrices["rollout"][row, column] += attention[i][j] / heads
+    assert window + 1 == maps[0].shape[1]
+    return Layer(dict.fromkeys((True, False), torch.eye(n, dtype=torch.float64)), matrices)
+
+
+@describes(VOLO)
+def volo(model: Any, run: Run) -> Taken:
+    """The class token is read, and half as much the patch with the largest value of the class."""
+    layers: list[Layer] = []
+    for part in model.network:
+        grid = tuple(run.outs[part].shape[1:3])
+        if not isinstance(part, nn.Sequential):
+            layers.append(Layer(convolved(part.proj, None, run.seen[part][0], run.outs[part][0])))
+            continue
+        for block in part:
+            stream, read = (tokens_of(x, False) for x in (run.seen[block], run.outs[block.norm1]))
+            if isinstance(block, Outlooker):
+                layers.append(outlook(block.attn, stream, read, run.map(), grid))
+            else:
+                layers.append(plain_attention(block.attn, stream, read, run.map()))
+            layers.append(added(*(tokens_of(x, False) for x in (run.seen[block.norm2], run.outs[block.mlp]))))
+    n = len(stream)
+    joined = torch.cat([torch.zeros(1, n), torch.eye(n)]).double()
+    layers.append(Layer({True: joined, False: joined}))
+    for block in model.post_network:
+        attn, stream, read = block.attn, run.seen[block][0], run.outs[block.norm1][0]
+        weight, bias = (None if x is None else x.chunk(2)[1] for x in (attn.kv.weight, attn.kv.bias))
+        vectors = head_vectors(read, weight, bias, attn.proj.weight, attn.num_heads)
+        layers.append(attended(stream, of_first_query(run.map(), n + 1), vectors))
+        token, identity = (
+            ratios(run.seen[block.norm2][0], run.outs[block.mlp][0]),
+            torch.eye(n + 1, dtype=torch.float64),
+        )
+        layers.append(Layer({True: identity, False: identity}, {}, torch.block_diag(token, torch.zeros(n, n))))
+    readout = first_token(n + 1) if model.global_pool == "token" else mean_of(n + 1)
+    if model.aux_head is not None:
+        readout[1 + int(run.outs[model.aux_head][0, :, run.target].argmax())] += 0.5
+    first = tokens_of(run.seen[model.network[0][0]], False)
+    return Taken(layers, first.norm(dim=-1), readout / readout.sum())
+
+
+@describes(TNT)
+def tnt(model: Any, run: Run) -> Taken:
+    """What the inner transformer adds to a patch is the patch's own."""
+    layers: list[Layer] = []
+    stream = run.outs[model.pos_drop][0]
+    first = stream.norm(dim=-1)
+    for block in model.blocks:
+        next(run.maps)  # of the inner transformer
+        attn, inner = block.attn_out, run.outs[block.proj if model.pixel_embed.legacy else block.norm2_proj][0]
+        identity = torch.eye(len(stream), dtype=torch.float64)
+        own = torch.block_diag(torch.zeros(1, 1), ratios(stream[1:], inner))
+        layers.append(Layer(dict.fromkeys((True, False), identity), {}, own))
+        stream = run.seen[block.norm_out][0]
+        vectors = head_vectors(
+            run.outs[block.norm_out][0], attn.v.weight, attn.v.bias, attn.proj.weight, attn.num_heads
+        )
+        layers.append(attended(stream, run.map(), vectors))
+        stream = run.seen[block.norm_mlp][0]
+        layers.append(added(stream, run.outs[block.mlp][0]))
+        stream = stream + run.outs[block.mlp][0]
+    readout = first_token(len(stream))
+    if model.global_pool == "avg":
+        readout = (1 - readout) / (len(stream) - 1)
+    return Taken(layers, first, readout)

@@ -72,6 +72,8 @@ class ATTCAT(TokenAttribution):
 class _ATTCATUpdate(Update):
     """Carries two rows: the read-out, which passes back only through merging, and the sum so far."""
 
+    by_place = True
+
     def __init__(self, readout_row: bool) -> None:
         FLAG.check("readout_row", readout_row)
         self._readout_row = readout_row

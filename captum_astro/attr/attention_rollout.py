@@ -54,8 +54,8 @@ class _RolloutUpdate(Update):
         return mixed_row(row, record.attention)
 
     def entering(self, row: torch.Tensor, record: StageRecord) -> torch.Tensor:
-        """The row sums by which ``I + E_h[A]`` is divided."""
-        if not record.attentions:
+        """The row sums by which ``I + E_h[A]`` is divided; where the stream is replaced, every row sums to 1."""
+        if not record.attentions or not record.keeps:
             return row
         return row / (1 + sum(_row_sums(attention) for attention in record.attentions))
 

@@ -13,7 +13,7 @@ from torch import nn
 from captum_astro.functional import gradient_rules
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Linear, Measured, Modulated, Norm, Scale, Step
+from captum_astro.layouts.structure import Activation, Linear, Measured, Modulated, Norm, Scale, Step
 
 Statistics = tuple["torch.Tensor | Measured", ...]
 
@@ -22,17 +22,19 @@ Statistics = tuple["torch.Tensor | Measured", ...]
 class AffineMap:
     """The composition of the steps after a tensor, with the statistics of norms held constant.
 
-    ``y_i = query_scale_i * (x_i matrix) + constant_i``
+    ``y_i = query_scale_i * ((factors_i * x_i) matrix) + constant_i``
 
     Attributes:
         matrix: ``(d_in, d)``, or ``(B, d_in, d)`` if it depends on the sample, or None for the identity.
         query_scale: ``(B, 1 or H, n)``, or None for 1.
         constant: Broadcasts to ``(B, n, d)``, or None for 0.
+        factors: Those of an activation, ``(B, n, d_in)``, or None for 1.
     """
 
     matrix: torch.Tensor | None = None
     query_scale: torch.Tensor | None = None
     constant: torch.Tensor | None = None
+    factors: torch.Tensor | None = None
 
 
 def compose(
@@ -46,15 +48,19 @@ def compose(
     Args:
         steps: The steps in order.
         statistics: The statistics of those steps that have some: ``1 / sigma`` of a norm, ``(B, n)``, or ``(B, H, n)``
-            for a per-head norm; the effect of a modulated layer.
+            for a per-head norm; the effect of a modulated layer; the factors of an activation, ``(B, n, d_in)``.
         like: The input values ``(B, H, n, d_v)``; determine heads, width, device and dtype.
         heads: The number of heads, if it is another.
     """
     out = AffineMap()
     heads, size = heads or like.shape[1], like.shape[1] * like.shape[3]
+    remaining = iter(statistics)
+    if steps and isinstance(steps[0], Activation):
+        factors = next(remaining)
+        assert isinstance(factors, torch.Tensor)
+        out.factors, steps = factors, steps[1:]
     first = next((i for i, step in enumerate(steps) if isinstance(step, Linear | Modulated)), 0)
     leading = steps[:first]  # applied to the rows of the first weight: a product with the identity would be slow
-    remaining = iter(statistics)
     for number, step in enumerate(steps):
         if number >= first and out.matrix is None and not isinstance(step, Linear | Modulated):
             out.matrix = torch.eye(size, device=like.device, dtype=widen(like).dtype)
@@ -71,6 +77,7 @@ def compose(
                 _compose_modulated(out, step, found, leading, heads)
             else:
                 assert isinstance(found, torch.Tensor)
+                assert isinstance(step, Norm)
                 _compose_norm(out, step, found, heads)
     return out
 
@@ -167,6 +174,13 @@ def centres(norm: nn.Module) -> bool:
         f"{type(norm).__name__} is used between the heads' outputs and the residual stream, where only LayerNorm and "
         f"RMSNorm over the channels are supported."
     )
+
+
+def activation_factors(activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The factors ``f(x) / x`` by which an activation multiplies its input; the slope at 0 where that is 0."""
+    x = torch.where(x == 0, torch.finfo(x.dtype).eps, x)
+    found: torch.Tensor = activation.forward(x.clone()) / x  # no hooks; it may work in place
+    return found
 
 
 def inverse_deviation(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,6 @@ class AttentionNotes:
         self.gradients: list[torch.Tensor] = []
         self._maps: list[AttentionMap] = []
         self._value: list[torch.Tensor] = []
-        self._turned = False
         self._constant: torch.Tensor | None = None
         self._read: torch.Tensor | None = None
         self._entered: torch.Tensor | None = None
@@ -47,7 +46,7 @@ class AttentionNotes:
 
     def note(self, recorded: Recorded, output: torch.Tensor) -> None:
         """One call of an attention function inside the branch."""
-        found, heads = recorded_as_heads(recorded, self.branch), as_heads(output, self.branch, recorded.turned)
+        found, heads = recorded_as_heads(recorded, self.branch), as_heads(output, self.branch)
         if found is None or heads is None:
             return
         value = found.value
@@ -56,7 +55,7 @@ class AttentionNotes:
         self.outputs.append(output)
         self._maps.append(found.map)
         self._value.append(value)
-        self._constant, self._turned = found.constant, found.turned
+        self._constant = found.constant
 
     def note_read(self, x: torch.Tensor) -> None:
         """The input tokens of the value projection: a few of them are kept, or all until their windows are known."""
@@ -138,7 +137,7 @@ class AttentionNotes:
 
     def _as_heads(self, given: list[torch.Tensor], value: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The heads' outputs ``(B, H, q, d_v)`` of each call, or of all, split further for a map per channel."""
-        found = [widen(x) for one in given if (x := as_heads(one, self.branch, self._turned)) is not None]
+        found = [widen(x) for one in given if (x := as_heads(one, self.branch)) is not None]
         found = [torch.cat(found, 1)] if self.branch.calls > 1 and found else found
         heads = value.shape[1]
         return tuple(x if x.shape[1] == heads else x.transpose(-2, -1).flatten(1, 2)[..., None] for x in found)

@@ -20,14 +20,17 @@ class Update(ABC):
             through it.
         merges_by_length: Where tokens become fewer (at a change of resolution, in reduced keys), each source gets a
             share in proportion to the length of its contribution; otherwise all sources of one get the same share.
+        by_place: Rows are sums over layers and not products, so that they pass on by place where branches replace the
+            stream.
     """
 
     reads_pooling: bool = True
     merges_by_length: bool = False
+    by_place: bool = False
 
     @abstractmethod
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
-        """A row over the queries times the matrix of one attention layer, without the identity; a row over the keys."""
+        """Rows over the queries times the matrix of one attention layer, without the identity: rows over the keys."""
 
     def feed_forward(self, row: torch.Tensor, record: FeedForwardRecord) -> torch.Tensor | None:
         """A row times the matrix of a feed-forward layer, without the identity; None if it has no update."""
@@ -46,6 +49,7 @@ def carry(passed: Pass, update: Update, start: torch.Tensor | None = None) -> to
     """The read-out row of the product of all updates, ``r U_L ... U_2 U_1``, from the last layer to the first.
 
     For each stage, ``row = row (shortcut + sum of its branches)``; a pooling head comes first, without a shortcut.
+    Where branches replace the stream, each row of their sum is divided by its own sum.
 
     Args:
         passed: The recorded pass.
@@ -58,6 +62,9 @@ def carry(passed: Pass, update: Update, start: torch.Tensor | None = None) -> to
     row = _start(passed, update) if start is None else start
     for stage in reversed(passed.stages):
         row = update.entering(row, stage)
+        if stage.branches and not stage.keeps and not update.by_place:
+            row = _replaced(row, stage, update)
+            continue
         added = _added(row, stage, update)
         row = _shortcut(row, stage, update)
         row = row if added is None else row + added
@@ -99,6 +106,19 @@ def _added(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tenso
         if found is not None:
             total = found if total is None else total + found
     return total
+
+
+def _replaced(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tensor:
+    """A row where branches replace the stream: the terms of each new token as shares, as at any change of resolution.
+
+    A new token without a positive term has no source.
+    """
+    batch, tokens = row.shape[0], row.shape[-1]
+    terms = _added(torch.eye(tokens).to(row).expand(batch, tokens, tokens), stage, update)
+    assert terms is not None
+    total = terms.sum(-1, keepdim=True)
+    shares = torch.where(total > 0, terms / total, torch.zeros_like(terms))
+    return torch.einsum("b...t,bts->b...s", row, shares)
 
 
 def _through(row: torch.Tensor, record: AttentionRecord, update: Update) -> torch.Tensor:

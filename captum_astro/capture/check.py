@@ -18,7 +18,7 @@ from captum_astro.capture.target import LargestOutput
 from captum_astro.functional.astromorphic_effective import EffectiveAttention
 from captum_astro.functional.attention import Given, Softmax
 from captum_astro.layouts.base import Layout, layout_for
-from captum_astro.layouts.structure import Modulated, Norm
+from captum_astro.layouts.structure import Activation, Modulated, Norm
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
 _LOW_PRECISION_TOLERANCE = 0.1
@@ -142,6 +142,8 @@ def _report(layout: Layout, passed: Pass) -> Report:
         readout = f"{type(layout.pooling.branch.module).__name__} over {read} queries"
     else:
         readout = f"mean of {read} tokens" if read > 1 else "token 0"
+        if layout.votes is not None:
+            readout = f"{read} tokens, of which one has the largest value of the class"
     return Report(
         type(layout.model).__name__,
         passed.stages[0].stream.shape[1],
@@ -162,6 +164,7 @@ def _checked(record: StageRecord) -> CheckedStage:
         merged = record.merging.tokens.index.shape[2]
         way, alone = ("in equal shares", "at its place") if record.merging.shared else ("merged into one", "projected")
         parts.append(f"{merged} tokens {way}" if merged > 1 else f"each token {alone}")
+        parts[-1] = parts[-1] if record.keeps else "instead of the stream"
     errors = [identity_error(record)]
     errors += [keys_error(x) if isinstance(x, AttentionRecord) else sources_error(x) for x in record.branches]
     merging = () if record.stage.merging is None else (record.stage.merging,)
@@ -186,6 +189,8 @@ def _describe(record: AttentionRecord | FeedForwardRecord) -> str:
         parts.append(f"{len(record.outputs.index)} windows of {record.outputs.index.shape[1]}")
     if record.reduced is not None:
         parts.append(f"{record.reduced.tokens.index.shape[2]} tokens reduced to one key")
+    if any(isinstance(step, Activation) for step in record.branch.steps):
+        parts.append("activation after the heads")
     if len(record.attention.maps) > 1:
         parts.append(f"{len(record.attention.maps)} softmaxes")
     if any(isinstance(step, Norm) for step in record.branch.steps):

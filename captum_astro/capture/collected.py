@@ -174,11 +174,28 @@ class Collected:
         else:
             assert self.recorder.entry.inputs is not None
             weights = layout.readout_of(self.recorder.entry.inputs, final.shape[1])
+            if layout.votes is not None:
+                weights = self._with_votes(weights.expand(len(final), -1), layout.votes[1])
         return weights.to(device=final.device, dtype=widen(final).dtype).expand(final.shape[0], -1)
 
+    def _with_votes(self, weights: torch.Tensor, weight: float) -> torch.Tensor:
+        """The read-out with the token that has the largest value of the explained class."""
+        votes, output = self.recorder.pooled["votes"], self.output.detach()
+        if votes.shape[-1] != output.shape[-1]:
+            raise UnsupportedModelError(
+                f"The output has {output.shape[-1]} classes, but each token of {type(self.layout.model).__name__} has "
+                f"{votes.shape[-1]}: it is not known which token is read. Explain the model itself."
+            )
+        best = self.call.target.largest(votes.double(), output).to(weights)
+        others = weights.new_zeros(len(best), weights.shape[1] - best.shape[1])
+        return (weights + weight * torch.cat([others, best], 1)) / (1 + weight)
+
     def reached(self) -> torch.Tensor | None:
-        """Which final tokens the output depends on, ``(B, n)``; None in a pass without gradients."""
-        gradients = self.recorder.final.gradients
+        """Which final tokens the output depends on, ``(B, n)``; None in a pass without gradients.
+
+        None, too, if tokens vote: those with the largest values of other classes are reached by a probability.
+        """
+        gradients = self.recorder.final.gradients if self.layout.votes is None else []
         return (self.layout.final_stream.tokens(gradients[0]) != 0).any(-1) if gradients else None
 
     def _stage(self, index: int) -> StageRecord:

@@ -30,13 +30,13 @@ class Hooks(contextlib.ExitStack):
     def tap(self, tap: Tap, use: Use) -> None:
         """Call back with a tap's tensor."""
         if tap.at == "input":
-            self.before(tap.module, use)
+            self.before(tap.module, use, tap.number)
         else:
             self.after(tap.module, use)
 
-    def before(self, module: nn.Module, use: Use) -> None:
-        """Call back with the first tensor that a module receives, positional or keyword."""
-        self.callback(module.register_forward_pre_hook(partial(self._given, use), with_kwargs=True).remove)
+    def before(self, module: nn.Module, use: Use, tensor: int = 0) -> None:
+        """Call back with the first tensor that a module receives, positional or keyword, or with a later one."""
+        self.callback(module.register_forward_pre_hook(partial(self._given, use, tensor), with_kwargs=True).remove)
 
     def after(self, module: nn.Module, use: Use) -> None:
         """Call back with a module's output, if it is a single tensor."""
@@ -46,18 +46,16 @@ class Hooks(contextlib.ExitStack):
         """Call back after a module has run, even after an error."""
         self.callback(module.register_forward_hook(partial(self._left, use), always_call=True).remove)
 
-    def _given(self, use: Use, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if current() != self._explanation:
+    def _given(self, use: Use, tensor: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        given = {**dict(enumerate(args)), **kwargs}
+        tensors = [place for place, x in given.items() if isinstance(x, torch.Tensor)]
+        if current() != self._explanation or tensor >= len(tensors):
             return None
-        for number, x in enumerate(args):
-            if isinstance(x, torch.Tensor):
-                new = use(x)
-                return None if new is None else ((*args[:number], new, *args[number + 1 :]), kwargs)
-        for name, x in kwargs.items():
-            if isinstance(x, torch.Tensor):
-                new = use(x)
-                return None if new is None else (args, {**kwargs, name: new})
-        return None
+        new = use(given[tensors[tensor]])
+        if new is None:
+            return None
+        given[tensors[tensor]] = new
+        return tuple(given.pop(number) for number in range(len(args))), given
 
     def _returned(self, use: Use, module: nn.Module, args: Any, output: Any) -> torch.Tensor | None:
         if current() != self._explanation or not isinstance(output, torch.Tensor):

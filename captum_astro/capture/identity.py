@@ -19,7 +19,10 @@ _LOW_PRECISION_TOLERANCE = 0.25
 
 
 def rebuilt_attention(record: AttentionRecord, places: list[int] | None = None) -> torch.Tensor:
-    """``sum_h A_h E~_h + bias`` for some or all queries, directly from the definition: ``(B, places, d)``."""
+    """``sum_h A_h E~_h + bias`` for some or all queries, directly from the definition: ``(B, places, d)``.
+
+    Overlapping windows are summed for all queries: ``(images, n, d)``.
+    """
     attention, out = record.attention, record.map_out
     chosen = slice(None) if places is None else places
     rows = attention.rows(0, attention.queries) if places is None else attention.at(places)
@@ -29,7 +32,10 @@ def rebuilt_attention(record: AttentionRecord, places: list[int] | None = None) 
     if out.query_scale is not None:
         mixed = mixed * out.query_scale[:, :, chosen, None]
     added = mixed.transpose(1, 2).flatten(2)
+    added = added if out.factors is None else added * out.factors[:, chosen]
     added = added if out.matrix is None else added @ out.matrix
+    if record.branch.overlapping and record.outputs is not None:
+        added = record.outputs.scatter(added.movedim(1, -1)).movedim(-1, 1)
     if out.constant is None:
         return added
     return added + (out.constant[:, chosen] if out.constant.ndim == 3 else out.constant)
@@ -66,6 +72,9 @@ def _branches_error(record: StageRecord, branches: Branches, following: torch.Te
     targets = first.attention.queries if first.output is None else first.output.shape[1]
     places = spots(targets) if few else None
     rows = slice(None) if places is None else places
+    if isinstance(first, AttentionRecord) and first.branch.overlapping:
+        stream = _kept(record, slice(None))
+        return _relative(following - stream, _added(branches, None), stream, dtype)
     if windows is None:
         stream, following = _kept(record, rows), following[:, rows]
         return _relative(following - stream, _added(branches, places), stream, dtype, few)
@@ -98,7 +107,9 @@ def _added(branches: Branches, places: list[int] | None) -> torch.Tensor:
 
 
 def _kept(record: StageRecord, rows: slice | list[int]) -> torch.Tensor:
-    """What the branches are added to: the stream, or the merged tokens."""
+    """What the branches are added to: the stream, the merged tokens, or nothing."""
+    if not record.keeps:
+        return torch.zeros_like(widen(record.following[:, rows]))
     return widen(record.stream[:, rows]) if record.merging is None else record.merging.rebuilt(rows)
 
 
@@ -144,11 +155,16 @@ def value_error(record: AttentionRecord) -> torch.Tensor:
         scale = record.value_scale[:, :, where, None]
         found = found / scale.repeat_interleave(found.shape[1] // scale.shape[1], 1)
     expected = torch.einsum("bnd,hvd->bhnv", read, weight)
-    rounding = 4 * torch.finfo(record.projected.dtype).eps * torch.maximum(found.abs().amax(), expected.abs().amax())
-    expected, found = (x - x[:, :, :1] for x in (expected, found))  # without the constant
+    # of sums of products, and of what is added to them
+    size = torch.maximum(read.norm(dim=-1).amax() * weight.norm(dim=-1).amax(), found.abs().amax())
+    rounding = 4 * torch.finfo(record.projected.dtype).eps * size
+    expected, found = (x - x[:, :, 1:2] for x in (expected, found))  # without the constant
+    if record.branch.overlapping and record.sources is not None:  # values are padded after their projection
+        here = record.sources.only(where).present.repeat(len(found) // len(record.sources.index), 1)
+        expected, found = (x * here[:, None, :, None] for x in (expected, found))
     error = (found - expected).abs().amax() / expected.abs().amax().clamp(min=torch.finfo(value.dtype).tiny)
-    # identical tokens, as for a blank image without position embeddings, leave nothing to compare
-    alike = torch.maximum(found.abs().amax(), expected.abs().amax()) <= rounding
+    # nearly identical tokens, as for a blank image without position embeddings, leave nothing to compare
+    alike = (found - expected).abs().amax() <= rounding
     return torch.maximum(torch.where(alike, 0.0, error), moved.to(error))
 
 

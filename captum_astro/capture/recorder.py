@@ -75,7 +75,10 @@ class Recorder(TorchFunctionMode):
             if func in ATTENTION:
                 self._running[-1].note(ATTENTION[func].recorded(*args, **kwargs), result)
             elif (recorded := self._written.see(func, args, result)) is not None:
-                self._running[-1].note(recorded, result)
+                swapped = self._written.swapped
+                seen = result.transpose(-2, -1) if swapped else result
+                self._running[-1].note(recorded, seen)
+                result = seen.transpose(-2, -1) if swapped else result  # the noted tensor stays in the graph
         return result
 
     def stream(self, index: int) -> StreamNotes:
@@ -108,6 +111,8 @@ class Recorder(TorchFunctionMode):
         if layout.pooling is not None and self.pooling is not None:
             self._watch(self.pooling)
             self._hooks.tap(layout.pooling.pooled, partial(self._note_pooled, "pooled", layout.pooling.pooled))
+        if layout.votes is not None:
+            self._hooks.tap(layout.votes[0], partial(self._note_pooled, "votes", layout.votes[0]))
         if layout.pooled is not None:
             for tap, name in zip(layout.pooled, ("normalised", "pooled"), strict=True):
                 self._hooks.tap(tap, partial(self._note_pooled, name, tap))

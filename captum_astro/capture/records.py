@@ -12,7 +12,7 @@ from captum_astro.capture.affine import AffineMap, Statistics, compose
 from captum_astro.functional.attention import Attention, widen
 from captum_astro.functional.token_map import Grid, TokenMap
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Measured, Norm, Stage
+from captum_astro.layouts.structure import Activation, AttentionBranch, FeedForwardBranch, Measured, Norm, Stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class AttentionRecord:
         map_outputs: The output of each map, ``(B, H, q, d_v)``.
         map_gradients: The gradient of the explained output there, for each requested map; empty without gradients.
         statistics: The statistics of the branch's steps that have some, in order: ``1 / sigma`` of a norm, the effect
-            of a modulated layer.
+            of a modulated layer, the factors of an activation.
         read: A few of the input tokens of the value projection, ``(B, 3, d)``, those of `spots`.
         entered: The same tokens as they entered the branch; None if the layout does not say where to read them.
         values: The effect of a modulated value projection.
@@ -123,6 +123,8 @@ class AttentionRecord:
     def transformed(self, include_norm: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Values, output map and query scale that yield the vector each token adds.
 
+        After an activation, that is a vector for each query: with the mean of their factors, there is one.
+
         Args:
             include_norm: Include the norms and biases, as the model does; otherwise ``E W_V W_H``, with LayerScale.
 
@@ -132,8 +134,11 @@ class AttentionRecord:
         """
         if include_norm:
             out = self.map_out
-            return self.attention.value, self.per_head(out.matrix), out.query_scale
-        steps = tuple(step for step in self.branch.steps if not isinstance(step, Norm))
+            matrix = out.matrix
+            if out.factors is not None and matrix is not None:
+                matrix = out.factors.mean(1)[..., None] * matrix
+            return self.attention.value, self.per_head(matrix), out.query_scale
+        steps = tuple(step for step in self.branch.steps if not isinstance(step, Norm | Activation))
         stream = widen(self._of_keys(self.residual))
         if self.values is not None:
             stream = stream * self.values.factors[:, None]
@@ -170,6 +175,7 @@ class MergingRecord:
         maximum: The new token is the maximum of its sources, channel by channel.
         joined: The first new tokens ``(1, m, d)``, which are made of no old ones.
         shared: No linear map leads to it: its sources get equal shares, and their contributions are not known.
+        replaced: Nothing is kept of the old tokens; ``tokens`` says in whose places the new ones lie.
     """
 
     tokens: TokenMap
@@ -179,6 +185,7 @@ class MergingRecord:
     maximum: bool = False
     joined: torch.Tensor | None = None
     shared: bool = False
+    replaced: bool = False
 
     def contributions(self, targets: slice | list[int] = slice(None)) -> torch.Tensor:
         """The contribution of each source to some of the new tokens: ``(B, targets, k, d)``, of the new width."""
@@ -220,7 +227,7 @@ class MergingRecord:
 
     def ways(self, by_length: bool) -> TokenMap:
         """The tokens, with the shares of `by_length` or with equal ones."""
-        return self.by_length() if by_length else self.tokens
+        return self.by_length() if by_length and not self.replaced else self.tokens
 
     def by_length(self) -> TokenMap:
         """The share of each source, in proportion to the length of its contribution if that is known."""
@@ -257,6 +264,11 @@ class StageRecord:
     summed: torch.Tensor | None = None
     merging: MergingRecord | None = None
     following_gradient: torch.Tensor | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the branches are added to something; otherwise they replace the stream."""
+        return self.merging is None or not self.merging.replaced
 
     @property
     def attentions(self) -> tuple[AttentionRecord, ...]:

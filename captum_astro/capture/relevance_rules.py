@@ -172,7 +172,8 @@ def _convolution(func: Any, given: Any, like: torch.Tensor) -> tuple[Any, Any]:
 
     def back(relevance: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if func in CONVOLUTION and not isinstance(given.get("padding"), str):  # saves a pass
-            return _INPUT[weight.ndim - 2](like.shape, weight, relevance, **given)
+            passed: torch.Tensor = _INPUT[weight.ndim - 2](like.shape, weight, relevance, **given)
+            return passed
         with torch.enable_grad():
             leaf = like.requires_grad_(True)
             (found,) = torch.autograd.grad(product(leaf, weight), leaf, relevance)
@@ -190,7 +191,8 @@ def _attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
 
 def _products(equation: str) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]:
     """The product ``ab,bc->ac`` of an activation and a constant, and its transpose ``ac,bc->ab``."""
-    (x, weight), output = (side.split(",") if "," in side else side for side in equation.replace(" ", "").split("->"))
+    factors, output = equation.replace(" ", "").split("->")
+    x, weight = factors.split(",")
     return (
         lambda y, w: torch.einsum(f"{x},{weight}->{output}", y, w),
         lambda r, w: torch.einsum(f"{output},{weight}->{x}", r, w),

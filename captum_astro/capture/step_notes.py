@@ -6,18 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from captum_astro.capture.affine import Statistics, compose, inverse_deviation
+from captum_astro.capture.affine import Statistics, activation_factors, compose, inverse_deviation
 from captum_astro.capture.records import MergingRecord, spots
+from captum_astro.functional.attention import widen
 from captum_astro.functional.token_map import Grid, TokenMap
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import (
-    Measured,
-    Merging,
-    Modulated,
-    Norm,
-    Rearrange,
-    Step,
-)
+from captum_astro.layouts.structure import Activation, Measured, Merging, Modulated, Norm, Rearrange, Step, Tap
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +37,7 @@ class StepNotes:
     """The statistics of the steps that have some."""
 
     def __init__(self, steps: tuple[Step, ...]) -> None:
-        self.measured = [step for step in steps if isinstance(step, Norm | Modulated)]
+        self.measured = [step for step in steps if isinstance(step, Norm | Modulated | Activation)]
         self._found: list[torch.Tensor | Measured | None] = [None] * len(self.measured)
 
     def note(self, number: int, x: torch.Tensor) -> None:
@@ -51,6 +45,9 @@ class StepNotes:
         step, x = self.measured[number], x.detach()
         if isinstance(step, Modulated):
             self._found[number] = step.measure(x)
+        elif isinstance(step, Activation):
+            found = activation_factors(step.module, widen(x))
+            self._found[number] = Tap(step.module, channels=step.channels).tokens(found)
         else:
             found = inverse_deviation(step.module, x if step.channels == "last" else x.movedim(1, -1))
             self._found[number] = found if step.per_head else found.reshape(len(x), -1)
@@ -95,7 +92,9 @@ class MergingNotes:
         made, statistics = self.merging, self.steps.statistics(None, self.merging.name)
         heads = next((x.shape[1] for x in statistics if isinstance(x, torch.Tensor) and x.ndim == 3), None)
         map_out = compose(made.steps, statistics, like, heads)
-        return MergingRecord(tokens, residual, map_out, self._merged, made.maximum, made.joined, made.shared)
+        return MergingRecord(
+            tokens, residual, map_out, self._merged, made.maximum, made.joined, made.shared, made.replaced
+        )
 
 
 def placed(way: Rearrange | None, grid: Grid, residual: torch.Tensor) -> TokenMap | None:

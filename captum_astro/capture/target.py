@@ -114,6 +114,20 @@ class Target:
         """
         return (self._one_hot(output) != 0).any(-1).flatten(1).to(output)
 
+    def largest(self, votes: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """Which of several tokens has the largest value of the explained class: one-hot rows ``(B, m)``.
+
+        Args:
+            votes: The value of each token for each class of the output, ``(B, m, classes)``.
+            output: The output, ``(B, classes)``.
+
+        Raises:
+            AssertionError: If the target has none of Captum's forms, or leaves more than one value per sample.
+            IndexError: If it is out of range.
+        """
+        values = (votes * self._one_hot(output)[:, None]).sum(-1)
+        return torch.nn.functional.one_hot(values.argmax(1), values.shape[1]).to(votes)
+
     def _one_hot(self, output: torch.Tensor) -> torch.Tensor:
         exact = torch.float32 if output.device.type == "mps" else torch.float64
         with torch.enable_grad():

@@ -17,15 +17,13 @@ def as_samples(x: torch.Tensor, windows: int) -> torch.Tensor:
     return x.movedim(windows, 1).flatten(0, 1)
 
 
-def as_heads(x: torch.Tensor, branch: AttentionBranch, turned: bool = False) -> torch.Tensor | None:
+def as_heads(x: torch.Tensor, branch: AttentionBranch) -> torch.Tensor | None:
     """Heads' outputs, values or maps of a branch as ``(B, H, n, d)``; None if they have another form.
 
     Args:
         x: The tensor.
         branch: The branch.
-        turned: The last two dimensions are the other way round.
     """
-    x = x.transpose(-2, -1) if turned else x
     dimensions = 4 if branch.windows is None else 5
     if branch.heads is not None and x.ndim == dimensions - 1:
         x = x.unflatten(0, (-1, branch.heads))

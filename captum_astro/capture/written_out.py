@@ -14,12 +14,20 @@ from captum_astro.functional.operations import Recorded
 _KEEPS = (*DROPOUT, torch.Tensor.to, torch.Tensor.type_as, torch.Tensor.contiguous, torch.Tensor.clone, torch.clone)
 
 
+_SWAPS = (torch.Tensor.transpose, torch.transpose)
+
+
 class WrittenOut:
-    """Follows the result of a softmax until it is multiplied by the values."""
+    """Follows the result of a softmax until it is multiplied by the values.
+
+    Attributes:
+        swapped: Whether the last attention was computed as ``V^T A^T``, so that its output is transposed.
+    """
 
     def __init__(self) -> None:
+        self.swapped = False
         self._map: torch.Tensor | None = None
-        self._turned = False
+        self._transposed: torch.Tensor | None = None
 
     def see(self, func: Any, args: Any, result: Any) -> Recorded | None:
         """Inspect one operation.
@@ -33,30 +41,25 @@ class WrittenOut:
             The attention, if this was its product with the values.
         """
         if func in SOFTMAX:
-            self._map, self._turned = result, False
-        elif self._map is None or not args:
+            self._map, self._transposed = result, None
+        elif func in MATMUL and self._transposed is not None and len(args) > 1 and args[1] is self._transposed:
+            attention, self._map, self._transposed, self.swapped = self._transposed, None, None, True
+            return Recorded(Given(attention.detach().transpose(-2, -1)), args[0].detach().transpose(-2, -1))
+        elif self._map is None or not args or args[0] is not self._map:
             return None
-        elif self._turned and func in MATMUL and args[1] is self._map:
-            attention, self._map = Given(self._map.detach().transpose(-2, -1)), None
-            return Recorded(attention, args[0].detach().transpose(-2, -1), turned=True)
-        elif args[0] is not self._map:
-            return None
-        elif func is torch.Tensor.transpose and {x % result.ndim for x in args[1:]} == {
-            result.ndim - 2,
-            result.ndim - 1,
-        }:
-            self._map, self._turned = result, not self._turned
-        elif func in MATMUL and not self._turned:
-            attention, self._map = Given(self._map.detach()), None
-            return Recorded(attention, args[1].detach())
+        elif func in MATMUL:
+            found, self._map, self._transposed, self.swapped = Given(self._map.detach()), None, None, False
+            return Recorded(found, args[1].detach())
+        elif func in _SWAPS and {x % result.ndim for x in args[1:3]} == {result.ndim - 2, result.ndim - 1}:
+            self._transposed = result
         elif func in _KEEPS:
             self._map = result
         return None
 
     def follow(self, attention: torch.Tensor) -> None:
         """Follow a map that the model has changed after its softmax."""
-        self._map, self._turned = attention, False
+        self._map, self._transposed = attention, None
 
     def forget(self) -> None:
         """Ignore a softmax that runs outside the attention."""
-        self._map = None
+        self._map = self._transposed = None

@@ -146,7 +146,7 @@ class Given:
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """The rows from ``start`` to ``stop``: ``(B, H, stop - start, n)``."""
-        return widen(self.attention[:, :, start:stop])
+        return widen(self.attention[:, :, start:stop].clone())
 
     def at(self, places: list[int]) -> torch.Tensor:
         """Single rows: ``(B, H, places, n)``."""

@@ -19,13 +19,11 @@ class Recorded(NamedTuple):
         map: The attention.
         value: The values that it mixes, ``(B, H, n, d_v)``.
         constant: The part of the output besides the weighted values; None for nothing.
-        turned: The values were on the left of the product, so that the output is ``(B, H, d_v, m)``.
     """
 
     map: AttentionMap
     value: torch.Tensor
     constant: torch.Tensor | None = None
-    turned: bool = False
 
 
 class AttentionOperation(Protocol):

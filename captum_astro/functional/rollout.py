@@ -19,13 +19,13 @@ def mixed_row(row: torch.Tensor, attention: Attention) -> torch.Tensor:
     """A row times the mean map of a layer, ``r E_h[A]``.
 
     Args:
-        row: Weights of the queries, ``(B, q)``.
+        row: Weights of the queries, one or several rows ``(B, ..., q)``.
         attention: The layer.
 
     Returns:
-        ``(B, n)``.
+        ``(B, ..., n)``.
     """
-    total = row.new_zeros(row.shape[0], attention.value.shape[2])
+    total = row.new_zeros(*row.shape[:-1], attention.value.shape[2])
     for chunk, probabilities in attention.chunks():
-        total += torch.einsum("bi,bhij->bj", row[:, chunk], probabilities)
+        total += torch.einsum("b...i,bhij->b...j", row[..., chunk], probabilities)
     return total / attention.value.shape[1]

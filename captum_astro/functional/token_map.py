@@ -181,6 +181,13 @@ def same_map(grid: Grid, size: Grid, stride: Grid) -> TokenMap:
     return kernel_map(grid, size, stride, (left // 2, left - left // 2, top // 2, top - top // 2))
 
 
+@lru_cache(maxsize=64)
+def outlook_map(grid: Grid, size: Grid, stride: Grid, padding: Grid) -> TokenMap:
+    """Windows that overlap: the tokens under the kernel of a convolution, as in `convolution_map`, are one window."""
+    windows = convolution_map(grid, size, stride, padding)
+    return TokenMap(windows.index.transpose(0, 1).transpose(1, 2).contiguous(), windows.tokens, padded=windows.padded)
+
+
 def kernel_map(grid: Grid, size: Grid, stride: Grid, padding: tuple[int, int, int, int]) -> TokenMap:
     """As `convolution_map`, with another padding on every side: left, right, above, below."""
     places = F.pad(torch.arange(grid[0] * grid[1]).reshape(1, *grid), padding, value=-1)[0]

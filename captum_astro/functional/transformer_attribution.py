@@ -27,7 +27,7 @@ def transformer_attribution_update(
     """A row times a layer's matrix without its identity, ``r E_h[(dy/dA * R_A)^+]``, summed over the layer's maps.
 
     Args:
-        row: ``(B, q)``.
+        row: One or several, ``(B, ..., q)``.
         attention: The layer.
         gradient: ``dy/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
         ruled: The same layer, recorded in the pass that propagates relevance.
@@ -35,15 +35,15 @@ def transformer_attribution_update(
         relevance: ``R`` at each of these outputs.
 
     Returns:
-        ``(B, n)``.
+        ``(B, ..., n)``.
     """
-    total = row.new_zeros(row.shape[0], attention.value.shape[2])
+    total = row.new_zeros(*row.shape[:-1], attention.value.shape[2])
     value = widen(ruled.value).contiguous()
     for part, weight, output, arrived in zip(ruled.maps, attention.weights, outputs, relevance, strict=True):
         for chunk, probabilities in Attention((part,), (1.0,), value).chunks():
             of_map = attention_relevance(probabilities, value, output[:, :, chunk], arrived[:, :, chunk])
             slopes = attention_gradient(gradient[:, :, chunk], attention.value) * weight
-            total += torch.einsum("bi,bhij->bj", row[:, chunk], of_map.mul_(slopes).clamp_(min=0))
+            total += torch.einsum("b...i,bhij->b...j", row[..., chunk], of_map.mul_(slopes).clamp_(min=0))
     return total / value.shape[1]
 
 

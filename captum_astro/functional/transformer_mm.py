@@ -17,16 +17,16 @@ def transformer_mm_update(row: torch.Tensor, attention: Attention, gradient: tor
     """A row times a layer's matrix without its identity, ``r E_h[(dy/dA * A)^+]``.
 
     Args:
-        row: ``(B, q)``.
+        row: One or several, ``(B, ..., q)``.
         attention: The layer.
         gradient: ``dy/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
 
     Returns:
-        ``(B, n)``.
+        ``(B, ..., n)``.
     """
     value = widen(attention.value).contiguous()
-    total = row.new_zeros(row.shape[0], value.shape[2])
+    total = row.new_zeros(*row.shape[:-1], value.shape[2])
     for chunk, probabilities in attention.chunks():
         update = attention_gradient(gradient[:, :, chunk], value).mul_(probabilities).clamp_(min=0)
-        total += torch.einsum("bi,bhij->bj", row[:, chunk], update)
+        total += torch.einsum("b...i,bhij->b...j", row[..., chunk], update)
     return total / value.shape[1]

@@ -51,7 +51,8 @@ def head_weights(
     Its squared length is ``v^T (M M^T) v`` and its product with ``E`` is ``v . (M E)``: small matrices.
 
     Args:
-        stream: ``E``, ``(B, n, d)``.
+        stream: ``E``, ``(B, n, d)``. If it has another width than what is added, as where the stream is replaced, no
+            direction can be compared, and NECC is the same for all tokens.
         value: ``(B, H, n, d_v)``.
         output_map: ``M``, from each head's output to the residual stream, ``(H, d_v, d)``; ``(B, H, d_v, d)`` if it
             depends on the sample.
@@ -75,9 +76,12 @@ def head_weights(
     if "length" in components:
         weights = weights * _ratio(length, own)
     if "direction" in components:
-        seen = stream @ output_map.flatten(-3, -2).transpose(-2, -1)
-        dot = (seen.reshape(batch, tokens, heads, width).transpose(1, 2) * value).sum(-1)
-        cosine = _ratio(dot, length * own).clamp(-1, 1)
+        if stream.shape[-1] == output_map.shape[-1]:
+            seen = stream @ output_map.flatten(-3, -2).transpose(-2, -1)
+            dot = (seen.reshape(batch, tokens, heads, width).transpose(1, 2) * value).sum(-1)
+            cosine = _ratio(dot, length * own).clamp(-1, 1)
+        else:
+            cosine = torch.zeros_like(length)
         weights = weights * (cosine if absent is None else cosine.masked_fill(absent, -torch.inf)).softmax(-1)
     return weights if absent is None else weights.masked_fill(absent, 0)
 

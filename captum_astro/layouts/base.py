@@ -34,6 +34,8 @@ class Layout(ABC):
         per_position: The output has a row per token, as for a language model; the explained row is read.
         pooled: Where the final tokens, normalised, and their average by `readout` can be read; None if nowhere. With
             it, the read-out is checked in every pass.
+        votes: Where the classes of each of the last final tokens can be read, ``(B, m, classes)``, and the weight with
+            which each class's largest value among them is added to that of the read-out; None if nowhere.
         pooling: The attention that pools the final stream, or None if `readout` applies.
     """
 
@@ -44,6 +46,7 @@ class Layout(ABC):
     per_position: bool = False
     pooling: Pooling | None = None
     pooled: tuple[Tap, Tap] | None = None
+    votes: tuple[Tap, float] | None = None
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

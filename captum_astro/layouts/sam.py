@@ -40,7 +40,7 @@ class SAMLayout(AveragedLayout):
         self.stages = describe_blocks(self._model.blocks)
         self.final_stream = last = Tap(self._model.blocks[-1], "output")
         if isinstance(neck, nn.Sequential):
-            merging = convolution(neck[2], "neck.2", None, Tap(neck[2], channels="first"))
+            merging = convolution(cast(nn.Conv2d, neck[2]), "neck.2", None, Tap(neck[2], channels="first"))
             self.stages.append(Stage(len(self._model.blocks) - 1, last, merging=merging))
             self.final_stream = Tap(neck[2], "output", "first")
         self.pooled = (Tap(neck, "output", "first"), Tap(pool, "output"))

@@ -24,7 +24,7 @@ Rearrange = Callable[[Grid], TokenMap]
 
 @dataclass(frozen=True, eq=False)
 class Tap:
-    """A tensor of the forward pass: the first argument of ``module``, or its output.
+    """A tensor of the forward pass: an argument of ``module``, usually the first, or its output.
 
     Attributes:
         module: The module.
@@ -32,12 +32,14 @@ class Tap:
         channels: The position of the channel dimension in a feature map ``(B, H, W, C)`` or ``(B, C, H, W)``; tokens
             ``(B, n, C)`` are not affected.
         arrange: Brings a tensor of any other form, or in another order, to tokens ``(B, n, C)``.
+        number: Which of the tensors that it receives.
     """
 
     module: nn.Module
     at: Literal["input", "output"] = "input"
     channels: Literal["last", "first"] = "last"
     arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
+    number: int = 0
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
         """The tensor as tokens ``(B, n, C)``, row by row for a feature map."""
@@ -112,7 +114,22 @@ class Modulated:
     measure: Callable[[torch.Tensor], Measured]
 
 
-Step = Linear | Scale | Norm | Modulated
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """An activation of the heads' outputs, the first step: each channel of a query times a factor of its own.
+
+    As the statistics of a norm, the factors are read in the forward pass and held constant.
+
+    Attributes:
+        module: The activation, which is 0 at 0.
+        channels: The position of the channel dimension in its input, as in `Tap`.
+    """
+
+    module: nn.Module
+    channels: Literal["last", "first"] = "last"
+
+
+Step = Linear | Scale | Norm | Modulated | Activation
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +163,7 @@ class AttentionBranch:
         calls: How many calls compute it, each of them some of its heads.
         windows: The dimension that counts windows, 1 or 2, if attention is computed on five dimensions; the tokens that
             are read are then whole images, in the order of the stream.
+        overlapping: Its windows overlap, and what they add to a token is summed before the projection.
     """
 
     name: str
@@ -164,6 +182,7 @@ class AttentionBranch:
     heads: int | None = None
     calls: int = 1
     windows: Literal[1, 2] | None = None
+    overlapping: bool = False
     mixed: Tap | None = None
     approximate: str | None = None
     output: Tap | None = None
@@ -203,6 +222,7 @@ class Merging:
         entering: Where the old tokens can be read as they are merged, if they are normalised one by one before.
         merged: Where the new tokens can be read, for the keys of an attention; otherwise they are the next stream.
         maximum: The new token is the maximum of the old ones, channel by channel, and there are no steps.
+        replaced: Nothing is kept of the old tokens: the new ones, which lie in their places, are the branches alone.
         joined: Tokens ``(1, m, d)`` that come first from here on; they are made of none of the old ones.
         shared: No linear map leads to the new token, as through a convolutional block, and there are no steps. The old
             ones get equal shares of it, and nothing can be compared; ``approximate`` names it.
@@ -215,6 +235,7 @@ class Merging:
     entering: Tap | None = None
     merged: Tap | None = None
     maximum: bool = False
+    replaced: bool = False
     joined: torch.Tensor | None = None
     shared: bool = False
     approximate: str | None = None

@@ -161,21 +161,25 @@ class Corner(nn.Module):
         return self.inner(x * mask)
 
 
+# biases and positions of what is before the first stage
+EMBEDDING = r"((patch|pixel)_embeds?|stem)\b.*bias|(levels\.0\.)?pos_embed|(patch|pixel)_pos|(norm\d_)?proj\.bias"
+
+
 @every_model
 def test_unseen_tokens_get_no_relevance(name: str) -> None:
     """Without biases and positions in the patch embedding, tokens whose patch is not seen are vectors of zeros."""
     model, x = build(name), images(name, 1)
-    first = layout_for(model).stages[0].stream.module
+    first = layout_for(model).stages[0].stream
     with torch.no_grad():
         for path, parameter in model.named_parameters():
-            if re.match(r"((patch_embeds?|stem)\b.*bias|(levels\.0\.)?pos_embed)", path):
+            if re.match(EMBEDDING, path):
                 parameter.zero_()
         for path, buffer in model.named_buffers():
             if path.startswith(("stem", "patch_embed")) and path.endswith("running_mean"):
                 buffer.zero_()
     seen: list[T] = []
     cut = Corner(model, x.shape[2] // 3, x.shape[3] // 3)
-    handle = first.register_forward_pre_hook(lambda m, a: seen.append(a[0]))
+    handle = first.module.register_forward_pre_hook(lambda m, a: seen.append(a[first.number]))
     cut(x)
     handle.remove()
     layout = layout_for(model)

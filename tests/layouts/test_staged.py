@@ -7,9 +7,15 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from captum_astro import UnsupportedModelError, VTranM, check
+from captum_astro.capture.call import Call
+from captum_astro.capture.capture import capture
+from captum_astro.capture.collected import Wanted
+from captum_astro.capture.guard import private
+from captum_astro.capture.target import Target
 from captum_astro.layouts import layout_for
 from captum_astro.layouts import mvitv2 as mvitv2_layout
 from captum_astro.layouts.structure import Merging, Scale
@@ -54,3 +60,25 @@ def test_wrong_pooling_is_rejected(kind: str, said: str, monkeypatch: pytest.Mon
     assert not check(build("mvitv2"), images("mvitv2")).ok
     with pytest.raises(UnsupportedModelError, match=said):
         VTranM(build("mvitv2")).attribute(images("mvitv2"), target=1)
+
+
+def test_votes_for_other_classes_are_rejected() -> None:
+    model = nn.Sequential(build("volo"), nn.Linear(5, 2).double())
+    with pytest.raises(
+        UnsupportedModelError, match=r"has 2 classes, but each token of VOLO has 5: .* Explain the model"
+    ):
+        VTranM(model).attribute(images("volo", 1), target=1)
+
+
+def test_the_token_that_votes_for_the_class_is_read() -> None:
+    """Twice as much is the class token; the target decides which patch."""
+    model, x, votes = build("volo"), images("volo", 2), []
+    model.aux_head.register_forward_hook(lambda module, args, out: votes.append(out))
+    model(x)
+    expected = torch.zeros(2, 1 + votes[0].shape[1], dtype=torch.float64)
+    expected[:, 0] = 2 / 3
+    for image, target in enumerate((4, 0)):
+        expected[image, 1 + votes[0][image, :, target].argmax()] = 1 / 3
+    with private(build("volo")) as replica:
+        call = Call(replica.model, x, Target([4, 0]), layout=layout_for(replica.model))
+        assert torch.equal(capture(call, Wanted()).readout, expected)
