@@ -86,7 +86,7 @@ def explain(
 def _said(results: Results) -> str:
     """The top classes of an image, and what the model did not see of it."""
     top, crop = ", ".join(map(str, results[0].classes[:3])), results[0].crop
-    return f"{top} ({crop}; --crop none shows it all)" if crop.share < 1 else top
+    return f"{top} ({crop}; --crop none shows it all)" if not crop.whole else top
 
 
 def _write(results: Results, place: Path, vita: str, form: str) -> None:

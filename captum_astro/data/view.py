@@ -39,8 +39,13 @@ class Crop:
         across, down = min(right, width) - max(left, 0), min(bottom, height) - max(top, 0)
         return across * down / (width * height)
 
+    @property
+    def whole(self) -> bool:
+        """Whether the model sees all of the image, but for what rounding cuts off."""
+        return self.share > 0.995
+
     def __str__(self) -> str:
-        if self.share > 0.995:
+        if self.whole:
             return "the model sees the whole image"
         return f"{self.fit} crop: the model sees {self.share:.0%} of the image"
 

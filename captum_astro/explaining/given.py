@@ -101,6 +101,11 @@ def _of_input(x: torch.Tensor, view: View, bands: Sequence[int] | None) -> Image
     else:
         low, high = np.nanpercentile(values.numpy(), _BORDERS, axis=(1, 2), keepdims=True)
         pixels = ((values - torch.from_numpy(low)) / torch.from_numpy(high - low).clamp(min=1e-12)).clamp(0, 1).float()
-    if bands is None and len(pixels) not in (1, 3):
-        pixels = pixels.mean(0, keepdim=True)
-    return Image.fromarray((picture(pixels, bands) * 255).round().astype(np.uint8))
+    mean = bands is None and len(pixels) not in (1, 3)
+    shown = pixels.mean(0, keepdim=True) if mean else pixels
+    image = Image.fromarray((picture(shown, bands) * 255).round().astype(np.uint8))
+    if mean:
+        image.info["bands"] = f"mean of {len(pixels)} bands"
+    elif bands is not None:
+        image.info["bands"] = f"band{'s' if len(bands) > 1 else ''} {', '.join(map(str, bands))}"
+    return image

@@ -108,6 +108,7 @@ class Result(Drawn):
     def record(self) -> dict[str, Any]:
         """What the map was made with, as JSON can hold it: model, image, crop, method, options, class, versions."""
         image = {"file": self.file, "width": self.image.width, "height": self.image.height}
+        image |= {"bands": self.image.info["bands"]} if "bands" in self.image.info else {}
         crop = {"fit": self.crop.fit, "box": list(self.crop.box)}
         one = {"image": image, "crop": crop, **self.options, "target": asdict(self.target)}
         return {**self.made, "maps": [one]}
@@ -201,7 +202,9 @@ class Results(Drawn, Sequence[Result]):
 
 def _photograph(result: Result) -> Panel:
     title = str(result.classes[0])
-    if result.crop.share < 0.995:
+    if bands := result.image.info.get("bands"):
+        title += f"\n{bands}"
+    if not result.crop.whole:
         title += "\noutlined: the model's view"
     return Panel(result.image, None, title, Place(box=result.crop.box))
 

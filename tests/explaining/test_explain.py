@@ -17,7 +17,9 @@ from captum_astro import UnsupportedModelError, ViTA, explain, explainers
 from captum_astro.data.image_error import ImageError
 from captum_astro.explaining.result import Result, Results
 from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
+from captum_astro.models.loading import load_model
 
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 SIGNED_PIXELS = {"LRP", "ConservativeLRP", "AttnLRP"}
 SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 2}
 
@@ -158,8 +160,10 @@ def test_a_picture_on_axes_of_ones_own() -> None:
     np.testing.assert_allclose(drawn, summed.numpy(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("bands", [None, (3, 2, 1), [12]])
-def test_any_number_of_channels(bands: object) -> None:
+@pytest.mark.parametrize(
+    ("bands", "said"), [(None, "mean of 13 bands"), ((3, 2, 1), "bands 3, 2, 1"), ([12], "band 12")]
+)
+def test_any_number_of_channels(bands: object, said: str) -> None:
     model, x = _model(in_chans=13), torch.randn(13, 16, 16)
     result = _one(model, x, bands=bands)
     assert result.attributions.shape == (1, 13, 16, 16)
@@ -168,6 +172,8 @@ def test_any_number_of_channels(bands: object) -> None:
     stretched = ((x.numpy() - low) / (high - low)).clip(0, 1)
     expected = stretched.mean(0, keepdims=True) if bands is None else stretched[list(bands)]  # type: ignore[call-overload]
     assert np.abs(shown / 255 - expected.transpose(1, 2, 0)).max() < 0.01
+    assert result.plot().axes[0].get_title() == f"{result.classes[0]}\n{said}"
+    assert result.record["maps"][0]["image"]["bands"] == said
 
 
 @pytest.mark.parametrize(
@@ -234,3 +240,16 @@ def test_the_package_does_not_import_matplotlib() -> None:
     code = "import captum_astro, sys; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="DeiT-tiny's weights and photographs with masks are not at hand")
+@pytest.mark.parametrize("method", sorted(SIGNED_PIXELS))
+def test_signed_maps_are_visible_on_the_object(method: str) -> None:
+    model = load_model("deit_tiny_patch16_224", checkpoint=SHARED / "deit_tiny_patch16_224.safetensors")
+    shares = []
+    for file in sorted((SHARED / "masks" / "images").glob("*.jpg"))[:24:4]:
+        ax = _one(model, file, method, crop="squash").plot(colorbar=False).axes[1]
+        mask = Image.open(SHARED / "masks" / "masks" / f"{file.stem}.png").resize((224, 224), Image.Resampling.NEAREST)
+        strength = np.abs(np.asarray(ax.images[1].get_array())) / ax.images[1].get_clim()[1]
+        shares.append((strength[np.asarray(mask) > 0] > 0.2).mean())
+    assert np.median(shares) >= 0.15
