@@ -38,7 +38,7 @@ def _random_unless_bundled(name: str) -> nn.Module:
 def _offline(code: str) -> str:
     """Replace published weights, which cannot be downloaded everywhere; those in the package are kept."""
     lines = [
-        line if any(name in line for name in BUNDLED) else line.replace("pretrained=True", "pretrained=False")
+        line if any(name in line for name in BUNDLED) else re.sub(r"pretrained=(True|\"\w+\")", "pretrained=False", line)
         for line in code.splitlines()
     ]
     return "\n".join(lines)
@@ -76,6 +76,8 @@ COMMANDS = [(page, line) for page in PAGES for _, code in _blocks(page, "console
 )
 def test_code_runs(page: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for library in re.findall(r"^(?:import|from) (open_clip|transformers)\b", code, re.MULTILINE):
+        pytest.importorskip(library, reason=f"the extra '{library}' is not installed")
     monkeypatch.setattr("captum_astro.explaining.explain.load_model", _random_unless_bundled)
     shutil.copy(ROOT / "docs" / "pictures" / "cat.jpg", tmp_path)
     if "finetuned.pt" in code:

@@ -16,7 +16,6 @@ from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pas
 from captum_astro.capture.target import Output
 from captum_astro.functional import vtranm
 from captum_astro.kinds import FLAG, number
-from captum_astro.layouts.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -156,11 +155,6 @@ class _VTranMUpdate(Update):
 
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         value, output_map, query_scale = record.transformed(self._include_norm)
-        if "direction" in self._components and output_map.shape[-1] != record.stream.shape[-1]:
-            raise UnsupportedModelError(
-                f"{record.branch.name} turns vectors of {record.stream.shape[-1]} numbers into {output_map.shape[-1]}, "
-                f"between which there is no angle. Pass components=('length',), or NAME:components=length to a command."
-            )
         weights = vtranm.head_weights(record.stream, value, output_map, self._components, record.present)
         update = vtranm.attention_update(row, record.attention, record.gradient, weights, query_scale)
         return update if record.block < 0 else self._gain * update

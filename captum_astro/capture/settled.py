@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from captum_astro.layouts.errors import UnsupportedModelError
+
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of a merged adapter, relative to its largest output
 
 
@@ -49,8 +51,17 @@ def _fix(module: nn.Module, names: list[str]) -> None:
 
 
 def _merge(module: nn.Module) -> None:
-    """The linear layer that computes the same; an adapter of anything else stays as it is."""
+    """The linear layer that computes the same; an adapter of anything else stays as it is.
+
+    Raises:
+        UnsupportedModelError: If it adapts PyTorch's attention, of which it changes the weights as it runs.
+    """
     base = next((part for part in module.modules() if isinstance(part, nn.Linear)), None)
+    if isinstance(module._modules.get("base_layer"), nn.MultiheadAttention):
+        raise UnsupportedModelError(
+            f"An adapter ({type(module).__name__}) changes PyTorch's attention as a whole, so no layer has the weight "
+            f"that acts. Merge it: merge_and_unload() in peft."
+        )
     if base is None or any(isinstance(part, nn.Embedding | nn.modules.conv._ConvNd) for part in module.modules()):
         return
     like = base.weight

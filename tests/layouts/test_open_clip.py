@@ -11,7 +11,7 @@ import timm.models.vision_transformer
 import torch
 from torch import nn
 
-from captum_astro import UnsupportedModelError, VTranM, check
+from captum_astro import UnsupportedModelError, check
 from captum_astro.layouts.base import _REGISTRY, layout_for
 from captum_astro.layouts.blocks import _BLOCKS
 from tests.families import SMALL, images
@@ -92,10 +92,6 @@ def test_the_identity_holds(name: str) -> None:
 @pytest.mark.parametrize("name", ["custom", "coca, average"])
 def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     explained, x, options = method(_form(name)), _images(name), without_relu(method)
-    if method is VTranM and name.startswith("coca"):  # 24 numbers become 8
-        with pytest.raises(UnsupportedModelError, match=r"no angle. Pass components=\('length',\)"):
-            explained.attribute(x, target=1)
-        options = {"components": ("length",)}
     whole = explained.attribute(x, target=[1, 2], **options)
     each = torch.cat([explained.attribute(x[i : i + 1], target=i + 1, **options) for i in range(2)])
     assert whole.shape == x.shape
