@@ -196,7 +196,8 @@ def _stage_errors(passed: Pass) -> Iterator[Error]:
             yield name, identity_error(record), _tolerance(dtype)
             continue
         lowest = _lowest(dtype, *(head.attention.value.dtype for head in heads))
-        places = spots(heads[0].attention.queries if heads else record.following.shape[1])
+        by_query = heads and heads[0].output is None
+        places = spots(heads[0].attention.queries if by_query else record.following.shape[1])
         yield name, identity_error(record, places), _tolerance(lowest)
         for head in heads:
             yield f"The value projection of {head.branch.name}", value_error(head), _tolerance(lowest)

@@ -21,7 +21,7 @@ from captum_astro import (
     check,
 )
 from captum_astro.layouts import layout_for
-from tests import twin_hybrid  # noqa: F401  (describes the families)
+from tests import twin_byobnet, twin_hybrid  # noqa: F401  (describe the families)
 from tests import twin_layers as twin
 from tests.families import build, images
 from tests.hybrid_families import FIXED, HYBRID
@@ -83,10 +83,19 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
             "stages.1.downsample.patchmerge: its conv",
         ),
     ),
+    "mobilevit": (
+        (8, 12),
+        ("stages.1.1.conv_proj and 1 more: its last conv", "stages.2.0 and 1 more: its convolutions"),
+    ),
+    "botnet": ((8, 8), ("stages.1.1.self_attn and 1 more: an activation",)),
+    "halonet": ((8, 12), ("stages.1.1.self_attn and 1 more: an activation", "stages.1.2: its conv")),
+    "halonet_averaged": ((6, 12), ("stages.1.0.self_attn: an activation", "stages.2.0: its conv")),
+    "resnet_clip": ((4, 6), ()),
 }
-# squeeze and excitation, a gate, an upsampling: z+ has no rule
+# squeeze and excitation, a gate, an upsampling, overlapping windows: z+ has no rule
 WITHOUT_RULES = dict.fromkeys(("fastvit", "fastvit_mci", "iformer", "shvit", "efficientvit_msra"), "sigmoid")
 WITHOUT_RULES |= dict.fromkeys(("lowformer", "lowformer_unfused"), "conv_transpose2d")
+WITHOUT_RULES |= dict.fromkeys(("halonet", "halonet_averaged"), "unfold")
 WITHOUT_RULES |= dict.fromkeys(("cpubone", "efficientformer_v2"), "interpolate")
 
 
@@ -134,6 +143,10 @@ def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     given = {"relu_attributions": False} if method is AttentionGradCAM else {}
     if method is TransformerAttribution and name in WITHOUT_RULES:
         with pytest.raises(UnsupportedModelError, match=f"{WITHOUT_RULES[name]} has no propagation rule"):
+            method(model).attribute(x, target=1)
+        return
+    if method is ATTCAT and name == "resnet_clip":
+        with pytest.raises(UnsupportedModelError, match="in its pooling head only"):
             method(model).attribute(x, target=1)
         return
     whole = method(model).attribute(x, target=[1, 2], **given)
@@ -199,11 +212,21 @@ NAMES = (
     "iformer",
     "shvit",
     "efficientvit_msra",
+    "byoanet",
+    "mobilevit",
 )
-NAMED = [name for module in NAMES for name in timm.list_models(module=module)] + timm.list_models("mobilenetv4*")
+NAMED = [
+    *(name for module in NAMES for name in timm.list_models(module=module)),
+    *timm.list_models("mobilenetv4*"),
+    *timm.list_models("*_clip*", module="byobnet"),
+]
 REFUSED = dict.fromkeys(("fastvit_t8", "fastvit_t12", "fastvit_s12"), "has no attention")
 REFUSED |= dict.fromkeys(timm.list_models("mobilenetv4_conv*"), "has no attention")
 REFUSED |= dict.fromkeys(("lowformer_e1", "lowformer_e2"), "has no attention")
+REFUSED |= dict.fromkeys(timm.list_models("lambda_resnet*"), "has lambda layers")
+REFUSED |= dict.fromkeys(timm.list_models("mobilevitv2*"), "MobileViT v2 multiplies")
+REFUSED |= dict.fromkeys(timm.list_models("resnet*_clip_gap"), "has no attention over tokens")
+REFUSED |= {"haloregnetz_b": "adds to nothing"}
 REFUSED |= dict.fromkeys(timm.list_models("mobilenetv5*"), "joins the tokens of two stages")
 
 
