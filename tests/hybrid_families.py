@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from timm.layers import LayerNorm2d
 from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from timm.models.cpubone import CPUBone
 from timm.models.efficientformer import EfficientFormer
 from timm.models.efficientformer_v2 import EfficientFormerV2
@@ -17,6 +18,7 @@ from timm.models.fastvit import FastVit, RepConditionalPosEnc
 from timm.models.iformer import IFormer
 from timm.models.lowformer import LowFormer
 from timm.models.mobilenetv3 import MobileNetV3
+from timm.models.mobilevit import _inverted_residual_block, _mobilevit_block
 from timm.models.shvit import SHViT
 from timm.models.visformer import Visformer
 from torch import nn
@@ -49,6 +51,19 @@ def _mobilenet(*stages: list[str], **kwargs: Any) -> MobileNetV3:
         decode_arch_def(list(stages)), stem_size=8, fix_stem=True, num_features=8, round_chs_fn=round, num_classes=5,
         **kwargs,
     )  # fmt: skip
+
+
+def _byobnet(*blocks: Any, img_size: tuple[int, int] | None = None, **kwargs: Any) -> ByobNet:
+    config = ByoModelCfg(blocks=blocks, **({"stem_chs": 8, "stem_type": "3x3", "stem_pool": ""} | kwargs))
+    return ByobNet(config, num_classes=5, img_size=img_size)
+
+
+def _convolutions(channels: int, depth: int = 1, ratio: float = 1.0) -> ByoBlockCfg:
+    return ByoBlockCfg("bottle", d=depth, c=channels, s=2, gs=0, br=ratio)
+
+
+def _attention(channels: int) -> ByoBlockCfg:
+    return ByoBlockCfg("self_attn", d=1, c=channels, s=2, gs=0, br=1.0)
 
 
 HYBRID: dict[str, Callable[[], nn.Module]] = {
@@ -110,10 +125,38 @@ HYBRID: dict[str, Callable[[], nn.Module]] = {
         EfficientVitMsra, img_size=96, embed_dim=(8, 12), key_dim=(4, 4), depth=(1, 1), num_heads=(2, 2),
         window_size=(4, 4), kernels=(5, 3), down_ops=(("", 1), ("subsample", 2)), num_classes=5,
     ),
+    # 8 x 12 tokens in patches of 2 x 2, then 4 x 6
+    "mobilevit": lambda: _byobnet(
+        _inverted_residual_block(d=1, c=8, s=2, br=1.0),
+        _mobilevit_block(d=1, c=8, s=2, transformer_dim=8, transformer_depth=1, patch_size=2, br=1.0),
+        _mobilevit_block(d=1, c=12, s=2, transformer_dim=12, transformer_depth=2, patch_size=2, br=1.0),
+        downsample="", act_layer="silu", num_features=12,
+    ),
+    # 8 x 8 tokens, then 4 x 4, which are averages of four queries
+    "botnet": lambda: _byobnet(
+        _convolutions(8), (_convolutions(12), _attention(12)), _attention(16), img_size=(64, 64),
+        self_attn_layer="bottleneck", self_attn_kwargs={"num_heads": 2},
+    ),
+    # 8 x 12 tokens in blocks of 2 x 2 and the tokens around them, then 4 x 6 from every second token
+    "halonet": lambda: _byobnet(
+        _convolutions(8), (_convolutions(12), _attention(12), _convolutions(12)), _attention(16), act_layer="silu",
+        self_attn_layer="halo", self_attn_kwargs={"num_heads": 2, "block_size": 2, "halo_size": 1},
+    ),
+    # 6 x 12 tokens in blocks of 3 x 3, whose queries are averaged to 3 x 6
+    "halonet_averaged": lambda: _byobnet(
+        _convolutions(8), _attention(12), _convolutions(12), num_features=12,
+        self_attn_layer="halo", self_attn_kwargs={"num_heads": 2, "block_size": 3, "halo_size": 1},
+    ),
+    # CLIP's: 4 x 6 tokens and their mean are pooled
+    "resnet_clip": lambda: _byobnet(
+        _convolutions(8), _convolutions(128, 2, 0.0625), img_size=(32, 48), head_type="attn_abs"
+    ),
 }  # fmt: skip
 OTHERS |= {name: partial(_measured, make) for name, make in HYBRID.items()}
 SIZES |= dict.fromkeys(("fastvit", "fastvit_mci"), (70, 52))
 SIZES |= {"efficientformer": (112, 112), "visformer": (64, 96), "mobilenet": (90, 70)}
 SIZES |= {"lowformer": (60, 90), "lowformer_unfused": (70, 100), "cpubone": (70, 100), "iformer": (70, 100)}
 SIZES |= {"efficientformer_v2": (64, 128), "shvit": (100, 150), "efficientvit_msra": (96, 130)}
-FIXED = ("efficientformer", "visformer", "efficientformer_v2")  # they accept this size only
+SIZES |= {"mobilevit": (64, 96), "botnet": (64, 64), "halonet": (64, 96), "halonet_averaged": (24, 48)}
+SIZES |= {"resnet_clip": (32, 48)}
+FIXED = ("efficientformer", "visformer", "efficientformer_v2", "botnet")  # they accept this size only

@@ -38,7 +38,7 @@ def _random_unless_bundled(name: str) -> nn.Module:
 def _offline(code: str) -> str:
     """Replace published weights, which cannot be downloaded everywhere; those in the package are kept."""
     lines = [
-        line if any(name in line for name in BUNDLED) else re.sub(r"pretrained=(True|\"\w+\")", "pretrained=False", line)
+        line if any(x in line for x in BUNDLED) else re.sub(r"pretrained=(True|\"\w+\")", "pretrained=False", line)
         for line in code.splitlines()
     ]
     return "\n".join(lines)

@@ -297,14 +297,9 @@ def efficientformer_v2(model: Any, run: Run) -> Taken:
     for stage in model.stages:
         down = stage.downsample
         if first is not None:
-            old, new, conv = run.seen[down], run.outs[down.conv], fused(down.conv.conv, down.conv.bn)
-            kept = merged(down.conv.conv, down.conv.bn, old, new)
-            given = torch.zeros(old[0, 0].numel(), new.shape[1], dtype=torch.float64)
-            (rows, columns), (below, across) = old.shape[2:], new.shape[2:]
-            for y, x, i, j in itertools.product(range(below), range(across), range(3), range(3)):
-                row, column = 2 * y + i - 1, 2 * x + j - 1
-                if 0 <= row < rows and 0 <= column < columns:
-                    given[row * columns + column] += conv.weight[:, :, i, j] @ old[0, :, row, column]
+            old, conv = run.seen[down], fused(down.conv.conv, down.conv.bn)
+            kept = merged(down.conv.conv, down.conv.bn, old, run.outs[down.conv])
+            given = torch.stack([conv.weight.sum((2, 3)) @ token for token in flat(old)])
             attention, gradient = run.map()
             whole, vectors = torch.zeros_like(attention[0]), vectors_of(down.attn, old, 1)
             for head, (a, g) in enumerate(zip(attention, gradient, strict=True)):

@@ -16,6 +16,7 @@ from captum_astro.capture.target import Output
 from captum_astro.functional.attcat import class_activation, received_attention
 from captum_astro.functional.attention import widen
 from captum_astro.kinds import FLAG
+from captum_astro.layouts.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -80,7 +81,16 @@ class _ATTCATUpdate(Update):
         self._activations: dict[int, torch.Tensor] = {}
 
     def start(self, passed: Pass) -> torch.Tensor:
-        """Both rows at the final tokens, ``(B, 2, n)``."""
+        """Both rows at the final tokens, ``(B, 2, n)``.
+
+        Raises:
+            UnsupportedModelError: If no block has attention.
+        """
+        if not any(stage.attentions for stage in passed.stages):
+            raise UnsupportedModelError(
+                "ATTCAT sums over the blocks with attention, and this model has attention in its pooling head only. "
+                "VTranM and AttentionRollout read it."
+            )
         self._activations = {
             stage.stage.block: class_activation(stage.following, stage.following_gradient)
             for stage in passed.stages

@@ -60,7 +60,7 @@ class AttentionNotes:
     def note_read(self, x: torch.Tensor) -> None:
         """The input tokens of the value projection: a few of them are kept, or all until their windows are known."""
         x = (self.branch.reads or Tap(self.branch.module)).tokens(x.detach())
-        if x.ndim == 3:
+        if x.ndim == 3 and self.branch.value_weight is not None:
             self._read = x if self.branch.windows is not None else x[:, spots(x.shape[1])]
 
     def note_entering(self, x: torch.Tensor) -> None:

@@ -31,7 +31,7 @@ def capture(call: Call, wanted: Wanted) -> Pass:
     assert call.layout is not None
     layout, chosen = call.layout, wanted.stages(call.layout)
     attended = [i for i in chosen if any(isinstance(b, AttentionBranch) for b in layout.stages[i].branches)]
-    if not attended:
+    if not attended and layout.pooling is None:
         raise ValueError(f"layers selects no attention layer; the blocks are numbered 0 to {layout.stages[-1].block}.")
     recorder = Recorder(layout)
     device, image = call.inputs.device.type, None

@@ -86,7 +86,7 @@ class StageNotes:
     def note_summed(self, x: torch.Tensor) -> None:
         """The sum before a norm of the residual stream."""
         assert self.stage.summed is not None
-        self.summed = self.stage.summed.tokens(x.detach())
+        self.summed = self.stage.summed.tokens(x.detach().clone())  # an activation may change it in place
 
     def note_rest(self, x: torch.Tensor) -> None:
         """The tokens that cannot be read together with the first ones."""

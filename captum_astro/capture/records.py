@@ -67,7 +67,7 @@ class AttentionRecord:
     def stream(self) -> torch.Tensor:
         """``E`` of its keys, ``(B, n, d)``; 0 for padding, the mean of the tokens that were reduced to one key.
 
-        Where the resolution changes, it is what they give to the merged tokens, which has the width of the new stream.
+        Where the resolution changes, it is what they would give to a merged token, of the width of the new stream.
         """
         return self._of_keys(self.residual if self.merging is None else self.merging.given())
 
@@ -218,12 +218,12 @@ class MergingRecord:
         return total + (constant[:, targets] if constant.ndim == 3 else constant)
 
     def given(self) -> torch.Tensor:
-        """What each old token gives to all new ones, summed: ``(B, n, d)``, of the new width."""
+        """What each old token would give to a new one whose sources are all like it, ``(B, n, d)`` of its width."""
         if self.map_out.matrix is None:  # a maximum of the old tokens themselves
             return self.residual
-        row = self.contributions().flatten(1, 2)
-        index = torch.where(self.tokens.index < 0, self.tokens.tokens, self.tokens.index).flatten()
-        return row.new_zeros(len(row), self.tokens.tokens + 1, row.shape[2]).index_add_(1, index, row)[:, :-1]
+        width = self.residual.shape[2]
+        matrix: torch.Tensor = self.map_out.matrix.reshape(-1, width, self.map_out.matrix.shape[-1]).sum(0)
+        return widen(self.residual) @ matrix
 
     def ways(self, by_length: bool) -> TokenMap:
         """The tokens, with the shares of `by_length` or with equal ones."""

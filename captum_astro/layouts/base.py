@@ -65,12 +65,13 @@ class Layout(ABC):
 
     @property
     def last_attention(self) -> int:
-        """The number of the last block with attention: convolutional ones may follow."""
-        return max(
+        """The number of the last block with attention, after which convolutional ones may follow; else of the last."""
+        found = [
             stage.block
             for stage in self.stages
             if any(isinstance(branch, AttentionBranch) for branch in stage.branches)
-        )
+        ]
+        return found[-1] if found else self.stages[-1].block
 
     @property
     def approximate(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from captum_astro import (
     check,
 )
 from captum_astro.layouts import layout_for
-from tests import twin_hybrid  # noqa: F401  (describes the families)
+from tests import twin_byobnet, twin_hybrid  # noqa: F401  (describe the families)
 from tests import twin_layers as twin
 from tests.families import build, images
 from tests.hybrid_families import FIXED, HYBRID
@@ -83,6 +83,14 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
             "stages.1.downsample.patchmerge: its conv",
         ),
     ),
+    "mobilevit": (
+        (8, 12),
+        ("stages.1.1.conv_proj and 1 more: its last conv", "stages.2.0 and 1 more: its convolutions"),
+    ),
+    "botnet": ((8, 8), ("stages.1.1.self_attn and 1 more: an activation",)),
+    "halonet": ((8, 12), ("stages.1.1.self_attn and 1 more: an activation", "stages.1.2: its conv")),
+    "halonet_averaged": ((6, 12), ("stages.1.0.self_attn: an activation", "stages.2.0: its conv")),
+    "resnet_clip": ((4, 6), ()),
 }
 
 
@@ -128,6 +136,10 @@ def test_rollout(name: str) -> None:
 def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     model, x = build(name), images(name, 2)
     given = {"relu_attributions": False} if method is AttentionGradCAM else {}
+    if method is ATTCAT and name == "resnet_clip":
+        with pytest.raises(UnsupportedModelError, match="in its pooling head only"):
+            method(model).attribute(x, target=1)
+        return
     whole = method(model).attribute(x, target=[1, 2], **given)
     each = [method(model).attribute(one[None], target=c, **given) for one, c in zip(x, (1, 2), strict=True)]
     assert whole.shape == x.shape
@@ -191,11 +203,21 @@ NAMES = (
     "iformer",
     "shvit",
     "efficientvit_msra",
+    "byoanet",
+    "mobilevit",
 )
-NAMED = [name for module in NAMES for name in timm.list_models(module=module)] + timm.list_models("mobilenetv4*")
+NAMED = [
+    *(name for module in NAMES for name in timm.list_models(module=module)),
+    *timm.list_models("mobilenetv4*"),
+    *timm.list_models("*_clip*", module="byobnet"),
+]
 REFUSED = dict.fromkeys(("fastvit_t8", "fastvit_t12", "fastvit_s12"), "has no attention")
 REFUSED |= dict.fromkeys(timm.list_models("mobilenetv4_conv*"), "has no attention")
 REFUSED |= dict.fromkeys(("lowformer_e1", "lowformer_e2"), "has no attention")
+REFUSED |= dict.fromkeys(timm.list_models("lambda_resnet*"), "has lambda layers")
+REFUSED |= dict.fromkeys(timm.list_models("mobilevitv2*"), "MobileViT v2 multiplies")
+REFUSED |= dict.fromkeys(timm.list_models("resnet*_clip_gap"), "has no attention over tokens")
+REFUSED |= {"haloregnetz_b": "adds to nothing"}
 REFUSED |= dict.fromkeys(timm.list_models("mobilenetv5*"), "joins the tokens of two stages")
 
 
