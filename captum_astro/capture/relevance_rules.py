@@ -137,7 +137,8 @@ def _attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
 
 def _products(equation: str) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]:
     """The product ``ab,bc->ac`` of an activation and a constant, and its transpose ``ac,bc->ab``."""
-    (x, weight), output = (side.split(",") if "," in side else side for side in equation.replace(" ", "").split("->"))
+    given, output = equation.replace(" ", "").split("->")
+    x, weight = given.split(",")
     return (
         lambda y, w: torch.einsum(f"{x},{weight}->{output}", y, w),
         lambda r, w: torch.einsum(f"{output},{weight}->{x}", r, w),

@@ -47,7 +47,7 @@ def recorded_with_heads(recorded: Recorded, heads: int) -> Recorded:
     """
 
     def apart(x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(0, (-1, heads))
+        return x.reshape(-1, heads, *x.shape[1:])
 
     found = recorded.map
     if isinstance(found, Softmax):
