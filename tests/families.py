@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import HybridEmbed, RmsNorm
+from timm.layers import AttentionPoolLatent, AttentionPoolPrr, HybridEmbed, RmsNorm
 from timm.layers.attention import Attention
 from timm.layers.norm import RmsNormFp32
 from timm.models.beit import Beit
@@ -69,6 +69,12 @@ def _vit(**kwargs: object) -> VisionTransformer:
 
 def _eva(**kwargs: object) -> Eva:
     return Eva(**(SMALL | {"use_rot_pos_emb": True} | kwargs))
+
+
+def _pooled_by(model: VisionTransformer, pool: nn.Module) -> VisionTransformer:
+    """A model with options of its pooling head that it does not set itself."""
+    model.attn_pool = pool
+    return model
 
 
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
@@ -307,6 +313,26 @@ def _in_its_precision(model: nn.Module) -> nn.Module:
     return model
 
 
+# Pooling heads with options that no registered model has.
+POOLINGS: dict[str, Callable[[], nn.Module]] = {
+    "map_pooling_positions": lambda: _pooled_by(
+        _vit(class_token=False, global_pool="map"),
+        AttentionPoolLatent(
+            24,
+            num_heads=3,
+            feat_size=16,
+            pos_embed="abs",
+            latent_len=2,
+            pool_type="avg",
+            norm_layer=nn.LayerNorm,
+            qk_norm=True,
+            q_proj=False,
+        ),
+    ),
+    "prr_pooling_norms": lambda: _pooled_by(
+        _vit(global_pool="prr"), AttentionPoolPrr(24, 3, "avg", pre_norm=True, post_norm=True)
+    ),
+}
 # Encoders of image patches whose tokens may be merged after the last block.
 ENCODERS: dict[str, Callable[[], nn.Module]] = {
     # 5 x 4 tokens, in padded windows of 3 x 3 and all together; the neck's convolution sees 3 x 3
@@ -337,7 +363,7 @@ SIZES |= {"deepseek": (29, 35), "deepseek_align": (32, 40), "deepseek_encoder": 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A model in eval mode whose weights, norms, biases and LayerScale are all far from their defaults."""
     torch.manual_seed(0)
-    model = (HIERARCHICAL | FAMILIES | MIXED | OTHERS | ENCODERS)[name]().eval()
+    model = (HIERARCHICAL | FAMILIES | MIXED | OTHERS | ENCODERS | POOLINGS)[name]().eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if "lambda" in path:

@@ -264,7 +264,13 @@ def pool_part(pool: Any, pairs: Any, seen: Any, stream: torch.Tensor) -> Part:
     """A pooling head: the row of its queries that the model reads, averaged."""
     a, g = next(pairs)
     part = Part(a, g, scale=torch.ones(a.shape[:2], dtype=a.dtype))
-    normed, heads = seen[pool][0], pool.num_heads
+    normed, heads, after = seen[pool][0], pool.num_heads, getattr(pool, "post_norm", None)
+    if isinstance(pool, AttentionPoolPrr):
+        normed = pool.pre_norm(normed)
+    elif pool.pos_embed is not None:
+        normed = normed + pool.pos_embed
+    if after is not None and not isinstance(after, nn.Identity):
+        part.scale *= torch.stack([sigma_inverse(after, x) for x in seen[after][0]])
     for include in (True, False):
         vectors = []
         for h in range(heads):
@@ -280,7 +286,7 @@ def pool_part(pool: Any, pairs: Any, seen: Any, stream: torch.Tensor) -> Part:
                 if include:
                     value = normed @ pool.kv.weight[rows].T + pool.kv.bias[rows]
                 vector = value @ pool.proj.weight[:, h * size : (h + 1) * size].T
-            vectors.append(vector)
+            vectors.append(torch.stack([linear_part(after, x) for x in vector]) if include else vector)
         part.vectors[include] = torch.stack(vectors)
     return part
 

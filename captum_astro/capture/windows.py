@@ -26,7 +26,7 @@ def as_heads(x: torch.Tensor, branch: AttentionBranch) -> torch.Tensor | None:
     """
     dimensions = 4 if branch.windows is None else 5
     if branch.heads is not None and x.ndim == dimensions - 1:
-        x = x.unflatten(0, (-1, branch.heads))
+        x = x.reshape(-1, branch.heads, *x.shape[1:])
     if x.ndim != dimensions:
         return None
     return x if branch.windows is None else as_samples(x, branch.windows)

@@ -79,7 +79,7 @@ def _pre_norm(block: Any, index: int, path: str) -> list[Stage]:
         block.attn,
         f"{path}.attn",
         _layer_scale(block, 1),
-        wide_norm=_norm(getattr(block.attn, "norm", None)),
+        wide_norm=norm_step(getattr(block.attn, "norm", None)),
         entering=Tap(block.norm1, "output"),
     )
     feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"))
@@ -90,8 +90,8 @@ def _post_norm(block: Any, index: int, path: str) -> list[Stage]:
     attention = attention_branch(
         block.attn,
         f"{path}.attn",
-        _norm(block.norm1),
-        wide_norm=_norm(getattr(block.attn, "norm", None)),
+        norm_step(block.norm1),
+        wide_norm=norm_step(getattr(block.attn, "norm", None)),
         entering=Tap(block),
     )
     feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.drop_path2, "output"))
@@ -101,7 +101,7 @@ def _post_norm(block: Any, index: int, path: str) -> list[Stage]:
 def _parallel_things(block: Any, index: int, path: str) -> list[Stage]:
     attentions = tuple(
         attention_branch(
-            part.attn, f"{path}.attns.{i}.attn", _scale(part.ls), _norm(part.attn.norm), Tap(part.norm, "output")
+            part.attn, f"{path}.attns.{i}.attn", _scale(part.ls), norm_step(part.attn.norm), Tap(part.norm, "output")
         )
         for i, part in enumerate(block.attns)
     )
@@ -232,5 +232,6 @@ def _scale(module: nn.Module | None) -> tuple[Step, ...]:
     return (Scale(module.gamma),) if isinstance(module, LayerScale) else ()
 
 
-def _norm(module: nn.Module | None) -> tuple[Step, ...]:
+def norm_step(module: nn.Module | None) -> tuple[Step, ...]:
+    """A norm as a step, if there is one."""
     return () if module is None or isinstance(module, nn.Identity) else (Norm(module),)

@@ -40,9 +40,10 @@ class SAMLayout(AveragedLayout):
         self.stages = describe_blocks(self._model.blocks)
         self.final_stream = last = Tap(self._model.blocks[-1], "output")
         if isinstance(neck, nn.Sequential):
-            merging = convolution(cast(nn.Conv2d, neck[2]), "neck.2", None, Tap(neck[2], channels="first"))
+            mixing: Any = neck[2]
+            merging = convolution(mixing, "neck.2", None, Tap(mixing, channels="first"))
             self.stages.append(Stage(len(self._model.blocks) - 1, last, merging=merging))
-            self.final_stream = Tap(neck[2], "output", "first")
+            self.final_stream = Tap(mixing, "output", "first")
         self.pooled = (Tap(neck, "output", "first"), Tap(pool, "output"))
 
     def grid(self, height: int, width: int) -> Grid:

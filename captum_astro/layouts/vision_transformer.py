@@ -13,7 +13,7 @@ from torch import nn
 
 from captum_astro.functional.token_map import tail_map
 from captum_astro.layouts.base import Layout, register_layout
-from captum_astro.layouts.blocks import describe_blocks
+from captum_astro.layouts.blocks import describe_blocks, norm_step
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, Linear, Pooling, Tap
 
@@ -102,7 +102,7 @@ def attention_pooling(pool: nn.Module, name: str, prefix: int, pools_prefix: boo
         pools_prefix: Whether it pools them as well.
 
     Raises:
-        UnsupportedModelError: If its class is unknown, or it has its own position embeddings.
+        UnsupportedModelError: If its class is unknown.
     """
     module: Any = pool
     heads = module.num_heads
@@ -114,21 +114,19 @@ def attention_pooling(pool: nn.Module, name: str, prefix: int, pools_prefix: boo
 
     if isinstance(pool, AttentionPoolPrr):
         width = module.out_features
-        if not (isinstance(module.pre_norm, nn.Identity) and isinstance(module.post_norm, nn.Identity)):
-            raise UnsupportedModelError(f"{name} normalises while it pools. Build it without pre_norm and post_norm.")
         weight = module.num_heads, width // heads, width
-        branch = AttentionBranch(name, pool, (), lambda: torch.eye(width).reshape(weight))
-        pooled = Tap(module.post_norm)
+        reads = Tap(module.pre_norm, "output")
+        branch = AttentionBranch(name, pool, norm_step(module.post_norm), lambda: torch.eye(width).reshape(weight))
+        branch, pooled = replace(branch, reads=reads), Tap(module.post_norm, "output")
     elif isinstance(pool, AttentionPoolLatent):
-        if module.pos_embed is not None:
-            raise UnsupportedModelError(f"{name} adds its own position embeddings. Build it with pos_embed=''.")
         project = (Linear(module.proj.weight, module.proj.bias),) if isinstance(module.proj, nn.Linear) else ()
 
         def value_weight() -> torch.Tensor:
             weight: torch.Tensor = module.kv.weight
             return weight[weight.shape[0] // 2 :].reshape(heads, -1, weight.shape[-1])
 
-        branch, pooled = AttentionBranch(name, pool, project, value_weight), Tap(module.proj, "output")
+        reads = Tap(module.kv)  # after position embeddings of its own
+        branch, pooled = AttentionBranch(name, pool, project, value_weight, reads=reads), Tap(module.proj, "output")
     else:
         raise UnsupportedModelError(
             f"{name} is a {type(pool).__name__}. Known pooling heads: AttentionPoolLatent, AttentionPoolPrr."

@@ -1,0 +1,53 @@
+"""Pooling heads that normalise or add positions of their own, against explicit matrices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from captum_astro import AttentionRollout, RawAttention, VTranM, check
+from tests import twins
+from tests.families import POOLINGS, build, images
+
+TARGET = 3
+every_head = pytest.mark.parametrize("name", POOLINGS)
+
+
+def _close(got: torch.Tensor, expected: torch.Tensor) -> None:
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+
+
+@every_head
+def test_the_read_out_is_checked(name: str) -> None:
+    report = check(build(name), images(name, 2))
+    assert report.ok, str(report)
+    assert max(stage.error for stage in report.stages) < 1e-12
+
+
+@every_head
+@pytest.mark.parametrize("include_norm", [True, False])
+def test_vtranm(name: str, include_norm: bool) -> None:
+    model, x, none = build(name), images(name, 1), torch.zeros(0)
+    taken = twins.take(model, x, TARGET, "probability")
+    options = {"components": ("length", "direction"), "include_norm": include_norm, "gain": 10.0, "aggregation": True}
+    expected, _ = twins.vtranm(model, taken, none, **options)
+    _close(VTranM(model).attribute(x, target=TARGET, attribute_to="tokens", **options)[0], expected)
+
+
+@every_head
+def test_attention_alone(name: str) -> None:
+    model, x, none = build(name), images(name, 1), torch.zeros(0, dtype=torch.float64)
+    taken = twins.take(model, x, TARGET, "logit")
+    expected = twins.chain(model, taken, none, None, normalise=True)
+    _close(AttentionRollout(model).attribute(x, attribute_to="tokens")[0], expected)
+    (part,), rows, first = twins.last_attention(model, taken, none.double())
+    raw = torch.cat([torch.zeros(first, dtype=torch.float64), rows @ twins.mean_map(part)])
+    _close(RawAttention(model).attribute(x, attribute_to="tokens")[0], raw)
+
+
+@every_head
+def test_a_batch_equals_single_calls(name: str) -> None:
+    model, x = build(name), images(name)
+    whole = VTranM(model).attribute(x, target=[0, 1, 2])
+    _close(whole, torch.cat([VTranM(model).attribute(one[None], target=c) for c, one in enumerate(x)]))
