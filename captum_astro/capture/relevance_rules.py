@@ -170,8 +170,8 @@ def _convolution(func: Any, given: Any, like: torch.Tensor) -> tuple[Any, Any]:
 
     def back(relevance: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if func in CONVOLUTION and not isinstance(given.get("padding"), str):  # saves a pass
-            found: torch.Tensor = _INPUT[weight.ndim - 2](like.shape, weight, relevance, **given)
-            return found
+            passed: torch.Tensor = _INPUT[weight.ndim - 2](like.shape, weight, relevance, **given)
+            return passed
         with torch.enable_grad():
             leaf = like.requires_grad_(True)
             (found,) = torch.autograd.grad(product(leaf, weight), leaf, relevance)
