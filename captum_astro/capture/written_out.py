@@ -31,6 +31,8 @@ class WrittenOut:
         Returns:
             The attention, if this was its product with the values.
         """
+        if func is torch.einsum:
+            func, args = torch.matmul, args[1:]  # as a product of a map with values, which is checked later
         if func in SOFTMAX:
             self._map = result
         elif self._map is None or not args or args[0] is not self._map:
