@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_astro import AttentionRollout, VTranM, check
+from captum_astro import AttentionRollout, TokenGradCAM, UnsupportedModelError, VTranM, check
 from captum_astro.layouts.base import _REGISTRY, layout_for
 from captum_astro.layouts.blocks import _BLOCKS
 from tests.families import build, images
@@ -191,6 +192,27 @@ def test_saved_and_loaded_again(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path, dtype=torch.float64).eval()
     assert torch.equal(VTranM(again).attribute(x, target=1), VTranM(model).attribute(x, target=1))
+
+
+@pytest.mark.parametrize("name", ["vit features", "clip projected", "timm features"])
+@pytest.mark.parametrize("method", [VTranM, TokenGradCAM], ids=lambda m: m.__name__)
+def test_the_softmax_of_features_is_warned_of(method: Any, name: str) -> None:
+    model, x = _drawn(name), images("cls", 1)
+    with pytest.warns(UserWarning, match="has no classifier, so its features are explained: their softmax is not"):
+        method(model).attribute(x, target=1, output="probability", **without_relu(method))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method(model).attribute(x, target=1, output="logit", **without_relu(method))
+        classifier = _drawn("dinov2")
+        method(classifier).attribute(x, target=1, output="probability", **without_relu(method))
+
+
+def test_recomputed_layers_are_refused() -> None:
+    model, x = _drawn("dinov2"), images("cls", 1)
+    model.gradient_checkpointing_enable()
+    assert VTranM(model).attribute(x, target=1).shape == x.shape  # nothing is recomputed in eval mode
+    with pytest.raises(UnsupportedModelError, match="gradient_checkpointing_disable"):
+        VTranM(model.train())
 
 
 def test_every_class_with_a_layout_exists() -> None:
