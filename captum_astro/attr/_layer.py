@@ -35,7 +35,7 @@ def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | 
         last = [stage for stage in layout.stages if any(isinstance(b, AttentionBranch) for b in stage.branches)][-1]
         normalises = isinstance(last.stream.module, nn.LayerNorm | nn.RMSNorm | RmsNorm)
         return layout, Tap(last.stream.module, "output") if normalises else last.stream
-    if not getattr(timm_model(model), "feature_info", None):
+    if layout is None and not getattr(timm_model(model), "feature_info", None):
         raise UnsupportedModelError(
             f"{type(model).__name__} has no layout and no timm feature_info: pass the layer, as a module or its path."
         )

@@ -12,7 +12,7 @@ import torch
 from captum_astro.capture.attention_notes import AttentionNotes
 from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import check_batch, check_called_once
-from captum_astro.capture.features import lacks_classes
+from captum_astro.capture.features import is_of_huggingface, lacks_classes
 from captum_astro.capture.notes import FeedForwardNotes, StageNotes, StreamNotes
 from captum_astro.capture.recorder import Recorder
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, MergingRecord, StageRecord
@@ -151,6 +151,8 @@ class Collected:
     @property
     def features(self) -> str | None:
         """Why the output has no classes, as a model's whose features are returned; None if it may have."""
+        if is_of_huggingface(self.call.model):  # which returns its tensors in a container
+            return lacks_classes(self.call.model)
         returned = self.recorder.returned
         plain = returned is not None and torch.equal(returned, self.output.detach())
         return lacks_classes(self.layout.model) if plain else None

@@ -40,6 +40,8 @@ class WrittenOut:
         Returns:
             The attention, if this was its product with the values.
         """
+        if func is torch.einsum:
+            func, args = torch.matmul, args[1:]  # as a product of a map with values, which is checked later
         if func in SOFTMAX:
             self._map, self._transposed = result, None
         elif func in MATMUL and self._transposed is not None and len(args) > 1 and args[1] is self._transposed:

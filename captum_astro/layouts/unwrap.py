@@ -40,6 +40,11 @@ def unwrapped(forward_func: Any) -> nn.Module:
                 f"{name or type(module).__name__} recomputes its layers in the backward pass, where they cannot be "
                 f"captured. Call model.set_grad_checkpointing(False)."
             )
+        if getattr(module, "gradient_checkpointing", False) is True and module.training:  # Hugging Face's
+            raise UnsupportedModelError(
+                f"{name or type(module).__name__} recomputes its layers in the backward pass, where they cannot be "
+                f"captured. Call model.gradient_checkpointing_disable(), or model.eval()."
+            )
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_astro import AttentionRollout, VTranM, check
+from captum_astro import AttentionRollout, TokenGradCAM, UnsupportedModelError, VTranM, check
 from captum_astro.layouts.base import _REGISTRY, layout_for
 from captum_astro.layouts.blocks import _BLOCKS
 from tests.families import build, images
@@ -61,7 +62,46 @@ def _swin(attention: str = "sdpa") -> nn.Module:
     return _model(config, "SwinForImageClassification", names, tensors, "swin.")
 
 
+def _distilled() -> nn.Module:
+    names = {**_EMBEDDED, **_LAYER, "blocks.": "layers.", "head_dist.": "distillation_classifier."}
+    tensors = {key.replace("norm.", "layernorm."): value for key, value in build("distilled").state_dict().items()}
+    tensors = {"cls_classifier" + k[4:] if k.startswith("head.") else k: value for k, value in tensors.items()}
+    return _model(transformers.DeiTConfig(**VIT), "DeiTForImageClassificationWithTeacher", names, tensors, "deit.")
+
+
+def _beit() -> nn.Module:
+    names = {
+        "attn.relative_position_bias_table": "relative_position_bias.relative_position_bias_table",
+        "attn.q_bias": "attention.q_proj.bias", "attn.v_bias": "attention.v_proj.bias", "gamma_": "lambda_",
+        **_EMBEDDED, **_LAYER, "blocks.": "layers.", "head.": "classifier.", "fc_norm.": "pooler.layernorm.",
+    }  # fmt: skip
+    config = transformers.BeitConfig(
+        **VIT, use_relative_position_bias=True, use_absolute_position_embeddings=True, layer_scale_init_value=0.5
+    )
+    return _model(config, "BeitForImageClassification", names, dict(build("beit").state_dict()), "beit.")
+
+
+def _siglip() -> nn.Module:
+    names = {
+        "patch_embed.proj": "embeddings.patch_embedding", "pos_embed": "embeddings.position_embedding.weight",
+        "blocks.": "encoder.layers.", "norm1": "layer_norm1", "norm2": "layer_norm2", "attn.proj": "attn.out_proj",
+        "attn.": "self_attn.", "attn_pool.latent": "head.probe", "attn_pool.proj": "head.attention.out_proj",
+        "attn_pool.in_proj": "head.attention.in_proj", "attn_pool.norm": "head.layernorm", "attn_pool.": "head.",
+    }  # fmt: skip
+    tensors = {key: value for key, value in build("map_pooling").state_dict().items() if not key.startswith("head.")}
+    for kind in ("weight", "bias"):
+        query, rest = tensors.pop(f"attn_pool.q.{kind}"), tensors.pop(f"attn_pool.kv.{kind}")
+        tensors[f"attn_pool.in_proj_{kind}"] = torch.cat([query, rest])
+    tensors = {"post_layernorm" + k[4:] if k.startswith("norm.") else k: value for k, value in tensors.items()}
+    tensors["pos_embed"] = tensors["pos_embed"][0]
+    config = transformers.SiglipVisionConfig(**VIT, hidden_act="gelu")
+    return _model(config, "SiglipVisionModel", names, tensors, "")
+
+
 CONVERTED = {
+    "distilled": _distilled,
+    "beit": _beit,
+    "map_pooling": _siglip,
     "cls": _vit,
     "cls, eager": partial(_vit, "eager"),
     "swin": _swin,
@@ -73,8 +113,10 @@ CONVERTED = {
 @pytest.mark.parametrize("name", CONVERTED)
 def test_maps_equal_those_of_timm(method: Any, name: str) -> None:
     family = name.split(",", maxsplit=1)[0]
-    other = CONVERTED[name]()
-    assert_same_maps(method, build(family), other, images(family))
+    theirs, other = build(family), CONVERTED[name]()
+    if family == "map_pooling":
+        theirs.head = nn.Identity()  # features against features
+    assert_same_maps(method, theirs, other, images(family))
     assert other.config._attn_implementation == ("eager" if name.endswith("eager") else "sdpa")  # the user's own
 
 
@@ -191,6 +233,27 @@ def test_saved_and_loaded_again(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path, dtype=torch.float64).eval()
     assert torch.equal(VTranM(again).attribute(x, target=1), VTranM(model).attribute(x, target=1))
+
+
+@pytest.mark.parametrize("name", ["vit features", "clip projected", "timm features"])
+@pytest.mark.parametrize("method", [VTranM, TokenGradCAM], ids=lambda m: m.__name__)
+def test_the_softmax_of_features_is_warned_of(method: Any, name: str) -> None:
+    model, x = _drawn(name), images("cls", 1)
+    with pytest.warns(UserWarning, match="has no classifier, so its features are explained: their softmax is not"):
+        method(model).attribute(x, target=1, output="probability", **without_relu(method))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method(model).attribute(x, target=1, output="logit", **without_relu(method))
+        classifier = _drawn("dinov2")
+        method(classifier).attribute(x, target=1, output="probability", **without_relu(method))
+
+
+def test_recomputed_layers_are_refused() -> None:
+    model, x = _drawn("dinov2"), images("cls", 1)
+    model.gradient_checkpointing_enable()
+    assert VTranM(model).attribute(x, target=1).shape == x.shape  # nothing is recomputed in eval mode
+    with pytest.raises(UnsupportedModelError, match="gradient_checkpointing_disable"):
+        VTranM(model.train())
 
 
 def test_every_class_with_a_layout_exists() -> None:
