@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from timm.models.hieradet_sam2 import HieraDet
 from timm.models.levit import Levit
 from timm.models.mvitv2 import MultiScaleVit, MultiScaleVitCfg
 from timm.models.tnt import TNT
@@ -33,6 +34,11 @@ _tnt = partial(
     num_heads_outer=3, mlp_ratio=2,
 )  # fmt: skip
 
+_hieradet = partial(
+    HieraDet, embed_dim=8, num_heads=1, stages=(1, 3, 1), window_spec=(4, 4, 2), q_pool=2, global_att_blocks=(3,),
+    init_values=0.5, head_init_scale=1.0, num_classes=5,
+)  # fmt: skip
+
 
 def mvitv2(**kwargs: Any) -> MultiScaleVit:
     defaults = {"depths": (1, 2), "embed_dim": (8, 12), "num_heads": (1, 2), "mlp_ratio": 2}
@@ -56,12 +62,14 @@ STAGED: dict[str, Callable[[], nn.Module]] = {
     # 3 x 5 tokens with 2 x 2 pixels in each, and a class token
     "tnt": _tnt,
     "tnt_legacy": partial(_tnt, legacy=True, global_pool="avg", qkv_bias=True),
+    # 8 x 12 tokens in windows of 4, then 4 x 6 in windows of 2, padded windows of 4 and all at once, then 2 x 3
+    "hieradet": _hieradet,
     "volo_average": partial(_volo, qkv_bias=True, global_pool="avg", use_aux_head=False),
 }
 SIZES = {"xcit": (43, 37), "xcit_nano": (43, 37)} | dict.fromkeys(("mvitv2", "mvitv2_cls", "mvitv2_large"), (27, 34))
 SIZES |= dict.fromkeys(("levit", "levit_conv"), (40, 56)) | dict.fromkeys(("volo", "volo_average"), (56, 72))
 
-SIZES |= dict.fromkeys(("tnt", "tnt_legacy"), (24, 40))
+SIZES |= dict.fromkeys(("tnt", "tnt_legacy"), (24, 40)) | {"hieradet": (30, 47)}
 
 _LOCAL = ("blocks.0.local_mp and 1 more: its depthwise convolution",)
 _MAXIMUM = ("stages.1.blocks.0.shortcut_pool_attn: each channel is the maximum",)
@@ -77,17 +85,19 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "levit_conv": ((5, 7), _ACTIVATED),
     "volo": ((7, 9), ()),
     "tnt": ((3, 5), ()),
+    "hieradet": ((8, 12), ("blocks.1.pool and 1 more: each channel is the maximum",)),
     "tnt_legacy": ((3, 5), ()),
     "volo_average": ((7, 9), ()),
 }
 # timm's modules, all of whose names have a layout or are refused with the reason
-MODULES = ("xcit", "mvitv2", "levit", "volo", "tnt")
+MODULES = ("xcit", "mvitv2", "levit", "volo", "tnt", "hieradet_sam2")
 REFUSED: dict[str, str] = {}
 # a name with an option that is refused, and the way out
 OPTIONS = [
     ("xcit_nano_12_p16_224", {"global_pool": "avg"}, "Create it with global_pool='token'"),
     ("levit_128s", {"global_pool": ""}, "Create it with global_pool='avg'"),
     ("tnt_s_patch16_224", {"global_pool": ""}, "Create it with global_pool='token' or 'avg'"),
+    ("sam2_hiera_tiny", {"global_pool": "max"}, "Create it with global_pool='avg'"),
     ("volo_d1_224", {"global_pool": ""}, "Create it with global_pool='token'"),
     ("mvitv2_tiny", {"global_pool": ""}, "Create it with global_pool='avg'"),
 ]

@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import torch
+from timm.models.hieradet_sam2 import HieraDet
 from timm.models.levit import Levit, LevitDownsample
 from timm.models.mvitv2 import MultiScaleVit
 from timm.models.tnt import TNT
@@ -29,7 +30,7 @@ from tests.twin_layers import (
     plain_attention,
     tokens_of,
 )
-from tests.twin_windows import measure
+from tests.twin_windows import measure, places
 
 
 def ratios(stream: T, output: T) -> T:
@@ -278,3 +279,35 @@ def tnt(model: Any, run: Run) -> Taken:
     if model.global_pool == "avg":
         readout = (1 - readout) / (len(stream) - 1)
     return Taken(layers, first, readout)
+
+
+@describes(HieraDet)
+def hieradet(model: Any, run: Run) -> Taken:
+    """Queries and the tokens of the shortcut are pooled in the same cells."""
+    layers: list[Layer] = []
+    grid = tuple(run.outs[model.patch_embed].shape[1:3])
+    for block in model.blocks:
+        attn, new, size = block.attn, tuple(run.outs[block].shape[1:3]), block.window_size
+        step = 1 if block.q_stride is None else block.q_stride[0]
+        stream, read = (tokens_of(x, False) for x in (run.seen[block], run.outs[block.norm1]))
+        stream = stream if isinstance(block.proj, nn.Identity) else tokens_of(run.outs[block.proj], False)
+        size = size if block.is_windowed else grid
+        keys = places(*grid, size, (0, 0))
+        queries = places(*new, (size[0] // step, size[1] // step), (0, 0))
+        found = next(run.maps)  # windows are a batch
+        maps = [torch.zeros(attn.num_heads, len(queries), len(keys), dtype=read.dtype) for _ in found]
+        for (i, query), (j, key) in itertools.product(enumerate(queries), enumerate(keys)):
+            if query[0] == key[0]:
+                for whole, one in zip(maps, found, strict=True):
+                    whole[:, i, j] = one[query[0], :, query[1], key[1]]
+        values = attn.qkv.weight[2 * attn.dim_out :], attn.qkv.bias[2 * attn.dim_out :]
+        vectors = head_vectors(read, *values, attn.proj.weight * block.ls1.gamma[:, None], attn.num_heads)
+        layers.append(attended(stream, (maps[0], maps[1]), vectors, window=[window for window, _ in keys]))
+        if block.pool is not None:
+            cells = stream.reshape(*grid, -1)
+            pooled = nn.MaxPool2d(step)(cells.permute(2, 0, 1)).permute(1, 2, 0)
+            layers[-1].kept = maximum(nn.MaxPool2d(step), cells, pooled)
+        layers.append(added(*(tokens_of(x, False) for x in (run.seen[block.norm2], run.outs[block.ls2]))))
+        grid = new
+    first = tokens_of(run.seen[model.blocks[0]], False)
+    return Taken(layers, first.norm(dim=-1), mean_of(len(queries)))

@@ -116,6 +116,7 @@ LayoutType = TypeVar("LayoutType", bound=Callable[..., Layout])
 Adapter = Callable[[Layout], Layout]
 _ADAPTERS = "_layout_adapters"
 _REGISTRY: dict[Class, Callable[..., Layout]] = {}
+_WITHOUT: dict[Class, str] = {}
 
 
 def register_layout(*model_classes: Class) -> Callable[[LayoutType], LayoutType]:
@@ -138,6 +139,16 @@ def register_layout(*model_classes: Class) -> Callable[[LayoutType], LayoutType]
         return layout
 
     return register
+
+
+def has_none(model_class: type[nn.Module], reason: str) -> None:
+    """Say why a model class and its subclasses have no layout. A layout that is registered replaces it.
+
+    Args:
+        model_class: The class.
+        reason: A sentence for the user, with what works instead.
+    """
+    _WITHOUT[model_class] = reason
 
 
 def layout_for(model: nn.Module) -> Layout:
@@ -168,6 +179,10 @@ def layout_for(model: nn.Module) -> Layout:
         raise UnsupportedModelError(
             f"{type(model).__name__} contains several models with a layout: {names}. Pass the one to explain."
         )
+    for module in model.modules():
+        reason = registered(_WITHOUT, type(module))
+        if reason is not None:
+            raise UnsupportedModelError(f"{type(module).__name__} has no layout: {reason}")
     known = ", ".join(sorted({class_name(key) for key in _REGISTRY}))
     raise UnsupportedModelError(
         f"{type(model).__module__}.{type(model).__name__} has no layout: it is not known which of its tokens are "

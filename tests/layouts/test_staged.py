@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -60,6 +61,17 @@ def test_wrong_pooling_is_rejected(kind: str, said: str, monkeypatch: pytest.Mon
     assert not check(build("mvitv2"), images("mvitv2")).ok
     with pytest.raises(UnsupportedModelError, match=said):
         VTranM(build("mvitv2")).attribute(images("mvitv2"), target=1)
+
+
+@pytest.mark.parametrize("name", timm.list_models(module="crossvit") + timm.list_models(module="coat"))
+def test_names_without_a_layout(name: str) -> None:
+    """Also in a wrapper; the layer that the reason recommends exists."""
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    with pytest.raises(UnsupportedModelError, match=r"has no layout: .* TokenGradCAM explains its blocks") as raised:
+        layout_for(nn.Sequential(model, nn.Softmax(-1)))
+    layer = str(raised.value).split("'")[1]
+    assert model.get_submodule(layer) is not None
 
 
 def test_votes_for_other_classes_are_rejected() -> None:
