@@ -134,7 +134,7 @@ def pooled(head: Any, run: Run, stream: T) -> Layer:
     """The mean of all tokens attends to itself and to each of them: one new token."""
     number = len(stream)
     attention, gradient = run.map()
-    keys = torch.cat([torch.full((1, number), 1 / number, dtype=torch.float64), torch.eye(number).double()])
+    keys = torch.cat([torch.ones(1, number, dtype=torch.float64) / number, torch.eye(number)])
     values, heads = run.outs[head.v][0], head.num_heads
     identity = torch.eye(head.embed_dim, dtype=torch.float64)
     vectors = head_vectors(values, identity, None, identity, heads)
