@@ -128,6 +128,18 @@ def test_a_clamp_that_acts_is_refused() -> None:
     assert VTranM(model).attribute(x, target=1).any()
 
 
+MODULES = ("vision_transformer_sam", "qwen3_vit", "deepseek_vit", "gemma4_vit")
+
+
+@pytest.mark.parametrize("name", [name for module in MODULES for name in timm.list_models(module=module)])
+def test_timm_models_by_name(name: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, depth=1)
+    layout = layout_for(model)
+    assert layout.stages
+    assert layout.per_position == name.endswith("_enc")
+
+
 def test_a_pooling_without_weights_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="Create it with global_pool='avg'"):
         layout_for(timm.create_model("samvit_base_patch16_224", depth=1, global_pool="max"))
