@@ -47,7 +47,7 @@ for path in commands(get_command(app)):
     assert {"explain", "check", "train", "train cifar10", "vita search"} <= set(out.splitlines())
 
 
-@pytest.mark.parametrize("name", ["VTranM", "ViTA", "explainers", "viz", "check"])
+@pytest.mark.parametrize("name", ["VTranM", "ViTA", "explain", "explainers", "viz", "check"])
 def test_core_imports_no_optional_library(name: str) -> None:
     _python(
         f"""

@@ -147,5 +147,5 @@ def paint(
 def _axes() -> Axes:
     from captum_astro.viz.panels import blank
 
-    axes: Axes = blank([(0.3, 3.0)], [(3.0, 0.75)])[1][0][0]
+    axes: Axes = blank([(0.3, 3.0)], [(3.0, 0.9)])[1][0][0]
     return axes

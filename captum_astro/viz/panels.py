@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _POINTS = 9  # of a title
 _LINE = 0.2  # inches of a title's line
 _LETTERS = 13  # of a title in an inch
-_BAR = 0.75  # inches of a colour bar
+_BAR = 0.9  # inches of a colour bar
 _GAP = 0.06  # inches between panels
 
 

@@ -253,3 +253,17 @@ def test_signed_maps_are_visible_on_the_object(method: str) -> None:
         strength = np.abs(np.asarray(ax.images[1].get_array())) / ax.images[1].get_clim()[1]
         shares.append((strength[np.asarray(mask) > 0] > 0.2).mean())
     assert np.median(shares) >= 0.15
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
+def test_pil_images_of_every_mode_are_shown_as_their_files(mode: str, tmp_path: Path) -> None:
+    grey = Image.effect_noise((16, 16), 90)
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(128)
+    file = tmp_path / f"image.{'tif' if mode == 'CMYK' else 'png'}"
+    image.save(file)
+    model = _model()
+    shown = [np.asarray(_one(model, given).image) for given in (image, file)]
+    assert shown[0].shape == (16, 16, 3)
+    assert np.array_equal(*shown)
