@@ -64,7 +64,7 @@ class AttentionRecord:
 
         Where the resolution changes, it is what they give to the merged tokens, which has the width of the new stream.
         """
-        return self._of_keys(self.residual if self.merging is None else self.merging.residual)
+        return self._of_keys(self.residual if self.merging is None else self.merging.given())
 
     def _of_keys(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens if self.sources is None else self.sources.gather(tokens)
@@ -163,6 +163,7 @@ class MergingRecord:
         map_out: From the concatenated sources of a new token to that token.
         merged: A few of the new keys of an attention, ``(B, 3, d)``, those of `spots`.
         maximum: The new token is the maximum of its sources, channel by channel.
+        averaged: Behind the maximum stands the average.
         joined: The first new tokens ``(1, m, d)``, which are made of no old ones.
         replaced: Nothing is kept of the old tokens; ``tokens`` says in whose places the new ones lie.
     """
@@ -172,6 +173,7 @@ class MergingRecord:
     map_out: AffineMap
     merged: torch.Tensor | None = None
     maximum: bool = False
+    averaged: bool = False
     joined: torch.Tensor | None = None
     replaced: bool = False
 
@@ -186,7 +188,8 @@ class MergingRecord:
         if self.maximum:
             absent = (chosen.index < 0)[..., None]
             winners = sources.masked_fill(absent, -torch.inf).argmax(2, keepdim=True)
-            return torch.zeros_like(sources).scatter_(2, winners, sources.gather(2, winners))
+            won = torch.zeros_like(sources).scatter_(2, winners, sources.gather(2, winners))
+            return torch.cat([won, sources / (~absent).sum(2, keepdim=True)], -1) if self.averaged else won
         if scale is not None:
             factors = scale[:, :, targets].transpose(1, 2)[:, :, None, :, None]
             sources = (sources.unflatten(-1, (scale.shape[1], -1)) * factors).flatten(-2)
@@ -204,6 +207,12 @@ class MergingRecord:
         if constant is None:
             return total
         return total + (constant[:, targets] if constant.ndim == 3 else constant)
+
+    def given(self) -> torch.Tensor:
+        """What each old token gives to a new one, as far as it is known without the others: ``(B, n, d)``."""
+        if not self.averaged:
+            return self.residual
+        return torch.cat([self.residual, self.residual / self.tokens.index.shape[2]], -1)
 
     def ways(self, by_length: bool) -> TokenMap:
         """The tokens, with the shares of `by_length` or with equal ones."""

@@ -93,7 +93,14 @@ class MergingNotes:
         heads = next((x.shape[1] for x in statistics if isinstance(x, torch.Tensor) and x.ndim == 3), None)
         map_out = compose(self.merging.steps, statistics, like, heads)
         return MergingRecord(
-            tokens, residual, map_out, self._merged, self.merging.maximum, self.merging.joined, self.merging.replaced
+            tokens,
+            residual,
+            map_out,
+            self._merged,
+            self.merging.maximum,
+            self.merging.averaged,
+            self.merging.joined,
+            self.merging.replaced,
         )
 
 
