@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from timm.models.hiera import Hiera
 from timm.models.hieradet_sam2 import HieraDet
 from timm.models.levit import Levit
 from timm.models.mvitv2 import MultiScaleVit, MultiScaleVitCfg
@@ -64,6 +65,22 @@ STAGED: dict[str, Callable[[], nn.Module]] = {
     "tnt_legacy": partial(_tnt, legacy=True, global_pool="avg", qkv_bias=True),
     # 8 x 12 tokens in windows of 4, then 4 x 6 in windows of 2, padded windows of 4 and all at once, then 2 x 3
     "hieradet": _hieradet,
+    # 8 x 8 tokens, then 4 x 4: maxima beside averages
+    "hiera_joined": partial(
+        Hiera,
+        img_size=(32, 32),
+        embed_dim=8,
+        num_heads=1,
+        stages=(1, 2),
+        q_pool=1,
+        mask_unit_size=(4, 4),
+        mask_unit_attn=(True, False),
+        mlp_ratio=2.0,
+        num_classes=5,
+        head_init_scale=1.0,
+        init_values=0.5,
+        use_expand_proj=False,
+    ),
     "volo_average": partial(_volo, qkv_bias=True, global_pool="avg", use_aux_head=False),
 }
 SIZES = {"xcit": (43, 37), "xcit_nano": (43, 37)} | dict.fromkeys(("mvitv2", "mvitv2_cls", "mvitv2_large"), (27, 34))
@@ -85,6 +102,7 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "levit_conv": ((5, 7), _ACTIVATED),
     "volo": ((7, 9), ()),
     "tnt": ((3, 5), ()),
+    "hiera_joined": ((8, 8), ("blocks.1: each channel is the maximum",)),
     "hieradet": ((8, 12), ("blocks.1.pool and 1 more: each channel is the maximum",)),
     "tnt_legacy": ((3, 5), ()),
     "volo_average": ((7, 9), ()),

@@ -274,6 +274,21 @@ def tiny_vit(model: Any, run: Run) -> Taken:
     return Taken(layers, flat(run.outs[model.patch_embed]).norm(dim=-1), mean_of(rows * columns))
 
 
+def joined_pools(old: T, grid: tuple[int, int]) -> dict[bool, T]:
+    """Shares of tokens in cells of 2 x 2, whose maxima and averages stand side by side."""
+    rows, columns = grid
+    shares = {way: torch.zeros(rows * columns // 4, rows * columns, dtype=old.dtype) for way in (True, False)}
+    for y, x in itertools.product(range(rows // 2), range(columns // 2)):
+        cell = [(2 * y + i) * columns + 2 * x + j for i, j in itertools.product(range(2), range(2))]
+        best = old[cell].argmax(0).tolist()
+        won = [torch.stack([old[p, c] * (cell[best[c]] == p) for c in range(old.shape[1])]) for p in cell]
+        lengths = [float(torch.cat([w, old[p] / 4]).norm()) for w, p in zip(won, cell, strict=True)]
+        for place, length in zip(cell, lengths, strict=True):
+            shares[True][y * columns // 2 + x, place] = length / sum(lengths)
+            shares[False][y * columns // 2 + x, place] = 1 / 4
+    return shares
+
+
 @describes(Hiera)
 def hiera(model: Any, run: Run) -> Taken:
     """Queries are pooled tokens; keys are compared with what the shortcut pools."""
@@ -293,7 +308,10 @@ def hiera(model: Any, run: Run) -> Taken:
     for index, block in enumerate(model.blocks):
         (old, grid), (new, _), attn = places_after(max(index - 1, 0)), places_after(index), block.attn
         own, read = (in_image(x, old) for x in (run.seen[block], run.outs[block.norm1]))
-        own = in_image(run.outs[block.proj], old) if block.do_expand else own
+        joins = block.do_expand and block.proj is None
+        own = in_image(run.outs[block.proj], old) if block.do_expand and not joins else own
+        single = own
+        own = torch.cat([own, own / 4], 1) if joins else own
         found = [x if attn.use_mask_unit_attn else x[:, None] for x in run.map()]  # (H, units, queries, keys)
         units, maps = found[0].shape[1], [torch.zeros(attn.heads, len(new), len(old), dtype=own.dtype) for _ in found]
         window = [0] * len(old)
@@ -308,7 +326,8 @@ def hiera(model: Any, run: Run) -> Taken:
         layers.append(attended(own, (maps[0], maps[1]), vectors, window=window))
         if len(new) < len(old):
             pool, cells = nn.MaxPool2d(2), own.reshape(*grid, -1)
-            layers[-1].kept = maximum(pool, cells, pool(cells.permute(2, 0, 1)).permute(1, 2, 0))
+            pooled = pool(cells.permute(2, 0, 1)).permute(1, 2, 0)
+            layers[-1].kept = joined_pools(single, grid) if joins else maximum(pool, cells, pooled)
         layers.append(added(*(in_image(x, new) for x in (run.seen[block.norm2], run.outs[block.ls2]))))
     first = in_image(run.seen[model.blocks[0]], places_after(0)[0])
     return Taken(layers, first.norm(dim=-1), mean_of(len(new)))

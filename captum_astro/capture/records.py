@@ -173,6 +173,7 @@ class MergingRecord:
         map_out: From the concatenated sources of a new token to that token.
         merged: A few of the new keys of an attention, ``(B, 3, d)``, those of `spots`.
         maximum: The new token is the maximum of its sources, channel by channel.
+        averaged: Behind the maximum stands the average.
         joined: The first new tokens ``(1, m, d)``, which are made of no old ones.
         shared: No linear map leads to it: its sources get equal shares, and their contributions are not known.
         replaced: Nothing is kept of the old tokens; ``tokens`` says in whose places the new ones lie.
@@ -183,6 +184,7 @@ class MergingRecord:
     map_out: AffineMap
     merged: torch.Tensor | None = None
     maximum: bool = False
+    averaged: bool = False
     joined: torch.Tensor | None = None
     shared: bool = False
     replaced: bool = False
@@ -198,7 +200,8 @@ class MergingRecord:
         if self.maximum:
             absent = (chosen.index < 0)[..., None]
             winners = sources.masked_fill(absent, -torch.inf).argmax(2, keepdim=True)
-            return torch.zeros_like(sources).scatter_(2, winners, sources.gather(2, winners))
+            won = torch.zeros_like(sources).scatter_(2, winners, sources.gather(2, winners))
+            return torch.cat([won, sources / (~absent).sum(2, keepdim=True)], -1) if self.averaged else won
         if scale is not None:
             factors = scale[:, :, targets].transpose(1, 2)[:, :, None, :, None]
             sources = (sources.unflatten(-1, (scale.shape[1], -1)) * factors).flatten(-2)
@@ -218,7 +221,12 @@ class MergingRecord:
         return total + (constant[:, targets] if constant.ndim == 3 else constant)
 
     def given(self) -> torch.Tensor:
-        """What each old token would give to a new one whose sources are all like it, ``(B, n, d)`` of its width."""
+        """What each old token gives to a new one, as far as it is known without the others: ``(B, n, d)`` of its width.
+
+        By a linear map, that is what it gives to one whose sources are all like it.
+        """
+        if self.averaged:
+            return torch.cat([self.residual, self.residual / self.tokens.index.shape[2]], -1)
         if self.map_out.matrix is None:  # a maximum of the old tokens themselves
             return self.residual
         width = self.residual.shape[2]

@@ -93,7 +93,15 @@ class MergingNotes:
         heads = next((x.shape[1] for x in statistics if isinstance(x, torch.Tensor) and x.ndim == 3), None)
         map_out = compose(made.steps, statistics, like, heads)
         return MergingRecord(
-            tokens, residual, map_out, self._merged, made.maximum, made.joined, made.shared, made.replaced
+            tokens,
+            residual,
+            map_out,
+            self._merged,
+            made.maximum,
+            made.averaged,
+            made.joined,
+            made.shared,
+            made.replaced,
         )
 
 

@@ -33,8 +33,7 @@ class HieraLayout(AveragedLayout):
     The model keeps its tokens in an order in which those that are pooled are neighbours; here they are row by row.
 
     Raises:
-        UnsupportedModelError: If the model does not use average pooling, is made for videos, or joins two kinds of
-            pooling where its stages begin.
+        UnsupportedModelError: If the model does not use average pooling, or is made for videos.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -85,19 +84,19 @@ def _block(model: Any, block: Any, index: int) -> list[Stage]:
 
 
 def _pooling(model: Any, block: Any, path: str, before: Any) -> Merging | None:
-    """The shortcut where a stage begins: the maximum of projected tokens."""
+    """The shortcut where a stage begins: the maximum of projected tokens, or their maximum and their average."""
     if not block.do_expand:
         return None
-    if block.proj is None:
-        raise UnsupportedModelError(
-            f"{path} joins the maxima and the averages of its tokens, where a projection is described. Models with one "
-            f"have a layout (hiera_base_abswin_256, not hiera_small_abswin_256)."
-        )
-    pooled = block.attn.q_stride > 1
-    size = tuple(model.q_stride) if pooled else (1, 1)
-    entering = Tap(block.proj, "output", arrange=before)
-    approximate = MAXIMUM if pooled else None
-    return Merging(f"{path}.proj", partial(_cells, size=size), (), entering, maximum=True, approximate=approximate)
+    pooled, projected = block.attn.q_stride > 1, block.proj is not None
+    cells = partial(_cells, size=tuple(model.q_stride) if pooled else (1, 1))
+    return Merging(
+        f"{path}.proj" if projected else path,
+        cells,
+        entering=Tap(block.proj, "output", arrange=before) if projected else None,
+        maximum=True,
+        averaged=not projected,
+        approximate=MAXIMUM if pooled else None,
+    )
 
 
 def _cells(grid: Grid, size: Grid) -> TokenMap:

@@ -222,6 +222,7 @@ class Merging:
         entering: Where the old tokens can be read as they are merged, if they are normalised one by one before.
         merged: Where the new tokens can be read, for the keys of an attention; otherwise they are the next stream.
         maximum: The new token is the maximum of the old ones, channel by channel, and there are no steps.
+        averaged: With ``maximum``: the average of the old tokens stands behind it, as further channels.
         replaced: Nothing is kept of the old tokens: the new ones, which lie in their places, are the branches alone.
         joined: Tokens ``(1, m, d)`` that come first from here on; they are made of none of the old ones.
         shared: No linear map leads to the new token, as through a convolutional block, and there are no steps. The old
@@ -235,6 +236,7 @@ class Merging:
     entering: Tap | None = None
     merged: Tap | None = None
     maximum: bool = False
+    averaged: bool = False
     replaced: bool = False
     joined: torch.Tensor | None = None
     shared: bool = False

@@ -218,7 +218,6 @@ NAMES: dict[str, dict[str, Any]] = {
     "metaformer": {},
 } | {module: {} for module in staged_families.MODULES}
 REFUSED = {
-    "hiera_small_abswin_256": "joins the maxima",
     "pvt_v2_b2_li": "linear attention",
     "maxvit_tiny_pm_256": "side by side",
     "coatnet_rmlp_1_rw_224": "2 x 2",
