@@ -103,6 +103,7 @@ LayoutType = TypeVar("LayoutType", bound=Callable[..., Layout])
 Adapter = Callable[[Layout], Layout]
 _ADAPTERS = "_layout_adapters"
 _REGISTRY: dict[type[nn.Module], Callable[..., Layout]] = {}
+_WITHOUT: dict[type[nn.Module], str] = {}
 
 
 def register_layout(*model_classes: type[nn.Module]) -> Callable[[LayoutType], LayoutType]:
@@ -124,6 +125,16 @@ def register_layout(*model_classes: type[nn.Module]) -> Callable[[LayoutType], L
         return layout
 
     return register
+
+
+def has_none(model_class: type[nn.Module], reason: str) -> None:
+    """Say why a model class and its subclasses have no layout. A layout that is registered replaces it.
+
+    Args:
+        model_class: The class.
+        reason: A sentence for the user, with what works instead.
+    """
+    _WITHOUT[model_class] = reason
 
 
 def layout_for(model: nn.Module) -> Layout:
@@ -154,6 +165,10 @@ def layout_for(model: nn.Module) -> Layout:
         raise UnsupportedModelError(
             f"{type(model).__name__} contains several models with a layout: {names}. Pass the one to explain."
         )
+    for module in model.modules():
+        for one in type(module).__mro__:
+            if one in _WITHOUT:
+                raise UnsupportedModelError(f"{type(module).__name__} has no layout: {_WITHOUT[one]}")
     known = ", ".join(sorted(c.__name__ for c in _REGISTRY))
     raise UnsupportedModelError(
         f"{type(model).__module__}.{type(model).__name__} has no layout: it is not known which of its tokens are "
