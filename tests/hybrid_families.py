@@ -19,6 +19,7 @@ from timm.models.iformer import IFormer
 from timm.models.lowformer import LowFormer
 from timm.models.mobilenetv3 import MobileNetV3
 from timm.models.mobilevit import _inverted_residual_block, _mobilevit_block
+from timm.models.nextvit import NextViT
 from timm.models.shvit import SHViT
 from timm.models.visformer import Visformer
 from torch import nn
@@ -151,6 +152,8 @@ HYBRID: dict[str, Callable[[], nn.Module]] = {
     "resnet_clip": lambda: _byobnet(
         _convolutions(8), _convolutions(128, 2, 0.0625), img_size=(32, 48), head_type="attn_abs"
     ),
+    # 9 x 13 tokens and keys of 16, which leave some out, then 5 x 7 and keys of 4, then 3 x 4
+    "nextvit": partial(NextViT, in_chans=3, depths=(1, 1, 5, 1), stem_chs=(8, 8, 8), num_classes=5),
 }  # fmt: skip
 OTHERS |= {name: partial(_measured, make) for name, make in HYBRID.items()}
 SIZES |= dict.fromkeys(("fastvit", "fastvit_mci"), (70, 52))
@@ -158,5 +161,5 @@ SIZES |= {"efficientformer": (112, 112), "visformer": (64, 96), "mobilenet": (90
 SIZES |= {"lowformer": (60, 90), "lowformer_unfused": (70, 100), "cpubone": (70, 100), "iformer": (70, 100)}
 SIZES |= {"efficientformer_v2": (64, 128), "shvit": (100, 150), "efficientvit_msra": (96, 130)}
 SIZES |= {"mobilevit": (64, 96), "botnet": (64, 64), "halonet": (64, 96), "halonet_averaged": (24, 48)}
-SIZES |= {"resnet_clip": (32, 48)}
+SIZES |= {"resnet_clip": (32, 48), "nextvit": (72, 100)}
 FIXED = ("efficientformer", "visformer", "efficientformer_v2", "botnet")  # they accept this size only

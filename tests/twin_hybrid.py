@@ -16,6 +16,7 @@ from timm.models.fastvit import AttentionBlock, FastVit
 from timm.models.iformer import ConvBlock, IFormer, SHMABlock
 from timm.models.lowformer import LowFormer, LowFormerBlock
 from timm.models.mobilenetv3 import MobileNetV3
+from timm.models.nextvit import NextTransformerBlock, NextViT
 from timm.models.shvit import SHViT
 from timm.models.visformer import Visformer
 from torch import nn
@@ -382,3 +383,47 @@ def efficientvit_msra(model: Any, run: Run) -> Taken:
             layers += [residual(layer, run) for layer in (block.dw1, block.ffn1)]
     first = flat(run.seen[model.stages[0].blocks[0]])
     return Taken(layers, first.norm(dim=-1), mean_of(rows * columns))
+
+
+def runs(attn: Any, read: T) -> dict[bool, T] | None:
+    """Keys that average tokens which follow one another; a batch norm scales all of them alike."""
+    if attn.sr is None:
+        return None
+    size, number = attn.N_ratio, len(read) // attn.N_ratio
+    scale = attn.norm.weight / (attn.norm.running_var + attn.norm.eps) ** 0.5
+    lengths = [float((token * scale).norm()) for token in read]
+    keys = {way: torch.zeros(number, len(read), dtype=torch.float64) for way in (True, False)}
+    for key in range(number):
+        part = range(key * size, (key + 1) * size)
+        for token in part:
+            keys[True][key, token] = lengths[token] / sum(lengths[i] for i in part)
+            keys[False][key, token] = 1 / size
+    return keys
+
+
+@describes(NextViT)
+def nextvit(model: Any, run: Run) -> Taken:
+    """A convolution stands beside what attention gives, and both go on together."""
+    layers: list[Layer] = []
+    first = None
+    for block in (block for stage in model.stages for block in stage.blocks):
+        embed = block.patch_embed
+        if first is not None and not isinstance(embed.conv, nn.Identity):
+            old, new = run.seen[embed], run.outs[embed]
+            if isinstance(embed.pool, nn.Identity):
+                layers.append(Layer(merged(embed.conv, embed.norm, old, new)))
+            else:
+                layers.append(shared(old, new, nn.Conv2d(1, 1, 2, 2)))
+        if isinstance(block, NextTransformerBlock):
+            stream, attn = run.outs[embed], block.e_mhsa
+            first = stream if first is None else first
+            read = run.seen[attn.v][0]
+            vectors = head_vectors(read, attn.v.weight, attn.v.bias, attn.proj.weight, attn.num_heads)
+            layers.append(attended(flat(stream), run.map(), vectors, runs(attn, run.seen[attn][0])))
+            layers.append(shared(stream, run.seen[block.norm2]))
+            layers.append(added(flat(run.seen[block.norm2]), flat(run.outs[block.mlp])))
+        elif first is not None:
+            layers.append(added(flat(run.outs[embed]), flat(run.outs[block.mhca])))
+            layers.append(added(flat(run.seen[block.norm]), flat(run.outs[block.mlp])))
+    assert first is not None
+    return Taken(layers, flat(first).norm(dim=-1), mean_of(run.outs[model.norm][0, 0].numel()))

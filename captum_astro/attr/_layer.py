@@ -31,8 +31,10 @@ def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | 
         if all(module is not layer for module in model.modules()):
             raise ValueError(f"The {type(layer).__name__} given as layer is not one of {type(model).__name__}'s.")
         return layout, Tap(layer, "output")
-    if layout is not None and not reorders(layout):
-        last = [stage for stage in layout.stages if any(isinstance(b, AttentionBranch) for b in stage.branches)][-1]
+    stages = [] if layout is None or reorders(layout) else layout.stages
+    attended = [stage for stage in stages if any(isinstance(b, AttentionBranch) for b in stage.branches)]
+    if attended:
+        last = attended[-1]
         normalises = isinstance(last.stream.module, nn.LayerNorm | nn.RMSNorm | RmsNorm)
         return layout, Tap(last.stream.module, "output") if normalises else last.stream
     if layout is None and not getattr(timm_model(model), "feature_info", None):

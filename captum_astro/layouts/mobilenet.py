@@ -12,7 +12,7 @@ from timm.models.mobilenetv5 import MobileNetV5, MobileNetV5Encoder
 from torch import nn
 
 from captum_astro.layouts.averaged import PaddedLayout, check_average
-from captum_astro.layouts.base import Layout, register_layout
+from captum_astro.layouts.base import has_none, register_layout
 from captum_astro.layouts.convolution import DEPTHWISE, POSITIONAL, convolutional_block, normalised_convolution
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Scale, Stage, Step, Tap
@@ -51,16 +51,11 @@ class MobileNetLayout(PaddedLayout):
         self.final_stream = Tap(block, "output", "first")
 
 
-@register_layout(MobileNetV5, MobileNetV5Encoder)
-def refused(model: nn.Module) -> Layout:
-    """MobileNetV5 joins two resolutions in its head.
-
-    Raises:
-        UnsupportedModelError: Always.
-    """
-    raise UnsupportedModelError(
-        f"{type(model).__name__} joins the tokens of two stages before it averages them, so that no single row reads "
-        f"them. TokenGradCAM explains it without a layout; mobilenetv4_hybrid_medium has one."
+for _class in (MobileNetV5, MobileNetV5Encoder):
+    has_none(
+        _class,
+        "it joins the tokens of two stages before it averages them, so that no single row reads them. TokenGradCAM "
+        "explains it; mobilenetv4_hybrid_medium has a layout.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,13 +15,16 @@ from captum_astro import (
     AttentionGradCAM,
     AttentionRollout,
     RawAttention,
+    TokenGradCAM,
     TransformerAttribution,
     TransformerMM,
     UnsupportedModelError,
     VTranM,
     check,
 )
+from captum_astro.functional.token_map import convolution_map
 from captum_astro.layouts import layout_for
+from captum_astro.layouts.structure import Tap
 from tests import twin_byobnet, twin_hybrid  # noqa: F401  (describe the families)
 from tests import twin_layers as twin
 from tests.families import build, images
@@ -91,6 +95,14 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "halonet": ((8, 12), ("stages.1.1.self_attn and 1 more: an activation", "stages.1.2: its conv")),
     "halonet_averaged": ((6, 12), ("stages.1.0.self_attn: an activation", "stages.2.0: its conv")),
     "resnet_clip": ((4, 6), ()),
+    "nextvit": (
+        (9, 13),
+        (
+            "stages.1.blocks.0.mhca and 2 more: its convolutions",
+            "stages.2.blocks.0.patch_embed and 1 more: it averages",
+            "stages.2.blocks.0.mhca and 3 more: its depthwise",
+        ),
+    ),
 }
 
 
@@ -205,6 +217,11 @@ NAMES = (
     "efficientvit_msra",
     "byoanet",
     "mobilevit",
+    "nextvit",
+    "edgenext",
+    "efficientvit_mit",
+    "repvit",
+    "swiftformer",
 )
 NAMED = [
     *(name for module in NAMES for name in timm.list_models(module=module)),
@@ -218,6 +235,10 @@ REFUSED |= dict.fromkeys(timm.list_models("lambda_resnet*"), "has lambda layers"
 REFUSED |= dict.fromkeys(timm.list_models("mobilevitv2*"), "MobileViT v2 multiplies")
 REFUSED |= dict.fromkeys(timm.list_models("resnet*_clip_gap"), "has no attention over tokens")
 REFUSED |= {"haloregnetz_b": "adds to nothing"}
+REFUSED |= dict.fromkeys(timm.list_models(module="edgenext"), "its attention is over channels")
+REFUSED |= dict.fromkeys(timm.list_models(module="efficientvit_mit"), "its attention is linear")
+REFUSED |= dict.fromkeys(timm.list_models(module="repvit"), "has no attention")
+REFUSED |= dict.fromkeys(timm.list_models(module="swiftformer"), "additive attention")
 REFUSED |= dict.fromkeys(timm.list_models("mobilenetv5*"), "joins the tokens of two stages")
 
 
@@ -250,3 +271,52 @@ def test_other_options_are_refused(name: str, options: dict[str, Any], way_out: 
         model = timm.create_model(name, **options)
     with pytest.raises(UnsupportedModelError, match=way_out):
         layout_for(model)
+
+
+def test_images_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"resizes 8 x 11 tokens .* multiples of 64"):
+        VTranM(build("mobilevit")).attribute(torch.rand(1, 3, 64, 88, dtype=torch.float64), target=1)
+
+
+@pytest.mark.parametrize("name", ["iformer", "shvit", "efficientvit_msra", "botnet", "halonet"])
+def test_values_without_a_weight_need_the_norm(name: str) -> None:
+    with pytest.raises(UnsupportedModelError, match="Leave out include_norm=False"):
+        VTranM(build(name)).attribute(images(name, 1), target=1, include_norm=False)
+
+
+def test_a_fused_model_has_the_same_map() -> None:
+    """Positions and the convolutions between the stages are parts of one convolution then."""
+    model, x = build("fastvit_mci"), images("fastvit_mci", 2)
+    expected = VTranM(model).attribute(x, target=1)
+    for module in list(model.modules()):
+        if hasattr(module, "reparameterize"):
+            module.reparameterize()
+    _close(VTranM(model.double()).attribute(x, target=1), expected)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_wrong_description_is_refused(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the tokens after a convolution, or of what attention adds past an activation."""
+    name = "fastvit_mci" if shared else "shvit"
+    made = layout_for(build(name)).__class__.__init__
+
+    def init(self: Any, model: nn.Module) -> None:
+        made(self, model)
+        for index, stage in enumerate(self.stages):
+            if shared and stage.merging is not None and stage.merging.name == "stages.2.pos_emb":
+                merging = replace(stage.merging, tokens=lambda grid: convolution_map(grid, (2, 2), (2, 2)))
+                self.stages[index] = replace(stage, merging=merging)
+            elif not shared and stage.branches and stage.branches[0].name == "stages.1.blocks.0.mixer":
+                wrong = replace(stage.branches[0], output=Tap(model.stages[1].blocks[0].ffn, channels="first"))
+                self.stages[index] = replace(stage, branches=(wrong,))
+
+    monkeypatch.setattr(type(layout_for(build(name))), "__init__", init)
+    with pytest.raises(UnsupportedModelError, match=r"other than the layout says|is for .* tokens"):
+        VTranM(build(name)).attribute(images(name, 1), target=1)
+
+
+def test_grad_cam_reads_the_features_that_a_head_pools() -> None:
+    """No block has attention, whose tokens would be read."""
+    model, x = build("resnet_clip"), images("resnet_clip", 2)
+    expected = TokenGradCAM(model, "final_conv").attribute(x, target=1)
+    _close(TokenGradCAM(model).attribute(x, target=1), expected)
