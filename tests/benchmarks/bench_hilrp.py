@@ -1,6 +1,6 @@
 """Compare AttnLRP, ConservativeLRP and LRP with hilrp, the LRP of hierarchical Vision Transformers; prints a table.
 
-pip install hilrp; python -m tests.benchmarks.bench_hilrp [--models swin_tiny_patch4_window7_224 ...] [--rounds 3]
+pip install hilrp; python -m tests.benchmarks.bench_hilrp [--models swin_tiny_patch4_window7_224 ...] [--rounds 3] [--batches 1 8]
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
@@ -20,7 +20,6 @@ from captum_astro import LRP, AttnLRP, ConservativeLRP
 MODELS = ("swin_tiny_patch4_window7_224", "pvt_v2_b0", "maxvit_tiny_rw_224", "mobilevitv2_050")
 METHODS = (AttnLRP, ConservativeLRP, LRP)
 GAMMAS = {"hilrp": 0.25, "hilrp, gamma 0": 0.0}
-BATCHES = (1, 8)
 
 
 def main() -> None:
@@ -28,22 +27,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", nargs="+", type=int, default=(1, 8))
     args = parser.parse_args()
-    print("| model | method | correlation with hilrp | with gamma 0 | sum / output | s, 1 image | s, 8 images |")
-    print("|---|---|---|---|---|---|---|")
+    seconds = " | ".join(f"s, batch {batch}" for batch in args.batches)
+    print(f"| model | method | correlation with hilrp | with gamma 0 | sum / output | {seconds} |")
+    print("|---" * (5 + len(args.batches)) + "|")
     for name in args.models:
-        for row in compared(name, args.rounds):
+        for row in compared(name, args.rounds, args.batches):
             print(f"| {' | '.join(row)} |", flush=True)
 
 
-def compared(name: str, rounds: int) -> list[list[str]]:
+def compared(name: str, rounds: int, batches: Sequence[int]) -> list[list[str]]:
     """The rows of a model."""
     model = drawn(name)
-    x = torch.randn(max(BATCHES), *model.default_cfg["input_size"])
+    x = torch.randn(max(batches), *model.default_cfg["input_size"])
     target = int(model(x[:1]).argmax())
 
     def times(run: Callable[[torch.Tensor], Any]) -> list[str]:
-        return [f"{median(run, x[:batch], rounds):.2f}" for batch in BATCHES]
+        return [f"{median(run, x[:batch], rounds):.2f}" for batch in batches]
 
     found, rows = {}, []
     for method in METHODS:  # before hilrp, which patches timm's classes for good
