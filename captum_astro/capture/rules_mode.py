@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from captum_astro.capture.constants import Constants
 from captum_astro.capture.explaining import current
 from captum_astro.capture.gates import Gates
+from captum_astro.capture.lstm import written_out
 from captum_astro.capture.operations import (
     ACTIVATION,
     ADD_PRODUCT,
@@ -140,6 +141,8 @@ class Rules(TorchFunctionMode):
         if func in GLU:
             signal, gate = args[0].chunk(2, *(args[1:] or (kwargs.get("dim", -1),)))
             return self.operation(torch.mul, (signal, gate.detach().sigmoid()), {})
+        if func is torch.lstm:
+            return written_out(self._ruled, *args, **kwargs)
         if func in ADD_PRODUCT:
             return self._added(func, *args, **kwargs)
         return self.operation(func, args, kwargs)

@@ -78,6 +78,27 @@ def _held_linear_attention(x: T, z: T) -> T:
     return moved / (q @ q.sum(1)[..., None] + 1e-6)
 
 
+LSTM = nn.LSTM(6, 3, bias=False, batch_first=True, bidirectional=True).double().requires_grad_(False)
+
+
+def _held_lstm(x: T, z: T) -> T:
+    """What moves, step by step, beside what is held: the gates, and the ratio of each tanh to its argument."""
+    (x, z), directions = (t.flatten(1, 2).movedim(1, 0) for t in (x, z)), []
+    for into, across in (LSTM._flat_weights[:2], LSTM._flat_weights[2:]):
+        order = range(24) if not directions else range(23, -1, -1)
+        hidden, cell, held_hidden, held_cell = (torch.zeros(2, 3, dtype=torch.float64) for _ in range(4))
+        outputs = {}
+        for step in order:
+            write, keep, new, read = (z[step] @ into.T + held_hidden @ across.T).chunk(4, -1)
+            moving = (x[step] @ into.T + hidden @ across.T).chunk(4, -1)[2]
+            held_cell = keep.sigmoid() * held_cell + write.sigmoid() * new.tanh()
+            cell = keep.sigmoid() * cell + write.sigmoid() * new.tanh() / new * moving
+            held_hidden = read.sigmoid() * held_cell.tanh()
+            outputs[step] = hidden = read.sigmoid() * held_cell.tanh() / held_cell * cell
+        directions.append(torch.stack([outputs[step] for step in range(24)], 1))
+    return torch.cat(directions, -1)
+
+
 def _layer_norm(x: T) -> T:
     return (x - x.mean(1, keepdim=True)) / torch.sqrt(x.var(1, keepdim=True, unbiased=False) + 1e-5)
 
@@ -183,6 +204,7 @@ CASES: dict[str, Case] = {name: Case(written) for name, written in (POOLS | MOVE
         lambda x: torch.addcmul(x[:, :1], x[:, 1:2], x[:, 2:3], value=2),
         lambda x, z: x[:, :1] + x[:, 1:2] * z[:, 2:3] + z[:, 1:2] * x[:, 2:3],
     ),
+    "LSTM": Case(lambda x: LSTM(x.flatten(1, 2))[0], _held_lstm),
     "linear attention": Case(_linear_attention, _held_linear_attention),
 }  # fmt: skip
 
@@ -203,7 +225,7 @@ def test_gradient_rules(mode: Any, name: str) -> None:
     torch.testing.assert_close(got, case.written(x), rtol=1e-12, atol=1e-12)
     start = torch.randn(got.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     (gradient,) = torch.autograd.grad(got, leaf, start)
-    if name == "product" and mode is ConstantWeights:
+    if name in ("product", "LSTM") and mode is ConstantWeights:
         return  # tanh keeps its slope
     held = case.held or (lambda x, z: case.written(x))
     jacobian = torch.autograd.functional.jacobian(lambda t: held(t, x), x)
@@ -231,8 +253,11 @@ def test_activations(activation: nn.Module) -> None:
         torch.testing.assert_close(torch.autograd.grad(y.sum(), leaf)[0], expected, rtol=1e-12, atol=1e-12)
 
 
-# a margin of zeros takes its share; layers have their own test; LRP has no rule for three factors
-@pytest.mark.parametrize("name", sorted(CASES.keys() - LINEAR.keys() - {"windows", "product of three", *CURVED}))
+# a margin of zeros takes its share; layers have their own test, and an LSTM has some; three factors have no rule
+APART = {*LINEAR, *CURVED, "windows", "LSTM", "product of three"}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in APART])
 def test_relevance_is_conserved(name: str) -> None:
     x = _features()
     leaf = x.clone().requires_grad_(True)
