@@ -188,7 +188,7 @@ class Collected:
                 f"The output has {output.shape[-1]} classes, but each token of {type(self.layout.model).__name__} has "
                 f"{votes.shape[-1]}: it is not known which token is read. Explain the model itself."
             )
-        best = self.call.target.largest(votes.double(), output).to(weights)
+        best = self.call.target.largest(votes, output).to(weights)
         others = weights.new_zeros(len(best), weights.shape[1] - best.shape[1])
         return (weights + weight * torch.cat([others, best], 1)) / (1 + weight)
 

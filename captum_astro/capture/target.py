@@ -125,7 +125,8 @@ class Target:
             AssertionError: If the target has none of Captum's forms, or leaves more than one value per sample.
             IndexError: If it is out of range.
         """
-        values = (votes * self._one_hot(output)[:, None]).sum(-1)
+        chosen = self._one_hot(output)
+        values = (votes.to(chosen) * chosen[:, None]).sum(-1)
         return torch.nn.functional.one_hot(values.argmax(1), values.shape[1]).to(votes)
 
     def _one_hot(self, output: torch.Tensor) -> torch.Tensor:
