@@ -35,6 +35,7 @@ class AttentionRecord:
         reduced: How tokens were reduced to its keys; None if they were not.
         merging: The change of resolution after which it is added, so that its queries are on the new grid.
         prefix: The number of tokens before the patch tokens in ``residual``.
+        gate: The factors of each query's output, ``(B, heads, q, d_v)``; None without a gate.
     """
 
     branch: AttentionBranch
@@ -53,6 +54,7 @@ class AttentionRecord:
     reduced: MergingRecord | None = None
     merging: MergingRecord | None = None
     prefix: int = 0
+    gate: torch.Tensor | None = None
 
     @property
     def gradient(self) -> torch.Tensor:

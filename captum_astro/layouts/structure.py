@@ -138,6 +138,8 @@ class AttentionBranch:
         approximate: As in `FeedForwardBranch`: what its maps do not carry exactly, and the rule.
         windows: The dimension that counts windows, 1 or 2, if attention is computed on five dimensions; the tokens that
             are read are then whole images, in the order of the stream.
+        gate: Where the logits of a gate can be read, ``(B, queries, heads * d_value)``: their sigmoid multiplies the
+            heads' outputs, channel by channel, before the steps.
         folded: The number of heads, if attention is computed on ``(B * heads, n, d_value)``.
     """
 
@@ -154,6 +156,7 @@ class AttentionBranch:
     sources: Rearrange | None = None
     reduced: Merging | None = None
     windows: Literal[1, 2] | None = None
+    gate: Tap | None = None
     folded: int | None = None
     mixed: Tap | None = None
     approximate: str | None = None
