@@ -71,6 +71,13 @@ def _eva(**kwargs: object) -> Eva:
     return Eva(**(SMALL | {"use_rot_pos_emb": True} | kwargs))
 
 
+class Gated(Attention):
+    """Attention with a gate, which timm's Vision Transformer has no option for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, gated=True)
+
+
 def _pooled_by(model: VisionTransformer, pool: nn.Module) -> VisionTransformer:
     """A model with options of its pooling head that it does not set itself."""
     model.attn_pool = pool
@@ -313,8 +320,8 @@ def _in_its_precision(model: nn.Module) -> nn.Module:
     return model
 
 
-# Pooling heads with options that no registered model has.
-POOLINGS: dict[str, Callable[[], nn.Module]] = {
+# Pooling heads and attention with options that no registered model has.
+UNREGISTERED: dict[str, Callable[[], nn.Module]] = {
     "map_pooling_positions": lambda: _pooled_by(
         _vit(class_token=False, global_pool="map"),
         AttentionPoolLatent(
@@ -329,6 +336,7 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
             q_proj=False,
         ),
     ),
+    "gated": partial(_vit, attn_layer=Gated, init_values=0.5),
     "prr_pooling_norms": lambda: _pooled_by(
         _vit(global_pool="prr"), AttentionPoolPrr(24, 3, "avg", pre_norm=True, post_norm=True)
     ),
@@ -363,7 +371,7 @@ SIZES |= {"deepseek": (29, 35), "deepseek_align": (32, 40), "deepseek_encoder": 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A model in eval mode whose weights, norms, biases and LayerScale are all far from their defaults."""
     torch.manual_seed(0)
-    model = (HIERARCHICAL | FAMILIES | MIXED | OTHERS | ENCODERS | POOLINGS)[name]().eval()
+    model = (HIERARCHICAL | FAMILIES | MIXED | OTHERS | ENCODERS | UNREGISTERED)[name]().eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if "lambda" in path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -155,9 +155,18 @@ class _VTranMUpdate(Update):
 
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         value, output_map, query_scale = record.transformed(self._include_norm)
-        weights = vtranm.head_weights(record.stream, value, output_map, self._components, record.present)
+        weights = self._weights(record, value, output_map)
         update = vtranm.attention_update(row, record.attention, record.gradient, weights, query_scale)
         return update if record.block < 0 else self._gain * update
+
+    def _weights(
+        self, record: AttentionRecord, value: torch.Tensor, output_map: torch.Tensor
+    ) -> torch.Tensor | Callable[[slice], torch.Tensor]:
+        """``W_h`` of each key; with a gate, which differs from query to query, a function that computes some rows."""
+        stream, gate, components = record.stream, record.gate, self._components
+        if gate is None:
+            return vtranm.head_weights(stream, value, output_map, components, record.present)
+        return lambda rows: vtranm.gated_weights(stream, value, output_map, gate[:, :, rows], components)
 
     def feed_forward(self, row: torch.Tensor, record: FeedForwardRecord) -> torch.Tensor | None:
         if not self._components:

@@ -41,6 +41,7 @@ class AttentionNotes:
         self._values: Measured | None = None
         self._added: torch.Tensor | None = None
         self._value_scale: torch.Tensor | None = None
+        self._gate: torch.Tensor | None = None
         reduced = branch.reduced or branch.reduced_values
         self.reduced = None if reduced is None else MergingNotes(reduced)
 
@@ -83,6 +84,10 @@ class AttentionNotes:
         """The values before they are normalised, ``(B, n, heads, d_v)``."""
         assert self.branch.value_norm is not None
         self._value_scale = inverse_deviation(self.branch.value_norm, x.detach()).transpose(1, 2)
+
+    def note_gate(self, x: torch.Tensor) -> None:
+        """The logits of a gate."""
+        self._gate = widen(x.detach()).sigmoid()
 
     def check(self) -> None:
         """Check that the branch ran the attention that the layout describes.
@@ -133,6 +138,7 @@ class AttentionNotes:
             around.merging,
             residual.shape[1] - around.grid[0] * around.grid[1],
             self._added,
+            None if self._gate is None else self._gate.unflatten(2, (value.shape[1], -1)).transpose(1, 2),
         )
 
     def _as_heads(self, given: list[torch.Tensor], value: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -29,6 +29,8 @@ def rebuilt_attention(record: AttentionRecord, places: list[int] | None = None) 
     mixed = rows @ widen(attention.value).contiguous()
     if attention.constant is not None:
         mixed = mixed + attention.constant[:, :, chosen]
+    if record.gate is not None:
+        mixed = mixed * record.gate[:, :, chosen]
     if out.query_scale is not None:
         mixed = mixed * out.query_scale[:, :, chosen, None]
     added = mixed.transpose(1, 2).flatten(2)

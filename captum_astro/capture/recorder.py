@@ -133,6 +133,8 @@ class Recorder(TorchFunctionMode):
             self._watch_merging(notes.reduced)
         if branch.modulated_values is not None:
             self._hooks.tap(Tap(branch.modulated_values.module), notes.note_values)
+        if branch.gate is not None:
+            self._hooks.tap(branch.gate, notes.note_gate)
         if branch.value_norm is not None:
             self._hooks.tap(Tap(branch.value_norm), notes.note_value_norm)
 

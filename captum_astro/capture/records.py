@@ -38,6 +38,7 @@ class AttentionRecord:
         merging: The change of resolution after which it is added, so that its queries are on the new grid.
         prefix: The number of tokens before the patch tokens in ``residual``.
         output: What it adds to each token, ``(images, tokens, d)``, if the steps do not lead exactly there.
+        gate: The factors of each query's output, ``(B, heads, q, d_v)``; None without a gate.
     """
 
     branch: AttentionBranch
@@ -57,6 +58,7 @@ class AttentionRecord:
     merging: MergingRecord | None = None
     prefix: int = 0
     output: torch.Tensor | None = None
+    gate: torch.Tensor | None = None
 
     @property
     def gradient(self) -> torch.Tensor:

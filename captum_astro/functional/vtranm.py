@@ -16,7 +16,7 @@ No n x n map for all heads, and no n x d vector for each head, is ever formed.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 
@@ -86,6 +86,43 @@ def head_weights(
     return weights if absent is None else weights.masked_fill(absent, 0)
 
 
+def gated_weights(
+    stream: torch.Tensor,
+    value: torch.Tensor,
+    output_map: torch.Tensor,
+    gate: torch.Tensor,
+    components: Collection[str] = COMPONENTS,
+) -> torch.Tensor:
+    """As `head_weights`, where a gate multiplies each query's output, so that a token's vector depends on the query.
+
+    Args:
+        stream: ``E``, ``(B, n, d)``.
+        value: ``(B, H, n, d_v)``.
+        output_map: ``(H, d_v, d)`` or ``(B, H, d_v, d)``.
+        gate: The factors of some queries, ``(B, H, rows, d_v)``.
+        components: A subset of `COMPONENTS`.
+
+    Returns:
+        ``(B, H, rows, n)``.
+    """
+    stream, value, output_map, gate = (widen(x) for x in (stream, value, output_map, gate))
+    weights = value.new_ones(*gate.shape[:3], value.shape[2])
+    if not components:
+        return weights
+    gram = output_map @ output_map.transpose(-2, -1)
+    pairs = (value[..., :, None] * value[..., None, :] * gram.unsqueeze(-3)).flatten(-2)
+    factors = (gate[..., :, None] * gate[..., None, :]).flatten(-2)
+    length = (factors @ pairs.transpose(-2, -1)).clamp_min(0).sqrt()
+    own = stream.norm(dim=-1)[:, None, None]
+    if "length" in components:
+        weights = weights * _ratio(length, own)
+    if "direction" in components:
+        seen = stream[:, None] @ output_map.transpose(-2, -1)
+        dot = gate @ (seen * value).transpose(-2, -1)
+        weights = weights * _ratio(dot, length * own).clamp(-1, 1).softmax(-1)
+    return weights
+
+
 def feed_forward_weights(
     stream: torch.Tensor, output: torch.Tensor, components: Collection[str] = COMPONENTS
 ) -> torch.Tensor:
@@ -113,7 +150,7 @@ def attention_update(
     rows: torch.Tensor,
     attention: Attention,
     gradient: torch.Tensor,
-    weights: torch.Tensor,
+    weights: torch.Tensor | Callable[[slice], torch.Tensor],
     query_scale: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Rows times an attention layer's matrix without its identity: ``R mean_h [relu(dp/dA_h) * A_h W_h]`` (Eq. 14).
@@ -122,26 +159,32 @@ def attention_update(
         rows: ``R``, some rows of the product so far, ``(B, m, q)`` with q the number of queries; or one, ``(B, q)``.
         attention: The layer.
         gradient: ``dp/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
-        weights: From `head_weights`, ``(B, H, n)``.
+        weights: From `head_weights`, ``(B, H, n)``; or those of a slice of the queries, as from `gated_weights`.
         query_scale: The factor by which a norm after the heads multiplies each query's output, ``(B, 1 or H, q)``.
 
     Returns:
         ``(B, m, n)``, or ``(B, n)`` for one row. Add ``R`` for the matrix with its identity.
     """
-    batch, heads, keys = weights.shape
+    value = widen(attention.value).contiguous()
+    batch, heads, keys = value.shape[:3]
     single = rows.ndim == 2
     # a single row is summed head by head, and weighted once at the end
-    total = weights.new_zeros((batch, heads, keys) if single else (batch, rows.shape[1], keys))
-    value = widen(attention.value).contiguous()
+    total = value.new_zeros((batch, heads, keys) if single else (batch, rows.shape[1], keys))
     for chunk, probabilities in attention.chunks():
         update = attention_gradient(gradient[:, :, chunk], value).clamp_(min=0).mul_(probabilities)
         if query_scale is not None:
             update.mul_(query_scale[:, :, chunk, None])
+        if not isinstance(weights, torch.Tensor):
+            update.mul_(weights(chunk))
+        elif not single:
+            update.mul_(weights[:, :, None])
         if single:
             total += (rows[:, None, None, chunk] @ update)[:, :, 0]
         else:
-            total += rows[:, :, chunk] @ (update * weights[:, :, None]).mean(1)
-    return (total * weights).mean(1) if single else total
+            total += rows[:, :, chunk] @ update.mean(1)
+    if not single:
+        return total
+    return (total * weights if isinstance(weights, torch.Tensor) else total).mean(1)
 
 
 def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -174,7 +175,7 @@ def attention_branch(
         entering: The tokens as they enter the branch, see `AttentionBranch`.
 
     Raises:
-        UnsupportedModelError: If its class is unknown, or it gates its output.
+        UnsupportedModelError: If its class is unknown, or it normalises and gates its output.
     """
     if not isinstance(attention, _ATTENTION):
         raise UnsupportedModelError(
@@ -187,16 +188,18 @@ def attention_branch(
             f"under an adapter. Explain the model before it was quantised, or merge its adapter first: "
             f"merge_and_unload() in peft."
         )
-    if getattr(attention, "gate", None) is not None:
+    gate = None if getattr(attention, "gate", None) is None else Tap(attention.gate, "output")
+    if gate is not None and wide_norm:
         raise UnsupportedModelError(
-            f"{name} gates its output for each query, so no single vector is added per token. Build the model "
-            f"without gated attention."
+            f"{name} normalises its heads' outputs before it gates them, which is not described. Build the model "
+            f"without scale_norm (scale_attn_norm) or without the gate."
         )
     steps: tuple[Step, ...] = (*wide_norm, Linear(attention.proj.weight, attention.proj.bias), *after)
     weights = _single
     if isinstance(attention, DiffAttention):
         steps, weights = (*_differential_norm(attention), *steps), _differential_weights(attention)
-    return AttentionBranch(name, attention, steps, lambda: _value_weight(attention), weights, entering=entering)
+    values = partial(_value_weight, attention)
+    return AttentionBranch(name, attention, steps, values, weights, entering=entering, gate=gate)
 
 
 def _value_weight(attention: Any) -> torch.Tensor:

@@ -164,6 +164,8 @@ class AttentionBranch:
         windows: The dimension that counts windows, 1 or 2, if attention is computed on five dimensions; the tokens that
             are read are then whole images, in the order of the stream.
         overlapping: Its windows overlap, and what they add to a token is summed before the projection.
+        gate: Where the logits of a gate can be read, ``(B, queries, heads * d_value)``: their sigmoid multiplies the
+            heads' outputs, channel by channel, before the steps.
     """
 
     name: str
@@ -183,6 +185,7 @@ class AttentionBranch:
     calls: int = 1
     windows: Literal[1, 2] | None = None
     overlapping: bool = False
+    gate: Tap | None = None
     mixed: Tap | None = None
     approximate: str | None = None
     output: Tap | None = None
