@@ -1,7 +1,6 @@
 """Compare AttnLRP, ConservativeLRP and LRP with hilrp, the LRP of hierarchical Vision Transformers; prints a table.
 
-pip install hilrp
-python -m tests.benchmarks.bench_hilrp [--models swin_tiny_patch4_window7_224 ...] [--rounds 3] [--batches 1 8]
+pip install hilrp; python -m tests.benchmarks.bench_hilrp [--models pvt_v2_b0 ...] [--rounds 3] [--batches 1 8]
 """
 
 from __future__ import annotations
