@@ -142,6 +142,17 @@ def test_maps_equal_those_of_timm(method: Any, name: str) -> None:
     assert other.config._attn_implementation == ("eager" if name.endswith("eager") else "sdpa")  # the user's own
 
 
+@pytest.mark.parametrize("size", [(32, 32), (40, 36), (33, 27), (32, 44)], ids=str)
+def test_swin_pads_images_and_then_windows(size: tuple[int, int]) -> None:
+    """A window as large as the smaller side of the grid is not shifted, not even along the other."""
+    model, x = _swin(), torch.rand(2, 3, *size, dtype=torch.float64)
+    report = check(model, x)
+    assert report.ok, str(report)
+    assert max(stage.error for stage in report.stages) < 1e-12
+    assert report.grid == (-(-size[0] // 4), -(-size[1] // 4))
+    assert VTranM(model).attribute(x, target=1).shape == x.shape
+
+
 SMALL = {name: VIT[name] for name in ("image_size", "patch_size", "hidden_size", "num_attention_heads")}
 SMALL |= {"num_hidden_layers": 2, "intermediate_size": 48, "num_labels": 5}
 
