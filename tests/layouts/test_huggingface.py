@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import QuickGELU
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from captum_astro import AttentionRollout, TokenGradCAM, UnsupportedModelError, VTranM, check
 from captum_astro.layouts.base import _REGISTRY, layout_for
 from captum_astro.layouts.blocks import _BLOCKS
+from tests import families
 from tests.families import build, images
 from tests.libraries import assert_same_maps, every_method, loaded, renamed, split_qkv, without_relu
 
@@ -110,6 +113,25 @@ CONVERTED = {
 
 
 @every_method
+def test_clip_with_its_own_activation(method: Any) -> None:
+    """It is computed in several operations, and seen as one."""
+    torch.manual_seed(0)
+    theirs = VisionTransformer(**families.SMALL, pre_norm=True, act_layer=QuickGELU).double().eval()
+    theirs.head = nn.Identity()
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, std=0.3 if parameter.ndim < 2 else 1.2 * parameter[0].numel() ** -0.5)
+    names = {
+        "patch_embed.proj": "embeddings.patch_embedding", "pos_embed": "embeddings.position_embedding.weight",
+        "cls_token": "embeddings.class_embedding", "norm_pre": "pre_layrnorm", "blocks.": "encoder.layers.",
+        "norm1": "layer_norm1", "norm2": "layer_norm2", "attn.proj": "attn.out_proj", "attn.": "self_attn.",
+    }  # fmt: skip
+    tensors = {"post_layernorm" + k[4:] if k.startswith("norm.") else k: v for k, v in theirs.state_dict().items()}
+    tensors |= {"pos_embed": tensors["pos_embed"][0], "cls_token": tensors["cls_token"].flatten()}
+    config = transformers.CLIPVisionConfig(**VIT, hidden_act="quick_gelu")
+    assert_same_maps(method, theirs, _model(config, "CLIPVisionModel", names, tensors, ""), images("cls"))
+
+
+@every_method
 @pytest.mark.parametrize("name", CONVERTED)
 def test_maps_equal_those_of_timm(method: Any, name: str) -> None:
     family = name.split(",", maxsplit=1)[0]
@@ -118,6 +140,17 @@ def test_maps_equal_those_of_timm(method: Any, name: str) -> None:
         theirs.head = nn.Identity()  # features against features
     assert_same_maps(method, theirs, other, images(family))
     assert other.config._attn_implementation == ("eager" if name.endswith("eager") else "sdpa")  # the user's own
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 36), (33, 27), (32, 44)], ids=str)
+def test_swin_pads_images_and_then_windows(size: tuple[int, int]) -> None:
+    """A window as large as the smaller side of the grid is not shifted, not even along the other."""
+    model, x = _swin(), torch.rand(2, 3, *size, dtype=torch.float64)
+    report = check(model, x)
+    assert report.ok, str(report)
+    assert max(stage.error for stage in report.stages) < 1e-12
+    assert report.grid == (-(-size[0] // 4), -(-size[1] // 4))
+    assert VTranM(model).attribute(x, target=1).shape == x.shape
 
 
 SMALL = {name: VIT[name] for name in ("image_size", "patch_size", "hidden_size", "num_attention_heads")}
