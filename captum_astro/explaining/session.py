@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from captum_astro.astro.opened import opened_on, unmodulated
 from captum_astro.astro.vita import ViTA
 from captum_astro.attr._inputs import channels_of
 from captum_astro.attr._propagation import PropagationAttribution
@@ -51,6 +52,16 @@ def chosen(words: Sequence[str], under_vita: bool = False) -> list[Configured]:
     return kept
 
 
+def _astrocytes(model: nn.Module) -> ViTA | None:
+    """The ViTA that modulates a model: around it, inside a wrapper, or open around the call."""
+    for module in model.modules():
+        if isinstance(module, ViTA):
+            return module
+        if isinstance(module, nn.Linear) and (opened := opened_on(module)) is not None:
+            return opened.vita
+    return None
+
+
 class Session:
     """A model and some methods.
 
@@ -77,9 +88,9 @@ class Session:
         names: Sequence[str] | None = None,
     ) -> None:
         inside = unwrapped(model)
-        vita = inside if isinstance(inside, ViTA) else None
+        vita = _astrocytes(inside)
         self.methods = chosen(methods, vita is not None)
-        self.classifier = inside if vita is None else unwrapped(vita.model)
+        self.classifier = unwrapped(inside.model) if isinstance(inside, ViTA) else inside
         described = (m for m in self.classifier.modules() if getattr(m, "pretrained_cfg", None))
         self._timm = next(described, self.classifier)
         self.view = View(self._timm, fit)
@@ -136,7 +147,7 @@ class Session:
 
     def _probabilities(self, x: torch.Tensor) -> torch.Tensor:
         """The probability of each class, without a trace in the user's model."""
-        with private(self.classifier) as replica, torch.no_grad():
+        with unmodulated(), private(self.classifier) as replica, torch.no_grad():
             try:
                 layout = layout_for(replica.model)
             except UnsupportedModelError:  # Grad-CAM needs none

@@ -106,6 +106,12 @@ def test_models_under_vita_say_so(tmp_path: Path) -> None:
     )
     assert (plain.record["vita"], modulated.record["vita"]["k"]) == (None, 4)
     assert modulated.plot().axes[1].get_title().replace("\n", " ") == modulated.title
+    with ViTA(model, k=4):
+        opened = _one(model, x, "VTranM", 0)
+    for other in (opened, _one(nn.Sequential(ViTA(model, k=4)), x, "VTranM", 0)):
+        assert (other.record["vita"], other.title) == (modulated.record["vita"], modulated.title)
+        assert other.classes == plain.classes
+        torch.testing.assert_close(other.attributions, modulated.attributions)
     named = {r.options["method"] for r in explain(ViTA(model), x, "all")}  # type: ignore[union-attr]
     assert named == {e.name for e in explainers()} - {"ViTAGradCAM", "ViTAGradCAMPlusPlus"}
     with pytest.raises(ValueError, match="adds its own astrocytes"):
