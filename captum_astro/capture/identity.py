@@ -60,8 +60,10 @@ def identity_error(record: StageRecord, places: list[int] | None = None) -> torc
     groups = [_groups(branch) for branch in record.branches]
     windows = next((group for group in groups if group is not None), None)
     if windows is None:
-        stream, following = _kept(record, rows), following[:, rows]
-        return _relative(following - stream, _added(record, places), stream, dtype, each)
+        stream, added, following = _kept(record, rows), _added(record, places), following[:, rows]
+        if record.merging is not None:  # what it is added to is rebuilt, too, with its own rounding
+            return _relative(following, stream + added, stream, dtype, each)
+        return _relative(following - stream, added, stream, dtype, each)
     if any(group is not windows for group in groups):
         raise UnsupportedModelError(f"{record.branches[0].branch.name} is one of several branches with windows.")
     chosen = windows if places is None else windows.only(places)
