@@ -78,8 +78,10 @@ def _branches_error(record: StageRecord, branches: Branches, following: torch.Te
         stream = _kept(record, slice(None))
         return _relative(following - stream, _added(branches, None), stream, dtype)
     if windows is None:
-        stream, following = _kept(record, rows), following[:, rows]
-        return _relative(following - stream, _added(branches, places), stream, dtype, few)
+        stream, added, following = _kept(record, rows), _added(branches, places), following[:, rows]
+        if record.merging is not None:  # what it is added to is rebuilt, too, with its own rounding
+            return _relative(following, stream + added, stream, dtype, few)
+        return _relative(following - stream, added, stream, dtype, few)
     chosen = windows if places is None else windows.only(places)
     # attention outputs at padding are dropped
     added = _added(branches, places) * chosen.present.repeat(len(following), 1)[..., None]

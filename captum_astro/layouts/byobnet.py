@@ -82,14 +82,9 @@ def _reason(model: nn.Module) -> str:
 def _reduction(model: Any, part: int, block: nn.Module) -> int:
     """Pixels for each token that enters a block."""
     found = next(info["reduction"] for info in model.feature_info if info["stage"] > part)
-    halved = isinstance(block, SelfAttnBlock) and block is model.stages[part][0] and _strided(model, part)
-    return int(found) // (2 if halved else 1)
-
-
-def _strided(model: Any, part: int) -> bool:
-    before = [info["reduction"] for info in model.feature_info if info["stage"] <= part]
-    after = next(info["reduction"] for info in model.feature_info if info["stage"] > part)
-    return bool(after > max(before))
+    shortcut: Any = getattr(block, "shortcut", None)
+    stride = shortcut.conv.stride[0] if isinstance(block, SelfAttnBlock) and hasattr(shortcut, "conv") else 1
+    return int(found) // int(stride)
 
 
 def _block(block: nn.Module, index: int, path: str, first: bool) -> list[Stage]:

@@ -324,3 +324,23 @@ def test_grad_cam_reads_the_features_that_a_head_pools() -> None:
     model, x = build("resnet_clip"), images("resnet_clip", 2)
     expected = TokenGradCAM(model, "final_conv").attribute(x, target=1)
     _close(TokenGradCAM(model).attribute(x, target=1), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("fastvit_sa12", 32),
+        ("mobilevit_xxs", 8),
+        ("botnet26t_256", 16),
+        ("halonet_h1", 4),
+        ("resnet50_clip", 32),
+        ("efficientformerv2_s0", 16),
+        ("nextvit_small", 8),
+        ("shvit_s1", 32),
+    ],
+)
+def test_cells_of_timm_models(name: str, pixels: int) -> None:
+    """The pixels of a token that enters the first attention."""
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert layout_for(model).grid(256, 256) == (256 // pixels, 256 // pixels)
