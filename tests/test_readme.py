@@ -29,7 +29,7 @@ def _blocks(page: Path, language: str) -> list[tuple[str, str]]:
 
 def _offline(code: str) -> str:
     """Replace published weights, which cannot be downloaded everywhere; those in the package are kept."""
-    kept = (*bundled.MODELS.values(), bundled.SWIN, CIFAR10)
+    kept = (*bundled.MODELS.values(), bundled.PIT, CIFAR10)
     lines = [
         line if any(name in line for name in kept) else line.replace("pretrained=True", "pretrained=False")
         for line in code.splitlines()
