@@ -23,9 +23,10 @@ def start_from(model: PoolingVisionTransformer, plain: VisionTransformer) -> Non
         >>> plain = timm.create_model("scenes_vit_tiny_patch4_64")
         >>> start_from(timm.create_model("scenes_pit_tiny_patch4_64"), plain)
     """
-    given, rows, columns = plain.state_dict(), *plain.patch_embed.grid_size
-    places, state = given["pos_embed"], model.state_dict()
-    state["pos_embed"] = places[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))
+    given: dict[str, torch.Tensor] = plain.state_dict()
+    state: dict[str, torch.Tensor] = model.state_dict()
+    places, grid = given["pos_embed"], tuple(plain.patch_embed.grid_size)
+    state["pos_embed"] = places[:, 1:].transpose(1, 2).unflatten(2, grid)
     state["cls_token"] = given["cls_token"] + places[:, :1]
     first = len(model.transformers[0].blocks)
     for name, value in given.items():
