@@ -148,7 +148,7 @@ def scenes(
     model: Annotated[
         str | None,
         typer.Option(
-            help="scenes_vit_tiny_patch4_64, scenes_swin_tiny_patch4_64 or astromorphic_scenes_tiny_patch8_64."
+            help="scenes_vit_tiny_patch4_64, scenes_pit_tiny_patch4_64 or astromorphic_scenes_tiny_patch8_64."
         ),
     ] = None,
     attention: Attention = None,

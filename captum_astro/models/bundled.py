@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
+from timm.models.pit import PoolingVisionTransformer
 from timm.models.vision_transformer import VisionTransformer
 
 WEIGHTS = Path(__file__).parent / "weights"
 PLAIN = "scenes_vit_tiny_patch4_64"
-SWIN = "scenes_swin_tiny_patch4_64"
+PIT = "scenes_pit_tiny_patch4_64"
 ASTROMORPHIC = "astromorphic_scenes_tiny_patch8_64"
 MODELS = {"ViT": PLAIN, "astromorphic": ASTROMORPHIC}
 DIGITS = "0123456789"
@@ -39,7 +39,7 @@ def bundled_cfg(name: str, size: int, first_conv: str, labels: Iterable[str], **
 default_cfgs = generate_default_cfgs(
     {
         f"{PLAIN}.digits": bundled_cfg(PLAIN, 64, "patch_embed.proj", DIGITS),
-        f"{SWIN}.digits": bundled_cfg(SWIN, 64, "patch_embed.proj", DIGITS, classifier="head.fc", pool_size=(8, 8)),
+        f"{PIT}.digits": bundled_cfg(PIT, 64, "patch_embed.conv", DIGITS),
     }
 )
 
@@ -61,33 +61,32 @@ def scenes_vit_tiny_patch4_64(pretrained: bool = False, **kwargs: Any) -> Vision
 
 
 @register_model
-def scenes_swin_tiny_patch4_64(pretrained: bool = False, **kwargs: Any) -> SwinTransformer:
-    """A Swin for the bundled scenes: two stages, windows of 4 x 4 tokens, 0.5 million parameters.
+def scenes_pit_tiny_patch4_64(pretrained: bool = False, **kwargs: Any) -> PoolingVisionTransformer:
+    """A PiT for the bundled scenes: two stages and a class token, 0.7 million parameters.
 
-    The first stage has 16 x 16 tokens of width 48 and 2 blocks, the second 8 x 8 of width 96 and 4 blocks; every other
-    block shifts its windows. The weights were trained by ``captum-astro train scenes --model
-    scenes_swin_tiny_patch4_64``, and are stored in half precision inside the package.
+    The first stage has 16 x 16 patches and 5 blocks of width 96, the second 8 x 8 patches and one block. The weights
+    are those of the plain model, whose patches are averaged before the last block
+    (`captum_astro.training.pooled.start_from`), in half precision; they were not trained further.
 
     Example:
         >>> import timm, captum_astro
-        >>> model = timm.create_model("scenes_swin_tiny_patch4_64", pretrained=True).eval()
+        >>> model = timm.create_model("scenes_pit_tiny_patch4_64", pretrained=True).eval()
     """
     args = {
         "img_size": 64,
         "patch_size": 4,
-        "window_size": 4,
-        "embed_dim": 48,
-        "depths": (2, 4),
-        "num_heads": (3, 6),
-        "drop_path_rate": 0.0,
+        "stride": 4,
+        "base_dims": (32, 32),
+        "depth": (5, 1),
+        "heads": (3, 3),
+        "mlp_ratio": 4,
     }
     out_indices = kwargs.pop("out_indices", (0, 1))
-    model: SwinTransformer = build_model_with_cfg(
-        SwinTransformer,
-        SWIN,
+    model: PoolingVisionTransformer = build_model_with_cfg(
+        PoolingVisionTransformer,
+        PIT,
         pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"flatten_sequential": True, "out_indices": out_indices},
+        feature_cfg={"feature_cls": "hook", "out_indices": out_indices},
         **(args | kwargs),
     )
     return model

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.models.pit import PoolingVisionTransformer
 from torch import nn
 
 from captum_astro.training.batches import Batch
@@ -17,7 +18,7 @@ _COVERED = 0.25  # the minimum fraction of a patch that a digit must fill
 class WithPatchHead(nn.Module):
     """A transformer with an auxiliary head that classifies each token of its last grid.
 
-    A Vision Transformer's grid is that of its patches; a Swin's is that of its last stage, whose tokens are merged
+    A Vision Transformer's grid is that of its patches; a PiT's is that of its last stage, whose tokens are pooled
     patches.
 
     Args:
@@ -38,15 +39,18 @@ class WithPatchHead(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits ``(B, 10)``, and those of each position of the grid ``(B, h, w, 11)``."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            tokens = self.model.forward_features(images)
-            logits, patches = self.model.forward_head(tokens), self.patch_head(self._on_grid(tokens))
+            tokens, grid = self._features(images)
+            logits, patches = self.model.forward_head(tokens), self.patch_head(grid)
         return logits.float(), patches.float()
 
-    def _on_grid(self, tokens: torch.Tensor) -> torch.Tensor:
-        if tokens.ndim == 4:  # a Swin keeps its grid, channels last
-            return tokens
-        grid: tuple[int, int] = self.model.patch_embed.grid_size
-        return tokens[:, self.model.num_prefix_tokens :].reshape(len(tokens), *grid, -1)
+    def _features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the head reads, and the last grid ``(B, h, w, d)``."""
+        if isinstance(self.model, PoolingVisionTransformer):
+            class_token, grids = self.model.forward_intermediates(images, 1)
+            return class_token, grids[0].permute(0, 2, 3, 1)
+        tokens: torch.Tensor = self.model.forward_features(images)
+        size: tuple[int, int] = self.model.patch_embed.grid_size
+        return tokens, tokens[:, self.model.num_prefix_tokens :].reshape(len(tokens), *size, -1)
 
 
 def patch_loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,6 @@
 """How much of each method's map falls on the digit of the bundled scenes; prints a Markdown table.
 
-    python -m tests.benchmarks.table_scenes [--scenes 500] [--model scenes_swin_tiny_patch4_64]
+    python -m tests.benchmarks.table_scenes [--scenes 500] [--model scenes_pit_tiny_patch4_64]
 
 Pointing game: the fraction of scenes whose largest value lies on the object. Energy: the fraction of the positive part
 on the object. Chance is the object's fraction of the image. A method that rejects the model has no values. Then the

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from timm.models.swin_transformer import SwinTransformer
+from timm.models.pit import PoolingVisionTransformer
 
-from captum_astro import ATTCAT, VTranM
+from captum_astro import AttnLRP, TokenGradCAM, VTranM
 from captum_astro.data.cifar import read_cifar
 from captum_astro.data.scenes import Scenes, batch
 from captum_astro.metrics.localisation import energy_inside
@@ -15,11 +15,12 @@ from captum_astro.models import bundled
 from captum_astro.models.astromorphic_registered import CIFAR10
 from captum_astro.models.loading import ModelError, class_names, load_model, preprocessing
 from captum_astro.training.batches import Images
+from captum_astro.training.pooled import start_from
 from captum_astro.training.run import WEIGHTS, train
 from captum_astro.training.scenes import SceneSource, ScenesTask
 from captum_astro.training.scores import accuracy
 
-SCENES = (bundled.PLAIN, bundled.SWIN, bundled.ASTROMORPHIC)
+SCENES = (bundled.PLAIN, bundled.PIT, bundled.ASTROMORPHIC)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -32,23 +33,30 @@ def test_weights_are_small_and_load(name: str) -> None:
     assert model.pretrained_cfg["license"] == "bsd-3-clause"
 
 
-def test_swin_is_timms_and_shifts_windows_in_both_stages() -> None:
-    model = timm.create_model(bundled.SWIN, pretrained=True).eval()
-    assert type(model) is SwinTransformer
-    assert [[block.shift_size for block in stage.blocks] for stage in model.layers] == [
-        [(0, 0), (2, 2)],
-        [(0, 0), (2, 2)] * 2,
-    ]
+def test_pit_is_timms_and_pools_its_patches() -> None:
+    model = timm.create_model(bundled.PIT, pretrained=True).eval()
+    assert type(model) is PoolingVisionTransformer
     x = torch.zeros(1, 3, 64, 64)
-    assert model.forward_features(x).shape == (1, 8, 8, 96)
-    features = timm.create_model(bundled.SWIN, pretrained=True, features_only=True).eval()
-    assert [tuple(map_.shape) for map_ in features(x)] == [(1, 16, 16, 48), (1, 8, 8, 96)]
+    features = timm.create_model(bundled.PIT, pretrained=True, features_only=True).eval()
+    assert [tuple(map_.shape) for map_ in features(x)] == [(1, 96, 16, 16), (1, 96, 8, 8)]
     torch.testing.assert_close(
-        timm.create_model(bundled.SWIN, pretrained=True, num_classes=0).eval()(x),
+        timm.create_model(bundled.PIT, pretrained=True, num_classes=0).eval()(x),
         model.forward_head(model.forward_features(x), pre_logits=True),
     )
-    with pytest.raises(AssertionError, match="64"):
-        model(torch.zeros(1, 3, 32, 32))
+
+
+def test_pit_starts_from_the_plain_model() -> None:
+    """With patches that are all alike, pooling changes nothing, except where it reads beyond the border."""
+    plain, model = timm.create_model(bundled.PLAIN, pretrained=True).eval(), timm.create_model(bundled.PIT).eval()
+    start_from(model, plain)
+    tests = SceneSource("test", 0, 128, "cpu")
+    assert accuracy(model, tests, batch_size=64) > accuracy(plain, tests, batch_size=64) - 0.1
+    with torch.no_grad():
+        first = plain._pos_embed(plain.patch_embed(torch.zeros(1, 3, 64, 64)))
+        kept: list[torch.Tensor] = []
+        model.transformers[0].blocks.register_forward_pre_hook(lambda m, a: kept.append(a[0]))
+        model(torch.zeros(1, 3, 64, 64))
+    torch.testing.assert_close(kept[0], first)
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -66,14 +74,24 @@ def test_it_knows_cifar10() -> None:
     assert accuracy(model, images) >= 0.7
 
 
-@pytest.mark.parametrize(
-    ("name", "method"), [(bundled.PLAIN, VTranM), (bundled.ASTROMORPHIC, VTranM), (bundled.SWIN, ATTCAT)]
-)
-def test_the_map_falls_on_the_digit(name: str, method: type[VTranM | ATTCAT]) -> None:
+@pytest.mark.parametrize("name", SCENES)
+def test_the_map_falls_on_the_digit(name: str) -> None:
     model = timm.create_model(name, pretrained=True).eval()
     images, labels, masks = batch(Scenes("test", 50), range(50))
-    maps = method(model).attribute((images - 0.5) / 0.5, target=labels, attribute_to="pixels")[:, 0]
+    maps = VTranM(model).attribute((images - 0.5) / 0.5, target=labels, attribute_to="pixels")[:, 0]
     assert energy_inside(maps, masks).mean() > 2 * masks.float().mean()
+
+
+def test_vtranm_and_propagation_beat_grad_cam_on_the_hierarchical_model() -> None:
+    model = timm.create_model(bundled.PIT, pretrained=True).eval()
+    images, labels, masks = batch(Scenes("test", 50), range(50))
+    vtranm, attn_lrp, grad_cam = (
+        energy_inside(
+            method(model).attribute((images - 0.5) / 0.5, target=labels, attribute_to="pixels")[:, 0], masks
+        ).mean()
+        for method in (VTranM, AttnLRP, TokenGradCAM)
+    )
+    assert min(vtranm, attn_lrp) > 1.5 * grad_cam
 
 
 @pytest.mark.parametrize("name", SCENES)

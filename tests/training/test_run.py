@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from captum_astro.models.bundled import ASTROMORPHIC, PLAIN, SWIN
+from captum_astro.models.bundled import ASTROMORPHIC, PIT, PLAIN
 from captum_astro.training.ablation import VARIANTS, run_ablation, summary, variants_of
 from captum_astro.training.cifar10 import Cifar10
 from captum_astro.training.config import configured, tasks
@@ -158,15 +158,15 @@ def test_scenes(tmp_path: Path) -> None:
     assert load_trained(tmp_path)[0](torch.zeros(1, 3, 64, 64)).shape == (1, 10)
     with pytest.raises(ValueError, match="scenes_vit_tiny_patch4_64 has no alpha"):
         ScenesTask(alpha=1.0)
-    with pytest.raises(ValueError, match=f"model must be {PLAIN}, {SWIN} or {ASTROMORPHIC}, not"):
+    with pytest.raises(ValueError, match=f"model must be {PLAIN}, {PIT} or {ASTROMORPHIC}, not"):
         ScenesTask(model="resnet18")
-    for model in (PLAIN, SWIN, ASTROMORPHIC):
+    for model in (PLAIN, PIT, ASTROMORPHIC):
         with pytest.raises(ValueError, match=f"{model} has no drop, epochs to choose"):
             ScenesTask(model=model, drop=0.1, epochs=2)
     with pytest.raises(ValueError, match=f"{PLAIN} has no dim to choose; {ASTROMORPHIC} has"):
         ScenesTask(dim=64)
-    with pytest.raises(ValueError, match=f"{SWIN} has no attention to choose; {ASTROMORPHIC} has"):
-        ScenesTask(model=SWIN, attention="softmax")
+    with pytest.raises(ValueError, match=f"{PIT} has no attention to choose; {ASTROMORPHIC} has"):
+        ScenesTask(model=PIT, attention="softmax")
     with pytest.raises(ValueError, match="held_out must be a whole number of at least 1, not"):
         ScenesTask(held_out=0)
     with pytest.raises(ValueError, match="no relative_position to choose"):  # before anything is trained
@@ -174,7 +174,7 @@ def test_scenes(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize(("name", "side"), [(PLAIN, 16), (SWIN, 8), (ASTROMORPHIC, 8)])
+@pytest.mark.parametrize(("name", "side"), [(PLAIN, 16), (PIT, 8), (ASTROMORPHIC, 8)])
 def test_auxiliary_head_learns_what_each_patch_shows(name: str, side: int) -> None:
     """The loss has rows from the top and columns from the left, like the masks."""
     step = 64 // side
@@ -201,7 +201,7 @@ def test_auxiliary_head_learns_what_each_patch_shows(name: str, side: int) -> No
 
 def test_auxiliary_head_grid_matches_the_image() -> None:
     torch.manual_seed(0)
-    for name in (PLAIN, SWIN):
+    for name in (PLAIN, PIT):
         head = WithPatchHead(timm.create_model(name), bfloat16=False).eval()
         image = torch.randn(1, 3, 64, 64, requires_grad=True)
         head(image)[1][0, 0, -1].square().sum().backward()  # the upper right corner
