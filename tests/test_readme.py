@@ -22,7 +22,7 @@ from captum_astro.models.loading import load_model
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-BUNDLED = (*bundled.MODELS.values(), bundled.SWIN, CIFAR10)
+BUNDLED = (*bundled.MODELS.values(), bundled.PIT, CIFAR10)
 SETUP = "before each block"  # a block with this title is prepended to every other one of its page
 
 

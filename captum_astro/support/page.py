@@ -15,7 +15,7 @@ Names whose models have the same classes of modules with the same switches are o
 have been tried so far, each on its smallest model: with random weights, with fewer layers if all parts still occur,
 and on the smallest image that it accepts. [What is supported](models.md) describes the families in words.
 
-- *exact*: a map, whose parts are all carried exactly. For `TokenGradCAM`: a map on the right axes.
+- *exact*: a map, whose parts are all carried exactly. For `TokenGradCAM`: a map of a layer that is a grid of places.
 - *approximate*: a map, with a part that is carried by a stated rule.
 - *refused*: `UnsupportedModelError`, with a reason.
 - *failed*: any other error, or a map that is zero or not finite.

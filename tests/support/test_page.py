@@ -4,10 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 
 from captum_astro.support.page import page
-from captum_astro.support.sweep import METHODS, Sweep
+from captum_astro.support.sweep import METHODS, Sweep, families
 from tests.commands import run_command
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_in_the_documentation_is_that_of_the_results() -> None:
+    text = (DOCS / "timm.json").read_text()
+    if f'"timm": "{timm.__version__}"' not in text:
+        pytest.skip(f"docs/timm.json is of another timm than {timm.__version__}")
+    results = Sweep(DOCS / "timm.json")
+    assert page(results) == (DOCS / "timm.md").read_text()
+    assert set(results.names) == set(families())
+    assert len(text) < 300_000
 
 
 def _kind(**found: Any) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""A small model of every class that timm has: what the sweep found still holds, and maps are the right way round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from captum_astro import UnsupportedModelError, explainers
+from captum_astro.attr._base import TokenAttribution
+from captum_astro.attr.explainers import explainers_named
+from captum_astro.capture.probe import GAINS, _local_weights
+from captum_astro.support.form import Form
+from captum_astro.support.outcome import attribution, largest, outcomes
+from captum_astro.support.sweep import METHODS, Sweep
+
+RESULTS = Path(__file__).parents[2] / "docs" / "timm.json"
+RANKS = ("failed", "refused", "approximate", "exact")
+# what may not change where the image does: these divide by sums close to 0, and the last one cuts off its map at 0
+UNSTEADY = {"LRP", "TransformerAttribution", "AttentionGradCAM"}
+
+# whose weights, as `_local` sets them, keep places apart on the way to the map
+STEADY = {
+    "coat_tiny", "convit_tiny", "cpubone_nano", "cs3darknet_focus_s", "cspnext_tiny",
+    "deit_tiny_distilled_patch16_224", "dla46x_c", "edgenext_xx_small", "efficientformerv2_s0", "efficientvim_m1",
+    "efficientvit_b0", "efficientvit_m0", "eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t8", "ghostnet_050",
+    "gmlp_ti16_224", "hgnetv2_b0", "iformer_t", "inception_next_atto", "lcnet_035", "lcnetv2_small", "pit_ti_224",
+    "pvt_v2_b0", "regnetx_002", "repghostnet_050", "repvit_m1", "rexnet_100", "shvit_s1", "starnet_s050",
+    "swiftformer_xs", "test_byobnet", "test_convnext", "test_efficientnet", "test_vit", "test_vit_relpos",
+}  # fmt: skip
+
+
+def _tried() -> list[dict[str, Any]]:
+    """What the sweep tried, the smallest models first."""
+    if f'"timm": "{timm.__version__}"' not in RESULTS.read_text():
+        return []
+    kinds = [kind for kind in Sweep(RESULTS).kinds.values() if "status" in kind]
+    return sorted(kinds, key=lambda kind: (kind["parameters"], kind["tried"]))
+
+
+def _smallest_of_each(kinds: list[dict[str, Any]], *keys: str) -> list[Any]:
+    """Test parameters."""
+    found = {str([kind[key] for key in keys]): kind for kind in reversed(kinds)}
+    skipped = pytest.param({}, marks=pytest.mark.skip("docs/timm.json is of another version of timm"))
+    return [pytest.param(kind, id=kind["tried"]) for kind in reversed(found.values())] or [skipped]
+
+
+@pytest.mark.parametrize("kind", _smallest_of_each(_tried(), "model_class", "status"))
+def test_what_the_sweep_found_holds(kind: dict[str, Any]) -> None:
+    form = Form.of(kind)
+    found = outcomes(form.build(), form.images(), explainers_named(METHODS).values())
+    assert not [one for one in found if RANKS.index(one.status) < RANKS.index(kind["status"][one.method])]
+    assert "failed" not in {one.status for one in found}
+
+
+@pytest.mark.parametrize("kind", _smallest_of_each([k for k in _tried() if k["tried"] in STEADY], "tried"))
+def test_a_changed_corner_changes_the_map_there(kind: dict[str, Any]) -> None:
+    """With weights that keep places apart. A map that is turned or mirrored changes in another corner."""
+    form = Form.of(kind)
+    model, x = _local(form.build()), form.images().double()
+    images = torch.cat([x, _inverted(x, 1), _inverted(x, 2)])  # the upper right, the lower left corner
+    target = largest(model(x).expand(3, -1))  # one target, so that only the images differ
+    for explainer in explainers():
+        status = kind["status"].get(explainer.name, kind["status"]["VTranM"])
+        row = issubclass(explainer.method, TokenAttribution)
+        if explainer.name in UNSTEADY or (status == "refused" and explainer.family != "gradient"):
+            continue
+        if row and status == "approximate":  # a rule may attribute a change to another place
+            continue
+        try:
+            found = attribution(explainer.method, model, images, target)
+        except UnsupportedModelError:
+            continue
+        right, left = (_share(one - found[0]) for one in found[1:])
+        turned = [right[2] + left[1], right[3] + left[0], right[0] + left[3]]
+        # where attention shares everything among all places, as in LeViT, all corners change alike
+        assert max(turned) < 1.5 * (right[1] + left[2]), (explainer.name, right, left)
+
+
+def _local(model: nn.Module) -> nn.Module:
+    model = model.double()
+    weights = _local_weights(model, GAINS[1], torch.float64)
+    with torch.no_grad():
+        for path, weight in (*model.named_parameters(), *model.named_buffers()):
+            if path in weights:
+                weight.copy_(weights[path])
+    return model
+
+
+def _quarters(x: torch.Tensor) -> list[torch.Tensor]:
+    """Views of the four corners: upper left, upper right, lower left, lower right."""
+    return [part for half in x.tensor_split(2, -2) for part in half.tensor_split(2, -1)]
+
+
+def _inverted(x: torch.Tensor, corner: int) -> torch.Tensor:
+    """Images of which one corner is inverted."""
+    changed = x.clone()
+    _quarters(changed)[corner].neg_().add_(1)
+    return changed
+
+
+def _share(change: torch.Tensor) -> list[float]:
+    """How much of a change is in each corner, from 0 to 1."""
+    return [float(part.abs().sum() / change.abs().sum()) for part in _quarters(change)]
