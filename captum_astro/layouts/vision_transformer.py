@@ -115,7 +115,7 @@ def attention_pooling(pool: nn.Module, name: str, prefix: int, pools_prefix: boo
     if isinstance(pool, AttentionPoolPrr):
         width = module.out_features
         weight = module.num_heads, width // heads, width
-        reads = Tap(module.pre_norm, "output")
+        reads = None if isinstance(module.pre_norm, nn.Identity) else Tap(module.pre_norm, "output")
         branch = AttentionBranch(name, pool, norm_step(module.post_norm), lambda: torch.eye(width).reshape(weight))
         branch, pooled = replace(branch, reads=reads), Tap(module.post_norm, "output")
     elif isinstance(pool, AttentionPoolLatent):
@@ -125,7 +125,7 @@ def attention_pooling(pool: nn.Module, name: str, prefix: int, pools_prefix: boo
             weight: torch.Tensor = module.kv.weight
             return weight[weight.shape[0] // 2 :].reshape(heads, -1, weight.shape[-1])
 
-        reads = Tap(module.kv)  # after position embeddings of its own
+        reads = None if module.pos_embed is None else Tap(module.kv)  # after position embeddings of its own
         branch, pooled = AttentionBranch(name, pool, project, value_weight, reads=reads), Tap(module.proj, "output")
     else:
         raise UnsupportedModelError(
