@@ -12,7 +12,8 @@ from captum_astro.astro.astrocytic_linear import Token
 from captum_astro.capture.replica import Replica
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, Linear, Modulated
+from captum_astro.layouts.steps import Linear, Modulated
+from captum_astro.layouts.structure import AttentionBranch
 
 _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")  # as libraries name the parameter
 

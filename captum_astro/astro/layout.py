@@ -10,14 +10,8 @@ import torch
 
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Linear,
-    Measured,
-    Modulated,
-    Step,
-)
+from captum_astro.layouts.steps import Linear, Measured, Modulated, Step
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch
 
 _VALUE_PROJECTIONS = ("qkv", "v_proj", "in_proj", "kv", "v")
 

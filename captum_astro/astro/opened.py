@@ -15,7 +15,7 @@ from captum_astro.astro.astrocytic_linear import measured, modulate
 from captum_astro.astro.layout import with_modulated
 from captum_astro.layouts.base import Layout, add_adapter, remove_adapter
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Measured, Modulated
+from captum_astro.layouts.steps import Measured, Modulated
 
 if TYPE_CHECKING:
     from captum_astro.astro.vita import ViTA

@@ -16,7 +16,7 @@ from captum_astro.capture.replica import Replica
 from captum_astro.functional.astrocyte import Counter, Modulation, Rescale
 from captum_astro.layouts.base import Layout, layout_for, register_layout
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Measured, Modulated
+from captum_astro.layouts.steps import Measured, Modulated
 from captum_astro.layouts.unwrap import unwrapped
 
 

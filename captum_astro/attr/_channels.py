@@ -19,7 +19,7 @@ from captum_astro.capture.call import Call
 from captum_astro.capture.target import LargestOutput
 from captum_astro.functional.places import Places
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Tap
+from captum_astro.layouts.steps import Tap
 
 
 @dataclass(frozen=True)

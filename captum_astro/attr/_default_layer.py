@@ -13,7 +13,7 @@ from captum_astro.capture.hooks import Hooks
 from captum_astro.capture.probe import SAMPLES, probe
 from captum_astro.capture.target import LargestOutput
 from captum_astro.functional.places import Places, find_places
-from captum_astro.layouts.structure import Tap
+from captum_astro.layouts.steps import Tap
 
 
 def searched_tap(call: Call) -> Tap | None:

@@ -13,7 +13,8 @@ from captum_astro.capture.probe import GAINS, SAMPLES, Reached, probe
 from captum_astro.functional.places import Places, find_places
 from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import AttentionBranch
 
 
 def find_tap(model: nn.Module, layer: nn.Module | str | None) -> tuple[Layout | None, Tap | None]:

@@ -12,7 +12,7 @@ from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import Entry
 from captum_astro.capture.hooks import Hooks
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Tap
+from captum_astro.layouts.steps import Tap
 
 
 @dataclass(frozen=True, eq=False)

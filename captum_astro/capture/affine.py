@@ -13,7 +13,7 @@ from torch import nn
 from captum_astro.functional import gradient_rules
 from captum_astro.functional.attention import widen
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Activation, Linear, Measured, Modulated, Norm, Scale, Step
+from captum_astro.layouts.steps import Activation, Linear, Measured, Modulated, Norm, Scale, Step
 
 Statistics = tuple["torch.Tensor | Measured", ...]
 

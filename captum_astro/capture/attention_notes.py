@@ -12,11 +12,8 @@ from captum_astro.functional.attention import Attention, AttentionMap, Given, wi
 from captum_astro.functional.operations import Recorded
 from captum_astro.functional.token_map import TokenMap
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    Measured,
-    Tap,
-)
+from captum_astro.layouts.steps import Measured, Tap
+from captum_astro.layouts.structure import AttentionBranch
 
 
 class AttentionNotes:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
+from captum_astro.capture.agreement import problem_of
 from captum_astro.capture.call import Call
 from captum_astro.capture.collected import Collected, Wanted
-from captum_astro.capture.identity import problem_of
 from captum_astro.capture.recorder import Recorder
 from captum_astro.capture.records import Pass
 from captum_astro.layouts.errors import UnsupportedModelError

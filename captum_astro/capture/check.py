@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from captum_astro.capture.agreement import stage_name
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.collected import Wanted
 from captum_astro.capture.guard import private
-from captum_astro.capture.identity import identity_error, keys_error, sources_error, stage_name
+from captum_astro.capture.identity import identity_error, keys_error, sources_error
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass, StageRecord
 from captum_astro.capture.target import LargestOutput
 from captum_astro.functional.astromorphic_effective import EffectiveAttention
 from captum_astro.functional.attention import Given, Softmax
 from captum_astro.layouts.base import Layout, layout_for
-from captum_astro.layouts.structure import Activation, Modulated, Norm
+from captum_astro.layouts.steps import Activation, Modulated, Norm
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
 _LOW_PRECISION_TOLERANCE = 0.1

@@ -13,9 +13,10 @@ from captum_astro.capture.attention_notes import AttentionNotes
 from captum_astro.capture.call import Call, no_gradient
 from captum_astro.capture.entry import check_batch, check_called_once
 from captum_astro.capture.features import is_of_huggingface, lacks_classes
+from captum_astro.capture.merging_record import MergingRecord
 from captum_astro.capture.notes import FeedForwardNotes, StageNotes, StreamNotes
 from captum_astro.capture.recorder import Recorder
-from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, MergingRecord, StageRecord
+from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, StageRecord
 from captum_astro.capture.step_notes import Around
 from captum_astro.capture.target import LargestOutput, Seed
 from captum_astro.functional.attention import widen

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from captum_astro.capture.explaining import current
-from captum_astro.layouts.structure import Tap
+from captum_astro.layouts.steps import Tap
 
 Use = Callable[[torch.Tensor], "torch.Tensor | None"]
 

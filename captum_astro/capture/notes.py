@@ -9,12 +9,8 @@ from captum_astro.capture.attention_notes import AttentionNotes
 from captum_astro.capture.records import FeedForwardRecord
 from captum_astro.capture.step_notes import Around, MergingNotes, placed
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Stage,
-    Tap,
-)
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 
 
 class StreamNotes:

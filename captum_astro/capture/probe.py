@@ -21,7 +21,7 @@ from captum_astro.capture.hooks import Hooks
 from captum_astro.capture.local_mode import LocalMode
 from captum_astro.capture.replica import Replica
 from captum_astro.functional.places import changed_images
-from captum_astro.layouts.structure import Tap
+from captum_astro.layouts.steps import Tap
 
 SAMPLES = 4  # of `changed_images`
 _CHANGE = {torch.float64: 1e-5, torch.float32: 3e-3}  # small enough for derivatives, large enough for the precision

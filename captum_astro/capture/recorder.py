@@ -18,7 +18,7 @@ from captum_astro.capture.step_notes import MergingNotes, StepNotes
 from captum_astro.capture.written_out import WrittenOut
 from captum_astro.functional.operations import ATTENTION
 from captum_astro.layouts.base import Layout
-from captum_astro.layouts.structure import Tap
+from captum_astro.layouts.steps import Tap
 
 
 class Recorder(TorchFunctionMode):

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from captum_astro.capture.affine import Statistics, activation_factors, compose, inverse_deviation
-from captum_astro.capture.records import MergingRecord, spots
+from captum_astro.capture.merging_record import MergingRecord
+from captum_astro.capture.records import spots
 from captum_astro.functional.attention import widen
 from captum_astro.functional.token_map import Grid, TokenMap
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Activation, Measured, Merging, Modulated, Norm, Rearrange, Step, Tap
+from captum_astro.layouts.steps import Activation, Measured, Modulated, Norm, Step, Tap
+from captum_astro.layouts.structure import Merging, Rearrange
 
 
 @dataclass(frozen=True, eq=False)

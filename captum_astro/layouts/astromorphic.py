@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from captum_astro.layouts.blocks import attention_branch, register_block
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Stage, Step, Tap
+from captum_astro.layouts.steps import Linear, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 from captum_astro.models.astromorphic import AstromorphicAttention, AstromorphicBlock
 
 

@@ -8,7 +8,8 @@ import torch
 
 from captum_astro.functional.token_map import Grid, TokenMap
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, Pooling, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import AttentionBranch, Pooling
 
 
 def attention_pooling_2d(pool: Any, name: str) -> Pooling:

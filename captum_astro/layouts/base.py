@@ -12,7 +12,8 @@ from torch import nn
 from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.classes import Class, class_name, registered
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, Pooling, Stage, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import AttentionBranch, Pooling, Stage
 from captum_astro.layouts.unwrap import unwrapped
 
 

@@ -17,16 +17,8 @@ from torch import nn
 
 from captum_astro.layouts.classes import Class, class_name, registered
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Linear,
-    Norm,
-    Scale,
-    Stage,
-    Step,
-    Tap,
-)
+from captum_astro.layouts.steps import Linear, Norm, Scale, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 from captum_astro.layouts.unwrap import python_code
 
 Describe = Callable[[Any, int, str], list[Stage]]

@@ -16,7 +16,8 @@ from captum_astro.layouts.convolution import convolutional_block
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.mobilevit import mobilevit_block
 from captum_astro.layouts.self_attention_block import attends, self_attention_block
-from captum_astro.layouts.structure import Stage, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import Stage
 
 
 @register_layout(ByobNet)

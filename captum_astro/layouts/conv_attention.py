@@ -10,7 +10,8 @@ from torch import nn
 
 from captum_astro.functional.token_map import Grid, TokenMap, kernel_map, merge_map, spread_map
 from captum_astro.layouts.convolution import dense_weight, normalised, normalised_convolution
-from captum_astro.layouts.structure import AttentionBranch, Linear, Merging, Rearrange, Scale, Step, Tap
+from captum_astro.layouts.steps import Linear, Scale, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, Merging, Rearrange
 
 _UPSAMPLED = (
     "a transposed convolution mixes the outputs of neighbouring queries; a token is attributed to the query in whose "

@@ -13,7 +13,8 @@ from torch import nn
 
 from captum_astro.functional.token_map import Grid, TokenMap, convolution_map, same_map
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Linear, Merging, Norm, Step, Tap
+from captum_astro.layouts.steps import Linear, Norm, Step, Tap
+from captum_astro.layouts.structure import Merging
 
 DEPTHWISE = (
     "its depthwise convolution mixes neighbouring tokens; what it adds to a token is attributed to that token alone"

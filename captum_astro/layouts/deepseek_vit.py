@@ -8,7 +8,8 @@ from timm.models.deepseek_vit import DeepseekVitClassifier, DeepseekVitEncoder
 from torch import nn
 
 from captum_astro.layouts.base import register_layout
-from captum_astro.layouts.structure import Merging, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import Merging
 from captum_astro.layouts.vision_language import EncoderLayout, merged_by
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from captum_astro.layouts.averaged import PaddedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Scale, Stage, Tap
+from captum_astro.layouts.steps import Linear, Scale, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 
 
 @register_layout(EfficientFormer)

@@ -14,7 +14,8 @@ from captum_astro.layouts.averaged import PaddedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE, dense_weight, normalised, normalised_convolution
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Scale, Stage, Step, Tap
+from captum_astro.layouts.steps import Scale, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 
 _ACTIVATED = (
     "a convolution of its values and an activation stand between its heads and their projection; the vectors are "

@@ -12,7 +12,8 @@ from captum_astro.functional.token_map import Grid, TokenMap, window_map
 from captum_astro.layouts.averaged import PaddedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE, convolutional_block, dense_weight, normalised
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 
 _CASCADED = (
     "each head reads what the one before it gives, and an activation stands between the heads and their projection; "

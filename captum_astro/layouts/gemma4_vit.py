@@ -11,14 +11,8 @@ from torch import nn
 from captum_astro.functional.token_map import Grid, merge_map
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.blocks import register_block
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Linear,
-    Norm,
-    Stage,
-    Tap,
-)
+from captum_astro.layouts.steps import Linear, Norm, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 from captum_astro.layouts.vision_language import EncoderLayout
 
 

@@ -14,16 +14,8 @@ from captum_astro.layouts.averaged import AveragedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import MAXIMUM
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Linear,
-    Merging,
-    Scale,
-    Stage,
-    Step,
-    Tap,
-)
+from captum_astro.layouts.steps import Linear, Scale, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Merging, Stage
 
 
 @register_layout(Hiera)

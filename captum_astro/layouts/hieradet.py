@@ -13,17 +13,8 @@ from captum_astro.functional.token_map import Grid, TokenMap, convolution_map, w
 from captum_astro.layouts.averaged import AveragedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import MAXIMUM
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Linear,
-    Merging,
-    Rearrange,
-    Scale,
-    Stage,
-    Step,
-    Tap,
-)
+from captum_astro.layouts.steps import Linear, Scale, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Merging, Rearrange, Stage
 
 
 @register_layout(HieraDet)

@@ -12,16 +12,8 @@ from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.blocks import register_block
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Linear,
-    Rearrange,
-    Scale,
-    Stage,
-    Step,
-    Tap,
-)
+from captum_astro.layouts.steps import Linear, Scale, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Rearrange, Stage
 
 
 def part(module: nn.Module, *paths: str) -> Any:

@@ -10,7 +10,8 @@ from captum_astro.layouts.blocks import describe_blocks
 from captum_astro.layouts.huggingface import HuggingFaceLayout
 from captum_astro.layouts.multihead import multihead_attention
 from captum_astro.layouts.readouts import mean_of
-from captum_astro.layouts.structure import Pooling, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import Pooling
 
 _CLIP = "transformers.models.clip.modeling_clip"
 _SIGLIP = "transformers.models.siglip.modeling_siglip"

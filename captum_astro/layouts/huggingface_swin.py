@@ -12,7 +12,8 @@ from captum_astro.layouts.averaged import AveragedLayout
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.blocks import describe_blocks, register_block
 from captum_astro.layouts.huggingface import HuggingFaceLayout, pre_norm
-from captum_astro.layouts.structure import Linear, Merging, Norm, Stage, Tap
+from captum_astro.layouts.steps import Linear, Norm, Tap
+from captum_astro.layouts.structure import Merging, Stage
 
 _LIBRARY = "transformers.models.swin.modeling_swin"
 

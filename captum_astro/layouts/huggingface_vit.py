@@ -11,7 +11,7 @@ from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.blocks import describe_blocks
 from captum_astro.layouts.huggingface import HuggingFaceLayout, part
 from captum_astro.layouts.readouts import mean_of
-from captum_astro.layouts.structure import Tap
+from captum_astro.layouts.steps import Tap
 
 _MODELS = "transformers.models"
 _PREFIX = ("cls_token", "distillation_token", "register_tokens")

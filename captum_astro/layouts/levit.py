@@ -13,7 +13,8 @@ from captum_astro.functional.token_map import Grid, TokenMap, merge_map
 from captum_astro.layouts.averaged import AveragedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import normalised
-from captum_astro.layouts.structure import Activation, AttentionBranch, FeedForwardBranch, Merging, Stage, Tap
+from captum_astro.layouts.steps import Activation, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Merging, Stage
 
 ACTIVATED = (
     "an activation multiplies each channel of its heads' outputs by a factor of the query; length and direction of "

@@ -12,7 +12,8 @@ from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.conv_attention import conv_attention
 from captum_astro.layouts.convolution import DEPTHWISE, convolutional_block
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import FeedForwardBranch, Stage, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import FeedForwardBranch, Stage
 
 
 @register_layout(LowFormer)

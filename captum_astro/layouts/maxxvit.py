@@ -14,17 +14,8 @@ from captum_astro.layouts.averaged import AveragedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Linear,
-    Merging,
-    Rearrange,
-    Scale,
-    Stage,
-    Step,
-    Tap,
-)
+from captum_astro.layouts.steps import Linear, Scale, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Merging, Rearrange, Stage
 
 Channels = Literal["first", "last"]
 _POOLED = (

@@ -12,7 +12,8 @@ from captum_astro.functional.token_map import Grid, TokenMap
 from captum_astro.layouts.blocks import describe_blocks
 from captum_astro.layouts.convolution import CONVOLUTIONAL, convolutional
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, Merging, Stage, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import AttentionBranch, Merging, Stage
 
 _FUSED = (
     "its last convolution also sees the tokens before its attention; a new token is attributed to what attention gives "

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, Linear, Step, Tap
+from captum_astro.layouts.steps import Linear, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch
 
 
 def multihead_attention(

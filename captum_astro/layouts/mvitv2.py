@@ -13,7 +13,8 @@ from captum_astro.functional.token_map import Grid, TokenMap, convolution_map, t
 from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.convolution import MAXIMUM, dense
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Merging, Norm, Stage, Step, Tap
+from captum_astro.layouts.steps import Linear, Norm, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Merging, Stage
 
 
 @register_layout(MultiScaleVit)

@@ -14,7 +14,8 @@ from captum_astro.layouts.averaged import PaddedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE, convolutional, normalised, normalised_convolution
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Merging, Stage, Tap
+from captum_astro.layouts.steps import Linear, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Merging, Stage
 
 _AVERAGED = "it averages four tokens; the average is attributed to them in equal shares"
 

@@ -13,17 +13,8 @@ from captum_astro.layouts.blocks import describe_blocks, register_block
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.multihead import multihead_attention
 from captum_astro.layouts.readouts import mean_of
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Linear,
-    Norm,
-    Pooling,
-    Scale,
-    Stage,
-    Step,
-    Tap,
-)
+from captum_astro.layouts.steps import Linear, Norm, Scale, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Pooling, Stage
 
 _LIBRARY = "open_clip.transformer"
 

@@ -14,7 +14,8 @@ from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.blocks import describe_blocks
 from captum_astro.layouts.convolution import convolution, dense_weight
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import Linear, Merging, Stage, Tap
+from captum_astro.layouts.steps import Linear, Tap
+from captum_astro.layouts.structure import Merging, Stage
 
 
 @register_layout(PoolingVisionTransformer)

@@ -12,7 +12,8 @@ from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE, convolution
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.reduced_keys import attention_with_reduced_keys
-from captum_astro.layouts.structure import FeedForwardBranch, Stage, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import FeedForwardBranch, Stage
 
 
 @register_layout(PyramidVisionTransformerV2)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from captum_astro.layouts.convolution import convolution
-from captum_astro.layouts.structure import AttentionBranch, Linear, Tap
+from captum_astro.layouts.steps import Linear, Tap
+from captum_astro.layouts.structure import AttentionBranch
 
 
 def attention_with_reduced_keys(attn: Any, name: str, entering: Tap) -> AttentionBranch:

@@ -13,7 +13,8 @@ from torch import nn
 from captum_astro.functional.token_map import Grid, TokenMap, convolution_map, kernel_map, window_map
 from captum_astro.layouts.convolution import dense_weight, normalised, normalised_convolution
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, Scale, Stage, Step, Tap
+from captum_astro.layouts.steps import Scale, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, Stage
 
 _ACTIVATED = (
     "an activation stands between its heads and their projection; the vectors are measured without the activation"

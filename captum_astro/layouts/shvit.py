@@ -11,7 +11,8 @@ from captum_astro.layouts.averaged import PaddedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE, convolutional_block, dense_weight, normalised
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Stage, Tap
+from captum_astro.layouts.steps import Linear, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 
 _ACTIVATED = (
     "an activation stands between its head and the projection, which also gets channels that it leaves alone; the "

@@ -14,16 +14,8 @@ from captum_astro.functional.token_map import Grid, TokenMap, merge_map, window_
 from captum_astro.layouts.averaged import AveragedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.blocks import describe_blocks, register_block
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Linear,
-    Merging,
-    Norm,
-    Stage,
-    Step,
-    Tap,
-)
+from captum_astro.layouts.steps import Linear, Norm, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Merging, Stage
 
 
 @register_layout(v1.SwinTransformer, v2.SwinTransformerV2, v2_cr.SwinTransformerV2Cr)

@@ -9,7 +9,7 @@ from torch import nn
 
 from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.blocks import describe_blocks
-from captum_astro.layouts.structure import Tap
+from captum_astro.layouts.steps import Tap
 from captum_astro.models.astromorphic_text import AstromorphicLanguageModel, AstromorphicTextClassifier
 
 

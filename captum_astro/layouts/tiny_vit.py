@@ -13,7 +13,8 @@ from captum_astro.functional.token_map import Grid, TokenMap, window_map
 from captum_astro.layouts.averaged import PaddedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE, normalised_convolution
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Stage, Tap
+from captum_astro.layouts.steps import Linear, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 
 
 @register_layout(TinyVit)

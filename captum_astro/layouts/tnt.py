@@ -11,7 +11,8 @@ from torch import nn
 from captum_astro.functional.token_map import Grid, TokenMap, tail_map
 from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Stage, Tap
+from captum_astro.layouts.steps import Linear, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 
 
 @register_layout(TNT)

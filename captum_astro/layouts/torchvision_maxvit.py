@@ -12,7 +12,8 @@ from captum_astro.functional.token_map import Grid, TokenMap, convolution_map, d
 from captum_astro.layouts.averaged import AveragedLayout
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Merging, Stage, Tap
+from captum_astro.layouts.steps import Linear, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Merging, Stage
 
 
 @register_layout("torchvision.models.maxvit.MaxVit")

@@ -12,16 +12,8 @@ from captum_astro.functional.token_map import Grid, TokenMap, merge_map, window_
 from captum_astro.layouts.averaged import AveragedLayout
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.blocks import describe_blocks, register_block
-from captum_astro.layouts.structure import (
-    AttentionBranch,
-    FeedForwardBranch,
-    Linear,
-    Merging,
-    Norm,
-    Stage,
-    Step,
-    Tap,
-)
+from captum_astro.layouts.steps import Linear, Norm, Step, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Merging, Stage
 
 _LIBRARY = "torchvision.models.swin_transformer"
 

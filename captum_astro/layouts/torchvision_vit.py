@@ -12,7 +12,8 @@ from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.blocks import describe_blocks, register_block
 from captum_astro.layouts.multihead import multihead_attention
 from captum_astro.layouts.readouts import mean_of
-from captum_astro.layouts.structure import FeedForwardBranch, Stage, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import FeedForwardBranch, Stage
 
 _LIBRARY = "torchvision.models.vision_transformer"
 

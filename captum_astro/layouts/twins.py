@@ -13,7 +13,8 @@ from captum_astro.layouts.averaged import AveragedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import POSITIONAL, convolution
 from captum_astro.layouts.reduced_keys import attention_with_reduced_keys
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Stage, Tap
+from captum_astro.layouts.steps import Linear, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 
 
 @register_layout(Twins)

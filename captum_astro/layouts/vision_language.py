@@ -10,7 +10,8 @@ from torch import nn
 from captum_astro.functional.token_map import Grid, TokenMap, merge_map
 from captum_astro.layouts.averaged import AveragedLayout
 from captum_astro.layouts.blocks import describe_blocks
-from captum_astro.layouts.structure import Linear, Merging, Stage, Tap
+from captum_astro.layouts.steps import Linear, Tap
+from captum_astro.layouts.structure import Merging, Stage
 
 
 class EncoderLayout(AveragedLayout):

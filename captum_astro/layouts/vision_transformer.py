@@ -15,7 +15,8 @@ from captum_astro.functional.token_map import tail_map
 from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.blocks import describe_blocks, norm_step
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.structure import AttentionBranch, Linear, Pooling, Tap
+from captum_astro.layouts.steps import Linear, Tap
+from captum_astro.layouts.structure import AttentionBranch, Pooling
 
 
 @register_layout(VisionTransformer)

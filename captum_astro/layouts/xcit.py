@@ -13,7 +13,8 @@ from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.convolution import DEPTHWISE
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.joining import joining
-from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Linear, Scale, Stage, Tap
+from captum_astro.layouts.steps import Linear, Scale, Tap
+from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 
 
 @register_layout(Xcit)

@@ -22,7 +22,8 @@ from captum_astro.capture.call import Call
 from captum_astro.capture.target import Target
 from captum_astro.functional.astrocyte import modulation_factors
 from captum_astro.layouts.base import Layout, layout_for
-from captum_astro.layouts.structure import AttentionBranch, Linear, Modulated
+from captum_astro.layouts.steps import Linear, Modulated
+from captum_astro.layouts.structure import AttentionBranch
 from tests.astro.making import MILD
 from tests.families import FAMILIES, build, images
 

@@ -16,7 +16,7 @@ from captum_astro.attr._layer import find_tap
 from captum_astro.capture.call import Call
 from captum_astro.capture.target import Target
 from captum_astro.functional.places import Places
-from captum_astro.layouts.structure import Tap
+from captum_astro.layouts.steps import Tap
 from tests.families import FAMILIES, build, images
 
 

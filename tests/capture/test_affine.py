@@ -7,7 +7,7 @@ from torch import nn
 
 from captum_astro import UnsupportedModelError
 from captum_astro.capture.affine import compose, inverse_deviation
-from captum_astro.layouts.structure import Linear, Norm, Scale
+from captum_astro.layouts.steps import Linear, Norm, Scale
 
 H, V, D, B, N = 3, 4, 10, 2, 5
 

@@ -8,7 +8,8 @@ from captum_astro import UnsupportedModelError
 from captum_astro.capture.branches import by_outputs
 from captum_astro.capture.records import FeedForwardRecord
 from captum_astro.functional.token_map import TokenMap, first_map, tail_map
-from captum_astro.layouts.structure import FeedForwardBranch, Tap
+from captum_astro.layouts.steps import Tap
+from captum_astro.layouts.structure import FeedForwardBranch
 
 
 def _record(name: str, outputs: TokenMap | None) -> FeedForwardRecord:

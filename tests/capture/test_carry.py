@@ -10,7 +10,8 @@ import torch
 
 from captum_astro.capture.affine import AffineMap
 from captum_astro.capture.carry import Update, carry, carry_last
-from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, MergingRecord, Pass, StageRecord
+from captum_astro.capture.merging_record import MergingRecord
+from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass, StageRecord
 from captum_astro.functional.token_map import TokenMap, merge_map, tail_map, window_map
 
 N = 5

@@ -11,7 +11,7 @@ from captum_astro.capture.call import Call
 from captum_astro.capture.probe import SAMPLES, probe
 from captum_astro.capture.target import Target
 from captum_astro.functional.places import Places, find_places
-from captum_astro.layouts.structure import Tap
+from captum_astro.layouts.steps import Tap
 
 
 class Shared(nn.Module):

@@ -24,7 +24,7 @@ from captum_astro import (
 )
 from captum_astro.functional.token_map import convolution_map
 from captum_astro.layouts import layout_for
-from captum_astro.layouts.structure import Tap
+from captum_astro.layouts.steps import Tap
 from tests import twin_byobnet, twin_hybrid  # noqa: F401  (describe the families)
 from tests import twin_layers as twin
 from tests.families import build, images

@@ -19,7 +19,8 @@ from captum_astro.capture.guard import private
 from captum_astro.capture.target import Target
 from captum_astro.layouts import layout_for
 from captum_astro.layouts import mvitv2 as mvitv2_layout
-from captum_astro.layouts.structure import Merging, Scale
+from captum_astro.layouts.steps import Scale
+from captum_astro.layouts.structure import Merging
 from tests.families import build, images
 from tests.staged_families import mvitv2
 
