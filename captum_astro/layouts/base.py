@@ -142,7 +142,7 @@ def register_layout(*model_classes: Class) -> Callable[[LayoutType], LayoutType]
     return register
 
 
-def has_none(model_class: type[nn.Module], reason: str) -> None:
+def without_layout(model_class: type[nn.Module], reason: str) -> None:
     """Say why a model class and its subclasses have no layout. A layout that is registered replaces it.
 
     Args:

@@ -12,7 +12,7 @@ from timm.models.mobilenetv5 import MobileNetV5, MobileNetV5Encoder
 from torch import nn
 
 from captum_astro.layouts.averaged import PaddedLayout, check_average
-from captum_astro.layouts.base import has_none, register_layout
+from captum_astro.layouts.base import register_layout, without_layout
 from captum_astro.layouts.convolution import DEPTHWISE, POSITIONAL, convolutional_block, normalised_convolution
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.steps import Linear, Scale, Step, Tap
@@ -53,7 +53,7 @@ class MobileNetLayout(PaddedLayout):
 
 
 for _class in (MobileNetV5, MobileNetV5Encoder):
-    has_none(
+    without_layout(
         _class,
         "it joins the tokens of two stages before it averages them, so that no single row reads them. TokenGradCAM "
         "explains it; mobilenetv4_hybrid_medium has a layout.",
