@@ -12,6 +12,7 @@ from captum._utils.common import _format_additional_forward_args
 
 from captum_astro.attr._contract import Common
 from captum_astro.attr._inputs import check_inputs
+from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Target
@@ -102,6 +103,11 @@ class Batch:
             attributions = torch.stack([rows[sample] for sample in range(len(self._given))])
         else:
             attributions = torch.cat([tokens for _, tokens in found]).to(self._given.dtype)
+        if not attributions.isfinite().all():
+            warn(
+                f"The attributions are not finite: a value is too large for {attributions.dtype}. Explain the model in "
+                f"float64: model.double(), with inputs.double()."
+            )
         return (attributions,) if self._tuple else attributions
 
     def _cut(self, samples: slice | list[int]) -> Call:

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from captum_astro import TokenGradCAMPlusPlus, TransformerAttribution, TransformerMM, VTranM
 from captum_astro.attr._batch import Batch
 from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Target
+from tests.families import build, images
 
 
 def _batch(x: torch.Tensor, target: Any, **common: Any) -> Batch:
@@ -52,3 +54,15 @@ def test_selecting_samples_from_arguments() -> None:
     one = torch.tensor([3])
     (only,) = _batch(x[:1], one).parts()
     assert only.call.target.classes is one
+
+
+@pytest.mark.parametrize("method", [VTranM, TransformerMM, TransformerAttribution, TokenGradCAMPlusPlus])
+def test_values_that_overflow_are_warned_of(method: Any) -> None:
+    """As by gradients of a huge head; what the message recommends works."""
+    options = {"output": "logit"} if method is VTranM else {}
+    model = build("cls", torch.float32)
+    model.head.weight.data *= 1e36
+    with pytest.warns(UserWarning, match=r"not finite: a value is too large for torch\.float32") as said:
+        method(model).attribute(images("cls", 1, torch.float32), target=1, **options)
+    assert said[-1].filename == __file__
+    assert method(model.double()).attribute(images("cls", 1), target=1, **options).isfinite().all()
