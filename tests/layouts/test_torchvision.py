@@ -15,7 +15,7 @@ from torchvision.models import swin_transformer as swin
 from torchvision.models.maxvit import MaxVit
 from torchvision.models.vision_transformer import VisionTransformer
 
-from captum_astro import LRP, AttnLRP, TransformerAttribution, UnsupportedModelError, VTranM, check
+from captum_astro import VTranM, check
 from captum_astro.layouts.base import _REGISTRY, layout_for
 from captum_astro.layouts.blocks import _BLOCKS
 from tests.families import build, images
@@ -101,10 +101,6 @@ def test_every_layer_of_maxvit_is_rebuilt() -> None:
 @pytest.mark.filterwarnings("ignore:.*mixes tokens where")
 def test_maxvit_in_a_batch(method: Any) -> None:
     explained, x, options = method(_maxvit()), images("cls", 2), without_relu(method)
-    if method in (AttnLRP, LRP, TransformerAttribution):  # of squeeze and excitation
-        with pytest.raises(UnsupportedModelError, match="sigmoid has no propagation rule"):
-            explained.attribute(x, target=1)
-        return
     whole = explained.attribute(x, target=[1, 2], **options)
     each = torch.cat([explained.attribute(x[i : i + 1], target=i + 1, **options) for i in range(2)])
     assert whole.shape == x.shape
