@@ -34,7 +34,7 @@ class Sweep:
         file: A JSON file, which need not exist. It holds the attributes below.
 
     Raises:
-        ValueError: If the file is of another version of timm.
+        ValueError: If the file is none of a sweep, or of another version of timm.
 
     Attributes:
         timm: The version.
@@ -46,7 +46,7 @@ class Sweep:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        stored = json.loads(file.read_text()) if file.exists() else {"timm": timm.__version__}
+        stored = _stored(file) if file.exists() else {"timm": timm.__version__}
         if stored["timm"] != timm.__version__:
             raise ValueError(
                 f"{file} is of timm {stored['timm']}, and {timm.__version__} is installed: give another file, which "
@@ -118,6 +118,16 @@ class Sweep:
                 self.kinds[digest] = {"tried": name, **kind}
 
 
+def _stored(file: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as the results of a sweep: {error}. Give another file.") from error
+    if not (isinstance(stored, dict) and {"timm", "names", "kinds"} <= stored.keys()):
+        raise ValueError(f"{file} does not hold the results of a sweep, which would replace it. Give another file.")
+    return stored
+
+
 def _parameters(kind: dict[str, Any]) -> int:
     parameters: int = kind["parameters"]
     return parameters
@@ -144,7 +154,7 @@ def names_like(patterns: Sequence[str]) -> list[str]:
         ValueError: If a pattern matches nothing.
 
     Example:
-        >>> names_like(["resnet10*", "tnt"])
+        >>> names_like(["resnet10t*", "tnt"])
         ['resnet10t', 'tnt_b_patch16_224', 'tnt_s_legacy_patch16_224', 'tnt_s_patch16_224']
     """
     known = families()

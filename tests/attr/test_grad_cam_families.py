@@ -26,7 +26,7 @@ DEFAULTS = {
     "resnet10t": Family("layer4", 1, (2, 2), size=64),
     "efficientnet_b0_gn": Family("blocks.6", 1, (2, 2), size=64),
     "samvit_base_patch16_224": Family(
-        "blocks.1", 3, (4, 4), options={"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 64}, size=64
+        "blocks.1.norm1", 3, (4, 4), options={"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 64}, size=64
     ),
     "volo_d1_224": Family("post_network.1.norm1", 2, (14, 14), 1),
     "tiny_vit_5m_224": Family("stages.3.blocks.0", 3, (7, 7)),

@@ -50,7 +50,7 @@ def test_bad_input(method: Any) -> None:
     with pytest.raises(UnsupportedModelError, match="ScriptModule"):
         method(torch.jit.trace(model, x))
     with pytest.raises(UnsupportedModelError, match="has no layout"):
-        method(nn.Linear(3, 3))
+        method(nn.Linear(3, 3)).attribute(x, target=1, attribute_to="grid")  # some need one only for a grid
     model.set_grad_checkpointing(True)
     with pytest.raises(UnsupportedModelError, match=r"set_grad_checkpointing\(False\)"):
         explain(x, target=1)

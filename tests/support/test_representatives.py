@@ -25,7 +25,7 @@ UNSTEADY = {"LRP", "TransformerAttribution", "AttentionGradCAM"}
 
 # whose weights, as `_local` sets them, keep places apart on the way to the map
 STEADY = {
-    "coat_tiny", "convit_tiny", "cpubone_nano", "cs3darknet_focus_s", "cspnext_tiny",
+    "coat_tiny", "convit_tiny", "cs3darknet_focus_s", "cspnext_tiny",
     "deit_tiny_distilled_patch16_224", "dla46x_c", "edgenext_xx_small", "efficientformerv2_s0", "efficientvim_m1",
     "efficientvit_b0", "efficientvit_m0", "eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t8", "ghostnet_050",
     "gmlp_ti16_224", "hgnetv2_b0", "iformer_t", "inception_next_atto", "lcnet_035", "lcnetv2_small", "pit_ti_224",

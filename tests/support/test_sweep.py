@@ -41,7 +41,8 @@ def test_a_sweep_resumes_and_repeats_what_is_asked_for(monkeypatch, capsys, tmp_
     assert convolutional["model_class"] == "ResNet"
     (reason,) = convolutional["reasons"]
     assert reason.startswith("timm.models.resnet.ResNet has no layout: ")
-    assert "LRP" in convolutional["reasons"][reason]
+    assert convolutional["reasons"][reason] == ["VTranM", "TransformerAttribution"]
+    assert convolutional["status"]["AttnLRP"] == convolutional["status"]["LRP"] == "exact"
     assert set(stored["kinds"][stored["names"]["test_vit"]]["conserved"]) == {"AttnLRP", "ConservativeLRP", "LRP"}
     assert run_command(monkeypatch, capsys, "sweep", "test_vit", "resnet10t", "--out", file) == (0, "")
     code, out = run_command(monkeypatch, capsys, "sweep", "test_vit", "--again", "--out", file)
@@ -78,3 +79,11 @@ def test_a_file_of_another_version_of_timm_is_not_continued(tmp_path: Path) -> N
     file.write_text('{"timm": "0.1", "names": {}, "kinds": {}}')
     with pytest.raises(ValueError, match=r"sweep\.json is of timm 0\.1, and .* is installed: give another file"):
         Sweep(file)
+
+
+@pytest.mark.parametrize("held", ["no JSON", "[1]", "{}", '{"timm": "1"}'])
+def test_a_file_of_something_else_is_kept(tmp_path: Path, held: str) -> None:
+    (tmp_path / "notes.txt").write_text(held)
+    with pytest.raises(ValueError, match=r"notes\.txt (cannot be read as|does not hold) the results of a sweep"):
+        Sweep(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == held

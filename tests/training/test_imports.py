@@ -18,7 +18,7 @@ PACKAGE = Path(captum_astro.__file__).parent
 ROOMS = ("captum_astro.training", "captum_astro.models")
 OPTIONAL = {*EXTRAS, "sklearn"}
 LAYERS = (
-    {"options", "checkpoint", "batches", "optimiser", "weights"},
+    {"options", "checkpoint", "batches", "optimiser", "pooled", "weights"},
     {"curve", "task", "patch_head", "scores", "fit"},
     {"cifar10", "imdb", "scenes", "wikitext2"},
     {"config", "run", "ablation"},

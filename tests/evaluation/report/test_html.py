@@ -212,19 +212,19 @@ def test_all_kinds_of_maps() -> None:
     assert "Maps of the true class" in text
 
 
-def test_green_is_positive_and_red_negative() -> None:
+def test_red_is_positive_and_blue_negative() -> None:
     rows = synthetic.rows(1)
     values = np.repeat([1.0, -1.0], 32).astype("<f2")
     maps = map_table([MapRow(0, "a", "vit", "VTranM", "predicted", 8, 8, values.tobytes())]).to_pandas()
     text = render(rows, maps, CONFIG, bootstrap=10)
-    assert "green above zero (for the class) and red below (against it)" in text
+    assert "red above zero (for the class) and blue below (against it)" in text
     shown = examples(maps, rows, "VTranM", PICTURES)
     assert shown is not None
     [picture] = shown.others[0].pictures
     assert picture.address is not None
     drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.address.split(",")[1])))).astype(int)
-    assert drawn[0, 0] == pytest.approx([0, 128, 0], abs=12)
-    assert drawn[-1, -1] == pytest.approx([255, 0, 0], abs=12)
+    assert drawn[0, 0] == pytest.approx([255, 0, 0], abs=12)
+    assert drawn[-1, -1] == pytest.approx([0, 0, 255], abs=12)
 
 
 @pytest.mark.parametrize(
