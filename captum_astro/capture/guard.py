@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from captum_astro.capture.explaining import explaining
 from captum_astro.capture.replica import Replica
@@ -42,4 +44,16 @@ def private(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[Repl
             undo.enter_context(torch.random.fork_rng())
         with torch.inference_mode(False):
             replica = Replica(model, dtype)
+        for module in replica.model.modules():
+            if isinstance(module, _BatchNorm):
+                module.register_forward_hook(_ask_in_order)
         yield replica
+
+
+def _ask_in_order(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+    """Have the gradient at a batch norm stored in order: PyTorch's own is wrong where one image's is transposed.
+
+    In eval mode, on a CPU, in PyTorch 2.6 to 2.14.
+    """
+    if output.requires_grad:
+        output.register_hook(torch.Tensor.contiguous)

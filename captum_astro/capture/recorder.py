@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from captum_astro.capture.attention_notes import AttentionNotes
@@ -89,9 +88,6 @@ class Recorder(TorchFunctionMode):
         layout = self.layout
         self.entry.install(self._hooks)
         self._hooks.after(layout.model, self._note_returned)
-        for module in layout.model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                self._hooks.after(module, _ask_in_order)
         for index, notes in enumerate(self.stages):
             self._hooks.tap(notes.stage.stream, partial(self._note_stream, index))
             if notes.stage.summed is not None:
@@ -172,9 +168,3 @@ class Recorder(TorchFunctionMode):
 
     def _note_pooled(self, name: str, tap: Tap, x: torch.Tensor) -> None:
         self.pooled[name] = tap.tokens(x.detach())
-
-
-def _ask_in_order(x: torch.Tensor) -> None:
-    """Have a batch norm's gradient stored in order: PyTorch 2.14 errs on a CPU where one image's is transposed."""
-    if x.requires_grad:
-        x.register_hook(torch.Tensor.contiguous)

@@ -10,7 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from captum_astro import LRP, UnsupportedModelError, VTranM, explainers
+from captum_astro import (
+    LRP,
+    AttnLRP,
+    ConservativeLRP,
+    TokenGradCAM,
+    TokenGradCAMPlusPlus,
+    UnsupportedModelError,
+    VTranM,
+    explainers,
+)
 from captum_astro.capture.guard import private
 from tests.families import build, images
 
@@ -116,3 +125,29 @@ def test_a_forked_process_does_not_wait_for_the_threads_of_its_parent() -> None:
     go.set()
     thread.join()
     assert os.waitstatus_to_exitcode(status) == 7
+
+
+class Tokens(nn.Module):
+    """A batch norm whose gradient is transposed, as where its places become tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4, 5)
+        with torch.no_grad():
+            self.norm.running_var.uniform_(0.5, 2)
+            self.norm.weight.uniform_(0.5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.conv(x)).flatten(2).transpose(1, 2).tanh().mean(1))
+
+
+@pytest.mark.parametrize("method", [AttnLRP, ConservativeLRP, LRP, TokenGradCAM, TokenGradCAMPlusPlus])
+def test_one_image_through_a_batch_norm(method: Any) -> None:
+    """PyTorch's own gradient of one image is wrong here; that of two is right."""
+    torch.manual_seed(0)
+    model, x = Tokens().double().eval(), torch.rand(2, 3, 6, 7, dtype=torch.float64)
+    cam = "Grad" in method.__name__
+    explain, given = method(model, model.conv) if cam else method(model), {"relu_attributions": False} if cam else {}
+    whole = explain.attribute(x, target=[1, 2], attribute_to="pixels", **given)
+    one = explain.attribute(x[:1], target=1, attribute_to="pixels", **given)
+    torch.testing.assert_close(one, whole[:1], rtol=1e-9, atol=1e-12)
