@@ -65,9 +65,12 @@ def outcomes(model: nn.Module, images: torch.Tensor, methods: Iterable[Explainer
     return [_outcome(explainer, model, images, output) for explainer in methods]
 
 
-def largest(output: torch.Tensor) -> list[int] | None:
-    """The target of each image's largest output, ``(B, classes)``; None if it has one number."""
-    return output.argmax(1).tolist() if output.ndim == 2 else None
+def largest(output: torch.Tensor) -> list[int] | list[tuple[int, ...]] | None:
+    """The target of each image's largest output, ``(B, classes)`` or ``(B, ..., features)``; None for one number."""
+    if output.ndim <= 2:
+        return output.argmax(1).tolist() if output.ndim == 2 else None
+    places = output.flatten(1).argmax(1)
+    return [tuple(int(i) for i in torch.unravel_index(place, output.shape[1:])) for place in places]
 
 
 def attribution(method: type[Explanation], model: nn.Module, images: torch.Tensor, target: Any) -> torch.Tensor:

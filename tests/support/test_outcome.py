@@ -7,7 +7,7 @@ from torch import nn
 
 from captum_astro import AttnLRP, TokenGradCAM, explainers
 from captum_astro.attr.explainers import explainers_named
-from captum_astro.support.outcome import outcomes
+from captum_astro.support.outcome import largest, outcomes
 from tests.families import build, images
 
 
@@ -43,3 +43,11 @@ def test_what_is_no_map_has_failed(monkeypatch: pytest.MonkeyPatch, wrong: objec
     model: nn.Module = timm.create_model("resnet10t").eval()
     (found,) = outcomes(model, torch.rand(1, 3, 64, 64), explainers_named(["TokenGradCAM"]).values())
     assert (found.status, found.reason) == ("failed", reason)
+
+
+def test_the_largest_output_of_every_form() -> None:
+    output = torch.zeros(2, 3, 4)
+    output[0, 1, 2] = output[1, 2, 0] = 5
+    assert largest(output) == [(1, 2), (2, 0)]
+    assert largest(output[:, 1]) == [2, 0]
+    assert largest(output[:, 1, 2]) is None
