@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 from PIL import Image
@@ -132,7 +132,8 @@ class Result(Drawn):
         drawn_on = overlay(
             panel.attribution, panel.image, ax, panel.title, patch=panel.patch, place=panel.place, **style
         )
-        return drawn_on.get_figure(root=True)  # type: ignore[return-value]
+        whole: Figure = cast(Any, drawn_on.figure).figure  # of a subfigure too; ``root=`` is of Matplotlib 3.10
+        return whole
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.grid.shape))

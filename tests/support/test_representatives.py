@@ -29,7 +29,7 @@ STEADY = {
     "deit_tiny_distilled_patch16_224", "dla46x_c", "edgenext_xx_small", "efficientformerv2_s0", "efficientvim_m1",
     "efficientvit_b0", "efficientvit_m0", "eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t8", "ghostnet_050",
     "gmlp_ti16_224", "hgnetv2_b0", "iformer_t", "inception_next_atto", "lcnet_035", "lcnetv2_small", "pit_ti_224",
-    "pvt_v2_b0", "regnetx_002", "repghostnet_050", "repvit_m1", "rexnet_100", "shvit_s1", "starnet_s050",
+    "pvt_v2_b0", "regnetx_002", "repghostnet_050", "repvit_m1", "rexnet_100", "starnet_s050",
     "swiftformer_xs", "test_byobnet", "test_convnext", "test_efficientnet", "test_vit", "test_vit_relpos",
 }  # fmt: skip
 
