@@ -22,14 +22,17 @@ RESULTS = Path(__file__).parents[2] / "docs" / "timm.json"
 RANKS = ("failed", "refused", "approximate", "exact")
 # what may not change where the image does: these divide by sums close to 0, and the last one cuts off its map at 0
 UNSTEADY = {"LRP", "TransformerAttribution", "AttentionGradCAM"}
+# weights of channels on 2 x 2 places; squeeze and excitation, in a model whose upper left corner has nearly all
+# relevance: input times gradient changes mostly there, too
+UNSTEADY_ON = {("cpubone_nano", "TokenGradCAMPlusPlus"), ("shvit_s1", "AttnLRP"), ("shvit_s1", "ConservativeLRP")}
 
 # whose weights, as `_local` sets them, keep places apart on the way to the map
 STEADY = {
-    "coat_tiny", "convit_tiny", "cs3darknet_focus_s", "cspnext_tiny",
+    "coat_tiny", "convit_tiny", "cpubone_nano", "cs3darknet_focus_s", "cspnext_tiny",
     "deit_tiny_distilled_patch16_224", "dla46x_c", "edgenext_xx_small", "efficientformerv2_s0", "efficientvim_m1",
     "efficientvit_b0", "efficientvit_m0", "eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t8", "ghostnet_050",
     "gmlp_ti16_224", "hgnetv2_b0", "iformer_t", "inception_next_atto", "lcnet_035", "lcnetv2_small", "pit_ti_224",
-    "pvt_v2_b0", "regnetx_002", "repghostnet_050", "repvit_m1", "rexnet_100", "starnet_s050",
+    "pvt_v2_b0", "regnetx_002", "repghostnet_050", "repvit_m1", "rexnet_100", "shvit_s1", "starnet_s050",
     "swiftformer_xs", "test_byobnet", "test_convnext", "test_efficientnet", "test_vit", "test_vit_relpos",
 }  # fmt: skip
 
@@ -67,7 +70,9 @@ def test_a_changed_corner_changes_the_map_there(kind: dict[str, Any]) -> None:
     for explainer in explainers():
         status = kind["status"].get(explainer.name, kind["status"]["VTranM"])
         row = issubclass(explainer.method, TokenAttribution)
-        if explainer.name in UNSTEADY or (status == "refused" and explainer.family != "gradient"):
+        if explainer.name in UNSTEADY or (kind["tried"], explainer.name) in UNSTEADY_ON:
+            continue
+        if status == "refused" and explainer.family != "gradient":
             continue
         if row and status == "approximate":  # a rule may attribute a change to another place
             continue
