@@ -12,6 +12,7 @@ from torch import nn
 from captum_astro.astro.vita import ViTA
 from captum_astro.data.samples import Samples
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.run.again import Again
 from captum_astro.evaluation.run.batches import Batch, Job
 from captum_astro.evaluation.run.cases import Case, Failed, load_cases
 from captum_astro.evaluation.run.examples import kept_image, kept_map
@@ -57,7 +58,8 @@ class Scorer:
         self._human = self._transform.size if any("human_maps" in metric.needs for metric in self._metrics) else None
         self._labelled = "true" in self._roles or any("labels" in metric.needs for metric in self._metrics)
         self._methods = [method.name for method in config.methods]
-        self._explaining = Explaining(model, config.methods, self._transform, config.batch_size, config.seed)
+        explaining = (model, config.methods, self._transform, config.batch_size, config.seed)
+        self._explaining, self._again = Explaining(*explaining), Again(*explaining)
 
     def _perturbing(self, model: nn.Module) -> Perturber:
         return Perturber(
@@ -111,7 +113,7 @@ class Scorer:
     def _scored(self, cases: Sequence[Case], batch: Batch) -> tuple[list[Row], list[MapRow]]:
         rows = self._of_model(cases, batch)
         jobs, failures = self._explaining(batch, [case.number for case in cases], self._roles)
-        measured = measure(jobs, batch, self._metrics, self._perturber)
+        measured = measure(jobs, batch, self._metrics, self._perturber, self._again)
         done = set()
         for figure in measured.figures:
             job = jobs[figure.job]
