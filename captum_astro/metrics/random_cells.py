@@ -67,8 +67,8 @@ def sensitivity_n(removals: Removals) -> torch.Tensor:
 
     Example:
         >>> sums = torch.tensor([[[1.0, 2.0, 4.0]]])
-        >>> sensitivity_n(Removals(sums, 3 * sums)), sensitivity_n(Removals(sums, -sums))
-        (tensor([1.], dtype=torch.float64), tensor([-1.], dtype=torch.float64))
+        >>> sensitivity_n(Removals(sums, torch.tensor([[[0.1, 0.3, 0.2]]])))
+        tensor([0.3273], dtype=torch.float64)
     """
     sums, drops = (values.double() - values.double().mean(-1, keepdim=True) for values in removals)
     found: torch.Tensor = (sums * drops).sum(-1) / (sums.norm(dim=-1) * drops.norm(dim=-1))

@@ -86,7 +86,7 @@ def _road(given: Given) -> Scores:
         owners = torch.full((len(pictures),), i, device=pictures.device)
         logits = given.answers(pictures, owners).cpu()
         curves.append(top_choice_is(logits[None], given.classes[i, None])[0])
-    kept = torch.stack(curves)
+    kept = torch.stack(curves) if curves else torch.zeros(0, len(SHARES), dtype=torch.float64)
     return Scores(kept.mean(1), kept)
 
 
