@@ -155,6 +155,7 @@ class Metric:
         constant: The score of a map that is the same everywhere: NaN undefined, None as ``compute`` returns it.
         of_model: It belongs to the model or the data, not to a map.
         predicted_only: It is defined only for the predicted class.
+        meaning: What it measures, in a sentence or two for the report.
 
     Raises:
         ValueError: If a value is invalid.
@@ -173,6 +174,7 @@ class Metric:
     constant: float | None = None
     of_model: bool = False
     predicted_only: bool = False
+    meaning: str = ""
 
     def __post_init__(self) -> None:
         unknown = [need for need in self.needs if need not in get_args(Need)]

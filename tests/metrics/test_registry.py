@@ -22,6 +22,12 @@ def test_the_metrics_and_their_order() -> None:
     assert list(all_metrics()) == NAMES  # in which the rows' record has them: a run goes on only if it is the same
 
 
+def test_each_says_in_a_sentence_what_it_measures() -> None:
+    for name, info in all_metrics().items():
+        assert info.meaning.endswith("."), name
+        assert 30 < len(info.meaning) < 180, name
+
+
 def test_lower_is_better_of_two() -> None:
     assert {name for name, info in all_metrics().items() if info.direction < 0} == {"positive AUC", "LOdds"}
 
