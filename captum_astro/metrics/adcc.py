@@ -95,5 +95,6 @@ register(
         chance=RANDOM_MAPS,
         constant=torch.nan,
         on_request=True,
+        meaning="Harmonic mean of what is kept of the class, the map's likeness to itself, and how little it marks.",
     )
 )

@@ -106,6 +106,7 @@ register(
         percent=True,
         chance=RANDOM_MAPS,
         constant=torch.nan,
+        meaning="Share of the explained class's probability that is lost when the image is multiplied by its map.",
     )
 )
 register(
@@ -117,5 +118,6 @@ register(
         percent=True,
         chance=RANDOM_MAPS,
         constant=torch.nan,
+        meaning="Share of the images whose class becomes more probable when the image is multiplied by its map.",
     )
 )

@@ -183,6 +183,7 @@ class Metric:
         of_model: It belongs to the model or the data, not to a map.
         predicted_only: It is defined only for the predicted class.
         on_request: It costs many passes of its own, and is computed only where it is named: ``all`` leaves it out.
+        meaning: What it measures, in a sentence or two for the report.
 
     Raises:
         ValueError: If a value is invalid.
@@ -202,6 +203,7 @@ class Metric:
     of_model: bool = False
     predicted_only: bool = False
     on_request: bool = False
+    meaning: str = ""
 
     def __post_init__(self) -> None:
         unknown = [need for need in self.needs if need not in get_args(Need)]

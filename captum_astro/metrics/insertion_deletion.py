@@ -113,9 +113,28 @@ def _declare(name: str, compute: Callable[[Given], torch.Tensor | Scores], *need
     register(Metric(name, compute, needs=("classes", *needs), **same | options))
 
 
-_declare("deletion", _deletion, "positive_logits", direction=-1)
-_declare("insertion", _insertion, "negative_logits", plot=_plot("Most important pixels inserted first"))
-_declare("ABPC", _abpc, "positive_logits", "negative_logits", chance=0.0)
+_declare(
+    "deletion",
+    _deletion,
+    "positive_logits",
+    direction=-1,
+    meaning="Area under the explained class's probability as pixels are blackened, the most important first.",
+)
+_declare(
+    "insertion",
+    _insertion,
+    "negative_logits",
+    plot=_plot("Most important pixels inserted first"),
+    meaning="Area under the explained class's probability as pixels are put on black, the most important first.",
+)
+_declare(
+    "ABPC",
+    _abpc,
+    "positive_logits",
+    "negative_logits",
+    chance=0.0,
+    meaning="Area between two curves of the explained class's probability: least minus most important pixels first.",
+)
 _declare(
     "blurred deletion",
     _blurred_deletion,
@@ -123,6 +142,7 @@ _declare(
     direction=-1,
     on_request=True,
     plot=_plot("Most important pixels blurred first"),
+    meaning="Area under the explained class's probability as pixels are blurred, the most important first.",
 )
 _declare(
     "blurred insertion",
@@ -130,4 +150,5 @@ _declare(
     "blurred_negative_logits",
     on_request=True,
     plot=_plot("Most important pixels made sharp first"),
+    meaning="Area under the explained class's probability as a blurred image gets sharp, important pixels first.",
 )

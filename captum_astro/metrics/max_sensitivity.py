@@ -69,5 +69,6 @@ register(
         kind="robustness",
         constant=torch.nan,
         on_request=True,
+        meaning="Largest relative change of the map when noise that nobody would see is added to the image.",
     )
 )

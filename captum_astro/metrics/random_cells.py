@@ -118,6 +118,7 @@ register(
         chance=0.0,
         constant=torch.nan,
         on_request=True,
+        meaning="Correlation of the map's sums over random cells with what the class loses without them.",
     )
 )
 register(
@@ -130,5 +131,6 @@ register(
         chance=RANDOM_MAPS,
         constant=torch.nan,
         on_request=True,
+        meaning="Squared difference between the map's scaled sums over random cells and what the class loses there.",
     )
 )

@@ -55,7 +55,7 @@ def _scores(given: Given, *, cascading: bool) -> Scores:
     return Scores(found.abs().mean(1), found)
 
 
-def _declare(name: str, compute: Callable[[Given], Scores], title: str) -> None:
+def _declare(name: str, compute: Callable[[Given], Scores], title: str, meaning: str) -> None:
     register(
         Metric(
             name,
@@ -66,9 +66,20 @@ def _declare(name: str, compute: Callable[[Given], Scores], title: str) -> None:
             plot=CurvePlot(f"{title}; the {{explained}} class", "Spearman with the trained model's map, %"),
             constant=torch.nan,
             on_request=True,
+            meaning=f"Rank correlation with the map of a model whose layers are random, {meaning}.",
         )
     )
 
 
-_declare("cascading randomisation", _cascading, "Layers randomised from the output down")
-_declare("layer randomisation", _one_layer, "One layer randomised at a time, from the output down")
+_declare(
+    "cascading randomisation",
+    _cascading,
+    "Layers randomised from the output down",
+    "one more at a time: near 0 if the map depends on what is learnt",
+)
+_declare(
+    "layer randomisation",
+    _one_layer,
+    "One layer randomised at a time, from the output down",
+    "each alone: near 0 if the map depends on it",
+)

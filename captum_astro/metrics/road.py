@@ -101,5 +101,6 @@ register(
         chance=RANDOM_MAPS,
         constant=torch.nan,
         on_request=True,
+        meaning="Share of the levels at which the class is still chosen, as important pixels are smoothed away.",
     )
 )

@@ -41,6 +41,11 @@ def sparseness(maps: torch.Tensor) -> torch.Tensor:
 
 register(
     Metric(
-        "sparseness", lambda given: sparseness(given.maps), kind="complexity", chance=RANDOM_MAPS, constant=torch.nan
+        "sparseness",
+        lambda given: sparseness(given.maps),
+        kind="complexity",
+        chance=RANDOM_MAPS,
+        constant=torch.nan,
+        meaning="Whether few pixels hold all of the map (1), or all pixels the same (0); not whether it is right.",
     )
 )

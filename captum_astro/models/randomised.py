@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Iterator
 
 import torch
@@ -63,7 +64,7 @@ def randomised_copies(model: nn.Module, *, cascading: bool, seed: int = 0) -> It
     for place in reversed(range(len(names))):
         if not cascading:
             changed = copy.deepcopy(model)
-        _forget(layers(changed)[place][1], seed + place)
+        _forget(layers(changed)[place][1], zlib.crc32(f"{seed} {names[place]}".encode()))
         yield names[place], changed
 
 
