@@ -9,7 +9,7 @@ import torch
 if TYPE_CHECKING:
     from captum_astro.metrics.declaration import Given, Metric
 
-_LOGITS = ("logits", "positive_logits", "negative_logits")
+_LOGITS = ("logits", "positive_logits", "negative_logits", "blurred_positive_logits", "blurred_negative_logits")
 
 
 def reasons(metric: Metric, given: Given, count: int) -> list[str | None]:

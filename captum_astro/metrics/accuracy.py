@@ -33,5 +33,6 @@ register(
         kind="model",
         percent=True,
         of_model=True,
+        meaning="Share of the images whose most probable class is the true one.",
     )
 )

@@ -201,11 +201,16 @@ def _scored(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> C
 
 
 _TENTH = 0.1  # fraction of the pixels above the 90th percentile
-for _name, _function, _chance in (
-    ("Spearman", spearman, 0.0),
-    ("Dice", dice, _TENTH),
-    ("IoU", iou, _TENTH / (2 - _TENTH)),
-    ("SSIM", ssim, None),
+for _name, _function, _chance, _meaning in (
+    ("Spearman", spearman, 0.0, "Rank correlation of the map with where people looked, from -1 to 1."),
+    ("Dice", dice, _TENTH, "Overlap of the top tenth of the map and of where people looked, over their mean size."),
+    (
+        "IoU",
+        iou,
+        _TENTH / (2 - _TENTH),
+        "Overlap of the top tenth of the map and of where people looked, over their union.",
+    ),
+    ("SSIM", ssim, None, "Structural similarity of the map and of where people looked, at most 1."),
 ):
     register(
         Metric(
@@ -215,6 +220,7 @@ for _name, _function, _chance in (
             kind="human",
             heading="Agreement with human attention",
             chance=_chance,
+            meaning=_meaning,
             constant=0.0,  # it ranks nothing; if it were left out, a setting that makes maps vanish could win
         )
     )

@@ -12,11 +12,27 @@ from numpy.typing import NDArray
 from captum_astro.metrics._undefined import constant, reasons, usable
 
 Need = Literal[
-    "labels", "masks", "human_maps", "classes", "logits", "positive_logits", "negative_logits", "pixels", "probability"
+    "labels",
+    "masks",
+    "human_maps",
+    "classes",
+    "logits",
+    "positive_logits",
+    "negative_logits",
+    "blurred_positive_logits",
+    "blurred_negative_logits",
+    "pixels",
+    "probability",
+    "answers",
+    "explain",
+    "randomised",
 ]
 OF_THE_DATA: dict[Need, str] = {"labels": "label", "masks": "mask", "human_maps": "human map"}
 RANDOM_MAPS: Literal["random maps"] = "random maps"
 Probability = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Answers = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Explain = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Randomised = Callable[[bool], torch.Tensor]
 
 
 class Given:
@@ -33,9 +49,15 @@ class Given:
         logits: ``(M, classes)``, of the unperturbed images.
         positive_logits: ``(M, L, classes)``, as pixels are removed, most important first.
         negative_logits: ``(M, L, classes)``, least important first.
+        blurred_positive_logits: As ``positive_logits``, where removed pixels become those of the blurred image.
+        blurred_negative_logits: The same, least important first.
         pixels: ``(M, 3, H, W)`` in [0, 1], on the model's device.
         probability: Takes N modified images ``(N, 3, H, W)`` and the indices ``(N,)`` among the M of the image that
             each was made from, and returns the probability ``(N,)`` of the class explained there.
+        answers: Takes the same, and returns the logits ``(N, classes)``.
+        explain: Takes the same, and returns the maps ``(N, H, W)`` that the method of each gives for its class.
+        randomised: Takes whether layers are randomised one after the other, from the output down (else each one alone),
+            and returns the maps ``(M, layers, H, W)`` on the randomised models.
     """
 
     maps: torch.Tensor
@@ -46,8 +68,13 @@ class Given:
     logits: torch.Tensor
     positive_logits: torch.Tensor
     negative_logits: torch.Tensor
+    blurred_positive_logits: torch.Tensor
+    blurred_negative_logits: torch.Tensor
     pixels: torch.Tensor
     probability: Probability
+    answers: Answers
+    explain: Explain
+    randomised: Randomised
 
     def __init__(self, **known: Any) -> None:
         vars(self).update(known)
@@ -155,6 +182,8 @@ class Metric:
         constant: The score of a map that is the same everywhere: NaN undefined, None as ``compute`` returns it.
         of_model: It belongs to the model or the data, not to a map.
         predicted_only: It is defined only for the predicted class.
+        on_request: It costs many passes of its own, and is computed only where it is named: ``all`` leaves it out.
+        meaning: What it measures, in a sentence or two for the report.
 
     Raises:
         ValueError: If a value is invalid.
@@ -173,6 +202,8 @@ class Metric:
     constant: float | None = None
     of_model: bool = False
     predicted_only: bool = False
+    on_request: bool = False
+    meaning: str = ""
 
     def __post_init__(self) -> None:
         unknown = [need for need in self.needs if need not in get_args(Need)]

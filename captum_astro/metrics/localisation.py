@@ -98,7 +98,10 @@ def _on_masks(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) ->
     return lambda given: function(given.maps, given.masks)
 
 
-for _name, _function in (("pointing game", pointing_game), ("energy inside", energy_inside)):
+for _name, _function, _meaning in (
+    ("pointing game", pointing_game, "Share of the images where the largest value of the map is on the object."),
+    ("energy inside", energy_inside, "Share of the map's positive values that is on the object."),
+):
     register(
         Metric(
             _name,
@@ -107,6 +110,7 @@ for _name, _function in (("pointing game", pointing_game), ("energy inside", ene
             kind="localisation",
             percent=True,
             chance=ChanceFrom("object share"),
+            meaning=_meaning,
         )
     )
 register(
@@ -117,5 +121,6 @@ register(
         kind="localisation",
         percent=True,
         of_model=True,
+        meaning="Share of the image's pixels that are of the object.",
     )
 )

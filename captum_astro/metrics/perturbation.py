@@ -179,6 +179,8 @@ register(
         plot=CurvePlot("Most important pixels first; maps of the {explained} class", "top-1 accuracy, %", whole=True),
         chance=RANDOM_MAPS,
         constant=torch.nan,
+        meaning="Area under the model's accuracy as pixels are blackened, the most important first: small if the map "
+        "finds what the model relies on.",
     )
 )
 register(
@@ -191,6 +193,8 @@ register(
         plot=CurvePlot("Least important pixels first; maps of the {explained} class", "top-1 accuracy, %", whole=True),
         chance=RANDOM_MAPS,
         constant=torch.nan,
+        meaning="Area under the model's accuracy as pixels are blackened, the least important first: large if the map "
+        "finds what the model can do without.",
     )
 )
 register(
@@ -202,6 +206,7 @@ register(
         plot=CurvePlot("Most important pixels first; probability of the {explained} class", "probability, %"),
         chance=RANDOM_MAPS,
         constant=torch.nan,
+        meaning="Mean drop of the explained class's probability as pixels are blackened, the most important first.",
     )
 )
 register(
@@ -213,5 +218,7 @@ register(
         kind="perturbation",
         chance=RANDOM_MAPS,
         constant=torch.nan,
+        meaning="Mean log ratio of the explained class's probability to that for the whole image, as pixels are "
+        "blackened, the most important first.",
     )
 )

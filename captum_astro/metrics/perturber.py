@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from torchvision.transforms.functional import gaussian_blur
 
 from captum_astro.metrics.removal import removal_levels
+
+Baseline = Literal["black", "blurred"]
+_BLUR = (11 / 224, 5 / 224)  # the kernel and its standard deviation, in sides of the image: RISE's at 224 pixels
 
 
 class Curves(NamedTuple):
@@ -19,13 +23,16 @@ class Curves(NamedTuple):
 
 
 class Perturber:
-    """Logits of a model as pixels are set to 0 in [0, 1] space, before normalisation.
+    """Logits of a model as pixels are set to 0 in [0, 1] space, before normalisation, or to those of the blurred image.
 
     For ``steps`` equal steps there are ``L = steps + 1`` levels, rounded as in `removal.removed_counts`. A map costs
-    only ``steps - 1`` forward passes per direction: the unperturbed image is run by the caller, and the blank image is
-    the same for all, so it is run once per size and cached. Ranks are computed once for both directions. The image is
-    normalised once: because normalisation acts on every pixel separately, a perturbed image is the normalised black
-    where pixels are removed and the normalised image elsewhere, bit for bit.
+    only ``steps - 1`` forward passes per direction: the unperturbed image is run by the caller, and the black image is
+    the same for all, so it is run once per size and cached (a blurred one is run once per image). Ranks are computed
+    once for both directions. The image is normalised once: because normalisation acts on every pixel separately, a
+    perturbed image is the normalised baseline where pixels are removed and the normalised image elsewhere, bit for bit.
+
+    A model that ends in a softmax is recognised by its first outputs, which sum to 1, and its probabilities are turned
+    into logits, so that no softmax is taken twice.
 
     The weights must not change during the object's lifetime. Nothing is recorded for a backward pass.
 
@@ -35,9 +42,11 @@ class Perturber:
         steps: The number of equal steps from nothing to everything removed; 20 are the papers' 5 %.
         batch_size: Perturbed images at a time, from one map or from several. On a CPU 8 to 20 are best.
         autocast: A lower precision for the model's forward passes; None leaves it unchanged.
+        baseline: What removed pixels become: ``"black"``, or ``"blurred"``, those of the image under a Gaussian blur
+            (kernel of 11 pixels, standard deviation 5, for an image of 224 pixels, and in proportion).
 
     Raises:
-        ValueError: If ``steps`` or ``batch_size`` is below 1.
+        ValueError: If ``steps`` or ``batch_size`` is below 1, or the baseline is unknown.
 
     Example:
         >>> model = lambda x: x.mean((2, 3))
@@ -56,14 +65,30 @@ class Perturber:
         steps: int = 20,
         batch_size: int = 64,
         autocast: torch.dtype | None = None,
+        baseline: Baseline = "black",
     ) -> None:
         if not 1 <= steps <= 32767 or batch_size < 1:
             raise ValueError(
                 f"steps from 1 to 32767 and batch_size from 1 are needed, not {steps!r} and {batch_size!r}."
             )
+        if baseline not in get_args(Baseline):
+            raise ValueError(f"baseline must be {' or '.join(get_args(Baseline))}, not {baseline!r}.")
         self.model, self.normalise = model, normalise
         self.steps, self.batch_size, self.autocast = steps, batch_size, autocast
+        self.baseline = baseline
         self._blank: dict[tuple[object, ...], torch.Tensor] = {}
+        self._ends_in_softmax: bool | None = None
+
+    def with_baseline(self, baseline: Baseline) -> Perturber:
+        """The same model with other pixels in the place of removed ones.
+
+        Args:
+            baseline: ``"black"`` or ``"blurred"``.
+        """
+        if baseline == self.baseline:
+            return self
+        same: dict[str, Any] = {"steps": self.steps, "batch_size": self.batch_size, "autocast": self.autocast}
+        return Perturber(self.model, self.normalise, **same, baseline=baseline)
 
     def untouched(self, pixels: torch.Tensor) -> torch.Tensor:
         """Logits of whole images.
@@ -142,25 +167,40 @@ class Perturber:
     ) -> list[torch.Tensor]:
         images = self._normalised(pixels)
         owners = _owners(pixels, maps, owner)
-        end = self.blank(pixels)
+        end = self._end(pixels)
         if untouched.shape != (len(pixels), end.shape[1]):
             raise ValueError(
                 f"untouched: ({len(pixels)}, {end.shape[1]}) is needed, not {tuple(untouched.shape)}; see untouched()."
             )
         both = removal_levels(maps.to(pixels.device), self.steps)
         levels = torch.cat([both[direction] for direction in directions])
-        black = self.normalise(torch.zeros_like(pixels[:1]))
+        filling = self.normalise(self._filling(pixels))
         between = untouched.new_empty(len(levels), self.steps - 1, untouched.shape[1])
-        self._fill(between.flatten(0, 1), images, black, levels, owners * len(directions))
+        self._fill(between.flatten(0, 1), images, filling, levels, owners * len(directions))
         start = untouched[owners, None]
         parts = between.split(len(owners)) if len(owners) else [between] * len(directions)
-        return [torch.cat([start, part, end.to(start).expand_as(start)], 1) for part in parts]
+        return [torch.cat([start, part, end[owners, None].to(start)], 1) for part in parts]
+
+    def _filling(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What removed pixels become, for each image."""
+        if self.baseline == "black":
+            return torch.zeros_like(pixels[:1]).expand_as(pixels)
+        side = max(pixels.shape[-2:])
+        kernel = [min(2 * round((_BLUR[0] * side - 1) / 2) + 1, 2 * length - 1) for length in pixels.shape[-2:]]
+        blurred: torch.Tensor = gaussian_blur(pixels, kernel[::-1], [_BLUR[1] * side] * 2)
+        return blurred
+
+    def _end(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits of the images without any of their pixels, ``(B, classes)``."""
+        if self.baseline == "black":
+            return self.blank(pixels).expand(len(pixels), -1)
+        return self.untouched(self._filling(pixels))
 
     def _fill(
         self,
         logits: torch.Tensor,
         images: torch.Tensor,
-        black: torch.Tensor,
+        filling: torch.Tensor,
         levels: torch.Tensor,
         owners: list[int],
     ) -> None:
@@ -174,7 +214,7 @@ class Perturber:
                 gone = levels[row] <= wanted[low:high]
                 place = row * inner + low - begin
                 out = batch[place : place + high - low]
-                torch.where(gone[:, None], black, images[owners[row]], out=out)
+                torch.where(gone[:, None], filling[owners[row]], images[owners[row]], out=out)
             logits[begin : begin + len(batch)] = self._forward(batch)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -188,7 +228,10 @@ class Perturber:
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
             found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise ValueError(f"The model gives {found} for {len(images)} images; logits (N, classes) are needed.")
-        return logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)  # not an inference tensor
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)  # not an inference tensor
+        if self._ends_in_softmax is None:
+            self._ends_in_softmax = _are_probabilities(logits)
+        return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self._ends_in_softmax else logits
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         if pixels.ndim != 4 or not pixels.is_floating_point():
@@ -211,6 +254,13 @@ class Perturber:
                 "normalise: every pixel must be treated by itself, as (pixels - mean) / std with fixed numbers does; "
                 "this one makes a pixel depend on others."
             )
+
+
+def _are_probabilities(outputs: torch.Tensor) -> bool:
+    """Whether every row is a distribution over two classes or more."""
+    sums = outputs.double().sum(1)
+    several = outputs.shape[1] > 1 and len(outputs) > 0
+    return several and bool((outputs >= 0).all() and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-3))
 
 
 def _rows(begin: int, end: int, inner: int) -> Iterator[tuple[int, int, int]]:

@@ -37,7 +37,7 @@ def register(metric: Metric) -> Metric:
 
 
 def all_metrics() -> dict[str, Metric]:
-    """All metrics by name, grouped by kind.
+    """All metrics by name, grouped by kind, then by the name of their module: in whichever order these were imported.
 
     Example:
         >>> list(all_metrics())[:3]
@@ -45,8 +45,11 @@ def all_metrics() -> dict[str, Metric]:
     """
     _discover()
     places = {kind: place for place, kind in enumerate(_KINDS)}
-    ordered = sorted(_REGISTERED.values(), key=lambda metric: (places.get(metric.kind, len(places)), metric.of_model))
-    return {metric.name: metric for metric in ordered}
+
+    def place(metric: Metric) -> tuple[int, bool, str]:
+        return places.get(metric.kind, len(places)), metric.of_model, metric.compute.__module__
+
+    return {metric.name: metric for metric in sorted(_REGISTERED.values(), key=place)}
 
 
 def metric_named(name: str) -> Metric:

@@ -129,5 +129,6 @@ register(
         chance=0.0,
         constant=torch.nan,
         predicted_only=True,
+        meaning="Whether groups of pixels with higher values matter more to the model, from -1 to 1.",
     )
 )

@@ -223,9 +223,15 @@ def _of_a_coin(share: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-for _name, _score, _chance in (
-    ("pixel accuracy", SegmentationCounts.pixel_accuracy, 0.5),
-    ("mIoU", SegmentationCounts.mean_iou, ChanceFrom("object share", _of_a_coin)),
+_ABOVE = "The map, cut at its own mean, as a segmentation of the object: "
+for _name, _score, _chance, _meaning in (
+    ("pixel accuracy", SegmentationCounts.pixel_accuracy, 0.5, "the share of pixels that are right."),
+    (
+        "mIoU",
+        SegmentationCounts.mean_iou,
+        ChanceFrom("object share", _of_a_coin),
+        "intersection over union, the mean of object and background.",
+    ),
 ):
     register(
         Metric(
@@ -237,5 +243,6 @@ for _name, _score, _chance in (
             chance=_chance,
             pooling=_pooled(_score),
             constant=torch.nan,
+            meaning=_ABOVE + _meaning,
         )
     )

@@ -74,5 +74,6 @@ register(
         kind="segmentation",
         percent=True,
         chance=0.5,
+        meaning="How well the map tells the object's pixels from the background's, over all thresholds.",
     )
 )

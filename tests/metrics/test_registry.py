@@ -13,8 +13,10 @@ from captum_astro.metrics.declaration import Given, Metric, Scores
 from captum_astro.metrics.registry import all_metrics, metric_named, register
 
 NAMES = [
-    "accuracy", "positive AUC", "negative AUC", "AOPC", "LOdds", "pixel accuracy", "mIoU", "mAP", "pointing game",
-    "energy inside", "object share", "SaCo", "Spearman", "Dice", "IoU", "SSIM",
+    "accuracy", "ADCC", "average drop", "average increase", "deletion", "insertion", "ABPC", "blurred deletion",
+    "blurred insertion", "positive AUC", "negative AUC", "AOPC", "LOdds", "sensitivity-n", "infidelity", "ROAD",
+    "pixel accuracy", "mIoU", "mAP", "pointing game", "energy inside", "object share", "SaCo", "Spearman",
+    "Dice", "IoU", "SSIM", "max-sensitivity", "cascading randomisation", "layer randomisation", "sparseness",
 ]  # fmt: skip
 
 
@@ -22,8 +24,17 @@ def test_the_metrics_and_their_order() -> None:
     assert list(all_metrics()) == NAMES  # in which the rows' record has them: a run goes on only if it is the same
 
 
+def test_each_says_in_a_sentence_what_it_measures() -> None:
+    for name, info in all_metrics().items():
+        assert info.meaning.endswith("."), name
+        assert 30 < len(info.meaning) < 180, name
+
+
 def test_lower_is_better_of_two() -> None:
-    assert {name for name, info in all_metrics().items() if info.direction < 0} == {"positive AUC", "LOdds"}
+    assert {name for name, info in all_metrics().items() if info.direction < 0} == {
+        "positive AUC", "LOdds", "average drop", "deletion", "blurred deletion", "infidelity", "ROAD",
+        "max-sensitivity", "cascading randomisation", "layer randomisation",
+    }  # fmt: skip
 
 
 def test_pooled_as_the_functions_on_tensors() -> None:

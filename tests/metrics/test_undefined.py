@@ -28,11 +28,16 @@ def inputs(count: int = 3, classes: int = 4) -> dict[str, Any]:
         "masks": mask,
         "classes": torch.zeros(count, dtype=torch.long),
         "labels": torch.zeros(count, dtype=torch.long),
+        "pixels": torch.rand(count, 3, SIZE, SIZE, generator=random),
         "logits": torch.randn(count, classes, generator=random),
         "positive_logits": torch.randn(count, 5, classes, generator=random),
         "negative_logits": torch.randn(count, 5, classes, generator=random),
-        "pixels": torch.rand(count, 3, SIZE, SIZE, generator=random),
+        "blurred_positive_logits": torch.randn(count, 5, classes, generator=random),
+        "blurred_negative_logits": torch.randn(count, 5, classes, generator=random),
         "probability": lambda pictures, owners: pictures.mean((1, 2, 3)),
+        "answers": lambda pictures, owners: pictures.mean((2, 3)),
+        "explain": lambda pictures, owners: pictures.mean(1),
+        "randomised": lambda cascading: torch.rand(count, 2, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
     }
 
 
@@ -49,7 +54,7 @@ def expected(metric: Metric, case: str) -> float | None:
         return math.nan if "masks" in metric.needs else None
     if case in ("constant human map", "NaN human map"):
         return math.nan if "human_maps" in metric.needs else None
-    return math.nan if {"logits", "positive_logits", "negative_logits"} & set(metric.needs) else None
+    return math.nan if any(need.endswith("logits") for need in metric.needs) else None
 
 
 CASES = {

@@ -8,14 +8,20 @@ from typing import Any, NamedTuple
 
 import torch
 
+from captum_astro.evaluation.run.again import Again, Asked
 from captum_astro.evaluation.run.batches import Batch, Job
 from captum_astro.evaluation.run.failures import UNDEFINED, Failure
 from captum_astro.metrics.declaration import OF_THE_DATA, Given, Metric, Need
 from captum_astro.metrics.perturbation import class_probability
-from captum_astro.metrics.perturber import Perturber
+from captum_astro.metrics.perturber import Baseline, Perturber
 
 NO_ANSWER = "the model's output holds NaN or infinite values"
-_PERTURBED: frozenset[Need] = frozenset({"positive_logits", "negative_logits"})
+_CURVES: dict[Need, tuple[Baseline, int]] = {
+    "positive_logits": ("black", 0),
+    "negative_logits": ("black", 1),
+    "blurred_positive_logits": ("blurred", 0),
+    "blurred_negative_logits": ("blurred", 1),
+}
 
 
 class Figure(NamedTuple):
@@ -51,7 +57,9 @@ class _Entry(NamedTuple):
     roles: tuple[str, ...]
 
 
-def measure(jobs: Sequence[Job], batch: Batch, metrics: Sequence[Metric], perturber: Perturber) -> Measured:
+def measure(
+    jobs: Sequence[Job], batch: Batch, metrics: Sequence[Metric], perturber: Perturber, again: Again | None = None
+) -> Measured:
     """All metrics of all maps that their images support.
 
     Args:
@@ -59,18 +67,20 @@ def measure(jobs: Sequence[Job], batch: Batch, metrics: Sequence[Metric], pertur
         batch: Their images.
         metrics: The metrics; those of the model are skipped.
         perturber: The perturber of the model.
+        again: Explains other images, or with other models, for the metrics that need it.
     """
     found = Measured()
     wanted = [metric for metric in metrics if not metric.of_model]
     if not jobs or not wanted:
         return found
     maps = torch.stack([job.map for job in jobs])
-    curves: Mapping[int, Any] = {}
-    if any(_PERTURBED & set(metric.needs) for metric in wanted):
-        curves, failures = _curves(jobs, maps, batch, perturber)
-        for job, failure in failures.items():
-            found.failures.update({(job, m.name): failure for m in wanted if _PERTURBED & set(m.needs)})
-    material = _Material(maps.cpu(), batch, curves, perturber)
+    curves: dict[Baseline, dict[int, Any]] = {}
+    for baseline in dict.fromkeys(baseline for baseline, _ in _CURVES.values()):
+        of_it = [metric for metric in wanted if baseline in _baselines(metric.needs)]
+        if of_it:
+            curves[baseline], failures = _curves(jobs, maps, batch, perturber.with_baseline(baseline))
+            found.failures.update({(job, m.name): why for job, why in failures.items() for m in of_it})
+    material = _Material(maps.cpu(), jobs, batch, curves, perturber, again)
     for same in _alike(wanted):
         entries = [entry for entry in _entries(jobs, same[0]) if material.has(entry, same[0].needs)]
         step = max(1, len(batch.pixels))  # intermediate results for all maps together would be large
@@ -88,7 +98,7 @@ def measure_model(batch: Batch, metrics: Sequence[Metric], perturber: Perturber)
         perturber: The perturber of the model.
     """
     found = Measured()
-    material = _Material(None, batch, {}, perturber)
+    material = _Material(None, (), batch, {}, perturber)
     for metric in metrics:
         if metric.of_model:
             entries = [_Entry(i, i, 0, ("-",)) for i in range(len(batch.pixels))]
@@ -100,14 +110,21 @@ class _Material:
     """The inputs of metrics, selected by entries."""
 
     def __init__(
-        self, maps: torch.Tensor | None, batch: Batch, curves: Mapping[int, Any], perturber: Perturber
+        self,
+        maps: torch.Tensor | None,
+        jobs: Sequence[Job],
+        batch: Batch,
+        curves: Mapping[Baseline, Mapping[int, Any]],
+        perturber: Perturber,
+        again: Again | None = None,
     ) -> None:
-        self._maps, self._batch, self._curves, self._perturber = maps, batch, curves, perturber
+        self._maps, self._jobs, self._batch, self._curves = maps, jobs, batch, curves
+        self._perturber, self._again = perturber, again
 
     def has(self, entry: _Entry, needs: Sequence[Need]) -> bool:
         """Whether the image has the needed annotations, and the perturbed images have an output."""
         known = all(self._batch.known(need)[entry.image] is not None for need in needs if need in OF_THE_DATA)
-        return known and (not _PERTURBED & set(needs) or entry.job in self._curves)
+        return known and all(entry.job in self._curves[baseline] for baseline in _baselines(needs))
 
     def given(self, entries: Sequence[_Entry], needs: Sequence[Need]) -> Given:
         known: dict[str, Any] = {need: self._needed(need, entries) for need in needs}
@@ -124,19 +141,37 @@ class _Material:
             return self._batch.logits[images].cpu()
         if need == "pixels":
             return self._batch.pixels[images]
-        if need in _PERTURBED:
-            direction = ("positive_logits", "negative_logits").index(need)
-            return torch.stack([self._curves[entry.job][direction] for entry in entries])
+        if need in _CURVES:
+            baseline, direction = _CURVES[need]
+            return torch.stack([self._curves[baseline][entry.job][direction] for entry in entries])
         classes = torch.tensor([entry.chosen for entry in entries])
-        return classes if need == "classes" else self._probability(classes)
+        if need == "classes":
+            return classes
+        if need in ("answers", "probability"):
+            return self._answers if need == "answers" else self._probability(classes)
+        return self._explained(need, entries)
+
+    def _answers(self, pictures: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+        logits = self._perturber.untouched(pictures)
+        _check(logits)
+        return logits
 
     def _probability(self, classes: torch.Tensor) -> Any:
         def probability(pictures: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
-            logits = self._perturber.untouched(pictures)
-            _check(logits)
+            logits = self._answers(pictures, owners)
             return class_probability(logits[:, None], classes.to(owners.device)[owners])[:, 0]
 
         return probability
+
+    def _explained(self, need: Need, entries: Sequence[_Entry]) -> Any:
+        if self._again is None:
+            raise ValueError("This metric explains images again, which needs the methods: run it in a benchmark.")
+        again = self._again
+        asked = [Asked(self._jobs[entry.job].method, entry.chosen) for entry in entries]
+        if need == "explain":
+            return lambda pictures, owners: again.explain(pictures, [asked[i] for i in owners.tolist()])
+        images = self._batch.pixels[[entry.image for entry in entries]]
+        return lambda cascading: again.randomised(images, asked, cascading=cascading)
 
 
 def _curves(
@@ -163,6 +198,11 @@ def _curves(
         except Exception as error:  # noqa: PERF203
             failures[number] = Failure.of(error, "metric")
     return found, failures
+
+
+def _baselines(needs: Sequence[Need]) -> set[Baseline]:
+    """What removed pixels become in the curves that a metric needs."""
+    return {_CURVES[need][0] for need in needs if need in _CURVES}
 
 
 def _alike(metrics: Sequence[Metric]) -> Iterator[list[Metric]]:

@@ -33,8 +33,11 @@ MAPS = pa.schema(
         pa.field("height", pa.int64(), nullable=False),
         pa.field("width", pa.int64(), nullable=False),
         pa.field("data", pa.binary(), nullable=False),
+        pa.field("predicted", pa.string()),
+        pa.field("true", pa.string()),
     ]
 )
+MAPS_WITHOUT_CLASSES = pa.schema(list(MAPS)[:-2])  # as earlier versions stored them
 ORDER = ("model", "sample", "method", "metric", "explained")
 
 
@@ -76,6 +79,8 @@ class MapRow(NamedTuple):
         height: Height in pixels.
         width: Width in pixels.
         data: float16 values, little-endian, row by row; for ``input`` a JPEG.
+        predicted: Index and name of the predicted class, for ``input``; otherwise None.
+        true: The same of the true class; None if it is unknown.
     """
 
     sample: int
@@ -86,6 +91,8 @@ class MapRow(NamedTuple):
     height: int
     width: int
     data: bytes
+    predicted: str | None = None
+    true: str | None = None
 
 
 def table(rows: Iterable[Row]) -> pa.Table:

@@ -12,9 +12,10 @@ from torch import nn
 from captum_astro.astro.vita import ViTA
 from captum_astro.data.samples import Samples
 from captum_astro.data.transforms import ModelTransform
+from captum_astro.evaluation.run.again import Again
 from captum_astro.evaluation.run.batches import Batch, Job
 from captum_astro.evaluation.run.cases import Case, Failed, load_cases
-from captum_astro.evaluation.run.examples import kept_image, kept_map
+from captum_astro.evaluation.run.examples import class_text, kept_image, kept_map
 from captum_astro.evaluation.run.explaining import Explaining
 from captum_astro.evaluation.run.failures import Failure
 from captum_astro.evaluation.run.measures import NO_ANSWER, Figure, measure, measure_model
@@ -23,6 +24,7 @@ from captum_astro.evaluation.specification.config import BenchConfig
 from captum_astro.metrics.declaration import OF_THE_DATA, Metric
 from captum_astro.metrics.perturber import Perturber
 from captum_astro.metrics.registry import all_metrics
+from captum_astro.models.loading import class_names
 
 
 class Scored(NamedTuple):
@@ -50,6 +52,7 @@ class Scorer:
         known = all_metrics()
         self._metrics = [known[name] for name in config.metrics]
         self._like = next(model.parameters())
+        self._timm = next((module for module in model.modules() if getattr(module, "pretrained_cfg", None)), model)
         self._transform = ModelTransform(model, config.geometry)
         self._perturber = self._perturbing(model)
         # astrocytes serve explanation only: the predicted class is that of the model without them
@@ -57,7 +60,8 @@ class Scorer:
         self._human = self._transform.size if any("human_maps" in metric.needs for metric in self._metrics) else None
         self._labelled = "true" in self._roles or any("labels" in metric.needs for metric in self._metrics)
         self._methods = [method.name for method in config.methods]
-        self._explaining = Explaining(model, config.methods, self._transform, config.batch_size, config.seed)
+        explaining = (model, config.methods, self._transform, config.batch_size, config.seed)
+        self._explaining, self._again = Explaining(*explaining), Again(*explaining)
 
     def _perturbing(self, model: nn.Module) -> Perturber:
         return Perturber(
@@ -111,7 +115,7 @@ class Scorer:
     def _scored(self, cases: Sequence[Case], batch: Batch) -> tuple[list[Row], list[MapRow]]:
         rows = self._of_model(cases, batch)
         jobs, failures = self._explaining(batch, [case.number for case in cases], self._roles)
-        measured = measure(jobs, batch, self._metrics, self._perturber)
+        measured = measure(jobs, batch, self._metrics, self._perturber, self._again)
         done = set()
         for figure in measured.figures:
             job = jobs[figure.job]
@@ -123,7 +127,7 @@ class Scorer:
                 if (method, i, metric.name, role) not in done:
                     why = failures.get((method, i, role)) or wrong.get((method, i, metric.name))
                     rows.append(self._without(case, method, metric, role, why or _lacking(metric, batch, i)))
-        return rows, self._kept(cases, jobs)
+        return rows, self._kept(cases, batch, jobs)
 
     def _of_model(self, cases: Sequence[Case], batch: Batch) -> list[Row]:
         """Rows that belong to the model or to the data."""
@@ -161,15 +165,23 @@ class Scorer:
                 if not unlabelled and (role == "predicted" or not metric.predicted_only):
                     yield metric, role
 
-    def _kept(self, cases: Sequence[Case], jobs: Sequence[Job]) -> list[MapRow]:
+    def _kept(self, cases: Sequence[Case], batch: Batch, jobs: Sequence[Job]) -> list[MapRow]:
         """The images and maps of the first samples."""
-        kept = [kept_image(case, self._label) for case in cases if case.number < self._config.examples]
+        kept = [
+            kept_image(case, self._label, self._named(seen, batch), self._named(case.label, batch))
+            for case, seen in zip(cases, batch.predicted, strict=True)
+            if case.number < self._config.examples
+        ]
         for job in jobs:
             case = cases[job.image]
             if case.number < self._config.examples:
                 role = "predicted" if "predicted" in job.classes else "true"
                 kept.append(kept_map(case, self._label, job.method, role, job.map))
         return kept
+
+    def _named(self, index: int | None, batch: Batch) -> str | None:
+        """A class as text."""
+        return None if index is None else class_text(index, class_names(self._timm, batch.logits.shape[1]))
 
 
 def _batch(cases: Sequence[Case], pixels: torch.Tensor, logits: torch.Tensor, predicted: list[int]) -> Batch:

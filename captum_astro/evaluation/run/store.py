@@ -9,7 +9,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captum_astro.evaluation.run.rows import MAPS, SCHEMA, MapRow, Row, good_rows, map_table, table
+from captum_astro.evaluation.run.rows import (
+    MAPS,
+    MAPS_WITHOUT_CLASSES,
+    SCHEMA,
+    MapRow,
+    Row,
+    good_rows,
+    map_table,
+    table,
+)
 from captum_astro.evaluation.run.seals import (
     OPTIONS,
     Chunk,
@@ -153,7 +162,7 @@ class BenchStore:
             return MAPS.empty_table()
         file = self.maps_file(seal.chunk)
         try:
-            return read_unsealed(file, MAPS, seal.maps)
+            return read_unsealed(file, MAPS, seal.maps, MAPS_WITHOUT_CLASSES)
         except FileNotFoundError as error:
             raise DamagedError(f"{file} is missing.") from error
 

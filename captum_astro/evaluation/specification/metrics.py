@@ -13,7 +13,7 @@ def metrics_of(words: str | Sequence[str]) -> tuple[str, ...]:
 
     Args:
         words: Names, as a list or comma-separated, or ``all``. ``AUC`` is both directions; a kind (``segmentation``,
-            ...) is all of its metrics.
+            ...) is all of its metrics. Metrics that cost many passes of their own have to be named.
 
     Raises:
         ValueError: If a name is unknown, or there is none.
@@ -24,10 +24,14 @@ def metrics_of(words: str | Sequence[str]) -> tuple[str, ...]:
     """
     known = all_metrics()
     given = words.split(",") if isinstance(words, str) else list(words)
-    groups: dict[str, list[str]] = {"all": list(known), "auc": ["positive AUC", "negative AUC"]}
+    groups: dict[str, list[str]] = {
+        "all": [name for name, metric in known.items() if not metric.on_request],
+        "auc": ["positive AUC", "negative AUC"],
+    }
     for metric in known.values():
-        groups.setdefault(metric.kind, []).append(metric.name)
-        groups[metric.name.lower()] = [metric.name]
+        if not metric.on_request:
+            groups.setdefault(metric.kind, []).append(metric.name)
+    groups |= {name.lower(): [name] for name in known}
     chosen: set[str] = set()
     for word in given:
         if word.strip().lower() not in groups:

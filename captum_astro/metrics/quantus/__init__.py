@@ -23,8 +23,15 @@ from captum_astro.metrics.quantus.faithfulness import AOPC as AOPC
 from captum_astro.metrics.quantus.faithfulness import LOdds as LOdds
 from captum_astro.metrics.quantus.faithfulness import PerturbationAUC as PerturbationAUC
 from captum_astro.metrics.quantus.faithfulness import SaCo as SaCo
+from captum_astro.metrics.quantus.insertion_deletion import ABPC as ABPC
+from captum_astro.metrics.quantus.insertion_deletion import Deletion as Deletion
+from captum_astro.metrics.quantus.insertion_deletion import Insertion as Insertion
 from captum_astro.metrics.quantus.localisation import EnergyInside as EnergyInside
 from captum_astro.metrics.quantus.localisation import ExpectedPointingGame as ExpectedPointingGame
+from captum_astro.metrics.quantus.masking import AverageDrop as AverageDrop
+from captum_astro.metrics.quantus.masking import AverageIncrease as AverageIncrease
+from captum_astro.metrics.quantus.masking import Infidelity as Infidelity
+from captum_astro.metrics.quantus.masking import SensitivityN as SensitivityN
 from captum_astro.metrics.quantus.road import ROAD as ROAD
 from captum_astro.metrics.quantus.segmentation import AveragePrecision as AveragePrecision
 from captum_astro.metrics.quantus.segmentation import MeanIoU as MeanIoU

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quantus.helpers.enums import EvaluationCategory, ScoreDirection
 
 from captum_astro.metrics import perturbation
-from captum_astro.metrics.perturber import Perturber
+from captum_astro.metrics.perturber import Baseline, Perturber
 from captum_astro.metrics.quantus.base import TensorMetric
 from captum_astro.metrics.saco import saco
 
@@ -70,6 +70,7 @@ class PerturbationMetric(ModelMetric):
         std: The value by which each channel was then divided.
         steps: The number of equal steps from nothing to everything removed; 20 are the papers' 5 %.
         batch_size: Perturbed images at a time.
+        baseline: What removed pixels become, ``"black"`` or ``"blurred"``, as in `Perturber`.
         **kwargs: The options of any Quantus metric, see `TensorMetric`.
 
     Raises:
@@ -85,20 +86,28 @@ class PerturbationMetric(ModelMetric):
         *,
         steps: int = 20,
         batch_size: int = 64,
+        baseline: Baseline = "black",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.mean, self.std = (torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1) for values in (mean, std))
-        self.steps, self.batch_size = steps, batch_size
+        self.steps, self.batch_size, self.baseline = steps, batch_size, baseline
 
-    def score(self, model: Any, image: torch.Tensor, salience: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """The score of the curve's logits."""
+    def pixels(self, image: torch.Tensor) -> torch.Tensor:
+        """``(1, C, H, W)`` float64 in [0, 1], before normalisation."""
+        return image.double() * self.std + self.mean
+
+    def engine(self, model: Any, image: torch.Tensor) -> Perturber:
+        """The engine that runs the model on changed pixels."""
 
         def normalise(pixels: torch.Tensor) -> torch.Tensor:  # from float64, so that the image is restored exactly
             return ((pixels - self.mean) / self.std).to(image.dtype)
 
-        engine = Perturber(model, normalise, steps=self.steps, batch_size=self.batch_size)
-        pixels = image.double() * self.std + self.mean
+        return Perturber(model, normalise, steps=self.steps, batch_size=self.batch_size, baseline=self.baseline)
+
+    def score(self, model: Any, image: torch.Tensor, salience: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """The score of the curve's logits."""
+        engine, pixels = self.engine(model, image), self.pixels(image)
         curve = engine.curve(pixels, salience, engine.untouched(pixels), most_important_first=self.positive)
         return self.of_curve(curve, label)
 

@@ -48,6 +48,9 @@ def test_rows(tmp_path: Path) -> None:
         assert pairs == ({("accuracy", "-"), ("object share", "-")} if method == "-" else set(per_method))
     assert set(found.maps["sample"]) == {0, 1, 2}
     assert set(found.maps["method"]) == {"input", "VTranM", "RawAttention", "Random"}
+    inputs = found.maps[found.maps["method"] == "input"]
+    right = found.rows[found.rows["metric"] == "accuracy"].set_index("sample")["value"]
+    assert (inputs["predicted"] == inputs["true"]).tolist() == [bool(right[sample]) for sample in inputs["sample"]]
 
 
 def test_two_models_of_one_name_two_files(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ def test_small_maps_and_images() -> None:
     pixels = torch.zeros(3, 448, 448)
     pixels[0] = 1
     case = Case(3, "red", None, pixels, None, None, "")
-    image = kept_image(case, "vit")
+    image = kept_image(case, "vit", "7 red", "8")
+    assert (image.predicted, image.true) == ("7 red", "8")
     with Image.open(io.BytesIO(image.data)) as picture:
         assert picture.size == (224, 224) == (image.width, image.height)
         assert np.asarray(picture).mean((0, 1)).round().tolist() == [254, 0, 0]

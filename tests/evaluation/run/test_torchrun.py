@@ -44,7 +44,7 @@ def test_a_worker_is_killed_and_restarted(tmp_path: Path) -> None:
     one = subprocess.run(alone, env=environment, check=True, capture_output=True, text=True)
     assert f"16 samples, all rows in {tmp_path / 'one'}/results.parquet." in one.stdout
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
-    assert len(metrics_of("all")) == 16
+    assert len(metrics_of("all")) == 22
 
 
 def _worker(process: subprocess.Popen[str], folder: Path) -> int:

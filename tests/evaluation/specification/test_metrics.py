@@ -7,7 +7,9 @@ from captum_astro.metrics.registry import all_metrics
 
 
 def test_metrics_by_name() -> None:
-    assert metrics_of("all") == tuple(all_metrics())
+    on_request = {name for name, metric in all_metrics().items() if metric.on_request}
+    assert metrics_of("all") == tuple(name for name in all_metrics() if name not in on_request)
+    assert set(metrics_of(sorted(on_request))) == on_request
     assert metrics_of(["ssim", "Segmentation"]) == ("pixel accuracy", "mIoU", "mAP", "SSIM")
     with pytest.raises(ValueError, match="no metric 'iuo'"):
         metrics_of("iuo")
@@ -17,7 +19,10 @@ def test_metrics_by_name() -> None:
 @pytest.mark.parametrize("kind", ["auc", "perturbation", "human", "AUC"])
 def test_kind_selects_all_of_its_metrics(kind: str) -> None:
     wanted = {
-        "perturbation": ("positive AUC", "negative AUC", "AOPC", "LOdds"),
+        "perturbation": (
+            "average drop", "average increase", "deletion", "insertion", "ABPC", "positive AUC", "negative AUC", "AOPC",
+            "LOdds",
+        ),
         "auc": ("positive AUC", "negative AUC"),
-    }
+    }  # fmt: skip
     assert metrics_of(kind) == wanted.get(kind.lower(), ("Spearman", "Dice", "IoU", "SSIM"))
