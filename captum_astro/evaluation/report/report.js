@@ -37,6 +37,7 @@ for (const section of document.querySelectorAll(".curves")) {
       const lit = buttons.filter((one) => one.getAttribute("aria-pressed") === "true").map((one) => one.dataset.line);
       for (const line of section.querySelectorAll("g[data-line]")) {
         line.classList.toggle("dim", lit.length > 0 && !lit.includes(line.dataset.line));
+        line.classList.toggle("lit", lit.includes(line.dataset.line));
       }
     });
   }

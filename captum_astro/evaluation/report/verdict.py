@@ -12,14 +12,7 @@ from captum_astro.metrics.registry import metric_named
 from captum_astro.wording import counted
 
 _NAMED = 3  # methods of which the mean rank is given
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Who wins on a model: the answer, and the sentences with its figures."""
-
-    answer: str
-    figures: list[str]
+_LISTED = 4  # certain leads that are listed; all are in the table
 
 
 @dataclass(frozen=True)
@@ -29,14 +22,27 @@ class Lead:
     Attributes:
         score: The metric, with the explained class if there are two.
         best: The best method.
-        gap: Text: how far ahead of which method, with the p-value unless it is certain.
+        rival: The next method; if the lead is not certain, the next of those that may be as good.
+        gap: How far it is ahead of the rival, as text.
+        p: The corrected p-value of this difference, as text.
         certain: Whether it is better than every other method at a corrected p below `LEVEL`.
     """
 
     score: str
     best: str
+    rival: str
     gap: str
+    p: str
     certain: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who wins on a model: the answer, the sentences with its figures, and the lead by each score."""
+
+    answer: str
+    figures: list[str]
+    leads: list[Lead]
 
 
 def verdict(ranking: pd.DataFrame, against_best: pd.DataFrame) -> Verdict | None:
@@ -54,7 +60,7 @@ def verdict(ranking: pd.DataFrame, against_best: pd.DataFrame) -> Verdict | None
         >>> found.answer
         'VTranM wins, for certain: it is the best by SaCo.'
         >>> found.figures[1]
-        'Certain: VTranM by SaCo (0.250 ahead of LRP).'
+        'Certain: VTranM by SaCo, 0.250 ahead of LRP.'
     """
     found = leads(against_best)
     if not found or ranking.empty:
@@ -65,15 +71,20 @@ def verdict(ranking: pd.DataFrame, against_best: pd.DataFrame) -> Verdict | None
     named = ", ".join(f"{name} {value:.1f}" for name, value in means.iloc[: max(_NAMED, len(first))].items())
     images = counted(int(against_best["n"].max()), "image")
     figures = [f"Mean rank of {len(means)} methods over {counted(len(found), 'score')} on {images}: {named}."]
-    for word, certain in (("Certain", True), ("Not certain", False)):
-        if own := [f"{lead.best} by {lead.score} ({lead.gap})" for lead in found if lead.certain == certain]:
-            figures.append(f"{word}: {'; '.join(own)}.")
-    return Verdict(_answer(first, found), figures)
+    certain = sorted((lead for lead in found if lead.certain), key=lambda lead: lead.best not in first)
+    if certain:
+        listed = [f"{lead.best} by {lead.score}, {lead.gap} ahead of {lead.rival}" for lead in certain[:_LISTED]]
+        more = [f"{len(certain) - _LISTED} more"] if len(certain) > _LISTED else []
+        figures.append(f"Certain: {'; '.join([*listed, *more])}.")
+    if rest := len(found) - len(certain):
+        scores = f"By {'the other ' if certain else ''}{counted(rest, 'score')}"
+        figures.append(f"{scores} it is not certain which method is the best.")
+    return Verdict(_answer(first, found), figures, found)
 
 
 def leads(against_best: pd.DataFrame) -> list[Lead]:
     """The best method by each score, from comparisons of all others with it."""
-    table, both = folded(against_best[against_best["difference"].notna()])
+    table, _ = folded(against_best[against_best["difference"].notna()])
     kinds = {metric: own["explained"].nunique() for metric, own in table.groupby("metric")}
     found = []
     for (metric, explained), own in table.groupby(["metric", "explained"], sort=False):
@@ -82,13 +93,10 @@ def leads(against_best: pd.DataFrame) -> list[Lead]:
         sure = (own["p_holm"] < LEVEL) & (own["difference"] * own["effect"] > 0)
         behind = -own["difference"] * info.direction
         rival = own.loc[(behind if sure.all() else behind[~sure]).idxmin()]
-        points = " points" if info.percent else ""
-        gap = f"{number(abs(rival['difference']), info)}{points} ahead of {rival['method']}"
-        score = f"{metric} ({explained} class)" if kinds[metric] > 1 and metric not in both else str(metric)
-        certain = bool(sure.all())
-        found.append(
-            Lead(score, str(rival["against"]), gap if certain else f"{gap}, {p_value(rival['p_holm'])}", certain)
-        )
+        gap = number(abs(rival["difference"]), info) + (" points" if info.percent else "")
+        score = f"{metric} ({explained} class)" if kinds[metric] > 1 else str(metric)
+        p = p_value(rival["p_holm"])
+        found.append(Lead(score, str(rival["against"]), str(rival["method"]), gap, p, bool(sure.all())))
     return found
 
 
