@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from captum_astro.evaluation.report.order import BOTH, by_rank, folded
 from captum_astro.metrics.declaration import Metric
 from captum_astro.metrics.registry import all_metrics, metric_named
 
@@ -19,10 +20,11 @@ MISSING = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Column:
-    """A metric for one explained class."""
+    """A metric for one explained class; ``both``: the predicted class, of which the true class has the same values."""
 
     info: Metric
     explained: str
+    both: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -40,9 +42,14 @@ class Column:
         return "higher is better" if self.info.direction > 0 else "lower is better"
 
     @property
+    def role(self) -> str:
+        """The explained class as text; empty if there is none."""
+        return BOTH if self.both else "" if self.explained == "-" else self.explained
+
+    @property
     def below(self) -> str:
         """The text under the name: the explained class and the unit."""
-        parts = [self.explained] if self.explained != "-" else []
+        parts = [self.role] if self.role else []
         return ", ".join([*parts, "%"] if self.info.percent else parts)
 
 
@@ -67,7 +74,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: methods by columns, a chance level under each column."""
+    """A table: methods by columns, the best by mean rank first, and a chance level under each column."""
 
     title: str
     columns: list[Column]
@@ -116,7 +123,7 @@ def scores(summary: pd.DataFrame, against_best: pd.DataFrame) -> list[Grid]:
         return Cell(number(row["mean"], column.info), row["mean"], tuple(small), mark)
 
     found = []
-    for grid, own in _grids(summary, cell):
+    for grid, own in _grids(summary, cell, "mean"):
         levels = {
             column.key: own[(own["metric"] == column.info.name) & (own["explained"] == column.explained)]["chance"]
             for column in grid.columns
@@ -146,7 +153,7 @@ def compared(comparisons: pd.DataFrame) -> list[Grid]:
             number(row["difference"], column.info, True), row["difference"], (interval, p_value(row["p_holm"])), mark
         )
 
-    return [grid for grid, _ in _grids(comparisons, cell)]
+    return [grid for grid, _ in _grids(comparisons, cell, "difference")]
 
 
 def places(ranking: pd.DataFrame) -> list[Grid]:
@@ -159,7 +166,7 @@ def places(ranking: pd.DataFrame) -> list[Grid]:
         return Cell(f"{row['place']:g}", row["place"], (small,), strip=(strip[0], strip[1], strip[2]))
 
     found = []
-    for grid, own in _grids(ranking, cell):
+    for grid, own in _grids(ranking, cell, "place"):
         tau = own.groupby(["metric", "explained"])["agreement"].first()
         foot = [Cell(f"{value:.2f}" if (value := float(tau[c.key])) == value else MISSING, value) for c in grid.columns]
         found.append(Grid(grid.title, grid.columns, grid.rows, {"agreement, tau": foot}))
@@ -180,12 +187,11 @@ def p_value(value: float) -> str:
     return f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
-def _grids(table: pd.DataFrame, cell: Any) -> Iterator[tuple[Grid, pd.DataFrame]]:
-    """A grid for each heading of metrics, and its rows of the table."""
-    table = table[table["method"] != "-"]
-    methods = list(pd.unique(table["method"]))
+def _grids(table: pd.DataFrame, cell: Any, value: str) -> Iterator[tuple[Grid, pd.DataFrame]]:
+    """A grid for each heading of metrics, its methods ranked by a column, and its rows of the table."""
+    table, both = folded(table[table["method"] != "-"])
     pairs = list(dict.fromkeys(zip(table["metric"], table["explained"], strict=True)))
-    columns = [Column(metric_named(name), kind) for name, kind in pairs]
+    columns = [Column(metric_named(name), kind, name in both) for name, kind in pairs]
     titles = [metric.title for metric in all_metrics().values()] + [column.info.title for column in columns]
     for title in dict.fromkeys(titles):
         own = [column for column in columns if column.info.title == title]
@@ -194,11 +200,10 @@ def _grids(table: pd.DataFrame, cell: Any) -> Iterator[tuple[Grid, pd.DataFrame]
         inside = table[table["metric"].isin([column.info.name for column in own])]
         found = {(row["method"], row["metric"], row["explained"]): row for row in inside.to_dict("records")}
         rows = {
-            str(method): [
+            method: [
                 cell(row, column) if (row := found.get((method, *column.key))) is not None else NOTHING
                 for column in own
             ]
-            for method in methods
-            if method in set(inside["method"])
+            for method in by_rank(inside, value)
         }
         yield Grid(title, own, rows), inside

@@ -18,7 +18,11 @@ from markupsafe import Markup
 from captum_astro.evaluation import analysis
 from captum_astro.evaluation.report import curves, grid, pictures
 from captum_astro.evaluation.report.choice import reference
+from captum_astro.evaluation.report.order import by_rank
+from captum_astro.evaluation.report.styles import styles
+from captum_astro.evaluation.report.verdict import Verdict, verdict
 from captum_astro.evaluation.report.visible import visible
+from captum_astro.metrics.registry import all_metrics
 from captum_astro.storage import write_whole
 
 PICTURES = 500  # besides the best and worst cases, over all models: about 2.5 MB
@@ -26,15 +30,16 @@ PICTURES = 500  # besides the best and worst cases, over all models: about 2.5 M
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The part of the page for one model."""
+    """The part of the page for one model; ``methods``: the best first."""
 
     name: str
+    verdict: Verdict | None
+    methods: list[str]
     accuracy: str
     samples: int
     reference: str
     scores: list[grid.Grid]
-    panels: list[curves.Panel]
-    styles: dict[str, curves.Style]
+    charts: list[curves.Chart]
     compared: list[grid.Grid]
     places: list[grid.Grid]
     examples: pictures.Examples | None
@@ -100,6 +105,7 @@ def render(
     )
     environment.filters["breakable"] = breakable
     models = list(pd.unique(rows["model"]))
+    methods = [str(name) for name in pd.unique(rows["method"]) if name != "-"]
     script, style = (_source(environment, name) for name in ("report.js", "report.css"))
     page = environment.get_template("template.html.jinja").render(
         title="Explanations compared",
@@ -107,7 +113,10 @@ def render(
         data=str(config.get("configuration", {}).get("data", "")),
         samples=rows["sample"].nunique(),
         planned=config.get("samples", {}).get("count"),
-        methods=len(set(rows["method"]) - {"-"}),
+        methods=len(methods),
+        styles=styles(methods),
+        numbers={name: number for number, name in enumerate(methods)},
+        glossary=[info for name, info in all_metrics().items() if name in set(rows["metric"])],
         finished=finished,
         left_out=left_out,
         bootstrap=bootstrap,
@@ -116,6 +125,7 @@ def render(
         parts=[
             _part(
                 rows[rows["model"] == model],
+                methods,
                 maps[maps["model"] == model] if len(maps) else maps,
                 against,
                 bootstrap,
@@ -144,22 +154,26 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(parts)
 
 
-def _part(rows: pd.DataFrame, maps: pd.DataFrame, against: str | None, bootstrap: int, drawn: int) -> ModelSection:
+def _part(
+    rows: pd.DataFrame, styled: Sequence[str], maps: pd.DataFrame, against: str | None, bootstrap: int, drawn: int
+) -> ModelSection:
     summary = analysis.summary(rows, bootstrap)
-    methods = [str(name) for name in pd.unique(rows["method"]) if name != "-"]
-    chosen = reference(rows, against)
+    methods = by_rank(summary[summary["method"] != "-"], "mean")
+    chosen, several = reference(rows, against), len(methods) > 1
     top = analysis.comparisons(rows, None, bootstrap)
+    ranking = analysis.ranking(rows, bootstrap)
     return ModelSection(
         name=str(rows["model"].iloc[0]),
+        verdict=verdict(ranking, top) if several else None,
+        methods=methods,
         accuracy=_accuracy(summary),
         samples=rows["sample"].nunique(),
         reference=chosen,
         scores=grid.scores(summary, top),
-        panels=curves.panels(rows, methods) if "curve" in rows else [],
-        styles=curves.styles(methods),
-        compared=grid.compared(analysis.comparisons(rows, chosen, bootstrap)) if len(methods) > 1 else [],
-        places=grid.places(analysis.ranking(rows, bootstrap)) if len(methods) > 1 else [],
-        examples=pictures.examples(maps, rows, chosen, drawn) if len(maps) else None,
+        charts=curves.charts(rows, styled, bootstrap) if "curve" in rows else [],
+        compared=grid.compared(analysis.comparisons(rows, chosen, bootstrap)) if several else [],
+        places=grid.places(ranking) if several else [],
+        examples=pictures.examples(maps, rows, chosen, drawn, methods) if len(maps) else None,
         failures=analysis.failures(rows).to_dict("records"),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +21,10 @@ from captum_astro.evaluation.report.grid import number
 from captum_astro.evaluation.run.examples import IMAGE_SIDE
 from captum_astro.metrics.registry import metric_named
 
-LARGE, SMALL = 144, 96  # pixels on the longer side
+LARGE, SMALL = 224, 160  # pixels on the longer side
 CASES = 3
 _CHOSEN_BY = ("energy inside", "mIoU", "AOPC", "positive AUC", "Spearman", "SaCo")
-_SEEN = {True: "classified correctly", False: "misclassified"}
+_SEEN = {None: "", 1.0: "classified correctly", 0.0: "misclassified"}  # of a run that kept no names of classes
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Example:
-    """A sample: its name, its annotations, and its images, the input first."""
+    """A sample: its name, its classes, and its images, the input first."""
 
     name: str
     note: str
@@ -56,7 +57,9 @@ class Examples:
     others: list[Example]
 
 
-def examples(maps: pd.DataFrame, rows: pd.DataFrame, method: str, pictures: int) -> Examples | None:
+def examples(
+    maps: pd.DataFrame, rows: pd.DataFrame, method: str, pictures: int, order: Sequence[str] = ()
+) -> Examples | None:
     """The stored samples of one model: best and worst by a method's score, then others.
 
     Args:
@@ -64,6 +67,7 @@ def examples(maps: pd.DataFrame, rows: pd.DataFrame, method: str, pictures: int)
         rows: As `captum_astro.evaluation.run.rows.Row`, of the same model.
         method: The method whose scores are used for the selection.
         pictures: Approximate number of images besides the best and the worst cases.
+        order: The methods in the order in which their maps are shown; others come after them.
 
     Returns:
         None if no maps were stored.
@@ -76,15 +80,17 @@ def examples(maps: pd.DataFrame, rows: pd.DataFrame, method: str, pictures: int)
     drawn = drawn[drawn["explained"] == explained]
     kept = np.sort(pd.unique(maps["sample"]))
     rows = rows[rows["sample"].isin(kept)]
-    metric, order = _order(rows, method, explained)
-    cases = min(CASES, len(order) // 2)
-    chosen = [*order[:cases], *order[len(order) - cases :]]
-    methods = list(pd.unique(drawn["method"]))
+    metric, sorted_samples = _order(rows, method, explained)
+    cases = min(CASES, len(sorted_samples) // 2)
+    best, worst = sorted_samples[:cases], sorted_samples[len(sorted_samples) - cases :]
+    chosen = [*best, *worst]
+    methods = sorted(pd.unique(drawn["method"]), key=lambda name: order.index(name) if name in order else len(order))
     rest = [sample for sample in kept if sample not in chosen][: max(0, pictures // (len(methods) + 1))]
     panes = dict(list(pd.concat([maps[maps["method"] == "input"], drawn]).groupby("sample")))
     values = rows[(rows["metric"] == metric) & (rows["explained"] == explained)]
     notes = {(row.sample, row.method): row for row in values.itertuples()}
-    right = dict(rows.loc[rows["metric"] == "accuracy", ["sample", "value"]].itertuples(index=False))
+    judged = rows[(rows["metric"] == "accuracy") & rows["value"].notna()]
+    right = dict(judged[["sample", "value"]].itertuples(index=False))
 
     def example(sample: Any, size: int) -> Example:
         own = panes[sample]
@@ -101,15 +107,15 @@ def examples(maps: pd.DataFrame, rows: pd.DataFrame, method: str, pictures: int)
                     _note(notes.get((sample, name)), metric),
                 )
             )
-        seen = right.get(sample, math.nan)
-        return Example(str(own["name"].iloc[0]), "" if math.isnan(seen) else _SEEN[bool(seen)], found)
+        classes = _classes(inputs.iloc[0]) if len(inputs) else ""
+        return Example(str(own["name"].iloc[0]), classes or _SEEN[right.get(sample)], found)
 
     return Examples(
         metric=metric,
         explained=explained,
         method=method,
-        best=[example(sample, LARGE) for sample in order[:cases]],
-        worst=[example(sample, LARGE) for sample in reversed(order[len(order) - cases :])],
+        best=[example(sample, LARGE) for sample in best],
+        worst=[example(sample, LARGE) for sample in reversed(worst)],
         others=[example(sample, SMALL) for sample in rest],
     )
 
@@ -123,6 +129,15 @@ def _order(rows: pd.DataFrame, method: str, explained: str) -> tuple[str, list[A
             signed = table["value"].to_numpy(np.float64) * metric_named(metric).direction
             return metric, list(table["sample"].to_numpy()[np.argsort(-signed, kind="stable")])
     return "", []
+
+
+def _classes(row: pd.Series[Any]) -> str:
+    """The predicted and the true class, as far as they are known."""
+    predicted, true = (row[name] if isinstance(row.get(name), str) else None for name in ("predicted", "true"))
+    if predicted is not None and predicted == true:
+        return f"predicted and true class: {predicted}"
+    known = [f"{word} class: {one}" for word, one in (("predicted", predicted), ("true", true)) if one is not None]
+    return "; ".join(known)
 
 
 def _note(row: Any, metric: str) -> str:

@@ -1,4 +1,4 @@
-// Tables are sorted by clicking a header; clicking a method highlights its curves.
+// Tables are sorted by clicking a header; clicking a method highlights its curves, and a picture enlarges it.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const value = (row, column) => row.cells[column].dataset.value;
@@ -30,11 +30,30 @@ for (const section of document.querySelectorAll(".curves")) {
   for (const button of buttons) {
     button.disabled = false;
     button.addEventListener("click", () => {
-      button.setAttribute("aria-pressed", button.getAttribute("aria-pressed") === "false");
+      const pressed = String(button.getAttribute("aria-pressed") === "false");
+      for (const one of buttons) { // the same method in every legend
+        if (one.dataset.line === button.dataset.line) one.setAttribute("aria-pressed", pressed);
+      }
       const lit = buttons.filter((one) => one.getAttribute("aria-pressed") === "true").map((one) => one.dataset.line);
       for (const line of section.querySelectorAll("g[data-line]")) {
         line.classList.toggle("dim", lit.length > 0 && !lit.includes(line.dataset.line));
+        line.classList.toggle("lit", lit.includes(line.dataset.line));
       }
     });
   }
 }
+const dialog = document.querySelector("dialog");
+for (const button of document.querySelectorAll("button.enlarge")) {
+  button.disabled = false;
+  button.title = "Enlarge";
+  button.addEventListener("click", () => {
+    const sample = button.closest(".sample");
+    const shown = [...new Set([sample.querySelector("img"), button.firstElementChild])]; // the image, and the map
+    dialog.querySelector(".pair").replaceChildren(...shown.map((image) => image.cloneNode()));
+    const words = [button.nextElementSibling, sample.firstElementChild].map((part) => part.innerText.trim());
+    dialog.querySelector("p").textContent = words.join(" \u2013 ").replaceAll("\n", ", ");
+    dialog.showModal();
+  });
+}
+dialog.querySelector("button").addEventListener("click", () => dialog.close());
+dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it

@@ -16,9 +16,9 @@ from PIL import Image
 
 from captum_astro.evaluation.analysis import summary
 from captum_astro.evaluation.report import write_report, write_tables
-from captum_astro.evaluation.report.curves import styles
 from captum_astro.evaluation.report.html import PICTURES, breakable, render
 from captum_astro.evaluation.report.pictures import examples
+from captum_astro.evaluation.report.styles import styles
 from captum_astro.evaluation.run.rows import MapRow, map_table
 from captum_astro.metrics.registry import all_metrics
 from tests.commands import run_command
