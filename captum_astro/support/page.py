@@ -18,7 +18,7 @@ and on the smallest image that it accepts. [What is supported](models.md) descri
 - *exact*: a map, whose parts are all carried exactly. For `TokenGradCAM`: a map of a layer that is a grid of places.
 - *approximate*: a map, with a part that is carried by a stated rule.
 - *refused*: `UnsupportedModelError`, with a reason.
-- *failed*: any other error, or a map that is zero or not finite.
+- *failed*: any other error, or a map that is zero, not finite or far larger than the output.
 
 `VTranM` stands for `ATTCAT`, `AttentionGradCAM`, `AttentionRollout`, `RawAttention` and `TransformerMM`, and
 `TokenGradCAM` for `TokenGradCAMPlusPlus`. The numbers count names. "At the pixels" is the part of the output that the

@@ -81,6 +81,21 @@ def test_residual_add() -> None:
     torch.testing.assert_close(alone[0][:1], got[0][:1])
 
 
+def test_relevance_that_dead_neurons_lose_may_be_negative() -> None:
+    """The sum of two branches gives 1, of which one branch gets -1/4 and 3/8: a neuron without a positive part has the
+    former."""
+    x = torch.tensor([[[1.0], [1.0]]], dtype=torch.float64).requires_grad_()
+    weights = torch.tensor([[-1.0], [6.0]]), torch.tensor([[3.0], [2.0]])  # one for each place
+
+    def branch(weight: torch.Tensor) -> torch.Tensor:
+        return rules.LinearZPlus.apply(x, weight.double()[None], None, torch.mul, torch.mul)
+
+    total = rules.ResidualAdd.apply(branch(weights[0]), branch(weights[1]), 1)
+    (got,) = _carried(total, [x], torch.full_like(total, 0.5))
+    torch.testing.assert_close(got[0, :, 0], torch.tensor([3 / 4, 3 / 8 + 1 / 8], dtype=torch.float64))
+    assert got.sum() == pytest.approx(1 + 1 / 4)
+
+
 def test_average_pooling_shares_each_window() -> None:
     x, r = _normal(1, 1, 4, 4).requires_grad_(), _normal(1, 1, 2, 2)
     (got,) = _carried(rules.Pooled.apply(x, lambda t: F.avg_pool2d(t, 2)), [x], r)

@@ -7,6 +7,7 @@ from torch import nn
 
 from captum_astro import AttnLRP, TokenGradCAM, explainers
 from captum_astro.attr.explainers import explainers_named
+from captum_astro.capture.conservation import Conservation
 from captum_astro.support.outcome import largest, outcomes
 from tests.families import build, images
 
@@ -35,14 +36,31 @@ def test_the_rule_of_an_approximate_part_is_the_reason() -> None:
         (lambda x: x[:, :, 1:], "The map has the shape (1, 3, 63, 64), the images (1, 3, 64, 64)."),
         (lambda x: x * float("nan"), "The map is not finite."),
         (lambda x: x * 0, "The map is zero everywhere."),
+        (
+            lambda x: x / x.max() * 3e7,
+            "A pixel has 3e+07 times the output; in a right map it stays below 1000000 times.",
+        ),
         (lambda x: x[9], "IndexError: index 9 is out of bounds for dimension 0 with size 1"),
     ],
 )
 def test_what_is_no_map_has_failed(monkeypatch: pytest.MonkeyPatch, wrong: object, reason: str) -> None:
     monkeypatch.setattr(TokenGradCAM, "attribute", lambda self, inputs, target=None: wrong(inputs))
     model: nn.Module = timm.create_model("resnet10t").eval()
+    with torch.no_grad():
+        model.get_classifier().weight.zero_()  # the output is the bias: none exceeds 1
     (found,) = outcomes(model, torch.rand(1, 3, 64, 64), explainers_named(["TokenGradCAM"]).values())
     assert (found.status, found.reason) == ("failed", reason)
+
+
+@pytest.mark.parametrize(("arrived", "status"), [(-99.0, "exact"), (101.0, "failed"), (-101.0, "failed")])
+def test_relevance_far_above_the_output_has_failed(
+    monkeypatch: pytest.MonkeyPatch, arrived: float, status: str
+) -> None:
+    monkeypatch.setattr(AttnLRP, "conservation", lambda *args: Conservation(1.0, arrived, 0.0))
+    (found,) = outcomes(build("cls"), images("cls", 1), explainers_named(["AttnLRP"]).values())
+    assert found.status == status
+    if status == "failed":
+        assert found.reason.startswith(f"The map sums to {arrived:.3g} times the explained output; a right one")
 
 
 def test_the_largest_output_of_every_form() -> None:
