@@ -19,6 +19,7 @@ from .attr.vita_grad_cam_plus_plus import ViTAGradCAMPlusPlus as ViTAGradCAMPlus
 from .attr.vtranm import VTranM as VTranM
 from .capture.check import check as check
 from .explaining.explain import explain as explain
+from .functional.patches import image_from_patches as image_from_patches
 from .layouts import UnsupportedModelError as UnsupportedModelError
 from .layouts import register_layout as register_layout
 from .models.text_target import text_target as text_target

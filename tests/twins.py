@@ -54,8 +54,8 @@ class Taken:
     pool: tuple[torch.Tensor, Part, int] | None
 
 
-def take(model: Any, image: torch.Tensor, target: int, output: str) -> Taken:
-    """Run one image ``(1, 3, H, W)``."""
+def take(model: Any, image: torch.Tensor, target: int, output: str, *arguments: torch.Tensor) -> Taken:
+    """Run one image ``(1, 3, H, W)``, or list of patches with its arguments."""
     seen: dict[nn.Module, torch.Tensor] = {}
     outs: dict[nn.Module, torch.Tensor] = {}
     handles, flags = [], {}
@@ -79,7 +79,7 @@ def take(model: Any, image: torch.Tensor, target: int, output: str) -> Taken:
             for module in model.modules():
                 if isinstance(module, AstromorphicAttention):
                     module.forward = partial(effective, module, kept.maps)
-            scores = model(image.clone().requires_grad_(True))
+            scores = model(image.clone().requires_grad_(True), *arguments)
         score = scores.softmax(-1)[0, target] if output == "probability" else scores[0, target]
         gradients = torch.autograd.grad(score, kept.maps)
     finally:

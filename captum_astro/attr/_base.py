@@ -14,6 +14,7 @@ from torch import nn
 from captum_astro.attr._batch import Batch
 from captum_astro.attr._contract import AttributeTo, Layered, TensorOrTuple, check_names
 from captum_astro.attr._inputs import block_numbers
+from captum_astro.attr._patches import spread
 from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
@@ -162,9 +163,11 @@ class TokenAttribution(Explanation):
 def shaped(
     tokens: torch.Tensor, layout: Layout, passed: Pass, images: torch.Tensor, attribute_to: AttributeTo
 ) -> torch.Tensor:
-    """Convert tokens ``(B, n)`` to tokens, grid or image; a map ``C`` ``(B, n, n)`` is returned unchanged."""
+    """Convert tokens ``(B, n)`` to tokens, grid, patches or image; a map ``C`` ``(B, n, n)`` is returned unchanged."""
     if attribute_to == "tokens":
         return tokens.to(images.dtype)
+    if layout.patch_lists is not None:
+        return spread(tokens[:, layout.num_prefix_tokens :], images, layout.patch_lists)
     grid = tokens[:, layout.num_prefix_tokens :].reshape(-1, 1, *passed.grid)
     return enlarged(grid, passed.image_size, passed.extent, images, attribute_to)
 

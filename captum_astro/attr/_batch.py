@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from captum._utils.common import _format_additional_forward_args
 
 from captum_astro.attr._contract import Common
 from captum_astro.attr._inputs import check_inputs
+from captum_astro.attr._patches import lengths, padded, shortened
 from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.replica import Replica
@@ -38,7 +38,7 @@ class Batch:
     Args:
         replica: The private copy of the model that is run.
         layout: The layout of the explained model, if it has one.
-        inputs: Images or token ids, or a tuple with that one tensor.
+        inputs: Images, lists of patches or token ids, or a tuple with that one tensor.
         target: What is explained.
         common: The arguments common to all methods.
 
@@ -53,16 +53,18 @@ class Batch:
             raise ValueError(f"attribute_to must be 'input', 'pixels', 'grid' or 'tokens', not {self.attribute_to!r}.")
         self._tuple = isinstance(inputs, tuple)
         given: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
-        check_inputs(given, replica.model, layout, self.attribute_to)
+        extra = _format_additional_forward_args(common.get("additional_forward_args")) or ()
+        layout = layout.reading(given) if layout is not None and isinstance(given, torch.Tensor) else layout
+        check_inputs(given, replica.model, layout, self.attribute_to, extra)
         self._given: torch.Tensor = given
         self._dtype = replica.dtype
         self._step = _part_size(common.get("internal_batch_size"), len(given))
-        extra = _format_additional_forward_args(common.get("additional_forward_args")) or ()
         self._call = Call(replica.model, replica.widened(given), target, tuple(map(replica.widened, extra)), layout)
-        self.reads_text = layout is not None and layout.reads_text
+        self._reads_text = layout is not None and layout.reads_text
+        self._grouped = layout is not None and layout.dimensions != (4,)
 
     def parts(self) -> Iterator[Part]:
-        """A few samples at a time; texts of equal length together, without their padding.
+        """A few samples at a time; texts or lists of patches of equal length together, without their padding.
 
         The output depends neither on padding nor on what follows an explained position, and methods that average over
         tokens must not see them.
@@ -70,15 +72,15 @@ class Batch:
         Raises:
             IndexError: If a position of a text is out of range.
         """
-        if not self.reads_text:
+        if not self._grouped:
             batch = len(self._given)
             for start in range(0, batch, self._step):
                 samples = list(range(start, min(start + self._step, batch)))
                 yield Part(self._cut(slice(start, start + len(samples))), samples)
             return
-        lengths, positions = _text_lengths(self._call)
+        numbers, positions = _text_lengths(self._call) if self._reads_text else (lengths(self._call), None)
         groups: dict[int, list[int]] = {}
-        for sample, length in enumerate(lengths):
+        for sample, length in enumerate(numbers):
             groups.setdefault(length, []).append(sample)
         for length, samples in groups.items():
             for start in range(0, len(samples), self._step):
@@ -89,17 +91,16 @@ class Batch:
                     each = classes if isinstance(classes, list) else [classes] * len(part)
                     moved = [(length - 1, *one[1:]) for one in each]
                     call = replace(call, target=replace(call.target, classes=moved))
-                yield Part(replace(call, inputs=call.inputs[:, :length]), part)
+                yield Part(shortened(call, length), part)
 
     def joined(self, found: list[tuple[Part, torch.Tensor]]) -> Any:
         """The attributions of all parts in the order of the samples; a tuple if the input was a tuple."""
-        if self.reads_text:
-            longest = self._given.shape[1]
+        if self._grouped:
+            longest, dtype = self._given.shape[1], self._dtype if self._reads_text else self._given.dtype
             rows: dict[int, torch.Tensor] = {}
-            for part, tokens in found:
+            for part, values in found:
                 missing = longest - part.call.inputs.shape[1]
-                padded = F.pad(tokens.to(self._dtype), (0, missing) * (tokens.ndim - 1))
-                rows |= zip(part.samples, padded, strict=True)
+                rows |= zip(part.samples, padded(values.to(dtype), missing, self.attribute_to), strict=True)
             attributions = torch.stack([rows[sample] for sample in range(len(self._given))])
         else:
             attributions = torch.cat([tokens for _, tokens in found]).to(self._given.dtype)

@@ -42,10 +42,11 @@ class WholeMap(Batched, total=False):
 
 
 _LAYERS = "layers: The blocks to use, counted from 0 (negative: from the end); the others are treated as ``I``."
+_EXTRA = "additional_forward_args: Passed to the model after the inputs, such as ``(patch_coord, patch_valid)``."
 _ARGUMENTS: dict[str, tuple[Any, Any, str]] = {
     "layers": (Iterable[int] | None, None, _LAYERS),
-    "additional_forward_args": (Any, None, "additional_forward_args: Passed to the model after the images."),
-    "internal_batch_size": (int | None, None, "internal_batch_size: The number of images to explain at a time."),
+    "additional_forward_args": (Any, None, _EXTRA),
+    "internal_batch_size": (int | None, None, "internal_batch_size: The number of samples to explain at a time."),
     "attribute_to": (
         AttributeTo,
         "input",
@@ -53,7 +54,7 @@ _ARGUMENTS: dict[str, tuple[Any, Any, str]] = {
     ``"pixels"`` returns ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.""",
     ),
 }
-_GIVEN = """inputs: Images ``(B, C, H, W)`` (token ids ``(B, n)`` for a text model), or a tuple with that one tensor.
+_GIVEN = """inputs: Images ``(B, C, H, W)``, token ids ``(B, n)`` lists of patches ``(B, n, ...)``; or a tuple with one.
 target: The class to explain, in any form that Captum accepts: an int, a list or a tensor of ``B``, ..."""
 _RETURNS = "Attributions with the inputs' dtype and device, not normalised; a tuple if the input was a tuple."
 _RAISES = """AssertionError: If the target has no form that Captum accepts, or is needed and missing.

@@ -1,4 +1,4 @@
-"""Validation of user input: images, token ids and the chosen blocks."""
+"""Validation of user input: images, patches, token ids and the chosen blocks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from captum_astro.astro.vita import ViTA
+from captum_astro.attr._patches import check_patches
 from captum_astro.caller import warn
 from captum_astro.capture.modes import draws
 from captum_astro.layouts.base import Layout
@@ -22,17 +23,22 @@ def channels_of(model: nn.Module, layout: Layout | None) -> int | None:
     return channels if plain and isinstance(channels, int) else None
 
 
-def check_inputs(inputs: Any, model: nn.Module, layout: Layout | None, attribute_to: str) -> None:
+def check_inputs(
+    inputs: Any, model: nn.Module, layout: Layout | None, attribute_to: str, arguments: tuple[Any, ...] = ()
+) -> None:
     """Reject inputs that no method can explain, and warn if the model's output is random.
 
     Args:
-        inputs: The user's input: images, or token ids if the layout reads text.
+        inputs: The user's input: images, or patches or token ids if the layout reads those.
         model: The module that will be run.
         layout: The layout of the explained model, if it has one.
         attribute_to: The requested form.
+        arguments: The additional arguments of the model.
     """
     if layout is not None and layout.reads_text:
         _check_text(inputs, attribute_to)
+    elif layout is not None and layout.patch_lists is not None and isinstance(inputs, torch.Tensor):
+        check_patches(inputs, arguments, layout.patch_lists, attribute_to)
     else:
         _check_images(inputs, model, channels_of(model, layout))
     if draws(model):

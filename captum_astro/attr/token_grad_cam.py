@@ -14,6 +14,7 @@ from captum_astro.attr._batch import Batch
 from captum_astro.attr._channels import Known, maps_of_layer
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
 from captum_astro.attr._layer import find_tap, timm_model
+from captum_astro.attr._patches import spread
 from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.entry import check_unmoved
@@ -116,8 +117,12 @@ class TokenGradCAM(Explanation):
                 f"{self.get_name()} gives a map that is zero everywhere: no position has a positive sum. "
                 f"Pass relu_attributions=False to see the negative values, or choose another layer."
             )
-        text = call.layout is not None and call.layout.reads_text
-        return cam if text else seen.shaped(cam, call.inputs, attribute_to)
+        if call.layout is not None and call.layout.reads_text:
+            return cam
+        lists = None if call.layout is None else call.layout.patch_lists
+        if lists is not None and attribute_to == "input":
+            return spread(cam, call.inputs, lists)
+        return seen.shaped(cam, call.inputs, attribute_to)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self._least is None:

@@ -43,7 +43,7 @@ def activation_and_gradient(call: Call, tap: Tap) -> Activation:
         UnsupportedModelError: If the tensor does not occur, or the output does not depend on it.
     """
     look, inside = _Look(tap), type(tap.module).__name__
-    entry = Entry(call.explained)
+    entry = Entry(call.explained, call.layout)
     with torch.inference_mode(False), torch.enable_grad():
         with Hooks() as hooks:
             entry.install(hooks)

@@ -19,7 +19,7 @@ class Call:
 
     Attributes:
         model: The module that is run: the explained model, or a wrapper around it.
-        inputs: Images ``(B, C, H, W)``, or token ids ``(B, n)``.
+        inputs: Images ``(B, C, H, W)``, patches ``(B, n, ...)``, or token ids ``(B, n)``.
         target: The output value to explain.
         arguments: Additional arguments of the model after its inputs.
         layout: The layout of the explained model; None for methods that need none.

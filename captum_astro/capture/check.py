@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from captum._utils.common import _format_additional_forward_args
 from torch import nn
 
 from captum_astro.capture.agreement import stage_name
@@ -110,20 +112,22 @@ def _wrapped(text: str, indent: int = 2) -> list[str]:
     return textwrap.wrap(text, _WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
-def check(model: nn.Module, inputs: torch.Tensor) -> Report:
+def check(model: nn.Module, inputs: torch.Tensor, additional_forward_args: Any = None) -> Report:
     """Compare, for every layer, what is recorded with what the model computes: ``E_next = E + sum_h A_h E~_h + bias``.
 
     Run it on your own model after registering a layout, preferably in float64: ``check(model.double(), x.double())``.
 
     Args:
         model: A model with a layout, or a wrapper around one.
-        inputs: Images ``(B, C, H, W)`` or token ids ``(B, n)`` that the model accepts.
+        inputs: Images ``(B, C, H, W)``, token ids ``(B, n)`` or lists of patches ``(B, n, ...)``.
+        additional_forward_args: Passed to the model after the inputs; lists of patches must have no padding.
 
     Returns:
         A report, with ``ok`` and one entry per layer.
 
     Raises:
         UnsupportedModelError: If the model has no layout, or a layer could not be recorded at all.
+        ValueError: If lists of patches come without their arguments, or with padding.
 
     Example:
         >>> import timm, torch
@@ -132,9 +136,23 @@ def check(model: nn.Module, inputs: torch.Tensor) -> Report:
         True
     """
     with private(model) as replica:
-        layout = layout_for(replica.model)
-        call = Call(replica.model, inputs.detach(), LargestOutput(), layout=layout)
+        layout = layout_for(replica.model).reading(inputs)
+        arguments = _format_additional_forward_args(additional_forward_args) or ()
+        _check_padding(layout, arguments)
+        call = Call(replica.model, inputs.detach(), LargestOutput(), arguments, layout)
         return _report(layout, capture(call, Wanted(verify=False)))
+
+
+def _check_padding(layout: Layout, arguments: tuple[Any, ...]) -> None:
+    lists = layout.patch_lists
+    if lists is None:
+        return
+    valid = dict(zip(lists.arguments, arguments, strict=False)).get(lists.valid)
+    if valid is None or not valid.all():
+        raise ValueError(
+            f"Lists of patches are checked without padding: pass additional_forward_args="
+            f"({', '.join(lists.arguments)}), with {lists.valid} True everywhere."
+        )
 
 
 def _report(layout: Layout, passed: Pass) -> Report:

@@ -248,7 +248,7 @@ class Collected:
         model = type(layout.model).__name__
         check_batch(layout.model, batch, len(self.output))
         if size is None:
-            kind = "token ids (B, n)" if layout.reads_text else "an image (B, C, H, W)"
+            kind = {2: "token ids (B, n)", 3: "patches (B, n, ...)"}.get(layout.dimensions[0], "an image (B, C, H, W)")
             raise UnsupportedModelError(f"{model} did not receive {kind}.")
         grids = layout.grids(*size)
         if grids[0][0] * grids[0][1] + layout.num_prefix_tokens != tokens:

@@ -1,4 +1,4 @@
-"""The images or token ids that the explained model receives, possibly from a wrapper."""
+"""The images, patches or token ids that the explained model receives, possibly from a wrapper."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from torch import nn
 
 from captum_astro.capture.call import Call
 from captum_astro.capture.hooks import Hooks
+from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
 class Entry:
-    """The first images or token ids that reach a model, whichever of its methods a wrapper calls.
+    """The first inputs that reach a model, whichever of its methods a wrapper calls.
 
     ``forward_features`` and its like bypass the model's own hooks, but not those of its patch embedding.
 
+    Args:
+        model: The model.
+        layout: Its layout; None if it has none, and reads images.
+
     Attributes:
-        inputs: Images ``(B, C, H, W)`` or token ids ``(B, n)``; None before they are seen.
+        inputs: Images ``(B, C, H, W)``, patches ``(B, n, ...)`` or token ids ``(B, n)``; None before they are seen.
     """
 
-    def __init__(self, model: nn.Module, reads_text: bool = False) -> None:
+    def __init__(self, model: nn.Module, layout: Layout | None = None) -> None:
         self.inputs: torch.Tensor | None = None
-        self._model, self._reads_text = model, reads_text
+        self._model, self._dimensions = model, (4,) if layout is None else layout.dimensions
 
     def install(self, hooks: Hooks) -> None:
         """Note what the model receives."""
@@ -33,15 +38,16 @@ class Entry:
 
     def note(self, x: torch.Tensor) -> None:
         """An input of the model, or of a part of it."""
-        if self.inputs is None and x.ndim == (2 if self._reads_text else 4):
+        if self.inputs is None and x.ndim in self._dimensions:
             self.inputs = x.detach()
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of the images; for texts, 1 and their length."""
+        """Height and width of the images; for texts and lists of patches, 1 and their length."""
         if self.inputs is None:
             return None
-        return (1 if self._reads_text else self.inputs.shape[-2]), self.inputs.shape[-1]
+        shape = self.inputs.shape
+        return (shape[-2], shape[-1]) if self._dimensions == (4,) else (1, shape[1])
 
 
 def check_called_once(model: nn.Module, times: int) -> None:

@@ -22,7 +22,7 @@ class Arrived:
     """The result of the backward pass.
 
     Attributes:
-        image: Relevance of the pixels, ``(B, C, H, W)``; None for text.
+        image: Relevance of the pixels, of the inputs' shape; None for text.
         tokens: Relevance of the tokens that enter the first block, summed over their channels, ``(B, n)``; None if no
             layout says which tensor they are.
         image_size: Size of the image that the model itself received.
@@ -90,7 +90,7 @@ class _Entering:
     def __init__(self, layout: Layout) -> None:
         self.tap = layout.stages[0].stream
         self._model = layout.model
-        self._entry = Entry(layout.model, layout.reads_text)
+        self._entry = Entry(layout.model, layout)
         self._seen: list[torch.Tensor] = []
 
     def install(self, hooks: Hooks) -> None:
@@ -110,7 +110,7 @@ class _Entering:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width; for texts, 1 and their length."""
+        """Height and width; for texts and lists of patches, 1 and their length."""
         assert self._entry.size is not None  # tokens were seen
         return self._entry.size
 

@@ -38,6 +38,7 @@ NEG = named("neg", "negative", "__neg__")
 MATMUL = named("matmul", "__matmul__", "__rmatmul__", "bmm", "mm", "mv")
 EINSUM = named("einsum")
 ADD_PRODUCT = named("addcmul", "addmm", "baddbmm")  # the first argument plus the product of the next two
+ADD_AT = named("index_add")  # to some places of the first argument
 SOFTMAX = named("softmax")
 CONVOLUTION = named("conv1d", "conv2d", "conv3d")
 TRANSPOSED = named("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -72,7 +73,7 @@ RESIZE = named("interpolate", "upsample", "grid_sample")
 IN_PLACE = {
     getattr(home, f"{name}_"): getattr(torch, name, None) or getattr(F, name)
     for name in ("add", "sub", "mul", "div", "neg", "sigmoid", "tanh", "relu", "clamp", "square", "sqrt", "rsqrt",
-                 "masked_fill", "pow", "addcmul", "abs", "elu", "selu", "celu", "hardtanh", "leaky_relu")
+                 "masked_fill", "pow", "addcmul", "index_add", "abs", "elu", "selu", "celu", "hardtanh", "leaky_relu")
     for home in (torch, F, _T) if hasattr(home, f"{name}_")
 } | {
     _T.__iadd__: torch.add, _T.__isub__: torch.sub, _T.__imul__: torch.mul, _T.__itruediv__: torch.div,

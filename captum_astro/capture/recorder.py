@@ -35,7 +35,7 @@ class Recorder(TorchFunctionMode):
         final: The notes of the residual stream that leaves the last stage.
         read: The leaf that stands for it in the rest of the graph, so that what else the output depends on is seen.
         pooled: The final tokens, normalised, and the pooled vector, if the layout has taps for them.
-        entry: The images or token ids that the model received.
+        entry: The images, patches or token ids that the model received.
         returned: What it returned, before a wrapper's head.
     """
 
@@ -48,7 +48,7 @@ class Recorder(TorchFunctionMode):
         self.read: torch.Tensor | None = None
         self.pooled: dict[str, torch.Tensor] = {}
         self.returned: torch.Tensor | None = None
-        self.entry = Entry(layout.model, layout.reads_text)
+        self.entry = Entry(layout.model, layout)
         self._running: list[AttentionNotes] = []
         self._written = WrittenOut()
         self._hooks = Hooks()

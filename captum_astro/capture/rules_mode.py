@@ -15,6 +15,7 @@ from captum_astro.capture.gates import Gates
 from captum_astro.capture.lstm import written_out
 from captum_astro.capture.operations import (
     ACTIVATION,
+    ADD_AT,
     ADD_PRODUCT,
     COMPOSED_GATES,
     DIV,
@@ -145,6 +146,9 @@ class Rules(TorchFunctionMode):
             return written_out(self._ruled, *args, **kwargs)
         if func in ADD_PRODUCT:
             return self._added(func, *args, **kwargs)
+        if func in ADD_AT and needs_grad(args[0]) and not any(needs_grad(x) for x in (*args[1:], *kwargs.values())):
+            added = func(torch.zeros_like(args[0]), *args[1:], **kwargs)
+            return self._ruled(torch.add, (args[0], added), {})
         return self.operation(func, args, kwargs)
 
     def _gate(self, func: Any, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.classes import Class, class_name, registered
 from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.patch_lists import PatchLists
 from captum_astro.layouts.steps import Tap
 from captum_astro.layouts.structure import AttentionBranch, Pooling, Stage
 from captum_astro.layouts.unwrap import unwrapped
@@ -32,6 +33,7 @@ class Layout(ABC):
         final_stream: Where the residual stream that leaves the last stage can be read.
         num_prefix_tokens: The number of tokens before the patch tokens: class, distillation and register tokens.
         reads_text: The input is token ids ``(B, n)``, a grid with one row.
+        patch_lists: The input is lists of patches ``(B, n, ...)``, a grid with one row, with these arguments; or None.
         per_position: The output has a row per token, as for a language model; the explained row is read.
         pooled: Where the final tokens, normalised, and their average by `readout` can be read; None if nowhere. With
             it, the read-out is checked in every pass.
@@ -44,6 +46,7 @@ class Layout(ABC):
     final_stream: Tap
     num_prefix_tokens: int
     reads_text: bool = False
+    patch_lists: PatchLists | None = None
     per_position: bool = False
     pooling: Pooling | None = None
     pooled: tuple[Tap, Tap] | None = None
@@ -51,6 +54,17 @@ class Layout(ABC):
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+
+    def reading(self, inputs: torch.Tensor) -> Layout:
+        """The layout for inputs of this form: another one if the model takes several."""
+        return self
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """The numbers of dimensions that its input may have."""
+        if self.patch_lists is not None:
+            return (3, 5)
+        return (2,) if self.reads_text else (4,)
 
     @abstractmethod
     def grid(self, height: int, width: int) -> Grid:
