@@ -10,15 +10,17 @@ from typing import Any
 # import name of a library -> the extras of pyproject.toml that provide it
 EXTRAS: dict[str, tuple[str, ...]] = {
     "google_crc32c": ("clickme",),
+    "gradio": ("app",),
     "h5py": ("segmentation",),
     "jinja2": ("bench",),
+    "open_clip": ("open_clip",),
     "pandas": ("bench", "train"),
     "pyarrow": ("bench", "train"),
     "quantus": ("bench",),
     "scipy": ("bench", "train"),
     "tokenizers": ("train",),
 }
-_PACKAGES = {"google_crc32c": "google-crc32c"}
+_PACKAGES = {"google_crc32c": "google-crc32c", "open_clip": "open_clip_torch"}
 
 
 class MissingExtraError(ImportError):

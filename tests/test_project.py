@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from captum_astro.extras import EXTRAS
+from captum_astro.extras import _PACKAGES, EXTRAS
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,7 +25,7 @@ def _extras() -> dict[str, str]:
 def test_messages_name_the_extra_that_provides_a_library() -> None:
     extras = _extras()
     for library, named in EXTRAS.items():
-        package = library.replace("_", "-")
+        package = _PACKAGES.get(library, library)
         assert {name for name, text in extras.items() if f'"{package}>' in text} == set(named), library
 
 

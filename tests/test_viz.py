@@ -193,3 +193,15 @@ def test_bands_are_chosen() -> None:
 def test_titles_are_no_mathematics() -> None:
     ax = viz.overlay(torch.rand(2, 2), torch.rand(3, 2, 2), title="costs $5 to $10")
     assert ax.title.get_parse_math() is False
+
+
+@pytest.mark.parametrize("patch", [None, 4], ids=["pixels", "patches"])
+@pytest.mark.parametrize("sign", [1, -1], ids=["positive", "signed"])
+def test_a_layer_has_the_colours_of_the_overlay(patch: int | None, sign: int) -> None:
+    attribution = torch.rand(3, 28, 28)
+    attribution[:, :14] *= sign
+    picture, scale = viz.layer(attribution, patch=patch)
+    drawn = viz.overlay(attribution, torch.zeros(3, 28, 28), patch=patch, alpha=1.0).images[-1]
+    expected = drawn.to_rgba(drawn.get_array(), bytes=True)
+    assert np.array_equal(np.asarray(picture), expected)
+    assert (scale.low, scale.high) == drawn.get_clim()

@@ -14,6 +14,7 @@ from rich.table import Table
 from captum_astro.cli._common import UsageError, reject_empty, whole_number
 from captum_astro.cli._terminal import console, prepare_streams, say_error, show_warning
 from captum_astro.cli.ablate import ablate
+from captum_astro.cli.app import app as app_command
 from captum_astro.cli.bench import bench
 from captum_astro.cli.check import check
 from captum_astro.cli.explain import explain
@@ -34,6 +35,7 @@ app.command()(explain)
 app.command()(ablate)
 app.command()(bench)
 app.command()(report)
+app.command("app")(app_command)
 app.command()(check)
 app.command()(sweep)
 app.add_typer(vita_app, name="vita")

@@ -59,18 +59,19 @@ def open_image(path: Path | str, *, upright: bool = True) -> Image.Image:
     return in_rgb(load_image(path, upright=upright), str(path))
 
 
-def open_encoded(data: object, place: str, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """As `open_image`, from the bytes of an image file, as stored.
+def open_encoded(data: object, place: str, most_pixels: int = MOST_PIXELS, *, upright: bool = False) -> Image.Image:
+    """As `open_image`, from the bytes of an image file.
 
     Args:
         data: The bytes, such as a cell of a table.
         place: Where they come from, for the error message.
         most_pixels: More are refused before they are decoded.
+        upright: Apply EXIF rotation; by default the pixels are as stored.
 
     Raises:
         ImageError: As `open_image`, or if they are not bytes.
     """
-    return in_rgb(load_encoded(data, place, most_pixels), place)
+    return in_rgb(load_encoded(data, place, most_pixels, upright=upright), place)
 
 
 def load_image(path: Path | str, *, upright: bool) -> Image.Image:
@@ -83,15 +84,15 @@ def load_image(path: Path | str, *, upright: bool) -> Image.Image:
         return _loaded(file, str(path), upright)
 
 
-def load_encoded(data: object, place: str, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """As `load_image`, from the bytes of an image file, without EXIF rotation.
+def load_encoded(data: object, place: str, most_pixels: int = MOST_PIXELS, *, upright: bool = False) -> Image.Image:
+    """As `load_image`, from the bytes of an image file.
 
     Raises:
         ImageError: As `open_encoded`.
     """
     if not isinstance(data, bytes):
         raise ImageError(f"{place}: no encoded image but {type(data).__name__}.")
-    return _loaded(io.BytesIO(data), place, upright=False, most_pixels=most_pixels)
+    return _loaded(io.BytesIO(data), place, upright, most_pixels)
 
 
 def check_sides(width: int, height: int, place: str) -> None:

@@ -54,7 +54,7 @@ class View:
     """A model's evaluation transform, with a choice of how the image is fitted.
 
     Args:
-        model: A timm model.
+        model: A timm model, or the image encoder of open_clip.
         fit: ``"center"`` as the model was evaluated, which for most models means resized and cropped at the centre;
             ``"squash"``: the whole image, resized to the model's shape; ``"none"``: the whole image in its own shape,
             with borders of the mean colour.
@@ -72,7 +72,7 @@ class View:
     def __init__(self, model: nn.Module, fit: Fit = "center") -> None:
         if fit not in get_args(Fit):
             raise ValueError(f"crop must be {', '.join(get_args(Fit)[:-1])} or {get_args(Fit)[-1]}, not {fit!r}.")
-        config: dict[str, Any] = timm.data.resolve_model_data_config(model)
+        config: dict[str, Any] = timm.data.resolve_model_data_config(model, args=_stated(model))
         self.fit = fit
         self.height, self.width = image_size(model, config)
         self.mean, self.std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
@@ -96,6 +96,15 @@ class View:
             (top + self.height) * down / height,
         )
         return x, Crop(self.fit, box, image.size)
+
+
+def _stated(model: nn.Module) -> dict[str, Any]:
+    """What open_clip's image encoders say of their preprocessing, in timm's words."""
+    said = getattr(model, "preprocess_cfg", None) or {}
+    size = said.get("size")
+    sides = (size, size) if isinstance(size, int) else size
+    found = {key: said.get(key) for key in ("mean", "std", "interpolation")}
+    return found | {"input_size": sides and (3, *sides), "crop_pct": 1.0} if said else {}
 
 
 def image_size(model: nn.Module, config: dict[str, Any]) -> tuple[int, int]:

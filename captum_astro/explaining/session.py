@@ -91,7 +91,8 @@ class Session:
         vita = _astrocytes(inside)
         self.methods = chosen(methods, vita is not None)
         self.classifier = unwrapped(inside.model) if isinstance(inside, ViTA) else inside
-        described = (m for m in self.classifier.modules() if getattr(m, "pretrained_cfg", None))
+        said = ("preprocess_cfg", "pretrained_cfg")  # open_clip's image encoder may be around a model of timm
+        described = (m for m in self.classifier.modules() if any(getattr(m, name, None) for name in said))
         self._timm = next(described, self.classifier)
         self.view = View(self._timm, fit)
         self._explainers = [one.explainer.method(model, **one.building) for one in self.methods]
@@ -118,18 +119,30 @@ class Session:
         Raises:
             ValueError: If there is no such class, or the model does not take such images.
         """
-        x = image.x.to(self._first.device, self._first.dtype)
-        probabilities = self._probabilities(x)
+        classes = self.classes(image)
+        probabilities, names = torch.tensor([one.probability for one in classes]), [one.name for one in classes]
+        top = [classes[index] for index in probabilities.topk(min(_TOP, len(names))).indices.tolist()]
+        wanted = [classes[index_of(target, probabilities, names, option)] for target in targets]
+        x = self._input(image)
+        return [self._result(number, x, target, image, top) for target in wanted for number in range(len(self.methods))]
+
+    def classes(self, image: Given) -> list[Class]:
+        """Every class of the model, with its probability for an image, in the model's order.
+
+        Args:
+            image: The image.
+
+        Raises:
+            ValueError: If the model does not take such images, or has another number of classes than names.
+        """
+        probabilities = self._probabilities(self._input(image)).tolist()
         names = self._names or class_names(self._timm, len(probabilities))
         if len(names) != len(probabilities):
             raise ValueError(f"names has {len(names)} names, and the model {len(probabilities)} classes.")
+        return [Class(*one) for one in zip(range(len(names)), names, probabilities, strict=True)]
 
-        def one(index: int) -> Class:
-            return Class(index, names[index], float(probabilities[index]))
-
-        top = [one(index) for index in probabilities.topk(min(_TOP, len(names))).indices.tolist()]
-        wanted = [one(index_of(target, probabilities, names, option)) for target in targets]
-        return [self._result(number, x, target, image, top) for target in wanted for number in range(len(self.methods))]
+    def _input(self, image: Given) -> torch.Tensor:
+        return image.x.to(self._first.device, self._first.dtype)
 
     def _result(self, number: int, x: torch.Tensor, target: Class, image: Given, top: list[Class]) -> Result:
         method, explainer = self.methods[number], self._explainers[number]

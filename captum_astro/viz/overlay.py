@@ -78,20 +78,30 @@ def overlay(
             f"The attribution is {tuple(attribution.shape[-2:])}, the image {(height, width)}: use "
             f"attribute_to='pixels' or 'input'."
         )
-    values = pixel_map(attribution[None])[0].detach().float().cpu()
-    if not torch.isfinite(values).all():
-        raise ValueError("The attribution has values that are NaN or infinite, which no colour shows.")
-    if patch is not None or scale(values.numpy()).signed:
-        values = smoothed(values, patch)
+    values = drawable(attribution, patch)
     ax = ax if ax is not None else _axes()
     show(ax, shown, place.box)
     if values.any():
-        paint(ax, values.numpy(), place.box or (0, 0, width, height), **style)
+        paint(ax, values, place.box or (0, 0, width, height), **style)
     else:
         title = f"{title or ''} (all zero)".strip()
     if title is not None:
         ax.set_title(title, parse_math=False)
     return ax
+
+
+def drawable(attribution: torch.Tensor, patch: Patch | None = None) -> NDArray[np.float32]:
+    """The values of a map that are drawn, ``(H, W)``: summed over the channels, and over patches as in `overlay`.
+
+    Raises:
+        ValueError: If a value is not finite.
+    """
+    values = pixel_map(attribution[None])[0].detach().float().cpu()
+    if not torch.isfinite(values).all():
+        raise ValueError("The attribution has values that are NaN or infinite, which no colour shows.")
+    if patch is not None or scale(values.numpy()).signed:
+        values = smoothed(values, patch)
+    return values.numpy()
 
 
 def show(ax: Axes, shown: NDArray[np.float32 | np.uint8], box: Box | None = None) -> None:

@@ -1,0 +1,112 @@
+"""From a wish to its maps, and what is asked of them afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from PIL import Image
+from torch import nn
+
+from captum_astro.app.networks import Network
+from captum_astro.app.wish import Wish
+from captum_astro.astro.vita import ViTA
+from captum_astro.capture.guard import private
+from captum_astro.explaining.classes import Class
+from captum_astro.explaining.curves import Curve, curves
+from captum_astro.explaining.given import Given, given
+from captum_astro.explaining.result import Results
+from captum_astro.explaining.session import Session
+from captum_astro.explaining.token_row import Contributions, contributions
+from captum_astro.functional.token_map import Grid
+from captum_astro.layouts.base import layout_for
+from captum_astro.layouts.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """The maps of one wish.
+
+    Attributes:
+        wish: What was asked for.
+        results: The maps: of each class in turn, those of every method.
+        model: What was explained, with its astrocytes if there are any.
+        session: The classifier and its preprocessing.
+        given: The image as the model sees it.
+        notes: What was said of the model and the maps.
+    """
+
+    wish: Wish
+    results: Results
+    model: nn.Module
+    session: Session
+    given: Given
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def targets(self) -> list[Class]:
+        """The explained classes."""
+        return list(dict.fromkeys(result.target for result in self.results))
+
+    @cached_property
+    def grid(self) -> Grid | None:
+        """Rows and columns of the model's patches; None if it has no layout, and so no tokens to click on."""
+        with private(self.session.classifier) as replica:
+            try:
+                return layout_for(replica.model).grid(*self.given.x.shape[2:])
+            except UnsupportedModelError:
+                return None
+
+    @cached_property
+    def contributions(self) -> Contributions:
+        """The contribution map of the first class.
+
+        Raises:
+            UnsupportedModelError: If VTranM cannot explain the model.
+        """
+        return contributions(self.model, self.given.x, self.targets[0].index)
+
+    @cached_property
+    def curves(self) -> list[Curve]:
+        """The deletion and insertion curve of each result."""
+        maps = torch.cat([result.attributions for result in self.results])
+        targets = [result.target.index for result in self.results]
+        return curves(self.session.classifier, self.given.x, maps, targets, self.session.view)
+
+
+def explained(wish: Wish, network: Network, image: Image.Image) -> Explained:
+    """Carry out a wish.
+
+    Args:
+        wish: The wish.
+        network: Its model.
+        image: Its image.
+
+    Raises:
+        ValueError: If no method is chosen, there is no such class, or an argument of ViTA is out of range.
+        UnsupportedModelError: If a method cannot explain the model.
+    """
+    if not wish.methods:
+        raise ValueError("No method is chosen: tick one, such as VTranM.")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        model = network.model if wish.vita is None else ViTA(network.model, **wish.vita)
+        session = Session(model, wish.methods, wish.crop, wish.model.name, network.names)
+        shown = dataclasses.replace(given(image, session.view), file=wish.image)
+        results = Results(session.results(shown, wish.targets, "The class"))
+    ours = [str(one.message) for one in said if issubclass(one.category, UserWarning)]
+    notes = list(dict.fromkeys([*network.notes, *ours]))
+    return Explained(wish, results, model, session, shown, notes)
+
+
+def classes_of(wish: Wish, network: Network, image: Image.Image) -> list[Class]:
+    """Every class of a model, with its probability for an image, in the model's order.
+
+    Raises:
+        ValueError: If the model does not take such images.
+    """
+    session = Session(network.model, ["TokenGradCAM"], wish.crop, names=network.names)  # which any model can have
+    return session.classes(given(image, session.view))
