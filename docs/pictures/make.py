@@ -30,6 +30,7 @@ from captum_astro.models.loading import class_names, load_model, preprocessing
 
 HERE = Path(__file__).parent
 COLOURS = 256
+GALLERY = {"cat": data.chelsea, "espresso": data.coffee, "rocket": data.rocket, "astronaut": data.astronaut}
 
 # the rows of each method's figure: label, constructor options, options of `attribute`
 ROWS: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
@@ -109,6 +110,23 @@ def method_picture(name: str, shown: list[Explained]) -> Figure:
     return figure
 
 
+def every_method(model: nn.Module, photograph: Image.Image) -> Figure:
+    """A photograph, followed by the map of every method, three in a row."""
+    results = list(explain(model, photograph, "all", crop="none"))
+    rows = -(-(1 + len(results)) // 3)
+    height = 3 * photograph.height / photograph.width + 0.3
+    figure = Figure(figsize=(9, rows * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, 3).flat
+    for ax in axes:
+        ax.set_axis_off()
+    axes[0].imshow(photograph)
+    axes[0].set_title(str(results[0].classes[0]))
+    for ax, result in zip(axes[1:], results, strict=False):
+        result.plot(ax=ax, title=result.options["method"], colorbar=False)
+    return figure
+
+
 def write(figure: Figure, path: Path, dpi: int) -> None:
     """A small picture: a JPEG, or a PNG with a palette, which is sufficient for photographs of this size."""
     whole = io.BytesIO()
@@ -121,7 +139,7 @@ def write(figure: Figure, path: Path, dpi: int) -> None:
 
 
 def main() -> None:
-    """Write ``cat.jpg``, ``first.jpg``, ``vita.png`` and ``methods/*.png`` next to this file."""
+    """Write ``cat.jpg``, ``first.jpg``, ``vita.png``, ``gallery/*.jpg`` and ``methods/*.png`` next to this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path)
     args = parser.parse_args()
@@ -131,6 +149,8 @@ def main() -> None:
     shown = [Image.fromarray(array) for array in (data.chelsea(), data.rocket(), data.coffee())]
     maps = explain(first.model, shown, ["VTranM", "TransformerMM", "AttnLRP"], crop="none")
     write(maps.plot(), HERE / "first.jpg", 90)
+    for name, photograph in GALLERY.items():
+        write(every_method(first.model, Image.fromarray(photograph())), HERE / "gallery" / f"{name}.jpg", 90)
     maps = {
         "Grad-CAM": TokenGradCAM(first.model).attribute(x, target=top),
         "ViTA, attn.proj": ViTAGradCAM(first.model).attribute(x),
