@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str, plural: str = "s") -> str:
     """A number of things.
 
     Example:
-        >>> counted(1, "image"), counted(1200, "image")
-        ('1 image', '1,200 images')
+        >>> counted(1, "image"), counted(1200, "image"), counted(2, "class", "es")
+        ('1 image', '1,200 images', '2 classes')
     """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else plural}"
 
 
 def reason(error: BaseException) -> str:

@@ -98,11 +98,11 @@ def test_the_weights_of_a_checkpoint(monkeypatch, capsys, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "Give --models and --data, or a --preset"),
+        ("", "Give --model and --data, or a --preset"),
         ("--preset vtranm-table9", "--preset must be one of vtranm-table1"),
         ("--preset vtranm-table2", "The part segmentation needs ImageNet-Segmentation"),
         ("--preset vtranm-table2 --data scenes", "--data is for one --part"),
-        ("--preset vtranm-table1", "are not published: give --models and --checkpoint, one --part (cifar10 or"),
+        ("--preset vtranm-table1", "are not published: give --model and --checkpoint, one --part (cifar10 or"),
         ("--preset vita-table1 --data-root /nowhere", "at /nowhere/clickme: it is not there"),
         ("--models a --data scenes --part x", "--part is one dataset of a --preset"),
         ("--models a,b --data scenes --checkpoint x", "1 --checkpoint for 2 models: give one for each, or none."),

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from captum_astro.cli._common import UsageError, reject_empty, whole_number
+from captum_astro.cli._common import UsageError, reject_empty
 from captum_astro.cli._terminal import console, prepare_streams, say_error, show_warning
 from captum_astro.cli.ablate import ablate
 from captum_astro.cli.app import app as app_command
 from captum_astro.cli.bench import bench
 from captum_astro.cli.check import check
+from captum_astro.cli.demo import demo
 from captum_astro.cli.explain import explain
+from captum_astro.cli.methods import methods
 from captum_astro.cli.report import report
 from captum_astro.cli.sweep import sweep
 from captum_astro.cli.train import app as train_app
@@ -26,11 +27,23 @@ from captum_astro.extras import MissingExtraError, explained
 from captum_astro.wording import reason
 
 app = typer.Typer(
-    help="Explain Vision Transformers from timm.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    rich_markup_mode=None,  # rich's tables cut what is wider than their columns
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if not asked:
+        return
+    try:
+        console.print(f"captum-astro {version('captum-astro')}")
+    except PackageNotFoundError:
+        console.print("captum-astro, a source folder that is not installed")
+    raise typer.Exit
+
+
 app.command()(explain)
 app.command()(ablate)
 app.command()(bench)
@@ -38,8 +51,25 @@ app.command()(report)
 app.command("app")(app_command)
 app.command()(check)
 app.command()(sweep)
+app.command()(methods)
+app.command()(demo)
 app.add_typer(vita_app, name="vita")
 app.add_typer(train_app, name="train")
+
+
+@app.callback()
+def _program(
+    shown: Annotated[
+        bool,
+        typer.Option("--version", "-V", is_eager=True, callback=_version, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Explain Vision Transformers from timm.
+
+    captum-astro COMMAND --help has examples.
+    """
+    del shown
+
 
 _LESS_MEMORY = "Choose a smaller model, smaller sizes or batches, fewer images at a time, or another --device."
 
@@ -54,7 +84,7 @@ def main() -> None:
         warnings.showwarning = show_warning
         try:
             reject_empty(sys.argv[1:])
-            status = app(standalone_mode=False)
+            status = app(prog_name="captum-astro", standalone_mode=False)
         except UsageError as error:  # the message is empty where the help was printed instead
             if message := error.format_message():
                 say_error(f"{message.rstrip('.')}.{_more(error)}")
@@ -81,25 +111,3 @@ def _lacks_memory(error: BaseException) -> bool:
 def _more(error: Any) -> str:
     """Where a usage error can be looked up."""
     return f" See {error.ctx.command_path} --help." if error.ctx else ""
-
-
-@app.command()
-def methods() -> None:
-    """List the methods."""
-    from captum_astro import explainers
-
-    table = Table("method", "family", "gradient", "source", box=None)
-    for explainer in explainers():
-        table.add_row(explainer.name, explainer.family, "yes" if explainer.needs_gradient else "no", explainer.source)
-    console.print(table)
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="The figure to write.")] = Path("captum_astro_demo.png"),
-    scenes: Annotated[int, whole_number("Number of scenes to explain.", most=10_000)] = 100,
-) -> None:
-    """Explain scenes with known objects using the bundled models; needs no network and no files."""
-    from captum_astro.demo import run_demo
-
-    console.print(run_demo(out, scenes))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from captum_astro.cli._common import option
 
 if TYPE_CHECKING:
     from torch import nn
 
 Vita = Annotated[
     str | None,
-    typer.Option(help="Explain the model under astrocytes: any of k=6,tau=3,phi=-0.5,alpha=1.5,beta=0.05,layer=PATH."),
+    option(
+        "Explain the model under astrocytes: any of k, tau, phi, alpha, beta and layer, as in k=6,tau=3.",
+        metavar="OPTIONS",
+    ),
 ]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from captum_astro.kinds import Kind, choice, number, whole
+from captum_astro.options import listed
 
+Command = TypeVar("Command", bound=Callable[..., None])
 UsageError: Any = typer.BadParameter.__base__  # Click's, which newer versions of typer contain
 SEEDS = 2**32 - 1  # NumPy's largest seed
 COUNTS = 10**9  # more than any data set, and a typing error rather than a wish
@@ -17,22 +20,75 @@ COUNTS = 10**9  # more than any data set, and a typing error rather than a wish
 
 def whole_number(text: str, *names: str, least: int = 1, most: int = COUNTS) -> Any:
     """A typer option for a whole number."""
-    return _read_by(whole(least, most), text, names, "<int>")
+    return _read_by(whole(least, most), text, names, "INTEGER")
 
 
 def finite_number(text: str, *names: str) -> Any:
     """A typer option for a number; what receives it checks its range."""
-    return _read_by(number(), text, names, "<float>")
+    return _read_by(number(), text, names, "NUMBER")
 
 
 def one_of(text: str, *values: str, names: Sequence[str] = ()) -> Any:
     """A typer option for one of some values."""
-    return _read_by(choice(*values), text, names, f"<{'|'.join(values)}>")
+    return _read_by(choice(*values), text, names, "|".join(values))
+
+
+def option(text: str, *names: str, metavar: str) -> Any:
+    """A typer option for a text or a path."""
+    return typer.Option(*names, help=text, metavar=metavar)
+
+
+def limit_option(text: str) -> Any:
+    """A typer option for how much is done at most."""
+    return whole_number(text, "--limit", "-n")
+
+
+def out_file(text: str) -> Any:
+    """A typer option for the file of the results."""
+    return typer.Option("--out", "-o", help=text, metavar="FILE")
 
 
 def out_folder(text: str) -> Any:
     """A typer option for the folder of the results."""
-    return typer.Option(help=text, callback=_no_file)
+    return typer.Option("--out", "-o", help=text, metavar="FOLDER", callback=_no_file)
+
+
+def methods_option(text: str) -> Any:
+    """A typer option for methods; `named` splits its values."""
+    return typer.Option("--method", "-m", "--methods", help=text, metavar="NAMES")
+
+
+def metrics_option(text: str) -> Any:
+    """A typer option for metrics; `named` splits its values."""
+    return typer.Option("--metric", "--metrics", help=text, metavar="NAMES")
+
+
+def named(option: str, words: Sequence[str]) -> list[str]:
+    """The names that an option was given: it may be repeated, and a value may hold several, with commas.
+
+    Args:
+        option: The option, for the message.
+        words: Its values.
+
+    Raises:
+        ValueError: If a value holds no name.
+
+    Example:
+        >>> named("--method", ["VTranM,LRP", "AttnLRP"])
+        ['VTranM', 'LRP', 'AttnLRP']
+    """
+    return [name for word in words for name in listed(option, word)]
+
+
+def examples(*lines: str) -> Callable[[Command], Command]:
+    """Add examples to a command's help: click keeps the lines of a paragraph that begins with a backspace."""
+
+    def described(command: Command) -> Command:
+        shown = [f"  captum-astro {line}" for line in lines]
+        command.__doc__ = "\n".join([inspect.getdoc(command) or "", "", "\b", "Examples:", *shown])
+        return command
+
+    return described
 
 
 def _no_file(path: Path) -> Path:
@@ -67,14 +123,23 @@ def _device(text: str) -> str:
     return text
 
 
-Model = Annotated[str, typer.Option(help="The name of a timm model.")]
-Checkpoint = Annotated[Path | None, typer.Option(help="A weights file: safetensors, or what torch.save wrote.")]
+Model = Annotated[str, option("The name of a timm model.", "--model", "-M", metavar="NAME")]
+Checkpoint = Annotated[
+    Path | None,
+    option("A weights file: safetensors, or what torch.save wrote.", "--checkpoint", "-c", metavar="FILE"),
+]
+Classes = Annotated[
+    int | None, whole_number("Number of classes; by default a checkpoint's, otherwise the published model's.")
+]
 Pretrained = Annotated[bool, typer.Option(help="Load the published weights, unless a checkpoint is given.")]
 Ema = Annotated[
     bool, typer.Option("--ema/--no-ema", help="Load the averaged (EMA) weights if a checkpoint has raw ones too.")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...", parser=_device, metavar="<device>")]
-Limit = Annotated[int | None, whole_number("Maximum number of samples.")]
+Device = Annotated[
+    str, typer.Option("--device", "-d", help="cpu, cuda, cuda:1, mps, ...", parser=_device, metavar="DEVICE")
+]
+Limit = Annotated[int | None, limit_option("Samples at most: for a trial.")]
+BatchSize = Annotated[int, whole_number("Images at a time.", "--batch-size", "-b")]
 
 
 def reject_empty(words: Sequence[str]) -> None:

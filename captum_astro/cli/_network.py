@@ -21,14 +21,21 @@ _OPTIONS = {  # how a message names an argument, and the option that gives it
 }
 
 
-def network(model: str, checkpoint: Path | None, pretrained: bool, ema: bool, device: str = "cpu") -> nn.Module:
+def network(
+    model: str,
+    checkpoint: Path | None,
+    pretrained: bool,
+    ema: bool,
+    device: str = "cpu",
+    classes: int | None = None,
+) -> nn.Module:
     """The model that the options describe; what is said of its weights is printed."""
     from captum_astro.models.loading import load_model
 
     with options_named():
         return load_model(
             model, pretrained=pretrained, checkpoint=checkpoint, device=device, use_ema=ema,
-            say=lambda line: console.print(in_options(line)),
+            num_classes=classes, say=lambda line: console.print(in_options(line)),
         )  # fmt: skip
 
 

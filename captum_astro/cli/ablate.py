@@ -7,29 +7,40 @@ from typing import Annotated
 
 import typer
 
-from captum_astro.cli._common import Device, finite_number, out_folder, whole_number
+from captum_astro.cli._common import Device, examples, finite_number, limit_option, option, out_folder, whole_number
 from captum_astro.cli._terminal import console
 
 
+@examples(
+    "ablate imdb --data reviews/ -o ablation",
+    "ablate imdb --data reviews/ -o trial -n 200 --seeds 1",
+)
 def ablate(
-    task: Annotated[str, typer.Argument(help="cifar10, imdb, wikitext2 or scenes.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="cifar10, imdb, wikitext2 or scenes.")],
     out: Annotated[Path, out_folder("Folder for runs and tables; existing runs are reused or resumed.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of the data.")] = None,
+    data: Annotated[Path | None, option("Folder of the data.", metavar="FOLDER")] = None,
     variants: Annotated[
         str,
-        typer.Option(help="Comma-separated: full, no positions, linear, neither, softmax, sigma outside, sigma none."),
+        option(
+            "Comma-separated: full, no positions, linear, neither, softmax, sigma outside, sigma none.",
+            metavar="NAMES",
+        ),
     ] = "full,no positions,linear,neither,softmax,sigma outside,sigma none",
-    alphas: Annotated[str | None, typer.Option(help="Comma-separated exponents to try as well.")] = None,
+    alphas: Annotated[str | None, option("Comma-separated exponents to try as well.", metavar="NUMBERS")] = None,
     seeds: Annotated[int, whole_number("Runs per variant, with random seeds from 0.", most=1000)] = 3,
     reach: Annotated[
         float | None, finite_number("Report the epoch that reaches this validation accuracy (or perplexity).")
     ] = None,
     options: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of the task as NAME=VALUE; repeatable.")
+        list[str] | None, option("An option of the task; repeatable.", "--set", metavar="NAME=VALUE")
     ] = None,
+    limit: Annotated[int | None, limit_option("Samples at most, as for train with this task: for a trial.")] = None,
     device: Device = "cpu",
 ) -> None:
-    """Train attention variants with several seeds; report epochs to a target, final value and 95 % intervals."""
+    """Train attention variants with several seeds, and compare them.
+
+    The tables have the epochs to a target, the final value, and 95 % intervals.
+    """
     from captum_astro.kinds import number
     from captum_astro.options import listed, listed_values, named_texts
     from captum_astro.training.ablation import run_ablation, variants_of
@@ -38,6 +49,8 @@ def ablate(
     given = {name.replace("-", "_"): value for name, value in named_texts("--set", options or []).items()}
     if data is not None:
         given["data"] = str(data)
+    if limit is not None:
+        given["limit"] = limit
     exponents = [] if alphas is None else listed_values("--alphas", alphas, number(least=0))
     chosen = variants_of(listed("--variants", variants), exponents)
     table = run_ablation(

@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from captum_astro.cli._common import SEEDS, Device, Ema, Limit, Pretrained, out_folder, whole_number
+from captum_astro.cli._common import (
+    SEEDS,
+    Classes,
+    Device,
+    Ema,
+    Limit,
+    Pretrained,
+    examples,
+    methods_option,
+    metrics_option,
+    named,
+    option,
+    out_folder,
+    whole_number,
+)
 from captum_astro.cli._network import in_options, options_named
 from captum_astro.cli._terminal import console, printable
 from captum_astro.wording import counted, reason
@@ -24,69 +38,101 @@ if TYPE_CHECKING:
 EVERY = 60.0  # seconds between two progress lines if there is no terminal
 
 
+@examples(
+    "bench -M vit_tiny_patch16_224 --data folder:pets -n 9 -o a",
+    "bench -M vit_tiny_patch16_224 --data imagenet:val -m LRP -o b",
+    "bench -M vit_tiny_patch16_224 -c a.pt --data folder:pets -o c",
+    "bench --preset vtranm-table2 --part segmentation -o table2",
+)
 def bench(
     out: Annotated[Path, out_folder("Folder for the results; a benchmark found there is resumed.")],
-    models: Annotated[
-        str | None, typer.Option(help="Comma-separated timm names; vita:NAME:k=6:... is a model under astrocytes.")
+    model: Annotated[
+        list[str] | None,
+        option(
+            "timm's names; repeatable, or with commas; vita:NAME:k=6:... is a model under astrocytes.",
+            "--model",
+            "-M",
+            "--models",
+            metavar="NAMES",
+        ),
     ] = None,
     checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="A weights file for each model, in the order of the models.")
+        list[Path] | None,
+        option(
+            "A weights file for each model, in the order of the models; repeatable.",
+            "--checkpoint",
+            "-c",
+            metavar="FILE",
+        ),
     ] = None,
     pretrained: Pretrained = True,
     ema: Ema = True,
-    classes: Annotated[
-        int | None, whole_number("Number of classes; by default a checkpoint's, otherwise the published model's.")
-    ] = None,
-    methods: Annotated[
-        str | None, typer.Option(help="Comma-separated, or all; options after colons, as in VTranM:output=logit.")
+    classes: Classes = None,
+    method: Annotated[
+        list[str] | None,
+        methods_option(
+            "Methods, or all; repeatable, or with commas; options after colons, as in VTranM:output=logit. "
+            "[default: all]"
+        ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="A dataset: scenes, or a name and a path, such as imagenet:/data/val or folder:photos."),
+        option("A dataset: scenes, or a name and a path, such as imagenet:/data/val or folder:photos.", metavar="DATA"),
     ] = None,
     limit: Limit = None,
-    metrics: Annotated[str | None, typer.Option(help="Comma-separated, or all; auc, segmentation, human, ...")] = None,
-    explained: Annotated[str | None, typer.Option(help="Explain the predicted class, the true class, or both.")] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="vtranm-table1, -2, -3, -4 or vita-table1; other options modify it.")
+    metric: Annotated[
+        list[str] | None,
+        metrics_option("Metrics, or all; auc, segmentation, human, ...; repeatable, or with commas. [default: all]"),
     ] = None,
-    part: Annotated[str | None, typer.Option(help="A single dataset of a preset.")] = None,
-    data_root: Annotated[Path, typer.Option(help="Folder that contains a preset's data.")] = Path("data"),
+    explained: Annotated[
+        str | None, option("The class that is explained: predicted, label or both. [default: both]", metavar="CLASS")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        option("vtranm-table1, -2, -3, -4 or vita-table1; other options modify it.", metavar="NAME"),
+    ] = None,
+    part: Annotated[str | None, option("A single dataset of a preset.", metavar="NAME")] = None,
+    data_root: Annotated[Path, option("Folder that contains a preset's data.", metavar="FOLDER")] = Path("data"),
     steps: Annotated[int, whole_number("Number of perturbation steps.", least=2, most=100_000)] = 20,
     chunk_size: Annotated[int, whole_number("Samples per results file.")] = 10,
     examples: Annotated[int, whole_number("Number of samples whose maps are kept for the report.", least=0)] = 40,
-    batch_size: Annotated[int | None, whole_number("Images at a time; by default 16 on a CPU, otherwise 64.")] = None,
+    batch_size: Annotated[
+        int | None, whole_number("Images at a time; by default 16 on a CPU, otherwise 64.", "--batch-size", "-b")
+    ] = None,
     crop: Annotated[
-        str | None, typer.Option(help="timm: the model's evaluation transform; none: the whole image.")
+        str | None, option("timm: the model's evaluation transform; none: the whole image.", metavar="timm|none")
     ] = None,
     device: Device = "cpu",
     amp: Annotated[
-        str, typer.Option(help="Precision of the perturbed forward passes: none, bfloat16 or float16.")
+        str, option("Precision of the perturbed forward passes: none, bfloat16 or float16.", metavar="NAME")
     ] = "none",
     seed: Annotated[int, whole_number("Random seed.", least=0, most=SEEDS)] = 0,
 ) -> None:
-    """Compare methods by all metrics, image by image; resumable, and on many machines under torchrun."""
+    """Compare methods by all metrics, over a dataset.
+
+    A benchmark that was stopped resumes; under torchrun it runs on many machines.
+    """
     from captum_astro.evaluation.specification.config import BenchConfig
     from captum_astro.evaluation.specification.methods import methods_of
     from captum_astro.evaluation.specification.metrics import metrics_of
     from captum_astro.evaluation.specification.presets import preset as preset_of
-    from captum_astro.options import listed
 
     table = None if preset is None else preset_of(preset)
-    if table is None and (models is None or data is None):
-        raise ValueError("Give --models and --data, or a --preset.")
+    if table is None and (model is None or data is None):
+        raise ValueError("Give --model and --data, or a --preset.")
     if table is None and part is not None:
         raise ValueError("--part is one dataset of a --preset.")
     parts: list[Part | None] = [None] if table is None else list(table.chosen(part))
-    if models is None and table is not None and not table.models:
+    if model is None and table is not None and not table.models:
         raise ValueError(
-            f"The weights of {table.source} are not published: give --models and --checkpoint, one --part "
+            f"The weights of {table.source} are not published: give --model and --checkpoint, one --part "
             f"({' or '.join(each.name for each in table.parts)}) at a time."
         )
     if data is not None and len(parts) > 1:
         raise ValueError(f"--data is for one --part of {preset}: {' or '.join(p.name for p in parts if p)}.")
-    names = list(table.models) if models is None and table is not None else listed("--models", models or "")
-    chosen = methods_of(methods or ("all" if table is None else table.methods))
+    names = list(table.models) if model is None and table is not None else named("--model", model or [])
+    chosen = methods_of(named("--method", method) if method else "all" if table is None else table.methods)
+    metrics = ",".join(named("--metric", metric)) if metric else None
     runs: list[tuple[BenchConfig, Path]] = []
     for each in parts:
         asked: dict[str, Any] = {
@@ -112,7 +158,7 @@ def bench(
         )
         runs.append((config, out / each.name if each and len(parts) > 1 else out))
     for config, folder in runs:
-        _run(config, folder, strict=metrics is not None and metrics.strip().lower() != "all")
+        _run(config, folder, strict=metrics is not None and metrics.lower() != "all")
 
 
 def _run(config: BenchConfig, folder: Path, strict: bool) -> None:

@@ -9,20 +9,32 @@ from typing import Annotated, Any
 
 import typer
 
-from captum_astro.cli._common import Checkpoint, Ema
+from captum_astro.cli._common import Checkpoint, Classes, Ema, examples, methods_option, named, out_file
 from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
 
 
+@examples(
+    "check vit_base_patch16_224",
+    "check resnet50 -m TokenGradCAM,AttnLRP -o report.json",
+    "check vit_tiny_patch16_224 --checkpoint finetuned.pt -m none",
+)
 def check(
-    model: Annotated[str, typer.Argument(help="The name of a timm model.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The name of a timm model.")],
     checkpoint: Checkpoint = None,
     pretrained: Annotated[bool, typer.Option(help="Load the published weights; the check does not need them.")] = False,
     ema: Ema = True,
-    methods: Annotated[str, typer.Option(help="Methods to run, with commas between; all, or none.")] = "all",
-    out: Annotated[Path | None, typer.Option(help="A JSON file to write the report to.")] = None,
+    classes: Classes = None,
+    method: Annotated[
+        list[str] | None,
+        methods_option("Methods to run; repeatable, or with commas; or none, for the layers alone. [default: all]"),
+    ] = None,
+    out: Annotated[Path | None, out_file("A JSON file to write the report to.")] = None,
 ) -> None:
-    """Check that a model's layers are recorded exactly, and what each method gives and costs on it."""
+    """Check what works with a model.
+
+    Whether its layers are recorded exactly, and what each method gives and costs on it.
+    """
     import torch
 
     from captum_astro import UnsupportedModelError, check_methods
@@ -30,7 +42,8 @@ def check(
     from captum_astro.models.loading import preprocessing
     from captum_astro.storage import write_whole
 
-    checked = network(model, checkpoint, pretrained, ema)
+    methods = named("--method", method or ["all"])
+    checked = network(model, checkpoint, pretrained, ema, classes=classes)
     images = torch.randn(1, *preprocessing(checked)[1]["input_size"])
     found: dict[str, Any] = {"layers": None, "refused": None, "methods": None}
     passed = True
@@ -39,11 +52,11 @@ def check(
         console.print(str(layers))
         found["layers"], passed = asdict(layers), layers.ok
     except UnsupportedModelError as error:
-        if methods == "none":
+        if methods == ["none"]:
             raise
         found["refused"] = str(error)
-    if methods != "none":
-        report = check_methods(checked.float(), images, methods.split(","))
+    if methods != ["none"]:
+        report = check_methods(checked.float(), images, methods)
         console.print(("" if found["layers"] is None else "\n") + str(report))
         found["methods"], passed = asdict(report), passed and report.ok
     if out is not None:

@@ -12,36 +12,73 @@ import typer
 from rich.progress import track
 
 from captum_astro.cli._astrocytes import Vita, modulated
-from captum_astro.cli._common import Checkpoint, Device, Ema, Model, Pretrained, one_of, out_folder
+from captum_astro.cli._common import (
+    Checkpoint,
+    Classes,
+    Device,
+    Ema,
+    Limit,
+    Model,
+    Pretrained,
+    examples,
+    methods_option,
+    named,
+    one_of,
+    option,
+    out_folder,
+)
 from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
 from captum_astro.wording import counted
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from captum_astro.data.view import Fit
     from captum_astro.explaining.result import Results
 
 _LONGEST = 150  # bytes of a name
 
 
+@examples(
+    "explain cat.jpg --model vit_tiny_patch16_224",
+    "explain photos/ -n 9 -m VTranM,AttnLRP -t 281 -t lynx",
+    "explain cat.jpg -m VTranM:output=logit --crop none -o maps",
+    "explain cat.jpg -c finetuned.pt --class-names names.txt",
+)
 def explain(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders with images.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders with images.")],
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
     ema: Ema = True,
+    classes: Classes = None,
+    class_names: Annotated[
+        Path | None,
+        option("The names of the classes: a text file with one a line, or JSON.", "--class-names", metavar="FILE"),
+    ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="A method, or 'all'; repeatable; options after colons, as in VTranM:output=logit."),
+        methods_option(
+            "Methods, or all; repeatable, or with commas; options after colons, as in VTranM:output=logit. "
+            "[default: VTranM]"
+        ),
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="A class to explain: its index or name, or top1; repeatable.")
+        list[str] | None,
+        option(
+            "A class to explain: its index or name, or top1; repeatable. [default: top1]",
+            "--target",
+            "-t",
+            metavar="CLASS",
+        ),
     ] = None,
+    limit: Limit = None,
     crop: Annotated[
         str,
         one_of(
-            "How an image is fitted to the model: center as it was evaluated, mostly cropped; squash: the whole image, "
-            "whatever its shape; none: the whole image, with borders.",
+            "How an image is fitted to the model. center: as it was evaluated, mostly cropped; squash: the whole "
+            "image, whatever its shape; none: the whole image, with borders.",
             "center",
             "squash",
             "none",
@@ -52,20 +89,29 @@ def explain(
     vita: Vita = None,
     device: Device = "cpu",
 ) -> None:
-    """Write a figure and the raw map of each image, and print its top classes."""
+    """Show what a model looks at: a figure and a raw map of each image.
+
+    The top classes are printed.
+    """
     from captum_astro.data.image_error import ImageError
     from captum_astro.data.images import find_images
+    from captum_astro.explaining.class_file import read_class_names
     from captum_astro.explaining.given import given
     from captum_astro.explaining.result import Results
     from captum_astro.explaining.session import Session, chosen
 
-    methods = method or ["VTranM"]
+    methods = named("--method", method or ["VTranM"])
     chosen(methods, vita is not None)  # before the model is loaded
-    paths = find_images(images)
-    classifier = network(model, checkpoint, pretrained, ema, device)
-    if checkpoint is None and not pretrained:
-        console.print("The weights are random: the maps are meaningless.", style="yellow")
-    session = Session(classifier if vita is None else modulated(classifier, vita), methods, cast("Fit", crop), model)
+    paths = find_images(images)[:limit]
+    class_list = None if class_names is None else read_class_names(class_names)
+    classifier = network(model, checkpoint, pretrained, ema, device, classes)
+    if class_list is not None:
+        _check_names(class_list, class_names, classifier)
+    if checkpoint is None and (random := _random(classifier, pretrained)):
+        console.print(f"{random} random: the maps are meaningless.", style="yellow")
+    session = Session(
+        classifier if vita is None else modulated(classifier, vita), methods, cast("Fit", crop), model, class_list
+    )
     names, failures = _output_names(paths), []
     for path in track(paths, description="Explaining", console=console, disable=len(paths) < 2):
         try:
@@ -73,7 +119,7 @@ def explain(
         except ImageError as error:
             failures.append(str(error))
             continue
-        results = Results(session.results(image, target or ["top1"], "--target"))
+        results = Results(session.results(image, _targets(target or ["top1"]), "--target"))
         console.print(f"{path.name}: {_said(results)}")
         out.mkdir(parents=True, exist_ok=True)
         _write(results, out / names[path], "" if vita is None else f"_{_in_a_file_name(f'ViTA_{vita}')}", form)
@@ -81,6 +127,31 @@ def explain(
         console.print(f"{counted(len(paths) - len(failures), 'image')} explained, in {out}")
     if failures:
         raise ImageError("\n".join([f"{counted(len(failures), 'image')} could not be opened:", *failures]))
+
+
+def _targets(words: list[str]) -> list[str]:
+    """The classes that are named; several indices may be joined with commas, which the names of classes contain."""
+    numbers = re.compile(r"\s*\d+\s*(,\s*\d+\s*)+")
+    return [part for word in words for part in (word.split(",") if numbers.fullmatch(word) else [word])]
+
+
+def _check_names(names: list[str], file: Path | None, model: nn.Module) -> None:
+    count = getattr(model, "num_classes", len(names))
+    if len(names) != count:
+        raise ValueError(
+            f"--class-names {file} has {counted(len(names), 'name')}, and {type(model).__name__} has "
+            f"{counted(count, 'class', 'es')}: give the names of all its classes, or with --checkpoint the weights "
+            f"that belong to the names."
+        )
+
+
+def _random(model: nn.Module, pretrained: bool) -> str:
+    """What of a model without a checkpoint is random."""
+    if not pretrained:
+        return "The weights are"
+    published = (getattr(model, "pretrained_cfg", None) or {}).get("num_classes")
+    other = published is not None and getattr(model, "num_classes", published) != published
+    return "The weights of the head are" if other else ""
 
 
 def _said(results: Results) -> str:

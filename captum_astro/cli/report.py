@@ -7,18 +7,25 @@ from typing import Annotated
 
 import typer
 
+from captum_astro.cli._common import examples, option, out_file
 from captum_astro.cli._terminal import console
 
 
+@examples(
+    "report results",
+    "report results --tables --against LRP -o page.html",
+)
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of captum-astro bench, finished or not.")],
-    out: Annotated[Path | None, typer.Option(help="The page to write; DIR/report.html by default.")] = None,
-    tables: Annotated[bool, typer.Option("--tables", help="Also write CSV, Markdown and LaTeX to DIR/tables.")] = False,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of captum-astro bench, finished or not.")],
+    out: Annotated[Path | None, out_file("The page to write. [default: FOLDER/report.html]")] = None,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Also write CSV, Markdown and LaTeX to FOLDER/tables.")
+    ] = False,
     against: Annotated[
-        str | None, typer.Option(help="The reference method for the comparisons; VTranM if it was run.")
+        str | None, option("The reference method for the comparisons; VTranM if it was run.", metavar="NAME")
     ] = None,
 ) -> None:
-    """Write a self-contained HTML page with all tables, curves and example maps."""
+    """Write a benchmark as an HTML page: tables, curves and examples."""
     from captum_astro.evaluation.report import write_report, write_tables
 
     page = write_report(folder, out or folder / "report.html", against)

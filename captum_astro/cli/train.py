@@ -7,15 +7,30 @@ from typing import Annotated, Any
 
 import typer
 
-from captum_astro.cli._common import SEEDS, Device, Limit, finite_number, out_folder, whole_number
+from captum_astro.cli._common import (
+    SEEDS,
+    Device,
+    examples,
+    finite_number,
+    limit_option,
+    option,
+    out_folder,
+    whole_number,
+)
 from captum_astro.cli._terminal import console
 
-app = typer.Typer(help="Train models. A run that is started again with the same options resumes.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train models. A run that is started again with the same options resumes.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
-Data = Annotated[Path, typer.Option(help="Folder of the data.")]
+Data = Annotated[Path, option("Folder of the data.", metavar="FOLDER")]
 Out = Annotated[Path, out_folder("Folder of the run: options, curve, weights, results.")]
-Attention = Annotated[str | None, typer.Option(help="astromorphic or softmax.")]
-Sigma = Annotated[str | None, typer.Option(help="Where sigma is applied: inside (Eq. 11), outside (Eq. 18) or none.")]
+Attention = Annotated[str | None, option("astromorphic or softmax.", metavar="NAME")]
+Sigma = Annotated[
+    str | None, option("Where sigma is applied: inside (Eq. 11), outside (Eq. 18) or none.", metavar="NAME")
+]
 Alpha = Annotated[float | None, finite_number("Exponent of the calcium response; 1 is the linear form.")]
 Position = Annotated[bool, typer.Option(help="Whether astrocytes write positions.")]
 Dim = Annotated[int | None, whole_number("Width.")]
@@ -25,7 +40,7 @@ MlpRatio = Annotated[float | None, finite_number("Feed-forward width relative to
 Drop = Annotated[float | None, finite_number("Dropout.")]
 Epochs = Annotated[float | None, finite_number("Passes over the training data.")]
 Steps = Annotated[int | None, whole_number("Optimiser steps, instead of epochs.")]
-BatchSize = Annotated[int | None, whole_number("Samples per step.")]
+BatchSize = Annotated[int | None, whole_number("Samples per step.", "--batch-size", "-b")]
 Rate = Annotated[float | None, finite_number("Peak learning rate.")]
 Seed = Annotated[
     int, whole_number("Random seed for weights, data order, augmentation and dropout.", least=0, most=SEEDS)
@@ -34,10 +49,16 @@ Resume = Annotated[bool, typer.Option(help="Resume the run in the folder, or rep
 Every = Annotated[int, whole_number("Steps between checkpoints.")]
 Length = Annotated[int | None, whole_number("Sequence length in tokens.", least=2)]
 Vocabulary = Annotated[int | None, whole_number("Size of the vocabulary to train.", least=3)]
-Tokeniser = Annotated[Path | None, typer.Option(help="JSON file of an existing tokeniser, instead of training one.")]
+Tokeniser = Annotated[
+    Path | None, option("JSON file of an existing tokeniser, instead of training one.", metavar="FILE")
+]
 
 
 @app.command()
+@examples(
+    "train cifar10 --data cifar/ -o run -n 2000 --epochs 1",
+    "train cifar10 --data cifar/ -o run --attention softmax",
+)
 def cifar10(
     data: Data,
     out: Out,
@@ -59,7 +80,7 @@ def cifar10(
     batch_size: BatchSize = None,
     lr: Rate = None,
     seed: Seed = 0,
-    limit: Limit = None,
+    limit: Annotated[int | None, limit_option("Images at most, for training and for test: for a trial.")] = None,
     device: Device = "cpu",
     resume: Resume = True,
     checkpoint_every: Every = 200,
@@ -73,6 +94,10 @@ def cifar10(
 
 
 @app.command()
+@examples(
+    "train imdb --data reviews/ -o run -n 2000 --epochs 1",
+    "train imdb --data reviews/ -o run --attention softmax",
+)
 def imdb(
     data: Data,
     out: Out,
@@ -87,26 +112,31 @@ def imdb(
     length: Length = None,
     vocabulary: Vocabulary = None,
     tokeniser: Tokeniser = None,
-    glove: Annotated[Path | None, typer.Option(help="GloVe's text file, to initialise the embedding.")] = None,
+    glove: Annotated[Path | None, option("GloVe's text file, to initialise the embedding.", metavar="FILE")] = None,
     drop: Drop = None,
     epochs: Epochs = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
     lr: Rate = None,
     seed: Seed = 0,
-    limit: Limit = None,
+    limit: Annotated[int | None, limit_option("Reviews of each class at most: for a trial.")] = None,
     device: Device = "cpu",
     resume: Resume = True,
     checkpoint_every: Every = 200,
 ) -> None:
-    """IMDB's reviews, from parquet files with the columns text and label.
+    """IMDB's reviews, from parquet files.
 
-    One tenth of the training reviews is for validation; the vocabulary is built from the others.
+    Their columns are text and label. One tenth of the training reviews is for validation; the vocabulary is built from
+    the others.
     """
     _train("imdb", locals())
 
 
 @app.command()
+@examples(
+    "train wikitext2 --data wikitext-2/ -o run -n 2000 --epochs 1",
+    "train wikitext2 --data wikitext-2/ -o run --tokens words",
+)
 def wikitext2(
     data: Data,
     out: Out,
@@ -120,7 +150,7 @@ def wikitext2(
     mlp_ratio: MlpRatio = None,
     length: Length = None,
     tokens: Annotated[
-        str | None, typer.Option(help="bpe (trained byte pairs) or words (the words of the text).")
+        str | None, option("bpe (trained byte pairs) or words (the words of the text).", metavar="NAME")
     ] = None,
     vocabulary: Vocabulary = None,
     tokeniser: Tokeniser = None,
@@ -130,6 +160,7 @@ def wikitext2(
     batch_size: BatchSize = None,
     lr: Rate = None,
     seed: Seed = 0,
+    limit: Annotated[int | None, limit_option("Lines of each text at most: for a trial.")] = None,
     device: Device = "cpu",
     resume: Resume = True,
     checkpoint_every: Every = 200,
@@ -143,12 +174,19 @@ def wikitext2(
 
 
 @app.command()
+@examples(
+    "train scenes -o run --steps 20",
+    "train scenes -M astromorphic_scenes_tiny_patch8_64 -o run",
+)
 def scenes(
     out: Out = Path("scenes_vit"),
     model: Annotated[
         str | None,
-        typer.Option(
-            help="scenes_vit_tiny_patch4_64, scenes_pit_tiny_patch4_64 or astromorphic_scenes_tiny_patch8_64."
+        option(
+            "scenes_vit_tiny_patch4_64, scenes_pit_tiny_patch4_64 or astromorphic_scenes_tiny_patch8_64.",
+            "--model",
+            "-M",
+            metavar="NAME",
         ),
     ] = None,
     attention: Attention = None,
@@ -166,7 +204,10 @@ def scenes(
     resume: Resume = True,
     checkpoint_every: Every = 200,
 ) -> None:
-    """A model that ships with the package: an hour or two on two cores, 2 GB of memory."""
+    """A model that ships with the package.
+
+    It takes an hour or two on two cores, and 2 GB of memory.
+    """
     _train("scenes", locals())
 
 

@@ -12,7 +12,23 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from captum_astro.cli._astrocytes import vita_options
-from captum_astro.cli._common import Checkpoint, Device, Ema, Limit, Model, Pretrained, out_folder, whole_number
+from captum_astro.cli._common import (
+    BatchSize,
+    Checkpoint,
+    Classes,
+    Device,
+    Ema,
+    Limit,
+    Model,
+    Pretrained,
+    examples,
+    methods_option,
+    metrics_option,
+    named,
+    option,
+    out_folder,
+    whole_number,
+)
 from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
 from captum_astro.wording import counted
@@ -22,14 +38,26 @@ if TYPE_CHECKING:
 
     from captum_astro.evaluation.vita.settings import Setting
 
-app = typer.Typer(help="Artificial astrocytes: search over settings, evaluate one.", no_args_is_help=True)
+app = typer.Typer(
+    help="Artificial astrocytes: search over settings, evaluate one.", no_args_is_help=True, rich_markup_mode=None
+)
 
-Data = Annotated[str, typer.Option(help="A dataset with human maps: scenes, clickme:PATH, boxes:FOLDER, ...")]
-Metrics = Annotated[str, typer.Option(help="Comma-separated: spearman, dice, iou, ssim.")]
-BatchSize = Annotated[int, whole_number("Images at a time.")]
+Data = Annotated[
+    str, option("A dataset with human maps: scenes, clickme:PATH, boxes:FOLDER, ...", "--data", metavar="DATA")
+]
+Metrics = Annotated[
+    list[str] | None,
+    metrics_option("spearman, dice, iou, ssim; repeatable, or with commas. [default: spearman,dice,ssim]"),
+]
+_METRICS = ["spearman", "dice", "ssim"]
+_METHODS = ["TokenGradCAM", "TokenGradCAMPlusPlus", "VTranM", "AttentionRollout", "IntegratedGradients"]
 
 
 @app.command()
+@examples(
+    "vita search --data scenes -M scenes_vit_tiny_patch4_64 -o a",
+    "vita search --data clickme:data/clickme --metric spearman -o b",
+)
 def search(
     data: Data,
     out: Annotated[Path, out_folder("Folder for scores and tables; a search found there is resumed.")],
@@ -37,25 +65,29 @@ def search(
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
     ema: Ema = True,
-    layer: Annotated[list[str] | None, typer.Option(help="Path of a linear layer; repeatable.")] = None,
-    k: Annotated[str, typer.Option(help="With commas.")] = "4,6,8",
-    tau: Annotated[str, typer.Option(help="With commas.")] = "2,3",
-    phi: Annotated[str, typer.Option(help="With commas.")] = "-1,-0.5,0,0.5",
-    alpha: Annotated[str, typer.Option(help="With commas.")] = "1.25,1.5,2",
-    beta: Annotated[str, typer.Option(help="With commas.")] = "0.05,0.005",
-    metrics: Metrics = "spearman,dice,ssim",
+    classes: Classes = None,
+    layer: Annotated[list[str] | None, option("Path of a linear layer; repeatable.", metavar="PATH")] = None,
+    k: Annotated[str, option("Values to try, with commas.", metavar="NUMBERS")] = "4,6,8",
+    tau: Annotated[str, option("Values to try, with commas.", metavar="NUMBERS")] = "2,3",
+    phi: Annotated[str, option("Values to try, with commas.", metavar="NUMBERS")] = "-1,-0.5,0,0.5",
+    alpha: Annotated[str, option("Values to try, with commas.", metavar="NUMBERS")] = "1.25,1.5,2",
+    beta: Annotated[str, option("Values to try, with commas.", metavar="NUMBERS")] = "0.05,0.005",
+    metric: Metrics = None,
     limit: Limit = None,
     batch_size: BatchSize = 8,
     rows: Annotated[int, whole_number("Images x settings to run at a time.")] = 64,
     device: Device = "cpu",
 ) -> None:
-    """Select settings on half of the samples by each metric, and report them on the other half."""
+    """Select settings of the astrocytes by agreement with people.
+
+    Each metric selects on half of the samples, and is reported on the other half.
+    """
     from captum_astro.data.specs import human_samples
     from captum_astro.evaluation.vita.config import SearchConfig
     from captum_astro.evaluation.vita.search import search as run
     from captum_astro.evaluation.vita.settings import grid
     from captum_astro.kinds import kind_of
-    from captum_astro.options import listed, listed_values
+    from captum_astro.options import listed_values
     from captum_astro.storage import write_table
 
     settings = grid(
@@ -66,9 +98,9 @@ def search(
         alpha=listed_values("--alpha", alpha, kind_of(float)),
         beta=listed_values("--beta", beta, kind_of(float)),
     )
-    config = SearchConfig(metrics=tuple(listed("--metrics", metrics)), batch_size=batch_size, rows=rows)
+    config = SearchConfig(metrics=tuple(named("--metric", metric or _METRICS)), batch_size=batch_size, rows=rows)
     samples = human_samples(data, limit)
-    classifier = network(model, checkpoint, pretrained, ema, device)
+    classifier = network(model, checkpoint, pretrained, ema, device, classes)
     with _progress(counted(len(settings), "setting")) as done:
         found = run(classifier, samples, settings, config, out=out, done=done)
     write_table(out / "search.csv", found.table("search"))
@@ -79,44 +111,55 @@ def search(
 
 
 @app.command()
+@examples(
+    "vita evaluate --data clickme:clickme --vita k=6,tau=3 -o one",
+    "vita evaluate --data boxes:photos -m VTranM -n 20 -o trial",
+)
 def evaluate(
     data: Data,
     out: Annotated[Path, out_folder("Folder for scores and the table; a run found there is resumed.")],
-    vita: Annotated[str | None, typer.Option(help="The setting, as in explain.")] = None,
+    vita: Annotated[str | None, option("The setting, as in explain.", metavar="OPTIONS")] = None,
     model: Model = "vit_base_patch16_224",
     checkpoint: Checkpoint = None,
     pretrained: Pretrained = True,
     ema: Ema = True,
-    methods: Annotated[
-        str, typer.Option(help="Comma-separated; also Captum's IntegratedGradients.")
-    ] = "TokenGradCAM,TokenGradCAMPlusPlus,VTranM,AttentionRollout,IntegratedGradients",
-    metrics: Metrics = "spearman,dice,ssim",
+    classes: Classes = None,
+    method: Annotated[
+        list[str] | None,
+        methods_option(
+            "Methods, also Captum's IntegratedGradients; repeatable, or with commas. [default: the Grad-CAMs, VTranM, "
+            "AttentionRollout, IntegratedGradients]"
+        ),
+    ] = None,
+    metric: Metrics = None,
     explained: Annotated[
-        str, typer.Option(help="The class to explain: predicted by the plain model, or label.")
+        str, option("The class to explain: predicted by the plain model, or label.", metavar="CLASS")
     ] = "predicted",
     limit: Limit = None,
     batch_size: BatchSize = 8,
     device: Device = "cpu",
 ) -> None:
-    """Compare the plain and the modulated model with human attention maps, per method, and the accuracy of both."""
+    """Compare a model with and without astrocytes.
+
+    Their agreement with human attention maps, for each method, and the accuracy of both.
+    """
     from captum_astro.data.specs import human_samples
     from captum_astro.evaluation.vita.config import EvaluationConfig
     from captum_astro.evaluation.vita.evaluate import evaluate as run
     from captum_astro.evaluation.vita.settings import Setting
-    from captum_astro.options import listed
     from captum_astro.storage import write_table
 
     if explained not in ("predicted", "label"):
         raise ValueError(f"--explained must be predicted or label, not {explained!r}.")
     setting = Setting.of({} if vita is None else vita_options(vita))
     config = EvaluationConfig(
-        methods=tuple(listed("--methods", methods)),
-        metrics=tuple(listed("--metrics", metrics)),
+        methods=tuple(named("--method", method or _METHODS)),
+        metrics=tuple(named("--metric", metric or _METRICS)),
         explained="label" if explained == "label" else "predicted",
         batch_size=batch_size,
     )
     samples = human_samples(data, limit)
-    classifier = network(model, checkpoint, pretrained, ema, device)
+    classifier = network(model, checkpoint, pretrained, ema, device, classes)
     with _progress("ViT and ViTA") as done:
         found = run(classifier, samples, setting, config, out=out, done=done)
     compared = found.compare()

@@ -32,7 +32,7 @@ class Cifar10(Config):
         drop_path: Stochastic depth.
         augment: Whether images are flipped and shifted.
         smoothing: Label smoothing.
-        validation: How many training images are held out, the last ones.
+        validation: How many training images are held out, the last ones; under a limit at most a tenth of them.
         limit: Maximum number of training and test images, the first ones; for trial runs.
     """
 
@@ -79,10 +79,12 @@ class Cifar10(Config):
     def prepare(self, folder: Path, device: torch.device | str) -> Task:
         """Read and split the images, build the model."""
         images = _first(read_cifar(self.data, "train"), self.limit)
-        count = len(images) - self.validation
-        if count < self.batch_size:
+        held = self.validation if self.limit is None else min(self.validation, len(images) // 10)
+        count = len(images) - held
+        if not held or count < self.batch_size:
             raise ValueError(
-                f"{len(images)} images, {self.validation} held out: less than one batch is left to train on."
+                f"{len(images)} images, {held} held out: too few of either to train on batches of {self.batch_size}. "
+                f"Take more images, or smaller batches."
             )
         config = default_cfgs["astromorphic_vit_cifar10"].default
         mean, std = (cast(tuple[float, ...], x) for x in (config.mean, config.std))

@@ -70,7 +70,10 @@ class Imdb(Config):
         shuffled = torch.randperm(len(reviews), generator=torch.Generator().manual_seed(0)).tolist()
         held_out = int(len(reviews) * self.validation)
         if held_out < 1 or len(reviews) - held_out < self.batch_size:
-            raise ValueError(f"{len(reviews)} reviews, {held_out} held out: too few of either to train.")
+            raise ValueError(
+                f"{len(reviews)} reviews, {held_out} held out: too few of either to train on batches of "
+                f"{self.batch_size}. Take more reviews, or smaller batches."
+            )
         valid, train = shuffled[:held_out], shuffled[held_out:]
         read = [reviews.texts[index] for index in train]
         known = kept_tokeniser(folder, self.tokeniser, lambda: learn_words(read, self.vocabulary))

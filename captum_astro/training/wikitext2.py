@@ -43,6 +43,7 @@ class WikiText2(Config):
         vocabulary: Size of the vocabulary to train.
         tokeniser: A tokeniser's JSON file to use instead.
         validation: The fraction of the lines that is held out, the last ones, if there is no training text.
+        limit: Maximum number of lines of each text, the first ones; for trial runs.
     """
 
     task: ClassVar[str] = "wikitext2"
@@ -61,6 +62,7 @@ class WikiText2(Config):
     vocabulary: Vocabulary = 4096
     tokeniser: str = ""
     validation: Share = 0.1
+    limit: Count | None = None
 
     def build(self, folder: Path) -> nn.Module:
         """The model for the tokeniser in the folder."""
@@ -77,7 +79,10 @@ class WikiText2(Config):
 
     def prepare(self, folder: Path, device: torch.device | str) -> Task:
         """Read the texts, train the tokeniser, build the model."""
-        parts = read_wikitext(self.data)
+        parts = {
+            name: "".join(text.splitlines(keepends=True)[: self.limit])
+            for name, text in read_wikitext(self.data).items()
+        }
         if "train" in parts:
             train, valid = parts["train"], parts["valid"]
         else:
