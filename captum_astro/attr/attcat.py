@@ -102,11 +102,7 @@ class _ATTCATUpdate(Update):
 
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         activation = self._activations[record.block]
-        queries = row[:, 0]
-        if not self._readout_row:
-            queries = torch.ones_like(activation)
-            queries = queries if record.outputs is None else record.outputs.gather(queries)
-            queries = queries * (len(activation) / queries.sum())
+        queries = row[:, 0] if self._readout_row else record.equal_queries
         if record.merging is not None:  # the keys are tokens of the old grid
             activation = record.merging.tokens.scatter(activation)
         if record.sources is not None:

@@ -11,6 +11,7 @@ import torch
 
 from captum_astro.capture.attention_notes import AttentionNotes
 from captum_astro.capture.call import Call, no_gradient
+from captum_astro.capture.early import Early, block_ends
 from captum_astro.capture.entry import check_batch, check_called_once
 from captum_astro.capture.features import is_of_huggingface, lacks_classes
 from captum_astro.capture.merging_record import MergingRecord
@@ -33,6 +34,7 @@ class Wanted:
         gradient: Whether to run a backward pass.
         blocks: The blocks whose branches are recorded; all by default.
         streams: Also record the gradient at the output of each block.
+        early: The block whose tokens are read as if they were the final ones; None for the final ones.
         rules: Propagation rules for both passes, which then run in at least float32; nothing is compared with the
             layout, because the rules do not change outputs.
         verify: Raise an error if something does not match the layout, instead of reporting it.
@@ -41,6 +43,7 @@ class Wanted:
     gradient: bool = True
     blocks: Collection[int] | None = None
     streams: bool = False
+    early: Early | None = None
     rules: AbstractContextManager[Any] | None = None
     verify: bool = True
 
@@ -196,9 +199,11 @@ class Collected:
     def reached(self) -> torch.Tensor | None:
         """Which final tokens the output depends on, ``(B, n)``; None in a pass without gradients.
 
-        None, too, if tokens vote: those with the largest values of other classes are reached by a probability.
+        None, too, if tokens vote: those with the largest values of other classes are reached by a probability. Or if
+        all tokens were averaged.
         """
-        gradients = self.recorder.final.gradients if self.layout.votes is None else []
+        averaged = self.wanted.early is not None and self.wanted.early.averaged
+        gradients = self.recorder.final.gradients if self.layout.votes is None and not averaged else []
         return (self.layout.final_stream.tokens(gradients[0]) != 0).any(-1) if gradients else None
 
     def _stage(self, index: int) -> StageRecord:
@@ -225,9 +230,7 @@ class Collected:
 
     def _block_outputs(self) -> list[StreamNotes]:
         """The residual streams at the outputs of the requested blocks."""
-        stages = self.layout.stages
-        ends = {stages[i].block: i for i in self._chosen if stages[i].branches}  # a later merging is not of the block
-        return [self.recorder.stream(index + 1) for index in ends.values()]
+        return [self.recorder.stream(index) for index in block_ends(self.layout, self._chosen).values()]
 
     def _seen_streams(self) -> list[torch.Tensor]:
         streams: list[torch.Tensor] = []
