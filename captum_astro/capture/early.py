@@ -53,9 +53,8 @@ class Early:
         if not self.averaged or layout.pooling is not None:
             return tokens.clone()  # what follows may change it in place
         first = layout.final_stream.channels == "first" and tokens.ndim == 4
-        return (
-            tokens.mean((2, 3) if first else tuple(range(1, tokens.ndim - 1)), keepdim=True).expand_as(tokens).clone()
-        )
+        places = (2, 3) if first else tuple(range(1, tokens.ndim - 1))
+        return tokens.mean(places, keepdim=True).expand_as(tokens).clone()
 
 
 def block_ends(layout: Layout, chosen: list[int]) -> dict[int, int]:

@@ -64,9 +64,7 @@ def test_the_blocks_that_are_chosen() -> None:
 
 def test_a_block_that_the_head_cannot_read() -> None:
     model = build("swin")
-    with pytest.raises(
-        UnsupportedModelError, match=r"reads \(16, 24\) tokens and channels; those of block 0 are \(64, "
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"reads \(16, 24\) tokens .* block 0 are \(64, "):
         LeGrad(model).attribute(images("swin"), target=1, layers=[0])
     last = LeGrad(model).attribute(images("swin"), target=1, layers=[2, 3])
     assert torch.equal(LeGrad(model).attribute(images("swin"), target=1), last)
