@@ -18,7 +18,7 @@ from tests.families import build, images
 
 @dataclass
 class Read:
-    """A map that a score depends on, and its gradient, ``(H, q, n)``; a pooling head's is over the tokens that it pools."""
+    """A map that a score depends on, and its gradient, ``(H, q, n)``."""
 
     attention: torch.Tensor
     gradient: torch.Tensor
