@@ -190,6 +190,7 @@ class StageRecord:
         summed: The sum, if ``following`` is a norm of it.
         merging: The change of resolution; None if there is none.
         following_gradient: The gradient of the explained output at ``following``, if requested.
+        stream_gradient: That at ``stream``.
     """
 
     stage: Stage
@@ -200,6 +201,7 @@ class StageRecord:
     summed: torch.Tensor | None = None
     merging: MergingRecord | None = None
     following_gradient: torch.Tensor | None = None
+    stream_gradient: torch.Tensor | None = None
 
     @property
     def keeps(self) -> bool:
