@@ -8,6 +8,7 @@ from .attr.attention_rollout import AttentionRollout as AttentionRollout
 from .attr.attn_lrp import AttnLRP as AttnLRP
 from .attr.conservative_lrp import ConservativeLRP as ConservativeLRP
 from .attr.explainers import explainers as explainers
+from .attr.legrad import LeGrad as LeGrad
 from .attr.lrp import LRP as LRP
 from .attr.raw_attention import RawAttention as RawAttention
 from .attr.token_grad_cam import TokenGradCAM as TokenGradCAM

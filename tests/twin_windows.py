@@ -138,6 +138,39 @@ def take(model: Any, image: T, target: int, output: str) -> Taken:
     return taken
 
 
+def of_early(name: str, averaged: bool, target: int = 3) -> dict[int, T]:
+    """For each block that the head can read, the gradient ``(H, n, n)`` of the score of its own tokens at its map."""
+    model, outs = build(name), {}
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+    for block in blocks_of(model):
+        block.register_forward_hook(lambda m, a, o: outs.__setitem__(m, o))
+    with KeepSoftmax() as kept:
+        model(images(name, 1).requires_grad_(True))
+    found, final = {}, outs[blocks_of(model)[-1]]
+    for number, block in enumerate(blocks_of(model)):
+        tokens = outs[block]
+        if tokens.shape != final.shape:
+            continue
+        read = tokens.mean((1, 2), keepdim=True).expand_as(tokens) if averaged else tokens
+        normed = model.norm(read) if hasattr(model, "norm") else read.permute(0, 3, 1, 2)  # v2-CR's head
+        score = model.forward_head(normed)[0, target]
+        (gradient,) = torch.autograd.grad(score, kept.maps[number], retain_graph=True)
+        found[number] = whole_map(block, *tokens.shape[1:3], gradient)
+    return found
+
+
+def whole_map(block: Any, rows: int, columns: int, windows: T) -> T:
+    """The maps of windows ``(windows, H, N, N)`` as one over all tokens, ``(H, n, n)``."""
+    where = places(rows, columns, block.window_size, block.shift_size)
+    whole = torch.zeros(windows.shape[1], len(where), len(where), dtype=windows.dtype)
+    for i, j in itertools.product(range(len(where)), range(len(where))):
+        if where[i][0] == where[j][0]:
+            whole[:, i, j] = windows[where[i][0], :, where[i][1], where[j][1]]
+    return whole
+
+
 def places(rows: int, columns: int, window: Any, shift: Any) -> list[tuple[int, int]]:
     """Of each token, row by row: its window, and its place there."""
     across = -(-columns // window[1])
@@ -158,11 +191,7 @@ def block_steps(taken: Taken, block: Any, number: int, maps: Any, seen: Any, out
     read = outs[block.norm1][0].reshape(n, width) if pre else entering
     between = (seen[block.norm2] if pre else seen[block.mlp])[0].reshape(n, width)
     where = places(rows, columns, block.window_size, block.shift_size)
-    attention, gradient = (torch.zeros(heads, n, n, dtype=read.dtype) for _ in range(2))
-    for i, j in itertools.product(range(n), range(n)):
-        if where[i][0] == where[j][0]:
-            for whole, windows in ((attention, maps[0]), (gradient, maps[1])):
-                whole[:, i, j] = windows[where[i][0], :, where[i][1], where[j][1]]
+    attention, gradient = (whole_map(block, rows, columns, windows) for windows in maps)
     # of the three projections, side by side
     size = attn.qkv.weight.shape[0] // 3
     weight = attn.qkv.weight[2 * size :]

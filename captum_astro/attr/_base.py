@@ -91,7 +91,7 @@ class TokenAttribution(Explanation):
         UnsupportedModelError: If the model has no layout.
     """
 
-    needs_stream_gradients: bool = False  # at the output of every block
+    needs_stream_gradients: bool = False  # at the input and the output of every block
     reads_last: bool = False  # only the last attention layer, or a pooling head if no layers are chosen
 
     def __init__(self, forward_func: nn.Module) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from captum_astro.capture.attention_notes import AttentionNotes
 from captum_astro.capture.call import Call, no_gradient
+from captum_astro.capture.early import Early, block_ends
 from captum_astro.capture.entry import check_batch, check_called_once
 from captum_astro.capture.features import is_of_huggingface, lacks_classes
 from captum_astro.capture.merging_record import MergingRecord
@@ -32,7 +33,8 @@ class Wanted:
     Attributes:
         gradient: Whether to run a backward pass.
         blocks: The blocks whose branches are recorded; all by default.
-        streams: Also record the gradient at the output of each block.
+        streams: Also record the gradient at the input and the output of each block.
+        early: The block whose tokens are read as if they were the final ones; None for the final ones.
         rules: Propagation rules for both passes, which then run in at least float32; nothing is compared with the
             layout, because the rules do not change outputs.
         verify: Raise an error if something does not match the layout, instead of reporting it.
@@ -41,6 +43,7 @@ class Wanted:
     gradient: bool = True
     blocks: Collection[int] | None = None
     streams: bool = False
+    early: Early | None = None
     rules: AbstractContextManager[Any] | None = None
     verify: bool = True
 
@@ -106,7 +109,7 @@ class Collected:
         self._check_read(read, around)
         if self.wanted.gradient:
             layers = self._asked([notes for notes in self._heads if notes is not recorder.pooling])
-            streams = self._block_outputs() if self.wanted.streams else []
+            streams = self._block_bounds() if self.wanted.streams else []
             layers += [(x, notes.gradients) for notes in streams if (x := notes.seen) is not None and x.requires_grad]
             if layers:
                 found += torch.autograd.grad(final.seen, [x for x, _ in layers], read, allow_unused=True)
@@ -196,9 +199,11 @@ class Collected:
     def reached(self) -> torch.Tensor | None:
         """Which final tokens the output depends on, ``(B, n)``; None in a pass without gradients.
 
-        None, too, if tokens vote: those with the largest values of other classes are reached by a probability.
+        None, too, if tokens vote: those with the largest values of other classes are reached by a probability. Or if
+        all tokens were averaged.
         """
-        gradients = self.recorder.final.gradients if self.layout.votes is None else []
+        averaged = self.wanted.early is not None and self.wanted.early.averaged
+        gradients = self.recorder.final.gradients if self.layout.votes is None and not averaged else []
         return (self.layout.final_stream.tokens(gradients[0]) != 0).any(-1) if gradients else None
 
     def _stage(self, index: int) -> StageRecord:
@@ -206,7 +211,6 @@ class Collected:
         branches = notes.branches if index in self._chosen else []
         merging = None if notes.merging is None else notes.merging.record(stream, grid)
         around = self._around(index, merging)
-        following = self.recorder.stream(index + 1)
         return StageRecord(
             notes.stage,
             self.grids[index + 1],
@@ -215,19 +219,27 @@ class Collected:
             tuple(_branch(branch, notes, around) for branch in branches),
             notes.summed,
             merging,
-            following.tap.tokens(following.gradients[-1]) if following.gradients and self.wanted.streams else None,
+            self._stream_gradient(index + 1),
+            self._stream_gradient(index),
         )
+
+    def _stream_gradient(self, index: int) -> torch.Tensor | None:
+        notes = self.recorder.stream(index)
+        return notes.tap.tokens(notes.gradients[-1]) if notes.gradients and self.wanted.streams else None
 
     def _around(self, index: int, merging: MergingRecord | None = None) -> Around:
         """The streams before and after a stage; twice the last one for a pooling head."""
         following = min(index + 1, len(self.grids) - 1)
         return Around(self.streams[index], self.grids[index], self.streams[following], self.grids[following], merging)
 
-    def _block_outputs(self) -> list[StreamNotes]:
-        """The residual streams at the outputs of the requested blocks."""
-        stages = self.layout.stages
-        ends = {stages[i].block: i for i in self._chosen if stages[i].branches}  # a later merging is not of the block
-        return [self.recorder.stream(index + 1) for index in ends.values()]
+    def _block_bounds(self) -> list[StreamNotes]:
+        """The residual streams at the inputs and the outputs of the requested blocks."""
+        stages, starts = self.layout.stages, dict[int, int]()
+        for index in self._chosen:
+            if stages[index].branches:
+                starts.setdefault(stages[index].block, index)
+        ends = block_ends(self.layout, self._chosen)
+        return [self.recorder.stream(index) for index in sorted({*starts.values(), *ends.values()})]
 
     def _seen_streams(self) -> list[torch.Tensor]:
         streams: list[torch.Tensor] = []

@@ -9,6 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from captum_astro.capture.attention_notes import AttentionNotes
+from captum_astro.capture.early import Early, block_ends
 from captum_astro.capture.entry import Entry
 from captum_astro.capture.explaining import current
 from captum_astro.capture.hooks import Hooks
@@ -28,6 +29,7 @@ class Recorder(TorchFunctionMode):
 
     Args:
         layout: The layout of the model to run.
+        early: The block whose tokens are read instead of the final ones; None for the final ones.
 
     Attributes:
         stages: The notes of each stage.
@@ -39,9 +41,9 @@ class Recorder(TorchFunctionMode):
         returned: What it returned, before a wrapper's head.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, early: Early | None = None) -> None:
         super().__init__()
-        self.layout = layout
+        self.layout, self._early = layout, early
         self.stages = [StageNotes(stage) for stage in layout.stages]
         self.pooling = None if layout.pooling is None else AttentionNotes(layout.pooling.branch)
         self.final = StreamNotes(layout.final_stream)
@@ -162,9 +164,19 @@ class Recorder(TorchFunctionMode):
         self.returned = x.detach()
 
     def _note_final(self, x: torch.Tensor) -> torch.Tensor:
-        self.final.note(x)
-        self.read = x.detach().requires_grad_(True)
-        return self.read.clone()  # what follows may change it in place
+        early, index = self._early, len(self.stages)
+        if early is not None:
+            index = block_ends(self.layout, list(range(index)))[early.block]
+        if early is None or index == len(self.stages):
+            self.final.note(x)
+        else:
+            stream = self.stages[index].stream
+            assert stream.seen is not None
+            self.final.note(early.tokens(self.layout, stream.seen, stream.tap, x))
+        assert self.final.seen is not None
+        self.read = self.final.seen.detach().requires_grad_(True)
+        # what follows may change it in place
+        return self.read.clone() if early is None else early.given(self.layout, self.read)
 
     def _note_pooled(self, name: str, tap: Tap, x: torch.Tensor) -> None:
         self.pooled[name] = tap.tokens(x.detach())

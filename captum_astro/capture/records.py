@@ -87,6 +87,17 @@ class AttentionRecord:
         return self.sources if self.reduced is None else self.reduced.ways(by_length)
 
     @property
+    def equal_queries(self) -> torch.Tensor:
+        """Equal weights of its queries, ``(B, q)``, that sum to 1 over those of an image; padding has none."""
+        images = len(self.residual)
+        if self.outputs is None:
+            samples, queries = len(self.attention.value), self.attention.queries
+            weights = widen(self.attention.value).new_ones(samples, queries)
+        else:
+            weights = self.outputs.gather(widen(self.residual).new_ones(images, self.outputs.tokens))
+        return weights * (images / weights.sum())
+
+    @property
     def projected(self) -> torch.Tensor:
         """The values as they leave their projection, ``(B, H, tokens, d_v)``."""
         if self.branch.reduced_values is None or self.reduced is None:
@@ -179,6 +190,7 @@ class StageRecord:
         summed: The sum, if ``following`` is a norm of it.
         merging: The change of resolution; None if there is none.
         following_gradient: The gradient of the explained output at ``following``, if requested.
+        stream_gradient: That at ``stream``.
     """
 
     stage: Stage
@@ -189,6 +201,7 @@ class StageRecord:
     summed: torch.Tensor | None = None
     merging: MergingRecord | None = None
     following_gradient: torch.Tensor | None = None
+    stream_gradient: torch.Tensor | None = None
 
     @property
     def keeps(self) -> bool:

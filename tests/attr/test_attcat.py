@@ -11,12 +11,16 @@ from tests.attr import reference
 from tests.families import EFFECTIVE, FAMILIES, images
 
 
+@pytest.mark.parametrize("tokens", ["output", "input"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_attcat(name: str) -> None:
-    """Blocks' outputs and gradients come from plain hooks, attention from the reference implementation."""
+def test_attcat(name: str, tokens: str) -> None:
+    """Blocks' outputs or inputs and gradients come from plain hooks, attention from the reference implementation."""
     model, taken, readout = reference.taken(name)
     outs: list[torch.Tensor] = []
-    hooks = [block.register_forward_hook(lambda m, a, o: outs.append(o)) for block in model.blocks]
+    hooks = [
+        block.register_forward_hook(lambda m, a, o: outs.append(o if tokens == "output" else a[0]))
+        for block in model.blocks
+    ]
     score = model(images(name, 1).requires_grad_(True))[0, reference.TARGET]
     for hook in hooks:
         hook.remove()
@@ -32,5 +36,5 @@ def test_attcat(name: str) -> None:
                 weights = twins.mean_map(part)
                 row = readout if readout_row and taken.pool is None else torch.full_like(readout, 1 / len(readout))
                 total += (row @ weights) * activation
-        reference.close(reference.tokens(ATTCAT, name, readout_row=readout_row), total.detach())
-        assert total.min() < 0 or name in EFFECTIVE
+        reference.close(reference.tokens(ATTCAT, name, readout_row=readout_row, tokens=tokens), total.detach())
+        assert total.min() < 0 or name in EFFECTIVE or tokens == "input"
