@@ -46,7 +46,9 @@ def ablate(
     from captum_astro.training.ablation import run_ablation, variants_of
     from captum_astro.training.config import configured
 
-    given = {name.replace("-", "_"): value for name, value in named_texts("--set", options or []).items()}
+    given: dict[str, object] = {
+        name.replace("-", "_"): value for name, value in named_texts("--set", options or []).items()
+    }
     if data is not None:
         given["data"] = str(data)
     if limit is not None:

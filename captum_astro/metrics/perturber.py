@@ -186,7 +186,7 @@ class Perturber:
         if self.baseline == "black":
             return torch.zeros_like(pixels[:1]).expand_as(pixels)
         side = max(pixels.shape[-2:])
-        kernel = [min(2 * round((_BLUR[0] * side - 1) / 2) + 1, 2 * length - 1) for length in pixels.shape[-2:]]
+        kernel = [min(max(3, 2 * round((_BLUR[0] * side - 1) / 2) + 1), 2 * length - 1) for length in pixels.shape[-2:]]
         blurred: torch.Tensor = gaussian_blur(pixels, kernel[::-1], [_BLUR[1] * side] * 2)
         return blurred
 

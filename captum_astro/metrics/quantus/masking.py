@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -25,8 +26,6 @@ class ProbabilityMetric(PerturbationMetric):
         **kwargs: The options of any Quantus metric, see `TensorMetric`.
     """
 
-    of_given: ClassVar[Callable[[Given], torch.Tensor]]
-
     def __init__(
         self, mean: float | Sequence[float], std: float | Sequence[float], *, batch_size: int = 64, **kwargs: Any
     ) -> None:
@@ -40,7 +39,11 @@ class ProbabilityMetric(PerturbationMetric):
             return class_probability(engine.untouched(pictures)[:, None], label[owners])[:, 0]
 
         known = {"maps": salience, "classes": label, "pixels": pixels, "probability": probability}
-        return type(self).of_given(Given(**known, logits=engine.untouched(pixels)))
+        return self.of_given(Given(**known, logits=engine.untouched(pixels)))
+
+    @abstractmethod
+    def of_given(self, given: Given) -> torch.Tensor:
+        """The score of the maps in ``given``, ``(B,)``."""
 
     def of_curve(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """It has no curve."""
@@ -62,8 +65,7 @@ class AverageDrop(ProbabilityMetric):
     name: ClassVar[str] = "Average Drop"
     score_direction: ClassVar[ScoreDirection] = ScoreDirection.LOWER
 
-    @staticmethod
-    def of_given(given: Given) -> torch.Tensor:
+    def of_given(self, given: Given) -> torch.Tensor:
         """See `captum_astro.metrics.average_drop.average_drop`."""
         return of_mask.average_drop(*of_mask.probabilities(given))
 
@@ -82,8 +84,7 @@ class AverageIncrease(ProbabilityMetric):
 
     name: ClassVar[str] = "Average Increase"
 
-    @staticmethod
-    def of_given(given: Given) -> torch.Tensor:
+    def of_given(self, given: Given) -> torch.Tensor:
         """See `captum_astro.metrics.average_drop.average_increase`."""
         return of_mask.average_increase(*of_mask.probabilities(given))
 
@@ -101,8 +102,7 @@ class SensitivityN(ProbabilityMetric):
 
     name: ClassVar[str] = "Sensitivity-n"
 
-    @staticmethod
-    def of_given(given: Given) -> torch.Tensor:
+    def of_given(self, given: Given) -> torch.Tensor:
         """See `captum_astro.metrics.random_cells.sensitivity_n`."""
         return random_cells.sensitivity_n(random_cells.removals(given))
 
@@ -122,7 +122,6 @@ class Infidelity(ProbabilityMetric):
     name: ClassVar[str] = "Infidelity"
     score_direction: ClassVar[ScoreDirection] = ScoreDirection.LOWER
 
-    @staticmethod
-    def of_given(given: Given) -> torch.Tensor:
+    def of_given(self, given: Given) -> torch.Tensor:
         """See `captum_astro.metrics.random_cells.infidelity`."""
         return random_cells.infidelity(random_cells.removals(given))
