@@ -23,5 +23,6 @@ from .explaining.explain import explain as explain
 from .functional.patches import image_from_patches as image_from_patches
 from .layouts import UnsupportedModelError as UnsupportedModelError
 from .layouts import register_layout as register_layout
+from .models.contrast_target import contrast_target as contrast_target
 from .models.text_target import text_target as text_target
 from .support.report import check_methods as check_methods

@@ -54,6 +54,11 @@ class Batch:
         self._tuple = isinstance(inputs, tuple)
         given: Any = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         extra = _format_additional_forward_args(common.get("additional_forward_args")) or ()
+        if target.output == "probability" and getattr(replica.model, "returns_log_odds", False):
+            raise ValueError(
+                f"{type(replica.model).__name__} returns differences of logits, whose softmax is no probability: pass "
+                f"output='logit', or probabilities=True to contrast_target."
+            )
         layout = layout.reading(given) if layout is not None and isinstance(given, torch.Tensor) else layout
         check_inputs(given, replica.model, layout, self.attribute_to, extra)
         self._given: torch.Tensor = given
