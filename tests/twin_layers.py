@@ -147,6 +147,24 @@ def attended(
     return Layer({True: identity, False: identity}, matrices)
 
 
+def gated_map(stream: T, maps: tuple[T, T], values: T, project: T, factors: T) -> T:
+    """``E_h[(dp/dA)^+ * A W]`` where each query multiplies the channels that it gets by factors of its own.
+
+    Values are ``(H, n, d_v)``, the projection ``(d, H * d_v)`` and the factors ``(q, H * d_v)``.
+    """
+    attention, gradient = maps
+    whole, own, size = torch.zeros_like(attention[0]), stream.norm(dim=1), values.shape[2]
+    for h, i in itertools.product(range(len(attention)), range(attention.shape[1])):
+        part = slice(h * size, (h + 1) * size)
+        vectors = (values[h] * factors[i, part]) @ project[:, part].T
+        lengths, cosines = vectors.norm(dim=1), torch.zeros_like(own)
+        for j in range(len(stream)) if vectors.shape[1] == stream.shape[1] else ():
+            cosines[j] = vectors[j] @ stream[j] / (lengths[j] * own[j]) if lengths[j] > 0 else 0
+        weights = lengths / own * cosines.exp() / cosines.exp().sum()
+        whole[i] += gradient[h, i].clamp(min=0) * attention[h, i] * weights / len(attention)
+    return whole
+
+
 def added(stream: T, output: T) -> Layer:
     """A feed-forward layer."""
     identity = torch.eye(len(stream), dtype=torch.float64)

@@ -24,6 +24,7 @@ from tests.twin_layers import (
     attended,
     convolved,
     describes,
+    gated_map,
     head_vectors,
     maximum,
     mean_of,
@@ -161,7 +162,7 @@ def normalised_rows(layer: Any) -> tuple[T, T]:
 
 @describes(Levit)
 def levit(model: Any, run: Run) -> Taken:
-    """The factors of the activation are averaged over the queries; shares of what replaces the stream sum to 1."""
+    """The activation multiplies what each query gets; shares of what replaces the stream sum to 1."""
     layers: list[Layer] = []
 
     def tokens(x: T) -> T:
@@ -172,20 +173,19 @@ def levit(model: Any, run: Run) -> Taken:
         down = isinstance(block, LevitDownsample)
         attn = block.attn_downsample if down else block.attn
         stream, before, entered = tokens(run.seen[attn]), attn.key_dim * (1 if down else 2), run.seen[attn.proj.act]
-        factors = (torch.nn.functional.hardtanh(tokens(entered) + 3, 0, 6) / 6).mean(0)
+        factors = torch.nn.functional.hardtanh(tokens(entered) + 3, 0, 6) / 6
         weight, bias = normalised_rows(attn.kv if down else attn.qkv)
         each = before + attn.val_dim
         rows = [h * each + before + i for h in range(attn.num_heads) for i in range(attn.val_dim)]
-        project = normalised_rows(attn.proj.ln)[0] * factors
-        vectors, maps = head_vectors(stream, weight[rows], bias[rows], project, attn.num_heads), run.map()
+        values = (stream @ weight[rows].T + bias[rows]).unflatten(1, (attn.num_heads, -1)).transpose(0, 1)
+        maps = run.map()
+        attention = gated_map(stream, maps, values, normalised_rows(attn.proj.ln)[0], factors)
         if down:
-            attention = torch.zeros_like(maps[0][0])
-            for a, g, v in zip(*maps, vectors, strict=True):
-                weights = v.norm(dim=1) / stream.norm(dim=1) / len(stream)
-                attention += g.clamp(min=0) * a * weights / attn.num_heads
             layers.append(Layer({True: attention / attention.sum(1, keepdim=True), False: maps[0].mean(0)}))
         else:
-            layers.append(attended(stream, maps, vectors))
+            identity = torch.eye(len(stream), dtype=torch.float64)
+            matrices = {"vtranm": attention, "rollout": maps[0].mean(0)}
+            layers.append(Layer({True: identity, False: identity}, matrices))
         layers.append(added(tokens(run.seen[block.mlp]), tokens(run.outs[block.mlp])))
     lengths = tokens(run.seen[model.stages[0].blocks[0].attn]).norm(dim=-1)
     return Taken(layers, lengths, mean_of(len(tokens(run.outs[block]))))

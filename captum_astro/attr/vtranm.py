@@ -155,18 +155,18 @@ class _VTranMUpdate(Update):
 
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         value, output_map, query_scale = record.transformed(self._include_norm)
-        weights = self._weights(record, value, output_map)
+        weights = self._weights(record, value, output_map, record.gates(self._include_norm))
         update = vtranm.attention_update(row, record.attention, record.gradient, weights, query_scale)
         return update if record.block < 0 else self._gain * update
 
     def _weights(
-        self, record: AttentionRecord, value: torch.Tensor, output_map: torch.Tensor
+        self, record: AttentionRecord, value: torch.Tensor, output_map: torch.Tensor, gate: torch.Tensor | None
     ) -> torch.Tensor | Callable[[slice], torch.Tensor]:
         """``W_h`` of each key; with a gate, which differs from query to query, a function that computes some rows."""
-        stream, gate, components = record.stream, record.gate, self._components
+        stream, present, components = record.stream, record.present, self._components
         if gate is None:
-            return vtranm.head_weights(stream, value, output_map, components, record.present)
-        return lambda rows: vtranm.gated_weights(stream, value, output_map, gate[:, :, rows], components)
+            return vtranm.head_weights(stream, value, output_map, components, present)
+        return lambda rows: vtranm.gated_weights(stream, value, output_map, gate[:, :, rows], components, present)
 
     def feed_forward(self, row: torch.Tensor, record: FeedForwardRecord) -> torch.Tensor | None:
         if not self._components:

@@ -134,10 +134,25 @@ class AttentionRecord:
         weight = widen(self.branch.value_weight().detach())
         return weight.reshape(self.attention.value.shape[1], self.attention.value.shape[3], -1)
 
+    def gates(self, include_norm: bool) -> torch.Tensor | None:
+        """By what each query's output is multiplied, channel by channel: a gate, or an activation's factors.
+
+        Args:
+            include_norm: Include the activation, as the model does.
+
+        Returns:
+            ``(B, H, q, d_v)``, or None for 1.
+        """
+        factors = self.map_out.factors if include_norm else None
+        if factors is None:
+            return self.gate
+        found = factors.unflatten(2, (self.attention.value.shape[1], -1)).transpose(1, 2)
+        return found if self.gate is None else found * self.gate
+
     def transformed(self, include_norm: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Values, output map and query scale that yield the vector each token adds.
 
-        After an activation, that is a vector for each query: with the mean of their factors, there is one.
+        Before the output map, each query's output is multiplied by `gates`.
 
         Args:
             include_norm: Include the norms and biases, as the model does; otherwise ``E W_V W_H``, with LayerScale.
@@ -148,10 +163,7 @@ class AttentionRecord:
         """
         if include_norm:
             out = self.map_out
-            matrix = out.matrix
-            if out.factors is not None and matrix is not None:
-                matrix = out.factors.mean(1)[..., None] * matrix
-            return self.attention.value, self.per_head(matrix), out.query_scale
+            return self.attention.value, self.per_head(out.matrix), out.query_scale
         steps = tuple(step for step in self.branch.steps if not isinstance(step, Norm | Activation))
         stream = widen(self._of_keys(self.residual))
         if self.values is not None:

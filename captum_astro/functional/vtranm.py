@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection
 
 import torch
 
-from captum_astro.functional.attention import Attention, attention_gradient, widen
+from captum_astro.functional.attention import CHUNK_ELEMENTS, Attention, attention_gradient, widen
 
 COMPONENTS = ("length", "direction")
 
@@ -92,15 +92,17 @@ def gated_weights(
     output_map: torch.Tensor,
     gate: torch.Tensor,
     components: Collection[str] = COMPONENTS,
+    present: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """As `head_weights`, where a gate multiplies each query's output, so that a token's vector depends on the query.
 
     Args:
-        stream: ``E``, ``(B, n, d)``.
+        stream: ``E``, ``(B, n, d)``; of another width as in `head_weights`.
         value: ``(B, H, n, d_v)``.
         output_map: ``(H, d_v, d)`` or ``(B, H, d_v, d)``.
         gate: The factors of some queries, ``(B, H, rows, d_v)``.
         components: A subset of `COMPONENTS`.
+        present: As in `head_weights`.
 
     Returns:
         ``(B, H, rows, n)``.
@@ -109,18 +111,26 @@ def gated_weights(
     weights = value.new_ones(*gate.shape[:3], value.shape[2])
     if not components:
         return weights
-    gram = output_map @ output_map.transpose(-2, -1)
-    pairs = (value[..., :, None] * value[..., None, :] * gram.unsqueeze(-3)).flatten(-2)
+    absent = None if present is None else ~present.repeat(len(value) // len(present), 1)[:, None, None]
+    gram = (output_map @ output_map.transpose(-2, -1)).unsqueeze(-3)
     factors = (gate[..., :, None] * gate[..., None, :]).flatten(-2)
-    length = (factors @ pairs.transpose(-2, -1)).clamp_min(0).sqrt()
+    step = max(1, 4 * CHUNK_ELEMENTS // value[:, :, :1].numel() // value.shape[3])  # pairs of channels are many
+    squares = [
+        factors @ (keys[..., :, None] * keys[..., None, :] * gram).flatten(-2).transpose(-2, -1)
+        for keys in value.split(step, 2)
+    ]
+    length = torch.cat(squares, -1).clamp_min(0).sqrt()
     own = stream.norm(dim=-1)[:, None, None]
     if "length" in components:
         weights = weights * _ratio(length, own)
     if "direction" in components:
-        seen = stream[:, None] @ output_map.transpose(-2, -1)
-        dot = gate @ (seen * value).transpose(-2, -1)
-        weights = weights * _ratio(dot, length * own).clamp(-1, 1).softmax(-1)
-    return weights
+        if stream.shape[-1] == output_map.shape[-1]:
+            seen = stream[:, None] @ output_map.transpose(-2, -1)
+            cosine = _ratio(gate @ (seen * value).transpose(-2, -1), length * own).clamp(-1, 1)
+        else:
+            cosine = torch.zeros_like(length)
+        weights = weights * (cosine if absent is None else cosine.masked_fill(absent, -torch.inf)).softmax(-1)
+    return weights if absent is None else weights.masked_fill(absent, 0)
 
 
 def feed_forward_weights(

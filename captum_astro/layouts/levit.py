@@ -16,11 +16,6 @@ from captum_astro.layouts.convolution import normalised
 from captum_astro.layouts.steps import Activation, Tap
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Merging, Stage
 
-ACTIVATED = (
-    "an activation multiplies each channel of its heads' outputs by a factor of the query; length and direction of "
-    "what a token adds are measured with the mean of these factors over the queries"
-)
-
 
 @register_layout(Levit)
 class LeViTLayout(AveragedLayout):
@@ -92,7 +87,6 @@ def _attention(attn: Any, name: str, project: Any, before: int) -> AttentionBran
         ),
         value_weight,
         reads=Tap(attn, channels="first"),
-        approximate=ACTIVATED,
     )
 
 

@@ -3,8 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from captum_astro.functional import vtranm
 from captum_astro.functional.attention import Attention, Softmax
-from captum_astro.functional.vtranm import attention_update, feed_forward_weights, head_weights, initial_lengths
+from captum_astro.functional.vtranm import (
+    attention_update,
+    feed_forward_weights,
+    gated_weights,
+    head_weights,
+    initial_lengths,
+)
 
 B, H, N, D, V = 2, 3, 5, 8, 4
 
@@ -51,6 +58,20 @@ def test_update_is_the_equation(scaled: bool, rows: int) -> None:
                     expected[b, :, j] += r[b, :, i] * entry
     got = attention_update(r, attention, gradient, weights, scale)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("width", [D, D + 1])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_gate_is_another_value_for_each_query(width: int, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for padding, for streams of another width, and where few pairs of channels fit into memory."""
+    stream, value, out, gate = _normal(B, N, width), _normal(B, H, N, V), _normal(H, V, D), _normal(B, H, 3, V)
+    present = torch.tensor([[True] * (N - 1) + [False]]) if padded else None
+    for chunk in (vtranm.CHUNK_ELEMENTS, B * H * V * V // 2):
+        monkeypatch.setattr(vtranm, "CHUNK_ELEMENTS", chunk)
+        found = gated_weights(stream, value, out, gate, present=present)
+        for i in range(3):
+            expected = head_weights(stream, value * gate[:, :, i, None], out, present=present)
+            torch.testing.assert_close(found[:, :, i], expected, rtol=1e-10, atol=0)
 
 
 def test_zero_length_tokens_get_no_relevance() -> None:
