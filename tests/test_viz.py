@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from captum_astro import viz
 from captum_astro.viz.overlay import Place
+from captum_astro.viz.reducing import reduce_photographs
 
 
 def test_hottest_pixel_matches_the_attribution() -> None:
@@ -193,3 +194,15 @@ def test_bands_are_chosen() -> None:
 def test_titles_are_no_mathematics() -> None:
     ax = viz.overlay(torch.rand(2, 2), torch.rand(3, 2, 2), title="costs $5 to $10")
     assert ax.title.get_parse_math() is False
+
+
+def test_photographs_are_reduced_to_the_pixels_that_are_shown() -> None:
+    figure = viz.compare(torch.zeros(1, 3, 400, 400), {"map": torch.rand(1, 400, 400)}, size=2.0)
+    photograph = figure.axes[0].imshow(np.full((400, 400, 3), 7, np.uint8), extent=(0, 400, 400, 0))
+    reduce_photographs(figure, dpi=400)
+    assert photograph.get_array().shape == (400, 400, 3)  # there is room for all of it
+    reduce_photographs(figure, dpi=100)
+    assert photograph.get_array().shape == (200, 200, 3)
+    assert (photograph.get_array() == 7).all()
+    assert list(photograph.get_extent()) == [0, 400, 400, 0]
+    assert figure.axes[1].images[-1].get_array().shape == (400, 400)
