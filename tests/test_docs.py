@@ -90,7 +90,7 @@ IMPORTS = {
     "astro": {"capture", "functional", "layouts"},
     "attr": {"astro", "caller", "capture", "functional", "kinds", "layouts", "options"},
     "support": {"attr", "layouts", "storage", "wording"},
-    "data": {"caller", "extras", "storage"},
+    "data": {"caller", "extras", "models", "storage"},
     "metrics": {"attr", "extras"},
     "versions.py": set(),
     "viz": {"storage"},

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from captum_astro import viz
 from captum_astro.viz.overlay import Place
+from captum_astro.viz.reducing import reduce_photographs
 
 
 def test_hottest_pixel_matches_the_attribution() -> None:
@@ -205,3 +206,15 @@ def test_a_layer_has_the_colours_of_the_overlay(patch: int | None, sign: int) ->
     expected = drawn.to_rgba(drawn.get_array(), bytes=True)
     assert np.array_equal(np.asarray(picture), expected)
     assert (scale.low, scale.high) == drawn.get_clim()
+
+
+def test_photographs_are_reduced_to_the_pixels_that_are_shown() -> None:
+    figure = viz.compare(torch.zeros(1, 3, 400, 400), {"map": torch.rand(1, 400, 400)}, size=2.0)
+    photograph = figure.axes[0].imshow(np.full((400, 400, 3), 7, np.uint8), extent=(0, 400, 400, 0))
+    reduce_photographs(figure, dpi=400)
+    assert photograph.get_array().shape == (400, 400, 3)  # there is room for all of it
+    reduce_photographs(figure, dpi=100)
+    assert photograph.get_array().shape == (200, 200, 3)
+    assert (photograph.get_array() == 7).all()
+    assert list(photograph.get_extent()) == [0, 400, 400, 0]
+    assert figure.axes[1].images[-1].get_array().shape == (400, 400)

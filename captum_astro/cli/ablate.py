@@ -52,7 +52,7 @@ def ablate(
     if data is not None:
         given["data"] = str(data)
     if limit is not None:
-        given["limit"] = limit
+        given["limit"] = str(limit)
     exponents = [] if alphas is None else listed_values("--alphas", alphas, number(least=0))
     chosen = variants_of(listed("--variants", variants), exponents)
     table = run_ablation(

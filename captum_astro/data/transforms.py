@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.transforms import Compose, InterpolationMode, PILToTensor, Resize
 
 from captum_astro.data.images import check_sides
-from captum_astro.data.view import image_size
+from captum_astro.models.data_config import data_config
 
 Crop = Literal["timm", "none"]
 
@@ -55,10 +55,8 @@ class ModelTransform:
     def __init__(self, model: nn.Module, crop: Crop = "timm") -> None:
         if crop not in ("timm", "none"):
             raise ValueError(f"crop must be 'timm' or 'none', not {crop!r}.")
-        inside = next((module for module in model.modules() if getattr(module, "pretrained_cfg", None)), model)
-        config: dict[str, Any] = timm.data.resolve_model_data_config(inside)
-        self.size = _side(inside, config)
-        config["input_size"] = (3, self.size, self.size)
+        config = data_config(model)
+        self.size = _side(config)
         self.mean, self.std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
         self.described: dict[str, Any] = {
             "mean": list(self.mean),
@@ -110,12 +108,10 @@ class ModelTransform:
         return (pixels - mean) / std
 
 
-def _side(model: nn.Module, config: dict[str, Any]) -> int:
-    height, width = image_size(model, config)
-    if height != width or config["input_size"][0] != 3 or len(config["mean"]) != 3:
-        raise ValueError(
-            f"The model takes {config['input_size'][0]} channels of {height} x {width}: only three of a square will do."
-        )
+def _side(config: dict[str, Any]) -> int:
+    channels, height, width = map(int, config["input_size"])
+    if height != width or channels != 3 or len(config["mean"]) != 3:
+        raise ValueError(f"The model takes {channels} channels of {height} x {width}: only three of a square will do.")
     return width
 
 

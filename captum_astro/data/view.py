@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import timm
 import torch
 from PIL import Image
 from torch import nn
+
+from captum_astro.models.data_config import data_config
 
 Fit = Literal["center", "squash", "none"]
 
@@ -72,11 +74,10 @@ class View:
     def __init__(self, model: nn.Module, fit: Fit = "center") -> None:
         if fit not in get_args(Fit):
             raise ValueError(f"crop must be {', '.join(get_args(Fit)[:-1])} or {get_args(Fit)[-1]}, not {fit!r}.")
-        config: dict[str, Any] = timm.data.resolve_model_data_config(model, args=_stated(model))
+        config = data_config(model)
         self.fit = fit
-        self.height, self.width = image_size(model, config)
+        self.height, self.width = config["input_size"][1:]
         self.mean, self.std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
-        config["input_size"] = (3, self.height, self.width)
         if fit != "center":
             config |= {"crop_mode": "squash" if fit == "squash" else "border", "crop_pct": 1.0}
         self._steps = timm.data.create_transform(**config, is_training=False).transforms
@@ -96,22 +97,6 @@ class View:
             (top + self.height) * down / height,
         )
         return x, Crop(self.fit, box, image.size)
-
-
-def _stated(model: nn.Module) -> dict[str, Any]:
-    """What open_clip's image encoders say of their preprocessing, in timm's words."""
-    said = getattr(model, "preprocess_cfg", None) or {}
-    size = said.get("size")
-    sides = (size, size) if isinstance(size, int) else size
-    found = {key: said.get(key) for key in ("mean", "std", "interpolation")}
-    return found | {"input_size": sides and (3, *sides), "crop_pct": 1.0} if said else {}
-
-
-def image_size(model: nn.Module, config: dict[str, Any]) -> tuple[int, int]:
-    """Height and width of a model's input: those of its patch embedding, otherwise of its configuration."""
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or config["input_size"][-2:]
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
 
 
 def _start(resized: int, wanted: int) -> int:

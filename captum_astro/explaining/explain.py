@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
+from PIL import Image
 from torch import nn
 
 from captum_astro.data.view import Fit
@@ -14,7 +16,64 @@ from captum_astro.explaining.result import Result, Results
 from captum_astro.explaining.session import Session
 from captum_astro.models.loading import load_model
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _LISTS = (list, tuple, range)
+_One = str | os.PathLike[str] | Image.Image  # a tensor may be one image or several
+_Several = list[Any] | tuple[Any, ...]
+_Methods = list[str] | tuple[str, ...]
+_Targets = _Several | range
+
+
+class _Options(TypedDict, total=False):
+    crop: Fit
+    bands: Sequence[int] | None
+    names: Sequence[str] | None
+
+
+@overload
+def explain(
+    model: nn.Module | str,
+    images: Any,
+    method: Literal["all"],
+    target: Wanted | Sequence[Wanted] = None,
+    **options: Unpack[_Options],
+) -> Results: ...
+@overload
+def explain(
+    model: nn.Module | str, images: _One, method: str = ..., target: Wanted = ..., **options: Unpack[_Options]
+) -> Result: ...
+@overload
+def explain(
+    model: nn.Module | str,
+    images: _Several,
+    method: str | Sequence[str] = ...,
+    target: Wanted | Sequence[Wanted] = ...,
+    **options: Unpack[_Options],
+) -> Results: ...
+@overload
+def explain(
+    model: nn.Module | str,
+    images: Any,
+    method: _Methods,
+    target: Wanted | Sequence[Wanted] = ...,
+    **options: Unpack[_Options],
+) -> Results: ...
+@overload
+def explain(
+    model: nn.Module | str, images: Any, method: str, target: _Targets, **options: Unpack[_Options]
+) -> Results: ...
+@overload
+def explain(model: nn.Module | str, images: Any, *, target: _Targets, **options: Unpack[_Options]) -> Results: ...
+@overload
+def explain(
+    model: nn.Module | str,
+    images: Any,
+    method: str | Sequence[str] = ...,
+    target: Wanted | Sequence[Wanted] = ...,
+    **options: Unpack[_Options],
+) -> Result | Results: ...
 
 
 def explain(

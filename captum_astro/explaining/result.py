@@ -16,6 +16,7 @@ from captum_astro.explaining.classes import Class
 from captum_astro.viz.colours import Style
 from captum_astro.viz.overlay import Place, overlay
 from captum_astro.viz.panels import Panel, drawn
+from captum_astro.viz.reducing import reduce_photographs
 from captum_astro.viz.saving import dots_per_inch, save
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _SIZE = 3.0  # of a panel, in inches
+_SCREEN = 100.0  # dots per inch in a notebook
 
 
 class Drawn:
@@ -46,7 +48,8 @@ class Drawn:
         """Save the picture, and beside it its record as JSON.
 
         The record says the model, its weights, the method and its options, the class, the crop, and all versions. It is
-        in the picture's own metadata too.
+        in the picture's own metadata too. A PNG has up to 16 million pixels, to which large photographs are reduced:
+        the record then says how many pixels are left of the longest side. A PDF and an SVG keep all of them.
 
         Args:
             file: Ends in ``.png``, ``.pdf`` or ``.svg``. The record's name is the same, followed by ``.json``.
@@ -60,13 +63,18 @@ class Drawn:
         if any(one["image"]["file"] and _same(Path(one["image"]["file"]), Path(file)) for one in record["maps"]):
             raise ValueError(f"{file} is the image itself: choose another name.")
         figure = self.plot(**style)
-        shown = {name: getattr(value, "name", value) for name, value in style.items()}
-        save(figure, Path(file), {**record, "style": shown}, dots_per_inch(figure, self._widest() / _SIZE))
+        record["style"] = {name: getattr(value, "name", value) for name, value in style.items()}
+        dpi = dots_per_inch(figure, self._widest() / _SIZE)
+        if Path(file).suffix.lower() == ".png" and dpi * _SIZE < self._widest():
+            record["longest_side_reduced_to"] = round(dpi * _SIZE)
+            reduce_photographs(figure, dpi)
+        save(figure, Path(file), record, dpi)
 
     def _repr_png_(self) -> bytes:
         """The picture in a notebook."""
-        held = io.BytesIO()
-        self.plot().savefig(held, format="png", dpi=100)
+        held, figure = io.BytesIO(), self.plot()
+        reduce_photographs(figure, _SCREEN)
+        figure.savefig(held, format="png", dpi=_SCREEN)
         return held.getvalue()
 
 

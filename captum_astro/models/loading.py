@@ -15,6 +15,7 @@ from torch import nn
 from captum_astro.caller import warn
 from captum_astro.models.checkpoint import Tensors, check_stored, read
 from captum_astro.models.containers import weights_in
+from captum_astro.models.data_config import data_config
 from captum_astro.models.errors import ModelError
 from captum_astro.models.fitting import fit
 
@@ -72,8 +73,11 @@ def load_model(
 
 
 def preprocessing(model: nn.Module) -> tuple[Callable[[Image.Image], torch.Tensor], dict[str, Any]]:
-    """The model's own evaluation transform, from an RGB image to ``(3, H, W)``, and its settings (mean, std, ...)."""
-    config = timm.data.resolve_model_data_config(model)
+    """The model's own evaluation transform, from an RGB image to ``(3, H, W)``, and its settings (mean, std, ...).
+
+    ``H`` and ``W`` are the size that the model was built for, also if it is not the published one.
+    """
+    config = data_config(model)
     return timm.data.create_transform(**config, is_training=False), config
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FORMATS = ("png", "pdf", "svg")
 _LEAST, _MOST = 150, 600  # dots per inch
 _PIXELS = 16e6  # of a picture
+_COMPRESSION = 4  # of a PNG: half the time of 6, which is Pillow's own, for a file that is a tenth larger
 
 
 def dots_per_inch(figure: Figure, wanted: float) -> float:
@@ -64,7 +65,8 @@ def save(figure: Figure, file: Path, record: Mapping[str, Any], dpi: float = _LE
             image.set_interpolation("none")  # its own pixels, not those of the figure's resolution
     # fixed identifiers and no date: the same figure is the same file
     with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "captum_astro"}):
-        write_whole(file, partial(figure.savefig, format=form, dpi=dpi, metadata=_metadata(form, text)))
+        options: dict[str, Any] = {"pil_kwargs": {"compress_level": _COMPRESSION}} if form == "png" else {}
+        write_whole(file, partial(figure.savefig, format=form, dpi=dpi, metadata=_metadata(form, text), **options))
     save_record(file, record)
 
 

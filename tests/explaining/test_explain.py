@@ -273,3 +273,20 @@ def test_pil_images_of_every_mode_are_shown_as_their_files(mode: str, tmp_path: 
     shown = [np.asarray(_one(model, given).image) for given in (image, file)]
     assert shown[0].shape == (16, 16, 3)
     assert np.array_equal(*shown)
+
+
+def test_a_large_photograph_is_reduced_in_a_png_and_the_record_says_so(tmp_path: Path) -> None:
+    half = np.zeros((1000, 2000, 3), np.uint8)
+    half[:, 1000:] = 255
+    result = _one(_model(), Image.fromarray(half), target=1)
+    result.save(tmp_path / "map.png")
+    record = json.loads((tmp_path / "map.png.json").read_text())
+    assert record["maps"][0]["image"] == {"file": None, "width": 2000, "height": 1000}
+    assert record["longest_side_reduced_to"] == 1800
+    row = np.asarray(Image.open(tmp_path / "map.png").convert("L"))[-300]
+    first = slice(int(0.06 * 600) + 5, int(3.06 * 600) - 5)  # the first panel, of 3 inches
+    assert (row[first] == 0).sum() + (row[first] == 255).sum() > 1700
+    assert abs(int(np.flatnonzero(np.diff(row[first].astype(int)) > 100)[0]) - 895) < 5
+    result.save(tmp_path / "map.pdf")
+    assert "longest_side_reduced_to" not in json.loads((tmp_path / "map.pdf.json").read_text())
+    assert b"/Width 2000" in (tmp_path / "map.pdf").read_bytes()

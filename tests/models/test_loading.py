@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import timm
 import torch
+from PIL import Image
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
-from captum_astro.models.loading import ModelError, load_model
+from captum_astro.models.loading import ModelError, load_model, preprocessing
 from tests.models.weights_files import DINO, LARGE, NAME, Tensors, dinov2, hugging_face, same_outputs, written
 
 FORMS: dict[str, Callable[[Tensors], dict[str, Any]]] = {
@@ -196,3 +197,22 @@ def test_messages_for_python_name_its_arguments() -> None:
         ModelError, match=r"Give a file with checkpoint=FILE, or ask for random weights with pretrained=F"
     ):
         load_model(NAME)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size"),
+    [
+        ("test_vit", {}, (160, 160)),
+        ("test_vit", {"img_size": 96}, (96, 96)),
+        ("test_vit", {"img_size": (64, 128)}, (64, 128)),
+        ("swin_tiny_patch4_window7_224", {"img_size": 64, "embed_dim": 12, "depths": (1, 1, 1, 1)}, (64, 64)),
+        ("beit_base_patch16_224", {"img_size": 32, "embed_dim": 24, "depth": 1}, (32, 32)),
+        ("resnet10t", {}, (176, 176)),
+    ],
+)
+def test_preprocessing_is_of_the_size_that_the_model_was_built_for(name, options, size) -> None:
+    model = timm.create_model(name, **options)
+    for given in (model, torch.nn.Sequential(model)):
+        transform, config = preprocessing(given)
+        assert config["input_size"] == (3, *size)
+        assert transform(Image.new("RGB", (300, 200))).shape == (3, *size)
