@@ -16,13 +16,14 @@ from captum_astro.functional import vtranm
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 METHODS = [explainer.name for explainer in explainers()]
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_a_page(name: str) -> None:
     page = DOCS / "methods" / f"{name.lower()}.md"
-    text = page.read_text()
+    text = re.sub(r"\A---\n.*?\n---\n\n", "", page.read_text(), flags=re.DOTALL)  # without its front matter
     assert text.startswith(f"# {name}\n")
     for part in ("Source: ", "## Equation", "$$", "## In code", "](../pictures/methods/"):
         assert part in text, part
@@ -36,10 +37,21 @@ def test_every_method_page_has_a_method() -> None:
 
 
 def test_pictures_are_small_and_shown() -> None:
-    pages = "".join(page.read_text() for page in [ROOT / "README.md", *DOCS.rglob("*.md")])
+    pages = "".join(page.read_text() for page in PAGES)
     for picture in [file for kind in ("png", "svg", "jpg") for file in DOCS.rglob(f"*.{kind}")]:
         assert picture.stat().st_size < (400_000 if picture.suffix == ".jpg" else 200_000), picture
         assert f"{picture.name})" in pages, f"no page shows {picture}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_on_a_page_fits(page: Path) -> None:
+    for code in re.findall(r"^```\w[^\n]*\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        assert not [line for line in code.splitlines() if len(line) > 80]
+
+
+def test_titles_are_unique() -> None:
+    titles = [page.read_text().split("# ", 1)[1].splitlines()[0] for page in PAGES if page != DOCS / "index.md"]
+    assert not {title for title in titles if titles.count(title) > 1}
 
 
 def test_the_path_from_a_call_to_its_equation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,12 @@ FILES = {
     "family.md": {"pooled_vit.py": True, "captum_astro/layouts/pooled_vit.py": True},
     "dataset.md": {"captum_astro/data/pairs.py": True},
 }
-COMMANDS = [(page, line) for page in PAGES for _, code in _blocks(page, "console") for line in code.splitlines()]
+COMMANDS = [  # a backslash continues a line
+    (page, line)
+    for page in PAGES
+    for _, code in _blocks(page, "console")
+    for line in code.replace("\\\n", "").splitlines()
+]
 
 
 @pytest.mark.parametrize(
