@@ -2,6 +2,7 @@
 
 from . import viz as viz
 from .astro.vita import ViTA as ViTA
+from .attr.agcam import AGCAM as AGCAM
 from .attr.attcat import ATTCAT as ATTCAT
 from .attr.attention_grad_cam import AttentionGradCAM as AttentionGradCAM
 from .attr.attention_rollout import AttentionRollout as AttentionRollout

@@ -92,6 +92,7 @@ class TokenAttribution(Explanation):
     """
 
     needs_stream_gradients: bool = False  # at the input and the output of every block
+    cuts_attention: bool = False  # gradients pass around the attention of later layers
     reads_last: bool = False  # only the last attention layer, or a pooling head if no layers are chosen
 
     def __init__(self, forward_func: nn.Module) -> None:
@@ -112,7 +113,8 @@ class TokenAttribution(Explanation):
         check_names(f"{self.get_name()}.attribute", common, Layered)
         with self._private(self.forward_func, least) as replica:
             layout = layout_for(replica.model)
-            wanted = Wanted(self.needs_gradient, self._blocks(layout, common, start_layer), self.needs_stream_gradients)
+            blocks = self._blocks(layout, common, start_layer)
+            wanted = Wanted(self.needs_gradient, blocks, self.needs_stream_gradients, cut=self.cuts_attention)
             if layout.approximate:
                 warn(
                     f"{type(layout.model).__name__} mixes tokens where {self.get_name()} is only approximate: "

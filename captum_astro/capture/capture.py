@@ -33,7 +33,7 @@ def capture(call: Call, wanted: Wanted) -> Pass:
     attended = [i for i in chosen if any(isinstance(b, AttentionBranch) for b in layout.stages[i].branches)]
     if not attended and layout.pooling is None:
         raise ValueError(f"layers selects no attention layer; the blocks are numbered 0 to {layout.stages[-1].block}.")
-    recorder = Recorder(layout, wanted.early)
+    recorder = Recorder(layout, wanted.early, wanted.cut)
     device, image = call.inputs.device.type, None
     if call.model is not layout.model and call.inputs.is_floating_point():  # a wrapper may read it too
         image = call.inputs.clone().requires_grad_(True)

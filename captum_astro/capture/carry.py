@@ -85,14 +85,14 @@ def carry_last(passed: Pass, update: Update) -> torch.Tensor:
     read = passed.pooling is not None and update.reads_pooling
     for stage in reversed(passed.stages):
         if stage.attentions and not read:
-            row, read = torch.stack([_through(row, branch, update) for branch in stage.attentions]).sum(0), True
+            row, read = torch.stack([through(row, branch, update) for branch in stage.attentions]).sum(0), True
         else:
             row = _shortcut(row, stage, update)
     return update.finish(row, passed.stages[0].stream)
 
 
 def _start(passed: Pass, update: Update) -> torch.Tensor:
-    return passed.readout if passed.pooling is None else _through(passed.readout, passed.pooling, update)
+    return passed.readout if passed.pooling is None else through(passed.readout, passed.pooling, update)
 
 
 def _added(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tensor | None:
@@ -100,7 +100,7 @@ def _added(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tenso
     total: torch.Tensor | None = None
     for branch in stage.branches:
         if isinstance(branch, AttentionRecord):
-            found: torch.Tensor | None = _through(row, branch, update)
+            found: torch.Tensor | None = through(row, branch, update)
         else:
             found = _through_some(row, branch, update)
         if found is not None:
@@ -121,8 +121,17 @@ def _replaced(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Te
     return torch.einsum("b...t,bts->b...s", row, shares)
 
 
-def _through(row: torch.Tensor, record: AttentionRecord, update: Update) -> torch.Tensor:
-    """A row over all tokens times the matrix of one attention layer, which may be windowed."""
+def through(row: torch.Tensor, record: AttentionRecord, update: Update) -> torch.Tensor:
+    """Rows over all tokens, or over a pooling head's queries, times the matrix of one attention layer.
+
+    Args:
+        row: ``(B, ..., n)``; split into windows where the layer has them.
+        record: The layer.
+        update: The method.
+
+    Returns:
+        A row over the tokens that are its keys, ``(B, ..., n)``.
+    """
     inside = row if record.outputs is None else record.outputs.gather_row(row)
     found, keys = update.attention(inside, record), record.keys(update.merges_by_length)
     return found if keys is None else keys.scatter(found)

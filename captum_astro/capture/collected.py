@@ -35,6 +35,8 @@ class Wanted:
         blocks: The blocks whose branches are recorded; all by default.
         streams: Also record the gradient at the input and the output of each block.
         early: The block whose tokens are read as if they were the final ones; None for the final ones.
+        cut: Gradients pass around the attention of blocks, along the residual stream; where none arrives, it is zero.
+            The scores of explicit attention are kept.
         rules: Propagation rules for both passes, which then run in at least float32; nothing is compared with the
             layout, because the rules do not change outputs.
         verify: Raise an error if something does not match the layout, instead of reporting it.
@@ -44,6 +46,7 @@ class Wanted:
     blocks: Collection[int] | None = None
     streams: bool = False
     early: Early | None = None
+    cut: bool = False
     rules: AbstractContextManager[Any] | None = None
     verify: bool = True
 
@@ -118,7 +121,9 @@ class Collected:
             if gradient is not None:
                 gradients.append(seed.scaled(gradient) if plain else gradient)
         for notes in self._heads if self.wanted.gradient else ():
-            if not notes.gradients:
+            if not notes.gradients and self.wanted.cut:
+                notes.gradients += [torch.zeros_like(x) for x, _ in self._asked([notes])]
+            elif not notes.gradients:
                 raise UnsupportedModelError(
                     f"No gradient arrives at {notes.branch.name}: the output does not use it. Choose the blocks "
                     f"that it uses by layers=, or explain the whole model."

@@ -30,6 +30,8 @@ class Recorder(TorchFunctionMode):
     Args:
         layout: The layout of the model to run.
         early: The block whose tokens are read instead of the final ones; None for the final ones.
+        cut: Cut what the attention of blocks returns off the graph, so that gradients pass around it, and keep the
+            scores of explicit attention.
 
     Attributes:
         stages: The notes of each stage.
@@ -41,9 +43,9 @@ class Recorder(TorchFunctionMode):
         returned: What it returned, before a wrapper's head.
     """
 
-    def __init__(self, layout: Layout, early: Early | None = None) -> None:
+    def __init__(self, layout: Layout, early: Early | None = None, cut: bool = False) -> None:
         super().__init__()
-        self.layout, self._early = layout, early
+        self.layout, self._early, self._cut = layout, early, cut
         self.stages = [StageNotes(stage) for stage in layout.stages]
         self.pooling = None if layout.pooling is None else AttentionNotes(layout.pooling.branch)
         self.final = StreamNotes(layout.final_stream)
@@ -52,7 +54,7 @@ class Recorder(TorchFunctionMode):
         self.returned: torch.Tensor | None = None
         self.entry = Entry(layout.model, layout)
         self._running: list[AttentionNotes] = []
-        self._written = WrittenOut()
+        self._written = WrittenOut(scores=cut)
         self._hooks = Hooks()
         self._explanation = current()
 
@@ -74,13 +76,20 @@ class Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         if self._running and current() == self._explanation:
             if func in ATTENTION:
+                result = self._in_graph(result)
                 self._running[-1].note(ATTENTION[func].recorded(*args, **kwargs), result)
             elif (recorded := self._written.see(func, args, result)) is not None:
                 swapped = self._written.swapped
+                result = self._in_graph(result)
                 seen = result.transpose(-2, -1) if swapped else result
                 self._running[-1].note(recorded, seen)
                 result = seen.transpose(-2, -1) if swapped else result  # the noted tensor stays in the graph
         return result
+
+    def _in_graph(self, result: torch.Tensor) -> torch.Tensor:
+        if not self._cut or self._running[-1] is self.pooling:
+            return result
+        return result.detach().requires_grad_(True)
 
     def stream(self, index: int) -> StreamNotes:
         """The notes of the residual stream before a stage, or after the last."""

@@ -50,7 +50,8 @@ def recorded_as_heads(recorded: Recorded, branch: AttentionBranch) -> Recorded |
     if isinstance(found, Given):
         folded = as_heads(found.attention, branch)
         assert folded is not None
-        return recorded._replace(map=Given(folded), value=value)
+        logits = None if found.logits is None else as_heads(found.logits, branch)
+        return recorded._replace(map=Given(folded, logits), value=value)
     bias = found.bias if isinstance(found, Softmax) else None
     if isinstance(found, Softmax) and recorded.constant is None and (bias is None or branch.windows is None):
         query, key = (as_heads(x, branch) for x in (found.query, found.key))

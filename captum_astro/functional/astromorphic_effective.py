@@ -151,6 +151,9 @@ class EffectiveAttention:
         """As `rows`, for single queries."""
         return torch.cat([self.rows(place, place + 1) for place in places], 2)
 
+    def scores(self, places: list[int]) -> None:
+        """None: its rows are no softmax."""
+
     def contributions(self, start: int, stop: int) -> torch.Tensor:
         """What each token adds to the output of some queries: ``(B, H, stop - start, n, d_v)``."""
         if not self.per_channel:

@@ -32,6 +32,9 @@ class AttentionMap(Protocol):
     def at(self, places: list[int]) -> torch.Tensor:
         """Single rows: ``(B, H, places, n)``."""
 
+    def scores(self, places: list[int]) -> torch.Tensor | None:
+        """What single rows are a softmax of, ``(B, H, places, n)``, safe to modify; None if unknown."""
+
 
 @dataclass(frozen=True)
 class Softmax:
@@ -64,6 +67,15 @@ class Softmax:
         return self._rows(places, torch.tensor(places))
 
     def _rows(self, chosen: slice | list[int], places: torch.Tensor) -> torch.Tensor:
+        probabilities = self._scores(chosen, places).softmax(-1)
+        # a query that may attend to nothing outputs zero, as in the fused kernels
+        return probabilities if self.bias is None else probabilities.nan_to_num_(0.0)
+
+    def scores(self, places: list[int]) -> torch.Tensor:
+        """The scores of single queries before the softmax: ``(B, H, places, n)``; -inf where attention is masked."""
+        return self._scores(places, torch.tensor(places))
+
+    def _scores(self, chosen: slice | list[int], places: torch.Tensor) -> torch.Tensor:
         query = widen(self.query[:, :, chosen]).contiguous() * self.scale
         scores = query @ widen(self.key).contiguous().transpose(-2, -1)
         if self.bias is not None:
@@ -72,9 +84,7 @@ class Softmax:
         if self.causal:
             later = torch.arange(self.key.shape[2], device=query.device) > places.to(query.device)[:, None]
             scores.masked_fill_(later, -torch.inf)
-        probabilities = scores.softmax(-1)
-        # a query that may attend to nothing outputs zero, as in the fused kernels
-        return probabilities if self.bias is None else probabilities.nan_to_num_(0.0)
+        return scores
 
     @property
     def queries(self) -> int:
@@ -126,9 +136,10 @@ class FusedCall(NamedTuple):
 
 @dataclass(frozen=True)
 class Given:
-    """An attention map ``(B, H, m, n)`` that the model computed itself."""
+    """An attention map ``(B, H, m, n)`` that the model computed itself, and what it is a softmax of, if known."""
 
     attention: torch.Tensor
+    logits: torch.Tensor | None = None
 
     def prepared(self) -> Given:
         """Itself; the map is stored."""
@@ -151,6 +162,10 @@ class Given:
     def at(self, places: list[int]) -> torch.Tensor:
         """Single rows: ``(B, H, places, n)``."""
         return widen(self.attention[:, :, places])
+
+    def scores(self, places: list[int]) -> torch.Tensor | None:
+        """What single rows are a softmax of, ``(B, H, places, n)``; None if unknown."""
+        return None if self.logits is None else widen(self.logits[:, :, places])
 
 
 @dataclass(frozen=True)

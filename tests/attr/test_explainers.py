@@ -30,7 +30,9 @@ def test_by_name() -> None:
     assert list(explainers_named(["LRP", "vtranm", "lrp"])) == ["LRP", "VTranM"]
     assert list(explainers_named(["ALL"])) == [explainer.name for explainer in explainers()]
     for wanted in (["VTranN"], ["all", "LRP"]):
-        with pytest.raises(ValueError, match=r"There is no method '(VTranN|all)'\. Methods: ATTCAT, .* or 'all'"):
+        with pytest.raises(
+            ValueError, match=r"There is no method '(VTranN|all)'\. Methods: AGCAM, ATTCAT, .* or 'all'"
+        ):
             explainers_named(wanted)
 
 
