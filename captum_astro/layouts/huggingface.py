@@ -119,4 +119,5 @@ register_block(
     "transformers.models.dinov3_vit.modeling_dinov3_vit.DINOv3ViTLayer",
     "transformers.models.clip.modeling_clip.CLIPEncoderLayer",
     "transformers.models.siglip.modeling_siglip.SiglipEncoderLayer",
+    "transformers.models.siglip2.modeling_siglip2.Siglip2EncoderLayer",
 )(pre_norm)

@@ -1,7 +1,8 @@
-"""Hugging Face's Swin Transformer."""
+"""Hugging Face's Swin Transformer, v1 and v2."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,14 +12,15 @@ from captum_astro.functional.token_map import Grid, TokenMap, merge_map, window_
 from captum_astro.layouts.averaged import AveragedLayout
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.blocks import describe_blocks, register_block
-from captum_astro.layouts.huggingface import HuggingFaceLayout, pre_norm
-from captum_astro.layouts.steps import Linear, Norm, Tap
-from captum_astro.layouts.structure import Merging, Stage
+from captum_astro.layouts.huggingface import HuggingFaceLayout, attention_of, pre_norm
+from captum_astro.layouts.steps import Linear, Norm, Step, Tap
+from captum_astro.layouts.structure import FeedForwardBranch, Merging, Rearrange, Stage
 
-_LIBRARY = "transformers.models.swin.modeling_swin"
+_V1 = "transformers.models.swin.modeling_swin"
+_V2 = "transformers.models.swinv2.modeling_swinv2"
 
 
-@register_layout(f"{_LIBRARY}.SwinModel")
+@register_layout(f"{_V1}.SwinModel", f"{_V2}.Swinv2Model")
 class HuggingFaceSwinLayout(AveragedLayout, HuggingFaceLayout):
     """Stages of ``blocks`` and ``downsample``, whose final tokens are averaged; images are padded to whole patches.
 
@@ -42,9 +44,23 @@ class HuggingFaceSwinLayout(AveragedLayout, HuggingFaceLayout):
         return -(-height // rows), -(-width // columns)
 
 
-@register_block(f"{_LIBRARY}.SwinLayer")
+@register_block(f"{_V1}.SwinLayer")
 def _block(block: Any, index: int, path: str) -> list[Stage]:
     return pre_norm(block, index, path, partial(_windows, size=block.window_size, shift=block.shift_size))
+
+
+@register_block(f"{_V2}.Swinv2Layer")
+def _post_norm(block: Any, index: int, path: str) -> list[Stage]:
+    attention = attention_of(block, path, _fixed_windows(block.window_size, block.shift_size))
+    steps = (*attention.steps, Norm(block.layernorm_before, after_windows=True))
+    attention = replace(attention, steps=steps, entering=Tap(block))
+    feed_forward = FeedForwardBranch(f"{path}.mlp", Tap(block.layernorm_after, "output"))
+    return [Stage(index, Tap(block), (attention,)), Stage(index, Tap(block.intermediate), (feed_forward,))]
+
+
+def _fixed_windows(size: int, shift: int) -> Rearrange:
+    """In v2, they do not depend on the image."""
+    return lambda grid: window_map(grid, (size, size), (shift, shift), padded_first=True)
 
 
 def _windows(grid: Grid, size: int, shift: int) -> TokenMap:
@@ -55,5 +71,7 @@ def _windows(grid: Grid, size: int, shift: int) -> TokenMap:
 
 
 def _merging(downsample: Any, block: int, name: str) -> Stage:
-    steps = Norm(downsample.norm), Linear(downsample.reduction.weight)
+    reduction, norm = Linear(downsample.reduction.weight), Norm(downsample.norm)
+    before = downsample.norm.normalized_shape[0] == downsample.reduction.in_features  # in v1
+    steps: tuple[Step, ...] = (norm, reduction) if before else (reduction, norm)
     return Stage(block, Tap(downsample), merging=Merging(name, merge_map, steps))

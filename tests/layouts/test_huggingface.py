@@ -65,6 +65,24 @@ def _swin(attention: str = "sdpa") -> nn.Module:
     return _model(config, "SwinForImageClassification", names, tensors, "swin.")
 
 
+def _swin_v2() -> nn.Module:
+    names = {
+        "patch_embed.proj": "embeddings.patch_embeddings.projection", "patch_embed.norm": "embeddings.norm",
+        "layers.1.downsample": "layers.0.downsample", "layers.": "encoder.layers.", "head.fc": "classifier",
+        "attn.q_bias": "attention.self.query.bias", "attn.v_bias": "attention.self.value.bias",
+        "attn.cpb_mlp": "attention.self.continuous_position_bias_mlp", "attn.proj": "attention.output.dense",
+        "attn.": "attention.self.", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense", **_LAYER,
+    }  # fmt: skip
+    config = transformers.Swinv2Config(
+        image_size=32, patch_size=4, embed_dim=12, depths=[2, 2], num_heads=[2, 3], window_size=4, mlp_ratio=2.0,
+        num_labels=5, layer_norm_eps=1e-5,
+    )  # fmt: skip
+    theirs = split_qkv(build("swin_v2").state_dict(), ("query", "key", "value"))
+    tensors = {"layernorm" + k[4:] if k.startswith("norm.") else k: v for k, v in theirs.items()}
+    tensors = {key: value for key, value in tensors.items() if not key.endswith("k_bias")}
+    return _model(config, "Swinv2ForImageClassification", names, tensors, "swinv2.")
+
+
 def _distilled() -> nn.Module:
     names = {**_EMBEDDED, **_LAYER, "blocks.": "layers.", "head_dist.": "distillation_classifier."}
     tensors = {key.replace("norm.", "layernorm."): value for key, value in build("distilled").state_dict().items()}
@@ -109,6 +127,7 @@ CONVERTED = {
     "cls, eager": partial(_vit, "eager"),
     "swin": _swin,
     "swin, eager": partial(_swin, "eager"),
+    "swin_v2, eager": _swin_v2,  # it has no other
 }
 
 
@@ -138,14 +157,18 @@ def test_maps_equal_those_of_timm(method: Any, name: str) -> None:
     theirs, other = build(family), CONVERTED[name]()
     if family == "map_pooling":
         theirs.head = nn.Identity()  # features against features
+    for module in theirs.modules():
+        if isinstance(getattr(module, "k_bias", None), torch.Tensor) and family == "swin_v2":
+            module.k_bias.zero_()  # which only a test would change
     assert_same_maps(method, theirs, other, images(family))
     assert other.config._attn_implementation == ("eager" if name.endswith("eager") else "sdpa")  # the user's own
 
 
+@pytest.mark.parametrize("make", [_swin, _swin_v2])
 @pytest.mark.parametrize("size", [(32, 32), (40, 36), (33, 27), (32, 44)], ids=str)
-def test_swin_pads_images_and_then_windows(size: tuple[int, int]) -> None:
-    """A window as large as the smaller side of the grid is not shifted, not even along the other."""
-    model, x = _swin(), torch.rand(2, 3, *size, dtype=torch.float64)
+def test_swin_pads_images_and_then_windows(make: Any, size: tuple[int, int]) -> None:
+    """A window as large as the smaller side of the grid is not shifted, not even along the other, in v1."""
+    model, x = make(), torch.rand(2, 3, *size, dtype=torch.float64)
     report = check(model, x)
     assert report.ok, str(report)
     assert max(stage.error for stage in report.stages) < 1e-12
