@@ -34,10 +34,10 @@ def verdict(report: MethodsReport) -> str:
         for one in report.outcomes
     ]
     size = " x ".join(str(side) for side in report.image[2:])
+    head = "<tr><th>method</th><th>status</th><th>cost</th><th></th></tr>"
     return (
         f'<div class="ca-verdict"><p>{escape(report.model)}, {size} pixels. Cost 1 is a forward and a backward pass, '
-        f"{report.seconds:.2g} s.</p><table><tr><th>method</th><th>status</th><th>cost</th><th></th></tr>"
-        f"{''.join(rows)}</table></div>"
+        f'{report.seconds:.2g} s.</p><table class="ca-methods">{head}{"".join(rows)}</table></div>'
     )
 
 
@@ -45,7 +45,7 @@ def curve_chart(explained: Explained) -> str:
     """The deletion and insertion curves of all maps, as HTML with a picture in it."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6 + 0.1 * len(explained.results)), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     titles = ("Deletion: the most important pixels go first", "Insertion: the most important pixels come first")
     for number, (ax, title) in enumerate(zip(axes, titles, strict=True)):
@@ -57,7 +57,8 @@ def curve_chart(explained: Explained) -> str:
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(f"pixels {('removed', 'inserted')[number]}, %")
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=8, title="area under the curve", title_fontsize=8)
+        legend = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "ncols": 2, "frameon": False}
+        ax.legend(fontsize=8, title="area under the curve", title_fontsize=8, **legend)
     axes[0].set(ylim=(-0.02, 1.02), ylabel="probability of the class")
     held = io.BytesIO()
     figure.savefig(held, format="png", dpi=130)

@@ -50,13 +50,13 @@ class Handlers:
             panels(found)
 
     def receive(self, visit: Visit, files: Sequence[str] | None) -> tuple[Any, ...]:
-        """Take uploaded files: the visit, the empty drop zone, the images to choose from."""
+        """Take uploaded files: the visit, and the images to choose from."""
         found = [self._received(Path(file)) for file in files or []]  # all, so that none stays on the disk
         errors = [one for one in found if isinstance(one, ValueError)]
         if errors:
             raise errors[0]
         visit.add([one for one in found if isinstance(one, Upload)], self.settings)
-        return visit, None, self._images(visit)
+        return visit, self._images(visit)
 
     def scene(self, visit: Visit) -> tuple[Any, ...]:
         """Add a scene: the visit, and the images to choose from."""

@@ -8,11 +8,11 @@ from typing import Any
 from captum_astro.app.charts import families
 from captum_astro.app.files import KINDS
 from captum_astro.app.handlers import Handlers
+from captum_astro.app.image_text import PREFIX
 from captum_astro.app.intake import files_of
 from captum_astro.app.settings import BUNDLED, Settings
 from captum_astro.app.visit import Visit
 from captum_astro.app.wiring import Buttons, Fields, Shown, connect
-from captum_astro.models.image_text import PREFIX
 
 _HERE = Path(__file__).parent
 _HOUR = 3600
@@ -58,7 +58,7 @@ def _left(settings: Settings) -> tuple[Any, ...]:
     scene = gr.Button("Try a scene", size="sm", elem_id="scene")
     image = gr.Dropdown(images, value=None, label="Image", allow_custom_value=True, elem_id="image")
     model = gr.Dropdown(
-        _models(settings), value=settings.first, label="Model: a name in timm, or open_clip:MODEL:WEIGHTS",
+        _models(settings), value=settings.first, label="Model", info="A name in timm, or open_clip:MODEL:WEIGHTS.",
         allow_custom_value=not settings.models, elem_id="model",
     )  # fmt: skip
     checkpoint = gr.Dropdown(
@@ -116,8 +116,8 @@ def _right(verdict: Any) -> tuple[Any, ...]:
         }
     chart = gr.HTML("", elem_id="curves")
     with gr.Accordion("Copy as Python, or as a command", open=False):
-        python = gr.Code("", language="python", label="Python", interactive=False, elem_id="python")
-        command = gr.Code("", language="shell", label="Command", interactive=False, elem_id="command")
+        python = gr.Code("", language="python", label="Python", interactive=False, wrap_lines=True, elem_id="python")
+        command = gr.Code("", language="shell", label="Command", interactive=False, wrap_lines=True, elem_id="command")
     return Shown(maps, verdict, chart, python, command), curves, downloads
 
 

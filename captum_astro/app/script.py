@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 
+from captum_astro.app.image_text import PREFIX
 from captum_astro.app.wish import Wish
 from captum_astro.explaining.classes import Class
-from captum_astro.models.image_text import PREFIX
 
 
 def python_of(wish: Wish, targets: list[Class]) -> str:

@@ -159,6 +159,8 @@ function draw() {
   const hints = [shown.crop, shown.grid && "Click on a patch to see where its final token comes from."];
   make("p", "ca-hint", root, hints.filter(Boolean).join(" "));
   place();
+  const clicked = shown.token && root.querySelector(".ca-row");
+  if (clicked) clicked.scrollIntoView({block: "nearest", behavior: "smooth"});
 }
 
 watch("value", draw);

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from captum_astro.app.handlers import Choice, Handlers
+from captum_astro.app.image_text import PREFIX
 from captum_astro.app.words import EXPECTED, said
-from captum_astro.models.image_text import PREFIX
 
 _SAVE = Path(__file__).parent / "save.js"
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -93,7 +93,8 @@ def connect(handlers: Handlers, visit: Any, fields: Fields, shown: Shown, button
     clicked.__annotations__["event"] = gr.EventData  # by which Gradio knows what to pass
 
     asked, images = [visit, *fields.all], [visit, fields.image]
-    buttons.drop.upload(told(handlers.receive), [visit, buttons.drop], [visit, buttons.drop, fields.image], **_QUIET)
+    received = buttons.drop.upload(told(handlers.receive), [visit, buttons.drop], images, **_QUIET)
+    received.then(lambda: None, None, buttons.drop, **_QUIET)  # also after an error: the next image can be dropped
     buttons.scene.click(told(handlers.scene), visit, images, **_QUIET)
     fields.model.change(
         lambda name: gr.update(visible=str(name).startswith(PREFIX)), fields.model, fields.prompts, **_QUIET

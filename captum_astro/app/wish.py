@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from captum_astro.app.image_text import PREFIX
 from captum_astro.app.settings import Settings
 from captum_astro.data.view import Fit
-from captum_astro.models.image_text import PREFIX
 from captum_astro.wording import counted
 
 _LONGEST = 500  # characters of a text
