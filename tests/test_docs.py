@@ -54,6 +54,13 @@ def test_titles_are_unique() -> None:
     assert not {title for title in titles if titles.count(title) > 1}
 
 
+def test_the_guide_for_language_models_leads_to_pages() -> None:
+    links = re.findall(r"\]\(([\w/-]+)/\)", (DOCS / "llms.txt").read_text())
+    assert len(links) > 15
+    missing = [link for link in links if link != "notebooks" and not (DOCS / f"{link}.md").exists()]
+    assert not missing
+
+
 def test_the_path_from_a_call_to_its_equation(monkeypatch: pytest.MonkeyPatch) -> None:
     met: list[str] = []
     update = vtranm.attention_update

@@ -12,13 +12,20 @@ from latex2mathml.converter import convert
 
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _README = "<!-- README -->"
+_PAGES = {"CITATION.cff": "bibliography.md#how-to-cite", "notebooks/README.md": "notebooks/index.md"}
 _ELSEWHERE = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)="(?:https?:)?//[^"]*"')
 _LINK = re.compile(r"\[([^\]]*)\]\((?!https?:)([^)]*)\)")
 
 
-def on_page_content(content: str, **_: Any) -> str:
-    """Convert the equations found by arithmatex to MathML: no script and no external font are needed."""
-    return _EQUATION.sub(_mathml, content)
+def on_page_content(content: str, *, page: Any, **_: Any) -> str:
+    """Convert the equations found by arithmatex to MathML: no script and no external font are needed.
+
+    An equation that it did not find, as without an empty line before ``$$``, is a warning, which stops a strict build.
+    """
+    content = _EQUATION.sub(_mathml, content)
+    if "$$" in content:
+        logging.getLogger("mkdocs.hooks").warning("%s has $$ outside an equation", page.file.src_uri)
+    return content
 
 
 def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
@@ -43,8 +50,8 @@ def _mathml(found: re.Match[str]) -> str:
 
 
 def _from_docs(link: re.Match[str]) -> str:
-    """Rewrite a link into ``docs``; a link to a file outside the site becomes plain text, or its licences page."""
+    """Rewrite a link into ``docs``, or to a file that a page stands for; to any other file it becomes plain text."""
     words, path = link[1], link[2]
     if path.startswith("docs/"):
         return f"[{words}]({path.removeprefix('docs/')})"
-    return f"[{words}](licences.md)" if path.startswith("CITATION") else words
+    return f"[{words}]({_PAGES[path]})" if path in _PAGES else words
