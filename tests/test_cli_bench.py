@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 
 from captum_astro.models.loading import load_model
+from captum_astro.progress import Lines
 from captum_astro.storage import weights_digest
 from tests.commands import run_command
 from tests.evaluation import making
-
-module = sys.modules["captum_astro.cli.bench"]  # the package's attribute of that name is the command
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
@@ -25,15 +24,22 @@ def _run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *w
 def test_a_run_its_lines_and_its_record(monkeypatch, capsys, tmp_path: Path) -> None:
     words = ["--models", making.NAME, "--no-pretrained", "--methods", "Random", "--data", "scenes", "--limit", 3]
     words += ["--metrics", "segmentation,saco", "--chunk-size", 1, "--steps", 3, "--out", tmp_path / "out"]
-    monkeypatch.setattr(module, "EVERY", 0.0)
+    monkeypatch.setattr("captum_astro.progress.EVERY", 0.0)
     code, out = _run(monkeypatch, capsys, *words)
     assert code == 0
-    assert out.splitlines() == [
+    assert out.splitlines()[:4] == [
         "1 of 3 samples, 0 min left",
         "2 of 3 samples, 0 min left",
         "3 of 3 samples, 0 min left",
         f"3 samples, all rows in {tmp_path / 'out'}/results.parquet.",
     ]
+    rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
+    saco = rows[rows["metric"] == "SaCo"]["value"].mean()
+    assert re.search(rf"^ +SaCo\n +predicted\nmethod +higher\nRandom +{saco:.3f}\nchance +0.000$", out, re.MULTILINE), (
+        out
+    )
+    assert re.search(r"^ +pixel accuracy +pixel accuracy +mIoU +mIoU +mAP +mAP$", out, re.MULTILINE)
+    assert out.endswith(f": captum-astro report {tmp_path / 'out'}\n")
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["configuration"]["metrics"] == ["pixel accuracy", "mIoU", "mAP", "SaCo"]
     assert record["configuration"]["batch_size"] == 16
@@ -201,7 +207,7 @@ def test_a_folder_of_an_earlier_version_is_refused(monkeypatch, capsys, tmp_path
 def test_one_progress_line_per_minute() -> None:
     lines: list[str] = []
     now = [0.0]
-    progress = module._Lines(lines.append, clock=lambda: now[0])
+    progress = Lines(lines.append, "samples", clock=lambda: now[0])
     for done in range(100, 201):
         progress(done, 400)
         now[0] += 45

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from captum_astro.data.texts import count_words
 from tests.commands import run_command
 from tests.training.making import cifar_parquet, imdb_parquet, wikitext
 
@@ -12,9 +14,12 @@ SMALL = ("--dim", 16, "--heads", 2, "--depth", 1, "--batch-size", 4, "--steps", 
 
 def test_train_and_resume(monkeypatch, capsys, tmp_path: Path) -> None:
     words = ("train", "imdb", "--data", imdb_parquet(tmp_path), "--out", tmp_path / "run", *SMALL, "--length", 20)
+    monkeypatch.setattr("captum_astro.progress.EVERY", 0.0)
     code, out = run_command(monkeypatch, capsys, *words)
     assert code == 0, out
-    assert "epoch 0.22, step 2 of 2: loss" in out
+    lines = out.splitlines()
+    assert lines[0] == "2 of 2 steps, 0 min left"  # and no bar: this is no terminal
+    assert lines[1].startswith("epoch 0.22, step 2 of 2: loss")
     assert "test accuracy" in out
     assert {"run.json", "curve.csv", "curve.png", "weights.safetensors", "result.json", "tokeniser.json"} == {
         file.name for file in (tmp_path / "run").iterdir()
@@ -27,19 +32,22 @@ def test_train_and_resume(monkeypatch, capsys, tmp_path: Path) -> None:
 
 
 def test_train_the_others(monkeypatch, capsys, tmp_path: Path) -> None:
-    cifar_parquet(tmp_path, train=5010)
+    cifar_parquet(tmp_path, train=30)
     wikitext(tmp_path)
-    more = ("--patch", 8, "--stem", 4, "--limit", 5008, "--no-augment")
+    more = ("--patch", 8, "--stem", 4, "--limit", 20, "--no-augment")
     code, out = run_command(
         monkeypatch, capsys, "train", "cifar10", "--data", tmp_path, "--out", tmp_path / "c", *SMALL, *more
     )
     assert code == 0, out
-    more = ("--vocabulary", 300, "--length", 16, "--nonlinearity", "none", "--alpha", 1)
+    more = ("--vocabulary", 300, "--length", 16, "--nonlinearity", "none", "--alpha", 1, "-n", 20)
     code, out = run_command(
         monkeypatch, capsys, "train", "wikitext2", "--data", tmp_path, "--out", tmp_path / "w", *SMALL, *more
     )
     assert code == 0, out
     assert "test perplexity" in out
+    result = json.loads((tmp_path / "w" / "result.json").read_text())
+    text = next(tmp_path.glob("wiki*test*")).read_text().splitlines(keepends=True)[:20]
+    assert result["words"] == count_words("".join(text))
 
 
 @pytest.mark.parametrize(

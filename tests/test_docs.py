@@ -102,6 +102,7 @@ IMPORTS = {
     "options.py": {"kinds"},
     "wording.py": set(),
     "extras.py": set(),
+    "progress.py": set(),
     "functional": set(),
     "models": {"caller", "functional"},
     "layouts": {"functional", "models"},
@@ -113,7 +114,18 @@ IMPORTS = {
     "metrics": {"attr", "extras"},
     "versions.py": set(),
     "viz": {"storage"},
-    "training": {"data", "devices", "extras", "functional", "kinds", "metrics", "models", "storage", "wording"},
+    "training": {
+        "data",
+        "devices",
+        "extras",
+        "functional",
+        "kinds",
+        "metrics",
+        "models",
+        "progress",
+        "storage",
+        "wording",
+    },
 }
 
 

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from captum_astro.astro.vita import ViTA
 from captum_astro.attr._base import Explanation
 from captum_astro.attr.vita_grad_cam import ViTAGradCAM
+from captum_astro.caller import warn
 from captum_astro.options import named_values, options_of
 
+_PUBLISHED = {"tokentm": "VTranM"}  # the paper's name of a method, which is accepted
 _OTHER_NAMES = {  # what methods are called elsewhere
-    "tokentm": "VTranM",
     "gradcam": "TokenGradCAM",
     "gradcamplusplus": "TokenGradCAMPlusPlus",
     "chefer": "TransformerMM",
@@ -39,10 +40,13 @@ def explainers_named(wanted: Sequence[str]) -> dict[str, Explainer]:
     """Methods by name, in the order given, ignoring case.
 
     Args:
-        wanted: Names, or ``all`` alone.
+        wanted: Names, or ``all`` alone. TokenTM, as VTranM was published, is accepted.
+
+    Warns:
+        UserWarning: If a method has another name here.
 
     Raises:
-        ValueError: If there is no such method.
+        ValueError: If there is no such method. The message names near ones.
 
     Example:
         >>> list(explainers_named(["vtranm", "LRP"]))
@@ -51,9 +55,13 @@ def explainers_named(wanted: Sequence[str]) -> dict[str, Explainer]:
     known = {explainer.name.lower(): explainer for explainer in explainers()}
     if [name.lower() for name in wanted] == ["all"]:
         return {explainer.name: explainer for explainer in known.values()}
+    for name in wanted:
+        if own := _PUBLISHED.get(name.lower()):
+            warn(f"{name} is {own}: its name in the paper.")
+            known[name.lower()] = known[own.lower()]
     unknown = [name for name in wanted if name.lower() not in known]
     if unknown:
-        names = [explainer.name for explainer in known.values()]
+        names = list(dict.fromkeys(explainer.name for explainer in known.values()))
         near = _near(unknown[0], names)
         meant = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"There is no method {unknown[0]!r}. Methods: {', '.join(names)}, or 'all'.{meant}")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from captum_astro.cli._declared import declared
 from captum_astro.kinds import Kind, choice, number, whole
 from captum_astro.options import listed
 
@@ -78,6 +79,23 @@ def named(option: str, words: Sequence[str]) -> list[str]:
         ['VTranM', 'LRP', 'AttnLRP']
     """
     return [name for word in words for name in listed(option, word)]
+
+
+def named_methods(words: Sequence[str]) -> list[str]:
+    """The methods that ``--method`` was given, as `named`; whether they exist is seen later.
+
+    Raises:
+        ValueError: If one is a model: timm's own scripts have ``-m`` for models.
+    """
+    names = named("--method", words)
+    known = {method.name.lower() for method in declared()}
+    for name in names:
+        if "_" in name.partition(":")[0] and name.lower() not in known:
+            import timm
+
+            if timm.is_model(name.partition(".")[0]):
+                raise ValueError(f"--method {name}: that is a model, which --model (-M) is for.")
+    return names
 
 
 def examples(*lines: str) -> Callable[[Command], Command]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,20 +22,21 @@ from captum_astro.cli._common import (
     methods_option,
     metrics_option,
     named,
+    named_methods,
     option,
     out_folder,
     whole_number,
 )
 from captum_astro.cli._network import in_options, options_named
+from captum_astro.cli._scores import print_scores
 from captum_astro.cli._terminal import console, printable
+from captum_astro.progress import Lines
 from captum_astro.wording import counted, reason
 
 if TYPE_CHECKING:
     from captum_astro.evaluation.specification.config import BenchConfig
     from captum_astro.evaluation.specification.models import ModelChoice
     from captum_astro.evaluation.specification.presets import Part
-
-EVERY = 60.0  # seconds between two progress lines if there is no terminal
 
 
 @examples(
@@ -85,7 +86,7 @@ def bench(
         metrics_option("Metrics, or all; auc, segmentation, human, ...; repeatable, or with commas. [default: all]"),
     ] = None,
     explained: Annotated[
-        str | None, option("The class that is explained: predicted, label or both. [default: both]", metavar="CLASS")
+        str | None, option("The class that is explained: predicted, true or both. [default: both]", metavar="CLASS")
     ] = None,
     preset: Annotated[
         str | None,
@@ -131,7 +132,7 @@ def bench(
     if data is not None and len(parts) > 1:
         raise ValueError(f"--data is for one --part of {preset}: {' or '.join(p.name for p in parts if p)}.")
     names = list(table.models) if model is None and table is not None else named("--model", model or [])
-    chosen = methods_of(named("--method", method) if method else "all" if table is None else table.methods)
+    chosen = methods_of(named_methods(method) if method else "all" if table is None else table.methods)
     metrics = ",".join(named("--metric", metric)) if metric else None
     runs: list[tuple[BenchConfig, Path]] = []
     for each in parts:
@@ -196,6 +197,8 @@ def _run(config: BenchConfig, folder: Path, strict: bool) -> None:
     console.print(f"{counted(outcome.samples, 'sample')}, all rows in {folder}/results.parquet.")
     if outcome.failed:
         raise ValueError("Every row of every method failed; the reasons are in the column error, and in the report.")
+    print_scores(folder)
+    console.print(f"\nNext, tables, curves and examples on a page: captum-astro report {shlex.quote(str(folder))}")
 
 
 def _choices(names: list[str], files: list[Path], classes: int | None) -> tuple[ModelChoice, ...]:
@@ -214,7 +217,7 @@ def _progress(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
     if not shown:
         yield lambda done, total: None
     elif not console.is_terminal:
-        yield _Lines(console.print)
+        yield Lines(console.print, "samples")
     else:
         columns: tuple[Any, ...] = (
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -223,32 +226,3 @@ def _progress(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
         with Progress(*columns, console=console, transient=True, speed_estimate_period=600) as bar:
             task = bar.add_task(printable(what), total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-class _Lines:
-    """Progress as text, one line per minute.
-
-    Args:
-        say: Prints a line.
-        clock: Returns the time in seconds.
-    """
-
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._say, self._clock = say, clock
-        self._start: tuple[float, int] | None = None
-        self._last = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = self._clock()
-        if self._start is None:
-            self._start, self._last = (now, done), now
-        began, before = self._start
-        if now - self._last >= EVERY and done > before:
-            left = (now - began) / (done - before) * (total - done)
-            self._say(f"{done} of {total} samples, {_time(left)} left")
-            self._last = now
-
-
-def _time(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from captum_astro.cli._common import Checkpoint, Classes, Ema, examples, methods_option, named, out_file
+from captum_astro.cli._common import Checkpoint, Classes, Ema, examples, methods_option, named_methods, out_file
 from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
 
@@ -42,7 +42,7 @@ def check(
     from captum_astro.models.loading import preprocessing
     from captum_astro.storage import write_whole
 
-    methods = named("--method", method or ["all"])
+    methods = named_methods(method or ["all"])
     checked = network(model, checkpoint, pretrained, ema, classes=classes)
     images = torch.randn(1, *preprocessing(checked)[1]["input_size"])
     found: dict[str, Any] = {"layers": None, "refused": None, "methods": None}

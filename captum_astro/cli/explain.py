@@ -22,7 +22,7 @@ from captum_astro.cli._common import (
     Pretrained,
     examples,
     methods_option,
-    named,
+    named_methods,
     one_of,
     option,
     out_folder,
@@ -100,7 +100,7 @@ def explain(
     from captum_astro.explaining.result import Results
     from captum_astro.explaining.session import Session, chosen
 
-    methods = named("--method", method or ["VTranM"])
+    methods = named_methods(method or ["VTranM"])
     chosen(methods, vita is not None)  # before the model is loaded
     paths = find_images(images)[:limit]
     class_list = None if class_names is None else read_class_names(class_names)
@@ -113,7 +113,9 @@ def explain(
         classifier if vita is None else modulated(classifier, vita), methods, cast("Fit", crop), model, class_list
     )
     names, failures = _output_names(paths), []
-    for path in track(paths, description="Explaining", console=console, disable=len(paths) < 2):
+    for path in track(
+        paths, description="Explaining", console=console, disable=len(paths) < 2 or not console.is_terminal
+    ):
         try:
             image = given(path, session.view)
         except ImageError as error:
@@ -132,7 +134,7 @@ def explain(
 def _targets(words: list[str]) -> list[str]:
     """The classes that are named; several indices may be joined with commas, which the names of classes contain."""
     numbers = re.compile(r"\s*\d+\s*(,\s*\d+\s*)+")
-    return [part for word in words for part in (word.split(",") if numbers.fullmatch(word) else [word])]
+    return [part.strip() for word in words for part in (word.split(",") if numbers.fullmatch(word) else [word])]
 
 
 def _check_names(names: list[str], file: Path | None, model: nn.Module) -> None:

@@ -25,12 +25,14 @@ from captum_astro.cli._common import (
     methods_option,
     metrics_option,
     named,
+    named_methods,
     option,
     out_folder,
     whole_number,
 )
 from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
+from captum_astro.progress import Lines
 from captum_astro.wording import counted
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ def evaluate(
         raise ValueError(f"--explained must be predicted or label, not {explained!r}.")
     setting = Setting.of({} if vita is None else vita_options(vita))
     config = EvaluationConfig(
-        methods=tuple(named("--method", method or _METHODS)),
+        methods=tuple(named_methods(method or _METHODS)),
         metrics=tuple(named("--metric", metric or _METRICS)),
         explained="label" if explained == "label" else "predicted",
         batch_size=batch_size,
@@ -170,6 +172,9 @@ def evaluate(
 
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[Callable[[int], None]]:
+    if not console.is_terminal:
+        yield Lines(console.print, "samples")
+        return
     columns = SpinnerColumn("line"), TextColumn("{task.description}: {task.completed:.0f} samples"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=None)

@@ -49,10 +49,10 @@ def _of_json(file: Path, found: Any) -> list[str]:
     if isinstance(found, list) and all(isinstance(name, str) for name in found):
         return found
     if isinstance(found, Mapping) and found:
+        order = [str(index) for index in range(len(found))]
         if all(isinstance(index, int) for index in found.values()):
             found = {index: name for name, index in found.items()}
         names = {str(index): name for index, name in found.items() if isinstance(name, str)}
-        order = [str(index) for index in range(len(found))]
         if names.keys() == set(order):
             return [names[index] for index in order]
         if missing := [index for index in order if index not in names]:

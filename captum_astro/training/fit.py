@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from captum_astro.progress import Lines
 from captum_astro.training import checkpoint
 from captum_astro.training.batches import Batch
 from captum_astro.training.curve import Row, better, plot, write_csv
@@ -71,7 +72,8 @@ def fit(
         schedule: Called once per step.
         plan: Duration and intervals.
         folder: Receives the checkpoint, ``curve.csv``, ``curve.png`` and the best weights, ``best.safetensors``.
-        console: Shows progress and time left, and a line for each row; None for silence.
+        console: Shows progress and time left, and a line for each row; None for silence. If it is no terminal, a line a
+            minute says how far it is.
 
     Returns:
         The curve.
@@ -87,6 +89,7 @@ def fit(
     per_epoch = task.source.steps_per_epoch(plan.batch_size)
     order: list[torch.Tensor] = []
     task.trained.train()
+    lines = None if console is None or console.is_terminal else Lines(console.print, "steps")
     with _progress(console) as progress:
         shown = progress.add_task("Training", total=plan.steps, completed=run.done)
         for step in range(run.done, plan.steps):
@@ -95,6 +98,8 @@ def fit(
                 order = task.source.order(epoch, plan.batch_size, plan.seed)
             rate = run.step(task.source.batch(order[place]))
             progress.update(shown, completed=run.done)
+            if lines is not None:
+                lines(run.done, plan.steps)
             last = run.done == plan.steps
             if run.done % (plan.evaluate_every or per_epoch) == 0 or last:
                 row = run.evaluate(run.done / per_epoch, rate)
@@ -206,7 +211,7 @@ def _progress(console: Console | None) -> Progress:
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, transient=True, disable=console is None)
+    return Progress(*columns, console=console, transient=True, disable=console is None or not console.is_terminal)
 
 
 def _line(row: Row, plan: Plan) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 import captum_astro
 from captum_astro.attr._base import Explanation
-from captum_astro.attr.explainers import explainers, explainers_named
+from captum_astro.attr.explainers import configured, explainers, explainers_named
 
 
 def test_every_exported_method_once_in_order() -> None:
@@ -36,10 +36,15 @@ def test_by_name() -> None:
             explainers_named(wanted)
 
 
+def test_the_name_in_the_paper() -> None:
+    with pytest.warns(UserWarning, match=r"^TokenTM is VTranM: its name in the paper\.$"):
+        assert configured("TokenTM:output=logit").name == "VTranM:output=logit"
+
+
 @pytest.mark.parametrize(
     ("word", "meant"),
     [
-        ("gradcam", "TokenGradCAM"), ("Grad-CAM++", "TokenGradCAMPlusPlus"), ("TokenTM", "VTranM"),
+        ("gradcam", "TokenGradCAM"), ("Grad-CAM++", "TokenGradCAMPlusPlus"),
         ("rollout", "AttentionRollout"), ("VTramM", "VTranM"), ("transformer_mm", "TransformerMM"),
     ],
 )  # fmt: skip

@@ -1,0 +1,47 @@
+"""The scores of a benchmark for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from captum_astro.cli._terminal import console
+
+if TYPE_CHECKING:
+    from captum_astro.evaluation.report.grid import Grid
+
+_WIDE = 10_000  # a terminal wraps a long line itself; a table that is made to fit would cut names
+_PLAIN = str.maketrans({"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-"})  # for terminals without them
+
+
+def print_scores(folder: Path) -> None:
+    """Print each method's mean score by each metric, a table for each model and kind of metric."""
+    import pandas as pd
+
+    from captum_astro.evaluation.analysis import summary
+    from captum_astro.evaluation.report import grid
+    from captum_astro.evaluation.run.results import read_run
+
+    scores = summary(read_run(folder).rows, bootstrap=1)  # the report has the intervals
+    for model, own in scores.groupby("model", sort=False):
+        for found in grid.scores(own, pd.DataFrame()):
+            console.print(f"\n{model}, {found.title[:1].lower()}{found.title[1:]}")
+            console.print(_table(found), width=_WIDE)
+
+
+def _table(found: Grid) -> Table:
+    table = Table("method", box=None, pad_edge=False)
+    for column in found.columns:
+        head = [column.info.name, column.below, column.better.split()[0]]
+        table.add_column("\n".join(filter(None, head)), justify="right", no_wrap=True)
+    for name, cells in _rows(found):
+        table.add_row(name, *cells)
+    return table
+
+
+def _rows(found: Grid) -> Iterator[tuple[str, list[str]]]:
+    for name, cells in {**found.rows, **found.foot}.items():
+        yield name, [cell.text.translate(_PLAIN) for cell in cells]
