@@ -6,7 +6,6 @@ import io
 import math
 import sys
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -80,7 +79,7 @@ class ExplainCallback:
         target: Wanted | Sequence[Wanted] = None,
     ) -> None:
         self._images = several(images) or [images]
-        self._targets = list(target) if isinstance(target, list | tuple) else [target] * len(self._images)
+        self._targets = _one_each(target, len(self._images))
         if len(self._targets) != len(self._images):
             raise ValueError(f"target has {len(self._targets)} classes, and there are {len(self._images)} images.")
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
@@ -148,10 +147,15 @@ class ExplainCallback:
         ]
 
 
-@cache
 def _joined(cls: type[ExplainCallback], *bases: type) -> type[ExplainCallback]:
     """The class with Lightning's callback behind it, whose hooks do nothing."""
     return type(cls.__name__, (cls, *bases), {"__module__": cls.__module__, "__doc__": cls.__doc__}) if bases else cls
+
+
+def _one_each(target: Wanted | Sequence[Wanted], count: int) -> list[Wanted]:
+    if isinstance(target, Sequence) and not isinstance(target, str):
+        return list(target)
+    return [target] * count
 
 
 def _is_first_process() -> bool:

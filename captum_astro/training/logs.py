@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,7 @@ def _to_tensorboard(writer: Any, step: int, picture: Image.Image, figures: Mappi
 
 
 def _to_wandb(run: Any, step: int, picture: Image.Image, figures: Mapping[str, float]) -> None:
-    import wandb
-
+    image = import_module("wandb").Image(picture)
     # without step=: a run refuses one that is behind its own counter, which the user's own calls advance
     values = {f"{TAG}/{name}": value for name, value in figures.items()}
-    run.log({TAG: wandb.Image(picture), f"{TAG}/step": step, **values})
+    run.log({TAG: image, f"{TAG}/step": step, **values})

@@ -54,7 +54,7 @@ def _verdict(rows: pd.DataFrame):
                 "energy inside": {"A": [0.5] * 8, "B": [0.25] * 8},
                 "SaCo": {"A": [0.5, 0.0] * 3, "B": [0.3, 0.25] * 3},
             },
-            "A is ahead: it is the best by 2 of 3 scores, for certain by 1.",
+            "A is ahead, but not by every score: it is the best by 2 of 3 scores, for certain by 1.",
             [
                 "Mean rank of 3 methods over 3 scores on 8 images: A 1.3, B 1.7, C 3.0.",
                 "Certain: A by energy inside, 25.0 points ahead of B.",
