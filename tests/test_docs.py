@@ -115,18 +115,10 @@ IMPORTS = {
     "versions.py": set(),
     "viz": {"storage"},
     "training": {
-        "data",
-        "devices",
-        "extras",
-        "functional",
-        "kinds",
-        "metrics",
-        "models",
-        "progress",
-        "storage",
-        "wording",
+        "caller", "data", "devices", "explaining", "extras", "functional", "kinds", "layouts", "metrics", "models",
+        "progress", "storage", "wording",
     },
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", IMPORTS)

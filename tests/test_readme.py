@@ -81,8 +81,8 @@ COMMANDS = [  # a backslash continues a line
 )
 def test_code_runs(page: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for library in re.findall(r"^(?:import|from) (open_clip|transformers)\b", code, re.MULTILINE):
-        pytest.importorskip(library, reason=f"the extra '{library}' is not installed")
+    for library in re.findall(r"^(?:import|from) (lightning|open_clip|transformers)\b", code, re.MULTILINE):
+        pytest.importorskip(library, reason=f"{library} is not installed")
     monkeypatch.setattr("captum_astro.explaining.explain.load_model", _random_unless_bundled)
     shutil.copy(ROOT / "docs" / "pictures" / "cat.jpg", tmp_path)
     if "finetuned.pt" in code:

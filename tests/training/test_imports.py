@@ -18,8 +18,8 @@ PACKAGE = Path(captum_astro.__file__).parent
 ROOMS = ("captum_astro.training", "captum_astro.models")
 OPTIONAL = {*EXTRAS, "sklearn"}
 LAYERS = (
-    {"options", "checkpoint", "batches", "optimiser", "pooled", "weights"},
-    {"curve", "task", "patch_head", "scores", "fit"},
+    {"options", "checkpoint", "batches", "optimiser", "pooled", "weights", "logs"},
+    {"curve", "task", "patch_head", "scores", "fit", "undisturbed", "callback"},
     {"cifar10", "imdb", "scenes", "wikitext2"},
     {"config", "run", "ablation"},
 )

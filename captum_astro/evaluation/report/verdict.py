@@ -112,5 +112,5 @@ def _answer(first: list[str], found: list[Lead]) -> str:
     if certain == len(found):
         return f"{name} wins, for certain: it is the best {which}."
     if certain:
-        return f"{name} is ahead: it is the best {which}, for certain by {certain}."
+        return f"{name} is ahead, but not by every score: it is the best {which}, for certain by {certain}."
     return f"{name} is ahead, but it is not certain that it wins: it is the best {which}, by none for certain."

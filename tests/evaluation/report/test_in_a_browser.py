@@ -58,6 +58,15 @@ _CLICKS = """
     found.dim = [...inside.querySelectorAll("g.dim")].map((line) => line.dataset.line);
     legend.click();
     found.dimAfter = inside.querySelectorAll("g.dim").length;
+    const dialog = inside.querySelector("dialog");
+    const sample = inside.querySelector(".sample");
+    sample.querySelectorAll("button")[2].click();
+    found.open = dialog.open;
+    found.large = [...dialog.querySelectorAll("img")].map((image) => image.src);
+    found.pair = [...sample.querySelectorAll("img")].map((image) => image.src).filter((_, i) => i === 0 || i === 2);
+    found.words = dialog.querySelector("p").textContent;
+    dialog.querySelector("button").click();
+    found.closed = !dialog.open;
 """
 
 
@@ -102,7 +111,8 @@ def test_tables_sort_and_curves_stand_out(tmp_path: Path, page: str) -> None:
     assert set(before["sorted"]) == {"none"}
     # the first column is the positive AUC: lower is better, so the lowest comes first
     assert up["sorted"][1] == "ascending"
-    assert up["values"] == sorted(up["values"], key=float) != before["values"]
+    assert up["values"] == sorted(up["values"], key=float)
+    assert before["names"] != by_name["names"]  # by rank
     assert down["sorted"][1] == "descending"
     assert down["values"] == up["values"][::-1]
     assert by_name["sorted"][:2] == ["ascending", "none"]
@@ -112,3 +122,8 @@ def test_tables_sort_and_curves_stand_out(tmp_path: Path, page: str) -> None:
     assert found["pressed"] == "true"
     assert set(found["dim"]) == {"0", "1", "3"}
     assert found["dimAfter"] == 0
+    assert found["open"]
+    assert found["closed"]
+    assert found["large"] == found["pair"]
+    assert "image-" in found["words"]
+    assert "three" in found["words"]

@@ -1,0 +1,3 @@
+"""The public names, each imported when it is first used."""
+
+from .callback import ExplainCallback as ExplainCallback
