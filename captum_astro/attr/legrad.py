@@ -99,7 +99,9 @@ class _LeGradUpdate(Update):
         for stage in passed.stages:
             if stage.stage.block in attended and stage.branches:
                 blocks[stage.stage.block] = stage.following.shape == final
-        read: list[Early | None] = [Early(b, self._averaged) for b, fits in blocks.items() if fits or self._chosen]
+        read: list[Early | None] = [
+            Early(b, "tokens" if self._averaged else None) for b, fits in blocks.items() if fits or self._chosen
+        ]
         if not attended and passed.pooling is not None:
             return [None]
         if not read:

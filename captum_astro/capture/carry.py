@@ -40,6 +40,10 @@ class Update(ABC):
         """The row before it is multiplied by a stage's matrix, for methods that modify it."""
         return row
 
+    def passing(self, row: torch.Tensor, record: StageRecord) -> torch.Tensor:
+        """What passes a stage along the residual connection: all of the row, except for methods that weight it."""
+        return row
+
     def finish(self, row: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
         """The result, from the row over the tokens that enter the first stage and their stream ``(B, n, d)``."""
         return row
@@ -66,7 +70,7 @@ def carry(passed: Pass, update: Update, start: torch.Tensor | None = None) -> to
             row = _replaced(row, stage, update)
             continue
         added = _added(row, stage, update)
-        row = _shortcut(row, stage, update)
+        row = _shortcut(update.passing(row, stage), stage, update)
         row = row if added is None else row + added
     return update.finish(row, passed.stages[0].stream)
 

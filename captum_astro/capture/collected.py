@@ -207,7 +207,7 @@ class Collected:
         None, too, if tokens vote: those with the largest values of other classes are reached by a probability. Or if
         all tokens were averaged.
         """
-        averaged = self.wanted.early is not None and self.wanted.early.averaged
+        averaged = self.wanted.early is not None and self.wanted.early.averaged is not None
         gradients = self.recorder.final.gradients if self.layout.votes is None and not averaged else []
         return (self.layout.final_stream.tokens(gradients[0]) != 0).any(-1) if gradients else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -17,11 +18,12 @@ class Early:
 
     Attributes:
         block: The index of the block.
-        averaged: The head reads the mean of all tokens, in place of each of them; a pooling head reads the tokens.
+        averaged: The head reads the mean of all tokens, or of the normalised ones, in place of each of them. A pooling
+            head reads the tokens.
     """
 
     block: int
-    averaged: bool = False
+    averaged: Literal["tokens", "normalised"] | None = None
 
     def tokens(self, layout: Layout, block: torch.Tensor, tap: Tap, final: torch.Tensor) -> torch.Tensor:
         """The output of the block, where it has the form of the final tokens.
@@ -50,11 +52,16 @@ class Early:
 
     def given(self, layout: Layout, tokens: torch.Tensor) -> torch.Tensor:
         """What the rest of the model gets: the tokens, or their mean in place of each."""
-        if not self.averaged or layout.pooling is not None:
+        if self.averaged != "tokens" or layout.pooling is not None:
             return tokens.clone()  # what follows may change it in place
-        first = layout.final_stream.channels == "first" and tokens.ndim == 4
-        places = (2, 3) if first else tuple(range(1, tokens.ndim - 1))
-        return tokens.mean(places, keepdim=True).expand_as(tokens).clone()
+        return mean_in_place(layout.final_stream, tokens)
+
+
+def mean_in_place(tap: Tap, tokens: torch.Tensor) -> torch.Tensor:
+    """The mean of a tap's tokens in the place of each."""
+    first = tap.channels == "first" and tokens.ndim == 4
+    places = (2, 3) if first else tuple(range(1, tokens.ndim - 1))
+    return tokens.mean(places, keepdim=True).expand_as(tokens).clone()
 
 
 def block_ends(layout: Layout, chosen: list[int]) -> dict[int, int]:

@@ -9,7 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from captum_astro.capture.attention_notes import AttentionNotes
-from captum_astro.capture.early import Early, block_ends
+from captum_astro.capture.early import Early, block_ends, mean_in_place
 from captum_astro.capture.entry import Entry
 from captum_astro.capture.explaining import current
 from captum_astro.capture.hooks import Hooks
@@ -121,6 +121,8 @@ class Recorder(TorchFunctionMode):
         if layout.votes is not None:
             self._hooks.tap(layout.votes[0], partial(self._note_pooled, "votes", layout.votes[0]))
         if layout.pooled is not None:
+            if self._early is not None and self._early.averaged == "normalised":
+                self._hooks.tap(layout.pooled[0], partial(mean_in_place, layout.pooled[0]))
             for tap, name in zip(layout.pooled, ("normalised", "pooled"), strict=True):
                 self._hooks.tap(tap, partial(self._note_pooled, name, tap))
 

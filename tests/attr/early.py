@@ -61,6 +61,12 @@ def head(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     return model.forward_head(model.norm(tokens))
 
 
+def head_of_normalised_mean(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """What it reads of the mean of the normalised tokens, in the place of each."""
+    normed = model.norm(tokens)
+    return model.forward_head(normed.mean(1, keepdim=True).expand_as(normed))
+
+
 def head_of_mean(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     """The same of their mean, in the place of each; a pooling head reads the tokens."""
     if getattr(model, "attn_pool", None) is not None:

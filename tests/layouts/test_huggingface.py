@@ -19,7 +19,7 @@ from captum_astro.layouts.base import _REGISTRY, layout_for
 from captum_astro.layouts.blocks import _BLOCKS
 from tests import families
 from tests.families import build, images
-from tests.libraries import assert_same_maps, every_method, loaded, renamed, split_qkv, without_relu
+from tests.libraries import assert_same_maps, every_method, loaded, renamed, skip_undefined, split_qkv, without_relu
 
 transformers = pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
 
@@ -265,6 +265,7 @@ def test_the_identity_holds_and_the_read_out_is_right(name: str) -> None:
 @pytest.mark.parametrize("name", ["dinov2 registers", "dinov3 gated", "clip projected", "siglip features", "beit"])
 def test_every_method_and_a_batch_equals_single_calls(method: Any, name: str) -> None:
     model, x = _drawn(name), images("cls", 2)
+    skip_undefined(method, model, x=x)
     explained = method(model)
     whole = explained.attribute(x, target=[1, 2], **without_relu(method))
     each = [explained.attribute(one[None], target=c, **without_relu(method)) for one, c in zip(x, (1, 2), strict=True)]
