@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -16,9 +14,9 @@ from captum_astro.attr.explainers import explainers_named
 from captum_astro.capture.probe import GAINS, _local_weights
 from captum_astro.support.form import Form
 from captum_astro.support.outcome import attribution, largest, outcomes
-from captum_astro.support.sweep import METHODS, Sweep
+from captum_astro.support.sweep import METHODS
+from tests.support.representatives import representatives
 
-RESULTS = Path(__file__).parents[2] / "docs" / "timm.json"
 RANKS = ("failed", "refused", "approximate", "exact")
 # what may not change where the image does: these divide by sums close to 0, and the last one cuts off its map at 0
 UNSTEADY = {"LRP", "TransformerAttribution", "AttentionGradCAM"}
@@ -26,33 +24,16 @@ UNSTEADY = {"LRP", "TransformerAttribution", "AttentionGradCAM"}
 # relevance: input times gradient changes mostly there, too
 UNSTEADY_ON = {("cpubone_nano", "TokenGradCAMPlusPlus"), ("shvit_s1", "AttnLRP"), ("shvit_s1", "ConservativeLRP")}
 
-# whose weights, as `_local` sets them, keep places apart on the way to the map
-STEADY = {
-    "coat_tiny", "convit_tiny", "cpubone_nano", "cs3darknet_focus_s", "cspnext_tiny",
-    "deit_tiny_distilled_patch16_224", "dla46x_c", "edgenext_xx_small", "efficientformerv2_s0", "efficientvim_m1",
-    "efficientvit_b0", "efficientvit_m0", "eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t8", "ghostnet_050",
-    "gmlp_ti16_224", "hgnetv2_b0", "iformer_t", "inception_next_atto", "lcnet_035", "lcnetv2_small", "pit_ti_224",
-    "pvt_v2_b0", "regnetx_002", "repghostnet_050", "repvit_m1", "rexnet_100", "shvit_s1", "starnet_s050",
-    "swiftformer_xs", "test_byobnet", "test_convnext", "test_efficientnet", "test_vit", "test_vit_relpos",
-}  # fmt: skip
+# whose weights, as `_local` sets them, keep places apart on the way to the map; smaller models are in `test_geometry`
+STEADY = (
+    "coat_tiny", "convit_tiny", "cpubone_nano", "cs3darknet_focus_s", "deit_tiny_distilled_patch16_224",
+    "efficientformerv2_s0", "efficientvim_m1", "efficientvit_b0", "eva02_tiny_patch14_224", "fasternet_t0",
+    "fastvit_t8", "gmlp_ti16_224", "hgnetv2_b0", "inception_next_atto", "lcnetv2_small", "pit_ti_224", "pvt_v2_b0",
+    "repvit_m1", "rexnet_100", "shvit_s1", "swiftformer_xs",
+)  # fmt: skip
 
 
-def _tried() -> list[dict[str, Any]]:
-    """What the sweep tried, the smallest models first."""
-    if f'"timm": "{timm.__version__}"' not in RESULTS.read_text():
-        return []
-    kinds = [kind for kind in Sweep(RESULTS).kinds.values() if "status" in kind]
-    return sorted(kinds, key=lambda kind: (kind["parameters"], kind["tried"]))
-
-
-def _smallest_of_each(kinds: list[dict[str, Any]], *keys: str) -> list[Any]:
-    """Test parameters."""
-    found = {str([kind[key] for key in keys]): kind for kind in reversed(kinds)}
-    skipped = pytest.param({}, marks=pytest.mark.skip("docs/timm.json is of another version of timm"))
-    return [pytest.param(kind, id=kind["tried"]) for kind in reversed(found.values())] or [skipped]
-
-
-@pytest.mark.parametrize("kind", _smallest_of_each(_tried(), "model_class", "status"))
+@pytest.mark.parametrize("kind", representatives())
 def test_what_the_sweep_found_holds(kind: dict[str, Any]) -> None:
     form = Form.of(kind)
     found = outcomes(form.build(), form.images(), explainers_named(METHODS).values())
@@ -60,7 +41,7 @@ def test_what_the_sweep_found_holds(kind: dict[str, Any]) -> None:
     assert "failed" not in {one.status for one in found}
 
 
-@pytest.mark.parametrize("kind", _smallest_of_each([k for k in _tried() if k["tried"] in STEADY], "tried"))
+@pytest.mark.parametrize("kind", representatives(*STEADY))
 def test_a_changed_corner_changes_the_map_there(kind: dict[str, Any]) -> None:
     """With weights that keep places apart. A map that is turned or mirrored changes in another corner."""
     form = Form.of(kind)
