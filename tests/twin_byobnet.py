@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import torch
-from timm.layers import AttentionPool2d
+from timm.layers import AttentionPool2d, RotAttentionPool2d
 from timm.layers.halo_attn import HaloAttn
 from timm.models.byobnet import ByobNet, SelfAttnBlock
 from timm.models.mobilevit import MobileVitBlock
@@ -49,7 +49,7 @@ def byobnet(model: Any, run: Run) -> Taken:
             layers.append(shared(run.seen[block], run.outs[block], strided[0] if strided else None))
     last = run.outs[model.final_conv]
     lengths = flat(last if first is None else first).norm(dim=-1)
-    if isinstance(model.head, AttentionPool2d):
+    if isinstance(model.head, AttentionPool2d | RotAttentionPool2d):
         return Taken([*layers, pooled(model.head, run, flat(last))], lengths, mean_of(1))
     return Taken(layers, lengths, mean_of(last[0, 0].numel()))
 
