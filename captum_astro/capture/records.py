@@ -135,7 +135,7 @@ class AttentionRecord:
         factors = self.map_out.factors if include_norm else None
         if factors is None:
             return self.gate
-        found = factors.unflatten(2, (self.attention.value.shape[1], -1)).transpose(1, 2)
+        found: torch.Tensor = factors.unflatten(2, (self.attention.value.shape[1], -1)).transpose(1, 2)
         return found if self.gate is None else found * self.gate
 
     def transformed(self, include_norm: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:

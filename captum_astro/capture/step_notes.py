@@ -49,7 +49,7 @@ class StepNotes:
             self._found[number] = step.measure(x)
         elif isinstance(step, Activation):
             found = activation_factors(step.module, widen(x))
-            self._found[number] = Tap(step.module, channels=step.channels).tokens(found)
+            self._found[number] = Tap(step.module, channels=step.channels).tokens(found)[..., : step.first]
         else:
             found = inverse_deviation(step.module, x if step.channels == "last" else x.movedim(1, -1))
             self._found[number] = found if step.per_head else found.reshape(len(x), -1)

@@ -111,10 +111,12 @@ class Activation:
     Attributes:
         module: The activation, which is 0 at 0.
         channels: The position of the channel dimension in its input, as in `Tap`.
+        first: How many of the first channels of its input are the heads' outputs; None for all.
     """
 
     module: nn.Module
     channels: Literal["last", "first"] = "last"
+    first: int | None = None
 
 
 Step = Linear | Scale | Norm | Modulated | Activation

@@ -75,7 +75,6 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
         (4, 5),
         (
             "stages.1.blocks.0.conv and 3 more: its depth",
-            "stages.1.blocks.0.mixer and 1 more: an activation",
             "stages.2.downsample.2: its conv",
         ),
     ),
