@@ -60,7 +60,7 @@ class StepNotes:
         for step, one in zip(self.measured, self._found, strict=True):
             if one is None:
                 raise UnsupportedModelError(f"{type(step.module).__name__} of {name} did not run in the pass.")
-            windowed = outputs is not None and isinstance(step, Norm) and step.after_windows
+            windowed = outputs is not None and isinstance(step, Norm | Activation) and step.after_windows
             found.append(outputs.gather(one) if windowed and outputs and isinstance(one, torch.Tensor) else one)
         return tuple(found)
 
