@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import torch
-from timm.layers import AttentionPool2d
+from timm.layers import AttentionPool2d, RotAttentionPool2d
 from timm.layers.halo_attn import HaloAttn
 from timm.models.byobnet import ByobNet, SelfAttnBlock
 from timm.models.mobilevit import MobileVitBlock
@@ -26,6 +26,7 @@ from tests.twin_layers import (
     head_vectors,
     mean_of,
     plain_attention,
+    weighed,
 )
 from tests.twin_windows import measure
 
@@ -49,7 +50,7 @@ def byobnet(model: Any, run: Run) -> Taken:
             layers.append(shared(run.seen[block], run.outs[block], strided[0] if strided else None))
     last = run.outs[model.final_conv]
     lengths = flat(last if first is None else first).norm(dim=-1)
-    if isinstance(model.head, AttentionPool2d):
+    if isinstance(model.head, AttentionPool2d | RotAttentionPool2d):
         return Taken([*layers, pooled(model.head, run, flat(last))], lengths, mean_of(1))
     return Taken(layers, lengths, mean_of(last[0, 0].numel()))
 
@@ -91,16 +92,22 @@ def self_attention(block: Any, run: Run) -> Layer:
         groups, attention, gradient = [(every, every)], attention[:, None], gradient[:, None]
     norm = block.post_attn
     project = fused(block.conv3_1x1.conv, block.conv3_1x1.bn).weight.flatten(1)
-    project = project * norm.weight / (norm.running_var + norm.eps) ** 0.5
-    vectors = head_vectors(values, torch.eye(heads * each, dtype=torch.float64), None, project, heads)
+    scale = norm.weight / (norm.running_var + norm.eps) ** 0.5
+    project = project * scale
+    factors = torch.ones(4 * len(stream), heads * each, dtype=torch.float64)
+    if isinstance(attn.pool, nn.Identity):
+        given = flat(run.seen[norm]) * scale + norm.bias - norm.running_mean * scale  # the activation works in place
+        factors = norm.act(given.clone()) / given
     queries = sum(len(group) for group, _ in groups)
     found = {name: torch.zeros(queries, rows * columns, dtype=torch.float64) for name in ("vtranm", "rollout")}
     for number, (group, keys) in enumerate(groups):
         present = [key for key in keys if key >= 0]
         for h in range(heads):
-            weights = measure(stream[present], vectors[h, present], BOTH, [0] * len(present))
-            lengths = dict(zip(present, weights, strict=True))
+            part = slice(h * each, (h + 1) * each)
             for (i, query), (j, key) in itertools.product(enumerate(group), enumerate(keys)):
+                if j == 0:
+                    vectors = (values[present][:, part] * factors[query, part]) @ project[:, part].T
+                    lengths = dict(zip(present, weighed(stream[present], vectors), strict=True))
                 if key >= 0:
                     a, g = attention[h, number, i, j], gradient[h, number, i, j].clamp(min=0)
                     found["vtranm"][query, key] += g * a * lengths[key] / heads

@@ -34,6 +34,7 @@ from tests.twin_layers import (
     dense,
     describes,
     flat,
+    gated_map,
     head_vectors,
     mean_of,
 )
@@ -346,10 +347,15 @@ def shvit(model: Any, run: Run) -> Taken:
             first = run.seen[block] if first is None else first
             attn, maps = block.mixer.m, run.map()
             values = flat(run.outs[attn.qkv])[:, 2 * attn.qk_dim :]
-            project = fused(attn.proj[1].c, attn.proj[1].bn).weight.flatten(1)[:, : attn.pdim]
-            vectors = head_vectors(values, torch.eye(attn.pdim, dtype=torch.float64), None, project, 1)
+            project = fused(attn.proj[1].c, attn.proj[1].bn).weight.flatten(1)
             layers.append(residual(block.conv, run))
-            layers.append(attended(flat(run.seen[block.mixer]), (maps[0][None], maps[1][None]), vectors))
+            stream, given = flat(run.seen[block.mixer]), flat(run.seen[attn.proj[0]])
+            factors, each = (given > 0).double(), (maps[0][None], maps[1][None])
+            mixed = gated_map(stream, each, values[None], project[:, : attn.pdim], factors)
+            rest = (given * factors)[:, attn.pdim :] @ project[:, attn.pdim :].T
+            found = added(stream, rest)
+            found.attention = {"vtranm": mixed, "rollout": maps[0]}
+            layers.append(found)
             layers.append(residual(block.ffn, run))
     assert first is not None
     return Taken(layers, flat(first).norm(dim=-1), mean_of(run.outs[model.stages][0, 0].numel()))

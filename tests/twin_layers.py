@@ -153,16 +153,20 @@ def gated_map(stream: T, maps: tuple[T, T], values: T, project: T, factors: T) -
     Values are ``(H, n, d_v)``, the projection ``(d, H * d_v)`` and the factors ``(q, H * d_v)``.
     """
     attention, gradient = maps
-    whole, own, size = torch.zeros_like(attention[0]), stream.norm(dim=1), values.shape[2]
+    whole, size = torch.zeros_like(attention[0]), values.shape[2]
     for h, i in itertools.product(range(len(attention)), range(attention.shape[1])):
         part = slice(h * size, (h + 1) * size)
         vectors = (values[h] * factors[i, part]) @ project[:, part].T
-        lengths, cosines = vectors.norm(dim=1), torch.zeros_like(own)
-        for j in range(len(stream)) if vectors.shape[1] == stream.shape[1] else ():
-            cosines[j] = vectors[j] @ stream[j] / (lengths[j] * own[j]) if lengths[j] > 0 else 0
-        weights = lengths / own * cosines.exp() / cosines.exp().sum()
-        whole[i] += gradient[h, i].clamp(min=0) * attention[h, i] * weights / len(attention)
+        whole[i] += gradient[h, i].clamp(min=0) * attention[h, i] * weighed(stream, vectors) / len(attention)
     return whole
+
+
+def weighed(stream: T, vectors: T) -> T:
+    """``|E~_j| / |E_j| NECC(j)``, of vectors that may be zero, or of another width."""
+    lengths, own, cosines = vectors.norm(dim=1), stream.norm(dim=1), torch.zeros_like(stream[:, 0])
+    for j in range(len(stream)) if vectors.shape[1] == stream.shape[1] else ():
+        cosines[j] = vectors[j] @ stream[j] / (lengths[j] * own[j]) if lengths[j] > 0 else 0
+    return lengths / own * cosines.exp() / cosines.exp().sum()
 
 
 def added(stream: T, output: T) -> Layer:

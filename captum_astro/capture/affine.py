@@ -55,10 +55,12 @@ def compose(
     out = AffineMap()
     heads, size = heads or like.shape[1], like.shape[1] * like.shape[3]
     remaining = iter(statistics)
-    if steps and isinstance(steps[0], Activation):
+    if steps and isinstance(activation := steps[0], Activation):
         factors = next(remaining)
         assert isinstance(factors, torch.Tensor)
-        out.factors, steps = factors, steps[1:]
+        steps = steps[1:]
+        out.factors = factors if activation.scale is None else factors * widen(activation.scale.detach())
+        out.constant = None if activation.shift is None else factors * widen(activation.shift.detach())
     first = next((i for i, step in enumerate(steps) if isinstance(step, Linear | Modulated)), 0)
     leading = steps[:first]  # applied to the rows of the first weight: a product with the identity would be slow
     for number, step in enumerate(steps):

@@ -49,7 +49,7 @@ class StepNotes:
             self._found[number] = step.measure(x)
         elif isinstance(step, Activation):
             found = activation_factors(step.module, widen(x))
-            self._found[number] = Tap(step.module, channels=step.channels).tokens(found)
+            self._found[number] = Tap(step.module, channels=step.channels).tokens(found)[..., : step.first]
         else:
             found = inverse_deviation(step.module, x if step.channels == "last" else x.movedim(1, -1))
             self._found[number] = found if step.per_head else found.reshape(len(x), -1)
@@ -60,7 +60,7 @@ class StepNotes:
         for step, one in zip(self.measured, self._found, strict=True):
             if one is None:
                 raise UnsupportedModelError(f"{type(step.module).__name__} of {name} did not run in the pass.")
-            windowed = outputs is not None and isinstance(step, Norm) and step.after_windows
+            windowed = outputs is not None and isinstance(step, Norm | Activation) and step.after_windows
             found.append(outputs.gather(one) if windowed and outputs and isinstance(one, torch.Tensor) else one)
         return tuple(found)
 

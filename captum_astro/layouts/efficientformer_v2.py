@@ -17,6 +17,7 @@ from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.steps import Scale, Step, Tap
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 
+# the activation multiplies the sum of both by one factor, and the convolution's part belongs to no single token
 _ACTIVATED = (
     "a convolution of its values and an activation stand between its heads and their projection; the vectors are "
     "measured without them"

@@ -15,6 +15,7 @@ from captum_astro.layouts.convolution import DEPTHWISE, convolutional_block, den
 from captum_astro.layouts.steps import Tap
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
 
+# the activation alone could be a factor of each query, but no vector of a later head belongs to one token
 _CASCADED = (
     "each head reads what the one before it gives, and an activation stands between the heads and their projection; "
     "every head's map is followed by itself, and the vectors are measured without the activation"

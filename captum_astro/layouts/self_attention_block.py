@@ -13,11 +13,11 @@ from torch import nn
 from captum_astro.functional.token_map import Grid, TokenMap, convolution_map, kernel_map, window_map
 from captum_astro.layouts.convolution import dense_weight, normalised, normalised_convolution
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.steps import Scale, Step, Tap
+from captum_astro.layouts.steps import Activation, Scale, Step, Tap
 from captum_astro.layouts.structure import AttentionBranch, Stage
 
-_ACTIVATED = (
-    "an activation stands between its heads and their projection; the vectors are measured without the activation"
+_AVERAGED = (
+    "an activation stands behind averages of its heads' outputs; the vectors are measured without the activation"
 )
 
 
@@ -66,20 +66,26 @@ def _attention(block: Any, path: str) -> AttentionBranch:
     return AttentionBranch(
         f"{path}.self_attn",
         attn,
-        (*_norm(block.post_attn), normalised(dense_weight(last.conv), last.conv.bias, last.bn)),
+        (*_after(block.post_attn, averaged, halo), normalised(dense_weight(last.conv), last.conv.bias, last.bn)),
         None,  # they read what an activation makes of the tokens
         outputs=outputs,
         sources=partial(_halo, block=attn.block_size, size=attn.win_size, halo=attn.halo_size) if halo else None,
         heads=attn.num_heads,
         windows=2 if halo else None,
-        approximate=_ACTIVATED,
-        output=Tap(last, "output", "first"),
+        approximate=_AVERAGED if averaged else None,
+        output=Tap(last, "output", "first") if averaged else None,
     )
 
 
-def _norm(norm: Any) -> tuple[Step, ...]:
-    """A batch norm after the heads, whose activation and constant are left out."""
-    return () if isinstance(norm, nn.Identity) else (Scale(norm.weight / (norm.running_var + norm.eps).sqrt()),)
+def _after(norm: Any, averaged: bool, windows: bool) -> tuple[Step, ...]:
+    """A batch norm after the heads with its activation, which is left out, with the constant, behind averages."""
+    if isinstance(norm, nn.Identity):
+        return ()
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    if averaged:
+        return (Scale(scale),)
+    shift = norm.bias - norm.running_mean * scale
+    return (Activation(norm.act, "first", scale=scale, shift=shift, after_windows=windows),)
 
 
 def _blocks(grid: Grid, size: int) -> TokenMap:

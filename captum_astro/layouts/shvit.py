@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from timm.models.shvit import PatchMerging, Residual, SHViT
 from torch import nn
 
@@ -11,13 +12,8 @@ from captum_astro.layouts.averaged import PaddedLayout, check_average
 from captum_astro.layouts.base import register_layout
 from captum_astro.layouts.convolution import DEPTHWISE, convolutional_block, dense_weight, normalised
 from captum_astro.layouts.errors import UnsupportedModelError
-from captum_astro.layouts.steps import Linear, Tap
+from captum_astro.layouts.steps import Activation, Linear, Tap
 from captum_astro.layouts.structure import AttentionBranch, FeedForwardBranch, Stage
-
-_ACTIVATED = (
-    "an activation stands between its head and the projection, which also gets channels that it leaves alone; the "
-    "vectors are measured without the activation, and the rest stays with its token"
-)
 
 
 @register_layout(SHViT)
@@ -57,8 +53,8 @@ class SHViTLayout(PaddedLayout):
 def _block(block: Any, index: int, path: str) -> list[Stage]:
     stages = [_layer(block.conv, index, f"{path}.conv")]
     if not isinstance(block.mixer, nn.Identity):
-        attention = _attention(block.mixer.m, f"{path}.mixer")
-        stages.append(Stage(index, Tap(block.mixer, channels="first"), (attention,)))
+        branches = _attention(block.mixer.m, f"{path}.mixer")
+        stages.append(Stage(index, Tap(block.mixer, channels="first"), branches))
     return [*stages, _layer(block.ffn, index, f"{path}.ffn")]
 
 
@@ -73,15 +69,16 @@ def _layer(layer: Any, index: int, path: str) -> Stage:
     return Stage(index, stream, (FeedForwardBranch(path, Tap(layer.m, "output", "first"), approximate=approximate),))
 
 
-def _attention(attn: Any, name: str) -> AttentionBranch:
-    project = attn.proj[1]
-    own = dense_weight(project.c)[:, : attn.pdim]
-    return AttentionBranch(
+def _attention(attn: Any, name: str) -> tuple[AttentionBranch, FeedForwardBranch]:
+    """Of some channels; the projection gets those with the others, all activated, which stay with their token."""
+    (activation, last), size = attn.proj, attn.pdim
+    project = normalised(dense_weight(last.c), None, last.bn)
+    attention = AttentionBranch(
         name,
         attn,
-        (Linear(normalised(own, None, project.bn).weight),),
+        (Activation(activation, "first", size), Linear(project.weight[:, :size], project.bias)),
         None,  # they read some channels of the tokens only
         heads=1,
-        approximate=_ACTIVATED,
-        output=Tap(attn, "output", "first"),
     )
+    others = torch.cat([torch.zeros_like(project.weight[:, :size]), project.weight[:, size:]], 1)
+    return attention, FeedForwardBranch(f"{name}.proj", Tap(activation, "output", "first"), (Linear(others),))

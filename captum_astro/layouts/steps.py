@@ -111,10 +111,18 @@ class Activation:
     Attributes:
         module: The activation, which is 0 at 0.
         channels: The position of the channel dimension in its input, as in `Tap`.
+        first: How many of the first channels of its input are the heads' outputs; None for all.
+        scale: With ``shift``, a batch norm between the heads and its input, ``(d,)``; None for none.
+        shift: What that norm adds.
+        after_windows: As in `Norm`.
     """
 
     module: nn.Module
     channels: Literal["last", "first"] = "last"
+    first: int | None = None
+    scale: torch.Tensor | None = None
+    shift: torch.Tensor | None = None
+    after_windows: bool = False
 
 
 Step = Linear | Scale | Norm | Modulated | Activation

@@ -75,7 +75,6 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
         (4, 5),
         (
             "stages.1.blocks.0.conv and 3 more: its depth",
-            "stages.1.blocks.0.mixer and 1 more: an activation",
             "stages.2.downsample.2: its conv",
         ),
     ),
@@ -91,8 +90,8 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
         (8, 12),
         ("stages.1.1.conv_proj and 1 more: its last conv", "stages.2.0 and 1 more: its convolutions"),
     ),
-    "botnet": ((8, 8), ("stages.1.1.self_attn and 1 more: an activation",)),
-    "halonet": ((8, 12), ("stages.1.1.self_attn and 1 more: an activation", "stages.1.2: its conv")),
+    "botnet": ((8, 8), ("stages.2.0.self_attn: an activation",)),
+    "halonet": ((8, 12), ("stages.1.2: its conv",)),
     "halonet_averaged": ((6, 12), ("stages.1.0.self_attn: an activation", "stages.2.0: its conv")),
     "resnet_clip": ((4, 6), ()),
     "nextvit": (

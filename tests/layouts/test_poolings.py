@@ -1,15 +1,27 @@
-"""Pooling heads that normalise or add positions of their own, against explicit matrices."""
+"""Pooling heads that normalise, or have positions of their own, against explicit matrices."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import pytest
 import torch
 
 from captum_astro import AttentionRollout, RawAttention, VTranM, check
-from tests import twins
+from tests import (
+    families,
+    twin_byobnet,  # noqa: F401  (describes the family)
+    twin_layers,
+    twins,
+)
 from tests.families import UNREGISTERED, build, images
+from tests.hybrid_families import _byobnet, _convolutions, _measured
 
 TARGET = 3
+# as CLIP's ResNets, with rotary positions: 5 x 3 tokens and their mean are pooled
+_ROTARY = partial(_byobnet, _convolutions(8), _convolutions(256, 1, 1 / 32), img_size=(40, 24), head_type="attn_rot")
+families.OTHERS["rotary"] = partial(_measured, _ROTARY)
+families.SIZES["rotary"] = (40, 24)
 every_head = pytest.mark.parametrize("name", [name for name in UNREGISTERED if "pooling" in name])
 
 
@@ -51,3 +63,14 @@ def test_a_batch_equals_single_calls(name: str) -> None:
     model, x = build(name), images(name)
     whole = VTranM(model).attribute(x, target=[0, 1, 2])
     _close(whole, torch.cat([VTranM(model).attribute(one[None], target=c) for c, one in enumerate(x)]))
+
+
+def test_rotary_positions() -> None:
+    """They turn queries and keys, and no value."""
+    report = check(build("rotary"), images("rotary", 2))
+    assert report.ok, str(report)
+    assert report.grid == (5, 3)
+    model, taken = twin_layers.of_model("rotary", TARGET)
+    x = images("rotary", 1)
+    _close(VTranM(model).attribute(x, target=TARGET, attribute_to="tokens")[0], twin_layers.vtranm(taken))
+    _close(AttentionRollout(model).attribute(x, attribute_to="tokens")[0], twin_layers.rollout(taken))
