@@ -41,7 +41,7 @@ def test_core_contains_no_optional_code() -> None:
 def test_ci_installs_the_lowest_versions() -> None:
     lines = (ROOT / ".ci" / "oldest.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    lowest = dict(_requirements("dependencies|bench|train|clickme|segmentation|test"))
+    lowest = dict(_requirements("dependencies|bench|train|clickme|segmentation|app|test"))
     assert len(lowest) > 20
     assert pins.keys() == lowest.keys()
     for name, pin in pins.items():

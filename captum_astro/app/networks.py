@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -49,7 +50,7 @@ class Networks:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, self._loading = settings, threading.Lock()  # maps and verdicts ask at the same time
         self._loaded: OrderedDict[Hashable, Any] = OrderedDict()
         self._reports: OrderedDict[Hashable, MethodsReport] = OrderedDict()
 
@@ -61,11 +62,12 @@ class Networks:
             ValueError: If its weights file is not in the app's folder.
             MissingExtraError: If it is of open_clip, which is not installed.
         """
-        key = wish.name, wish.checkpoint
-        if not wish.reads_text:
-            found: Network = _kept(self._loaded, key, _KEPT, lambda: self._classifier(wish))
+        load = self._image_text if wish.reads_text else self._classifier
+        with self._loading:
+            found = _kept(self._loaded, (wish.name, wish.checkpoint), _KEPT, lambda: load(wish))
+        if isinstance(found, Network):
             return found
-        model, tokenizer = _kept(self._loaded, key, _KEPT, lambda: load_image_text(wish.name, self._weights(wish)))
+        model, tokenizer = found
         return Network(text_target(model, tokenizer, wish.prompts), list(wish.prompts))
 
     def report(self, wish: ModelWish) -> MethodsReport:
@@ -80,6 +82,9 @@ class Networks:
         notes: list[str] = []
         model = load_model(wish.name, checkpoint=self._weights(wish), say=notes.append)
         return Network(model, None, notes)
+
+    def _image_text(self, wish: ModelWish) -> Any:
+        return load_image_text(wish.name, self._weights(wish))
 
     def _weights(self, wish: ModelWish) -> Any:
         return None if wish.checkpoint is None else inside(wish.checkpoint, self._settings.folder)

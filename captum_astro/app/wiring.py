@@ -16,6 +16,8 @@ _SAVE = Path(__file__).parent / "save.js"
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # one at a time, so that the memory of one explanation is enough
 _WORK: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
+# beside it: whoever reads the verdict does not keep others from their maps
+_CHECK: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "check", "concurrency_limit": 1}
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,22 @@ def connect(handlers: Handlers, visit: Any, fields: Fields, shown: Shown, button
 
         return called
 
+    def received(visit: Any, files: Any) -> Any:
+        """The drop zone is empty again, also after an error, so that the next image can be dropped."""
+        try:
+            visit, images = handlers.receive(visit, files)
+        except EXPECTED as error:
+            gr.Warning(said(error, handlers.settings), duration=None, title="Not taken")
+            return gr.skip(), None, gr.skip()
+        return visit, None, _changed(images)
+
     def clicked(visit: Any, event: gr.EventData) -> Any:
         return told(handlers.token)(visit, int(event.row), int(event.column))
 
     clicked.__annotations__["event"] = gr.EventData  # by which Gradio knows what to pass
 
     asked, images = [visit, *fields.all], [visit, fields.image]
-    received = buttons.drop.upload(told(handlers.receive), [visit, buttons.drop], images, **_QUIET)
-    received.then(lambda: None, None, buttons.drop, **_QUIET)  # also after an error: the next image can be dropped
+    buttons.drop.upload(received, [visit, buttons.drop], [visit, buttons.drop, fields.image], **_QUIET)
     buttons.scene.click(told(handlers.scene), visit, images, **_QUIET)
     fields.model.change(
         lambda name: gr.update(visible=str(name).startswith(PREFIX)), fields.model, fields.prompts, **_QUIET
@@ -105,7 +115,7 @@ def connect(handlers: Handlers, visit: Any, fields: Fields, shown: Shown, button
     maps = [visit, shown.maps, shown.python, shown.command, shown.curves]
     for starts in (looked.success, buttons.explain.click):
         explained = starts(told(handlers.explain), asked, maps, **_WORK)
-        explained.success(told(handlers.verdict), fields.all, shown.verdict, **_WORK)
+        explained.success(told(handlers.verdict), fields.all, shown.verdict, **_CHECK)
     shown.maps.select(clicked, visit, shown.maps, **_WORK)
     buttons.curves.click(told(handlers.curves), visit, shown.curves, **_WORK)
     file = gr.JSON(visible="hidden")

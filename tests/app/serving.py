@@ -102,6 +102,8 @@ class Client:
         with self._http.stream("GET", "/gradio_api/queue/data", params={"session_hash": self._session}) as lines:
             for line in lines.iter_lines():
                 said = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {"msg": ""}
+                if said["msg"] == "log":
+                    raise ValueError(said["log"])
                 if said["msg"] == "process_completed":
                     if not said["success"]:
                         raise ValueError(said["output"].get("error"))

@@ -77,7 +77,7 @@ def test_there_is_no_api(served: Served, path: str) -> None:
 
 def test_an_upload_becomes_an_image_and_leaves_no_file(served: Served) -> None:
     client = Client(served)
-    _, images = client.call("drop", client.uploaded("cat.png", PNG))
+    _, _, images = client.call("drop", client.uploaded("cat.png", PNG))
     assert images["value"] == "cat.png"
     assert images["choices"] == [["cat.png", "cat.png"], ["inside.png", "inside.png"]]
     assert not list(served.own.rglob("*.png"))
@@ -86,7 +86,7 @@ def test_an_upload_becomes_an_image_and_leaves_no_file(served: Served) -> None:
 def test_visitors_do_not_see_each_others_images(served: Served) -> None:
     one, other = Client(served), Client(served)
     one.call("drop", one.uploaded("mine.png", PNG))
-    _, images = other.call("drop", other.uploaded("yours.png", PNG))
+    _, _, images = other.call("drop", other.uploaded("yours.png", PNG))
     assert [name for name, _ in images["choices"]] == ["yours.png", "inside.png"]
     with pytest.raises(ValueError, match=r"&#x27;mine\.png&#x27; is no file of the app"):
         other.look("mine.png")
@@ -114,7 +114,7 @@ def test_a_hostile_name_stays_in_the_folder_of_uploads(served: Served) -> None:
     client = Client(served)
     file = client.uploaded("../../../<img src=x onerror=alert(1)>.png", PNG)
     assert served.own in Path(file["path"]).parents
-    _, images = client.call("drop", file)
+    _, _, images = client.call("drop", file)
     assert not set("<>/") & set(images["value"])
 
 
