@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-_BOOST = {"api/": 0.2, "timm.md": 0.2, "notebooks/": 0.5}  # by the beginning of a page's path; others have 1
+_BOOST = {"api/": 0.002, "timm.md": 0.01, "notebooks/": 0.5}  # by the beginning of a page's path; others have 1
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
