@@ -141,3 +141,22 @@ def test_completion(line: str, candidates: set[str]) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **asked}
     )
     assert set(done.stdout.split()) == candidates, done.stderr
+
+
+@pytest.mark.parametrize("path", [path for path in EVERY if path not in LEAVES], ids=" ".join)
+def test_a_command_that_needs_another_shows_its_help(monkeypatch, capsys, path: tuple[str, ...]) -> None:
+    code, out = run_command(monkeypatch, capsys, *path)
+    assert code == 2
+    assert out.startswith(" ".join(["Usage: captum-astro", *path, "[OPTIONS]"]))
+    assert "error" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["explian"], "error: No such command 'explian'. Did you mean 'explain'? See captum-astro --help.\n"),
+        (["check"], "error: Missing argument 'MODEL'. See captum-astro check --help.\n"),
+    ],
+)
+def test_wrong_words(monkeypatch, capsys, words: list[str], message: str) -> None:
+    assert run_command(monkeypatch, capsys, *words) == (2, message)
