@@ -85,9 +85,12 @@ def main() -> None:
         try:
             reject_empty(sys.argv[1:])
             status = app(prog_name="captum-astro", standalone_mode=False)
-        except UsageError as error:  # the message is empty where the help was printed instead
-            if message := error.format_message():
-                say_error(f"{message.rstrip('.')}.{_more(error)}")
+        except UsageError as error:
+            message = error.format_message()
+            if error.ctx is not None and message == error.ctx.get_help():  # no arguments where some are needed
+                console.print(message)
+            elif message:  # it is empty where the help was printed instead
+                say_error(f"{message.rstrip('.')}{'' if message.endswith('?') else '.'}{_more(error)}")
             sys.exit(error.exit_code)
         except (ValueError, TypeError, NotImplementedError, OSError, IndexError, ImportError) as error:
             if os.environ.get("CAPTUM_ASTRO_TRACEBACK"):

@@ -39,10 +39,13 @@ def check(
 
     from captum_astro import UnsupportedModelError, check_methods
     from captum_astro import check as check_layers
+    from captum_astro.attr.explainers import explainers_named
     from captum_astro.models.loading import preprocessing
     from captum_astro.storage import write_whole
 
     methods = named_methods(method or ["all"])
+    if methods != ["none"]:
+        explainers_named(methods)  # before the model is made
     checked = network(model, checkpoint, pretrained, ema, classes=classes)
     images = torch.randn(1, *preprocessing(checked)[1]["input_size"])
     found: dict[str, Any] = {"layers": None, "refused": None, "methods": None}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from captum_astro.models.containers import weights_in
 from captum_astro.models.data_config import data_config
 from captum_astro.models.errors import ModelError
 from captum_astro.models.fitting import fit
+
+_SIZES = {"t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge"}
 
 
 def load_model(
@@ -103,13 +106,21 @@ def _check_name(name: str) -> None:
     known = timm.list_models()
     plain, _, tag = name.partition(".")
     if plain not in known:
-        near = [model for model in sorted(known, key=len) if model.startswith(name.rstrip("0123456789_"))][:3]
-        near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        near = _near(name, known)
         raise ModelError(f"timm has no model {name!r}." + (f" Did you mean {', '.join(near)}?" if near else ""))
     try:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:
         raise ModelError(f"timm has no weights {tag!r} of {plain}: give {plain} alone, or another tag.") from error
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    """The models that a name may mean: another spelling (ViT-B/16), the beginning of theirs, or a similar one."""
+    plain = re.sub(r"\W+", "_", name.lower())
+    plain = re.sub(r"_([tsblh])_?(\d*)(?=_|$)", lambda m: f"_{_SIZES[m[1]]}_patch{m[2]}", plain)
+    near = [model for model in sorted(known, key=len) if model.startswith(plain.rstrip("0123456789_"))]
+    exact = [model for model in near if model.startswith(plain)]
+    return (exact or near)[:3] or difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
 
 
 def _classes(name: str, file: Path, tensors: Tensors, asked: int | None) -> int | None:

@@ -162,7 +162,9 @@ def names_like(patterns: Sequence[str]) -> list[str]:
     for pattern in patterns or ("*",):
         some = {name for name, family in known.items() if fnmatch(name, pattern) or fnmatch(family, pattern)}
         if not some:
-            raise ValueError(f"No name and no family of timm matches {pattern!r}.")
+            raise ValueError(
+                f"No name and no family of timm matches {pattern!r}: give one such as 'vit_tiny*' or swin."
+            )
         found |= some
     return sorted(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -141,3 +142,25 @@ def test_completion(line: str, candidates: set[str]) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **asked}
     )
     assert set(done.stdout.split()) == candidates, done.stderr
+
+
+@pytest.mark.parametrize("path", [path for path in EVERY if path not in LEAVES], ids=" ".join)
+def test_a_command_that_needs_another_shows_its_help(monkeypatch, capsys, path: tuple[str, ...]) -> None:
+    code, out = run_command(monkeypatch, capsys, *path)
+    assert code in (0, 2)  # click 8.1 ends with 0
+    assert out.startswith(" ".join(["Usage: captum-astro", *path, "[OPTIONS]"]))
+    assert "error" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        # typer 0.16 suggests nothing
+        (["explian"], r"error: No such command 'explian'\.( Did you mean 'explain'\?)? See captum-astro --help\.\n"),
+        (["check"], r"error: Missing argument 'MODEL'\. See captum-astro check --help\.\n"),
+    ],
+)
+def test_wrong_words(monkeypatch, capsys, words: list[str], message: str) -> None:
+    code, out = run_command(monkeypatch, capsys, *words)
+    assert code == 2
+    assert re.fullmatch(message, out)

@@ -42,6 +42,9 @@ def _record(images: Path) -> list[dict]:
         ((*TINY, "-m", "VTranM,LPR"), "There is no method 'LPR'."),
         (("-m", "vit_tiny_patch16_224"), "--method vit_tiny_patch16_224: that is a model, which --model (-M) is for."),
         (("-M", "vit_tinny_patch16_224"), "Did you mean vit_tiny_patch16_224"),
+        (("-M", "vit-tiny"), "timm has no model 'vit-tiny'. Did you mean vit_tiny_patch16_"),
+        (("-M", "ViT-B/16"), "Did you mean vit_base_patch16_"),
+        (("-M", "vit_b_16"), "Did you mean vit_base_patch16_"),
         (
             (*TINY, "-t", "cat"),
             "--target 'cat': no class has that name; give the index, from 0 to 999. Near: 281 tabby,",
