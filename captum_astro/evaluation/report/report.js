@@ -50,8 +50,8 @@ for (const button of document.querySelectorAll("button.enlarge")) {
     const sample = button.closest(".sample");
     const shown = [...new Set([sample.querySelector("img"), button.firstElementChild])]; // the image, and the map
     dialog.querySelector(".pair").replaceChildren(...shown.map((image) => image.cloneNode()));
-    const words = [button.nextElementSibling, sample.firstElementChild].map((part) => part.innerText.trim());
-    dialog.querySelector("p").textContent = words.join(" \u2013 ").replaceAll("\n", ", ");
+    const words = [...sample.firstElementChild.children, button.nextElementSibling].map((part) => part.innerText.trim());
+    dialog.querySelector("p").textContent = words.join("; ").replaceAll("\n", ", ");
     dialog.showModal();
   });
 }

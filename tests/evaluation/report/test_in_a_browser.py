@@ -126,4 +126,4 @@ def test_tables_sort_and_curves_stand_out(tmp_path: Path, page: str) -> None:
     assert found["closed"]
     assert found["large"] == found["pair"]
     assert "image-" in found["words"]
-    assert "three" in found["words"]
+    assert "three; " in found["words"]
