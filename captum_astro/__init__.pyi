@@ -9,6 +9,7 @@ from .attr.attn_lrp import AttnLRP as AttnLRP
 from .attr.conservative_lrp import ConservativeLRP as ConservativeLRP
 from .attr.explainers import explainers as explainers
 from .attr.lrp import LRP as LRP
+from .attr.projected_flow import ProjectedFlow as ProjectedFlow
 from .attr.raw_attention import RawAttention as RawAttention
 from .attr.token_grad_cam import TokenGradCAM as TokenGradCAM
 from .attr.token_grad_cam_plus_plus import TokenGradCAMPlusPlus as TokenGradCAMPlusPlus

@@ -38,6 +38,7 @@ ROWS: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
         ("gain 3, length", {}, {"components": ("length",), "output": "logit", "gain": 3}),
     ],
     "TransformerMM": [("as published", {}, {})],
+    "ProjectedFlow": [("probability", {}, {}), ("logit", {}, {"output": "logit"})],
     "AttentionRollout": [("start_layer=0", {}, {}), ("start_layer=1", {}, {"start_layer": 1})],
     "RawAttention": [("last layer", {}, {}), ("first layer", {}, {"layers": [0]})],
     "ATTCAT": [("as published", {}, {}), ("readout_row", {}, {"readout_row": True})],
