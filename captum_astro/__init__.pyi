@@ -12,6 +12,7 @@ from .attr.explainers import explainers as explainers
 from .attr.inflow import InFlow as InFlow
 from .attr.legrad import LeGrad as LeGrad
 from .attr.lrp import LRP as LRP
+from .attr.projected_flow import ProjectedFlow as ProjectedFlow
 from .attr.raw_attention import RawAttention as RawAttention
 from .attr.token_grad_cam import TokenGradCAM as TokenGradCAM
 from .attr.token_grad_cam_plus_plus import TokenGradCAMPlusPlus as TokenGradCAMPlusPlus

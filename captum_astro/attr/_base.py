@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,11 +20,12 @@ from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import Update, carry
-from captum_astro.capture.collected import Wanted
+from captum_astro.capture.collected import Streams, Wanted
 from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.guard import private
 from captum_astro.capture.records import Pass
 from captum_astro.capture.replica import Replica
+from captum_astro.capture.rules_mode import Rules
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.attention import widen
 from captum_astro.kinds import whole
@@ -91,7 +93,7 @@ class TokenAttribution(Explanation):
         UnsupportedModelError: If the model has no layout.
     """
 
-    needs_stream_gradients: bool = False  # at the input and the output of every block
+    needs_stream_gradients: Streams | None = None
     cuts_attention: bool = False  # gradients pass around the attention of later layers
     reads_last: bool = False  # only the last attention layer, or a pooling head if no layers are chosen
 
@@ -128,7 +130,7 @@ class TokenAttribution(Explanation):
     def _one(self, call: Call, wanted: Wanted, update: Update, attribute_to: AttributeTo) -> torch.Tensor:
         """Run the method on one part, and convert its tokens to the requested form."""
         assert call.layout is not None
-        layout, passed = call.layout, capture(call, wanted)
+        layout, passed = call.layout, capture(call, replace(wanted, rules=self._rules(call)))
         if attribute_to in ("input", "pixels"):
             check_unmoved(call, layout.model)
         tokens = self._row(call, wanted, passed, update)
@@ -145,6 +147,10 @@ class TokenAttribution(Explanation):
         if layout.reads_text:
             return tokens
         return shaped(tokens, layout, passed, call.inputs, attribute_to)
+
+    def _rules(self, call: Call) -> Rules | None:
+        """The rules that modify the gradients; None for the model's own."""
+        return None
 
     def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
         """The relevance of every token, ``(B, n)``: the row that is propagated back through all layers."""

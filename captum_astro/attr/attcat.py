@@ -46,7 +46,7 @@ class ATTCAT(TokenAttribution):
 
     family = "attention"
     source = "Qiang et al., NeurIPS 2022"
-    needs_stream_gradients = True
+    needs_stream_gradients = "blocks"
 
     @contract
     def attribute(

@@ -68,6 +68,6 @@ def _passed(collected: Collected) -> Pass:
         layout.extent(*collected.image_size),
         collected.features,
     )
-    if collected.wanted.rules is not None:
+    if collected.wanted.rules is not None and not collected.wanted.rules.comparable:
         return passed
     return replace(passed, problem=problem_of(passed, layout, recorder.pooled, collected.reached()))

@@ -44,6 +44,10 @@ class Update(ABC):
         """What passes a stage along the residual connection: all of the row, except for methods that weight it."""
         return row
 
+    def branching(self, row: torch.Tensor, record: StageRecord) -> torch.Tensor:
+        """The row as it enters a stage's branches, not its shortcut, for methods that weigh the one by the other."""
+        return row
+
     def finish(self, row: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
         """The result, from the row over the tokens that enter the first stage and their stream ``(B, n, d)``."""
         return row
@@ -102,6 +106,7 @@ def _start(passed: Pass, update: Update) -> torch.Tensor:
 def _added(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Tensor | None:
     """A row times the matrices of a stage's branches, summed; None if there is none."""
     total: torch.Tensor | None = None
+    row = update.branching(row, stage)
     for branch in stage.branches:
         if isinstance(branch, AttentionRecord):
             found: torch.Tensor | None = through(row, branch, update)

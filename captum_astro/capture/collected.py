@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import torch
 
@@ -18,12 +17,16 @@ from captum_astro.capture.merging_record import MergingRecord
 from captum_astro.capture.notes import FeedForwardNotes, StageNotes, StreamNotes
 from captum_astro.capture.recorder import Recorder
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, StageRecord
+from captum_astro.capture.rules_mode import Rules
 from captum_astro.capture.step_notes import Around
 from captum_astro.capture.target import LargestOutput, Seed
 from captum_astro.functional.attention import widen
 from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
+
+# at the output of each block, or of each stage: each residual add
+Streams = Literal["blocks", "stages"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,21 @@ class Wanted:
     Attributes:
         gradient: Whether to run a backward pass.
         blocks: The blocks whose branches are recorded; all by default.
-        streams: Also record the gradient at the input and the output of each block.
+        streams: Also record the gradient at the input and the output of each block, or at the output of each stage.
         early: The block whose tokens are read as if they were the final ones; None for the final ones.
         cut: Gradients pass around the attention of blocks, along the residual stream; where none arrives, it is zero.
             The scores of explicit attention are kept.
-        rules: Propagation rules for both passes, which then run in at least float32; nothing is compared with the
-            layout, because the rules do not change outputs.
+        rules: Propagation rules for both passes, which then run in at least float32. They do not change outputs; the
+            pass is compared with the layout only if their gradients show which tokens are read.
         verify: Raise an error if something does not match the layout, instead of reporting it.
     """
 
     gradient: bool = True
     blocks: Collection[int] | None = None
-    streams: bool = False
+    streams: Streams | None = None
     early: Early | None = None
     cut: bool = False
-    rules: AbstractContextManager[Any] | None = None
+    rules: Rules | None = None
     verify: bool = True
 
     def stages(self, layout: Layout) -> list[int]:
@@ -112,7 +115,7 @@ class Collected:
         self._check_read(read, around)
         if self.wanted.gradient:
             layers = self._asked([notes for notes in self._heads if notes is not recorder.pooling])
-            streams = self._block_bounds() if self.wanted.streams else []
+            streams = self._slopes()
             layers += [(x, notes.gradients) for notes in streams if (x := notes.seen) is not None and x.requires_grad]
             if layers:
                 found += torch.autograd.grad(final.seen, [x for x, _ in layers], read, allow_unused=True)
@@ -237,12 +240,16 @@ class Collected:
         following = min(index + 1, len(self.grids) - 1)
         return Around(self.streams[index], self.grids[index], self.streams[following], self.grids[following], merging)
 
-    def _block_bounds(self) -> list[StreamNotes]:
-        """The residual streams at the inputs and the outputs of the requested blocks."""
+    def _slopes(self) -> list[StreamNotes]:
+        """The residual streams whose gradients are requested."""
         stages, starts = self.layout.stages, dict[int, int]()
-        for index in self._chosen:
-            if stages[index].branches:
-                starts.setdefault(stages[index].block, index)
+        branching = [index for index in self._chosen if stages[index].branches]  # a later merging is not of the block
+        if self.wanted.streams is None:
+            return []
+        if self.wanted.streams == "stages":
+            return [self.recorder.stream(index + 1) for index in branching]
+        for index in branching:
+            starts.setdefault(stages[index].block, index)
         ends = block_ends(self.layout, self._chosen)
         return [self.recorder.stream(index) for index in sorted({*starts.values(), *ends.values()})]
 

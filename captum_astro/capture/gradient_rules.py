@@ -36,6 +36,8 @@ from captum_astro.layouts.errors import UnsupportedModelError
 class _GradientRules(Rules):
     """Gradient rules: norms hold their deviation constant, products of two activations are split in halves."""
 
+    comparable = True
+
     def noted(self, constants: Constants, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Sums and the biases of layers."""
         return constants.in_layers(func, *super().noted(constants, func, args, kwargs))
@@ -106,6 +108,14 @@ class ConstantWeights(_GradientRules):
     def softmax(self, output: torch.Tensor) -> torch.Tensor:
         """The AH rule."""
         return output.detach()
+
+
+class ConstantDecisions(ConstantWeights):
+    """What decides whether something passes is constant: also the gate ``f(x) / x`` of an activation."""
+
+    def activation(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """The identity rule."""
+        return rules.identity_activation(x, output)
 
 
 class SharedGradients(_GradientRules):

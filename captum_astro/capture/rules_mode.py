@@ -49,7 +49,10 @@ class Rules(TorchFunctionMode):
 
     Attributes:
         constants: Notes what the model adds to the features, if set.
+        comparable: Whether a pass can be compared with a layout: its gradients show which tokens are read.
     """
+
+    comparable = False
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -39,6 +39,7 @@ ROWS: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
         ("gain 3, length", {}, {"components": ("length",), "output": "logit", "gain": 3}),
     ],
     "TransformerMM": [("as published", {}, {})],
+    "ProjectedFlow": [("probability", {}, {}), ("logit", {}, {"output": "logit"})],
     "AttentionRollout": [("start_layer=0", {}, {}), ("start_layer=1", {}, {"start_layer": 1})],
     "RawAttention": [("last layer", {}, {}), ("first layer", {}, {"layers": [0]})],
     "LeGrad": [("as published", {}, {}), ("class token", {}, {"averaged": False})],
