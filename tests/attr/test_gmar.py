@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tests.attr import reference
 from tests.families import FAMILIES, HIERARCHICAL, images
 
 
-def weighted(attention: torch.Tensor, gradient: torch.Tensor, size: str) -> torch.Tensor:
+def weighted(attention: Any, gradient: Any, size: str) -> torch.Tensor:
     """``sum_h w_h A_h`` of maps ``(H, q, n)``, entry by entry."""
     heads, queries, keys = attention.shape
     sizes = []
@@ -24,12 +25,13 @@ def weighted(attention: torch.Tensor, gradient: torch.Tensor, size: str) -> torc
             if abs(attention[h, i, j]) > 1e-38
         ]
         sizes.append(sum(entries) if size == "l1" else sum(e**2 for e in entries) ** 0.5)
-    return sum(s / sum(sizes) * attention[h] for h, s in enumerate(sizes))
+    return torch.stack([s / sum(sizes) * attention[h] for h, s in enumerate(sizes)]).sum(0)
 
 
 @pytest.mark.parametrize("size", ["l1", "l2"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gmar(name: str, size: str) -> None:
+    model: Any
     model, taken, row = reference.taken(name)
     tokens = len(row)
     if taken.pool is not None:
@@ -41,7 +43,8 @@ def test_gmar(name: str, size: str) -> None:
         attended = [part for part in parts if part.attention is not None]
         if attended:
             update = torch.eye(tokens, dtype=row.dtype)
-            update = update + sum(weighted(part.attention, part.gradient, size) for part in attended)
+            for part in attended:
+                update = update + weighted(part.attention, part.gradient, size)
             row = row @ (update / update.sum(1, keepdim=True))
     reference.close(reference.tokens(GMAR, name, size=size), row)
 
