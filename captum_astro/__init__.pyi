@@ -9,6 +9,7 @@ from .attr.attention_rollout import AttentionRollout as AttentionRollout
 from .attr.attn_lrp import AttnLRP as AttnLRP
 from .attr.conservative_lrp import ConservativeLRP as ConservativeLRP
 from .attr.explainers import explainers as explainers
+from .attr.gmar import GMAR as GMAR
 from .attr.inflow import InFlow as InFlow
 from .attr.legrad import LeGrad as LeGrad
 from .attr.lrp import LRP as LRP
