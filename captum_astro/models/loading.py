@@ -78,7 +78,8 @@ def load_model(
 def preprocessing(model: nn.Module) -> tuple[Callable[[Image.Image], torch.Tensor], dict[str, Any]]:
     """The model's own evaluation transform, from an RGB image to ``(3, H, W)``, and its settings (mean, std, ...).
 
-    ``H`` and ``W`` are the size that the model was built for, also if it is not the published one.
+    ``H`` and ``W`` are the size that the model's patch embedding was built for, also if it is not the published one. A
+    model that does not keep its size, such as LeViT, has the published one.
     """
     config = data_config(model)
     return timm.data.create_transform(**config, is_training=False), config
