@@ -8,7 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-_GIGABYTES = 10  # of address space
+_GIGABYTES = 16  # of address space
 
 
 def apart(function: Callable[[Any], dict[str, Any]], argument: Any, seconds: float) -> dict[str, Any]:

@@ -39,8 +39,12 @@ class Form:
         channels, height, width = kind["image"]
         return cls(kind["tried"], (channels, height, width), options, kind["shorter"])
 
-    def build(self) -> nn.Module:
-        """The model, in eval mode; random weights, of which none that scales a branch is near zero."""
+    def build(self, gain: float = 1.0) -> nn.Module:
+        """The model, in eval mode; random weights, of which none that scales a branch is near zero.
+
+        Args:
+            gain: Of the layers' weights.
+        """
         generator = torch.Generator().manual_seed(0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -49,7 +53,7 @@ class Form:
             for parameter in model.parameters():
                 noise = torch.randn(parameter.shape, generator=generator)
                 if parameter.ndim > 1:
-                    parameter.copy_(noise / parameter[0].numel() ** 0.5)
+                    parameter.copy_(gain * noise / parameter[0].numel() ** 0.5)
                 else:  # a scale that starts at zero would hide what it scales
                     parameter.add_(0.1 * noise)
         return model
@@ -82,6 +86,39 @@ def kind_of(name: str, **options: Any) -> Kind:
         True
     """
     return _kind(_outline(name, options))
+
+
+def trial(name: str) -> tuple[Form, nn.Module]:
+    """A model in its smallest form whose output depends on the image, and the form.
+
+    Layers that are left out may not fit together after all, and in a deep network of rectifiers, random weights may let
+    nothing pass.
+
+    Args:
+        name: timm's name.
+    """
+    form = smallest(name)
+    model = form.build()
+    try:
+        if _depends(model, form.images()):
+            return form, model
+    except RuntimeError:
+        if not form.shorter:
+            raise
+        options = {"img_size": form.image[-1]} if "img_size" in form.options else {}
+        form = Form(name, form.image, options)
+        return form, form.build()
+    return form, form.build(gain=2**0.5)
+
+
+def _depends(model: nn.Module, images: torch.Tensor) -> bool:
+    """Whether any output changes with any pixel."""
+    images.requires_grad_(True)
+    with torch.enable_grad():
+        output = model(images)
+        output = output[0] if isinstance(output, tuple) else output
+        (gradient,) = torch.autograd.grad((output * torch.randn(output.shape)).sum(), images)
+    return bool(gradient.any())
 
 
 def smallest(name: str) -> Form:

@@ -17,7 +17,7 @@ import torch
 from captum_astro.attr.explainers import explainers_named
 from captum_astro.storage import write_whole
 from captum_astro.support.apart import apart
-from captum_astro.support.form import kind_of, smallest
+from captum_astro.support.form import kind_of, trial
 from captum_astro.support.outcome import outcomes
 
 # VTranM stands for all methods that carry a row by the layout alone
@@ -176,9 +176,8 @@ def _kinds_of(names: list[str]) -> dict[str, Any]:
 def _try(name: str) -> dict[str, Any]:
     """What the methods give on the smallest form of a model."""
     torch.set_num_threads(1)
-    form = smallest(name)
-    methods = explainers_named(METHODS).values()
-    found = outcomes(form.build(), form.images(), methods)
+    form, model = trial(name)
+    found = outcomes(model, form.images(), explainers_named(METHODS).values())
     reasons: dict[str, list[str]] = {}
     for one in found:
         if one.reason:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from captum_astro.support.form import kind_of, smallest
+from captum_astro.support.form import Form, kind_of, smallest, trial
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,31 @@ def test_kinds_differ_by_what_is_switched_on() -> None:
         for name in ("vit_tiny_r_s16_p8_224", "vit_small_patch14_reg4_dinov2", "vit_srelpos_small_patch16_224")
     }
     assert len(others | same) == 4
+
+
+def test_random_weights_let_something_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def dead(self: Form, gain: float = 1.0) -> nn.Module:
+        asked.append(gain)
+        model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+        if gain == 1:
+            nn.init.zeros_(model[-1].weight)
+        return model
+
+    monkeypatch.setattr(Form, "build", dead)
+    trial("resnet10t")
+    assert asked == [1.0, 2**0.5]
+
+
+def test_layers_that_do_not_fit_together_are_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    fine = Form.build
+
+    def build(self: Form, gain: float = 1.0) -> nn.Module:
+        return nn.Conv2d(4, 4, 1) if self.shorter else fine(self, gain)
+
+    monkeypatch.setattr(Form, "build", build)
+    form, model = trial("vit_tiny_patch16_224")
+    assert not form.shorter
+    assert len(model.blocks) == 12
+    assert model(form.images()).shape == (1, 1000)
