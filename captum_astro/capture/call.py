@@ -60,8 +60,8 @@ def no_gradient(reached: str = "the image") -> UnsupportedModelError:
     """
     return UnsupportedModelError(
         f"The output does not depend on {reached} by a gradient. Part of the model runs under torch.no_grad() or in "
-        f"inference mode, or its output is detached: explain it without that. Parameters may stay frozen "
-        f"(requires_grad=False)."
+        f"inference mode, its output is detached, or it ends in a softmax, which ConservativeLRP and ProjectedFlow "
+        f"hold constant: explain it without that. Parameters may stay frozen (requires_grad=False)."
     )
 
 

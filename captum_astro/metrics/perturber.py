@@ -229,7 +229,7 @@ class Perturber:
             found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise ValueError(f"The model gives {found} for {len(images)} images; logits (N, classes) are needed.")
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)  # not an inference tensor
-        if self._ends_in_softmax is None:
+        if self._ends_in_softmax is None and len(logits):
             self._ends_in_softmax = _are_probabilities(logits)
         return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self._ends_in_softmax else logits
 
@@ -259,8 +259,9 @@ class Perturber:
 def _are_probabilities(outputs: torch.Tensor) -> bool:
     """Whether every row is a distribution over two classes or more."""
     sums = outputs.double().sum(1)
-    several = outputs.shape[1] > 1 and len(outputs) > 0
-    return several and bool((outputs >= 0).all() and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-3))
+    return outputs.shape[1] > 1 and bool(
+        (outputs >= 0).all() and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-3)
+    )
 
 
 def _rows(begin: int, end: int, inner: int) -> Iterator[tuple[int, int, int]]:

@@ -70,9 +70,10 @@ def sensitivity_n(removals: Removals) -> torch.Tensor:
         >>> sensitivity_n(Removals(sums, torch.tensor([[[0.1, 0.3, 0.2]]])))
         tensor([0.3273], dtype=torch.float64)
     """
+    equal = torch.stack([(values == values[..., :1]).all(-1) for values in removals]).any(0)
     sums, drops = (values.double() - values.double().mean(-1, keepdim=True) for values in removals)
     found: torch.Tensor = (sums * drops).sum(-1) / (sums.norm(dim=-1) * drops.norm(dim=-1))
-    return found.nanmean(-1)
+    return found.masked_fill(equal, torch.nan).nanmean(-1)  # a rounded mean of equal values may differ from them
 
 
 def infidelity(removals: Removals) -> torch.Tensor:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from captum_astro.kinds import number
+
 
 class ContrastTarget(nn.Module):
     """The difference of each class's logit and that of others, one output for each class. Made by `contrast_target`.
@@ -65,7 +67,7 @@ def contrast_target(
     weight: float = 1.0,
     probabilities: bool = False,
 ) -> ContrastTarget:
-    """A module that compares classes, so that every method explains why an image is of one class and not of another.
+    """A module that compares classes, so that methods explain why an image is of one class and not of another.
 
     Its outputs are, for each class c, ``z_c - weight mean(z_d)`` over the classes d of ``against``; against all others
     they are the log-odds ``z_c - weight log(sum(exp(z_d)))``. Pass c as the target, in any of Captum's forms. The
@@ -76,7 +78,8 @@ def contrast_target(
 
     Args:
         model: A model that returns logits ``(B, classes)``.
-        against: The class, or the classes, to compare with; or all others.
+        against: The class, or the classes, to compare with; or all others, through whose logarithm AttnLRP, LRP,
+            ConservativeLRP, TransformerAttribution and ProjectedFlow have no rule: name classes for these.
         weight: Of the others; 0 is the plain logit.
         probabilities: End in a sigmoid: the outputs are the probabilities of c where only c and the others are
             possible. VTranM explains these by default; without, it needs ``output="logit"``.
@@ -86,7 +89,7 @@ def contrast_target(
 
     Raises:
         TypeError: If the model is none, or ``against`` is neither a class nor classes.
-        ValueError: If there is no class to compare with.
+        ValueError: If there is no class to compare with, or the weight is no finite number.
 
     Example:
         >>> import timm
@@ -104,4 +107,5 @@ def contrast_target(
         raise TypeError(f"against must be a class as an int, several of them, or 'others', not {against!r}.")
     if against != "others" and not given:
         raise ValueError("against is empty: pass a class, or 'others'.")
+    number().check("weight", weight)
     return ContrastTarget(model, given, float(weight), probabilities)

@@ -322,6 +322,13 @@ def test_probability_of_a_model_that_ends_in_a_softmax(name):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", ["ConservativeLRP", "ProjectedFlow"])
+def test_an_end_that_the_method_holds_constant_is_named(name):
+    ending = Around(tiny(), lambda around, x: around.model(x).softmax(-1)).eval()
+    with pytest.raises(UnsupportedModelError, match=rf"ends in a softmax, which .*{name}.* hold constant"):
+        METHODS[name](ending).attribute(photo(), target=1)
+
+
 @pytest.mark.parametrize("method", [*ATTENTION, *CAMS, *PROPAGATION])
 @pytest.mark.parametrize("attribute_to", ["input", "tokens"])
 def test_several_copies_of_an_image(method, attribute_to):

@@ -97,10 +97,16 @@ def test_correlation_and_least_squares() -> None:
         assert sensitivity_n(Removals(sums, drops))[b].item() == pytest.approx(np.mean(each), abs=1e-12)
         _, residual, *_ = np.linalg.lstsq(sums[b].reshape(-1, 1), drops[b].reshape(-1), rcond=None)
         assert infidelity(Removals(sums, drops))[b].item() == pytest.approx(float(residual[0]) / 18, abs=1e-12)
-    same = sums.clone()
-    same[:, 0] = 1
-    rest = sensitivity_n(Removals(sums[:, 1:], drops[:, 1:]))
-    assert torch.allclose(sensitivity_n(Removals(same, drops)), rest)
+
+
+def test_a_share_at_which_nothing_varies_does_not_count() -> None:
+    same, varied = rand(20, 1, 1).expand(20, 3, 6), rand(20, 3, 6, seed=1)  # the mean of some is rounded
+    some = same.clone()
+    some[:, 1:] = rand(20, 2, 6, seed=2)
+    rest = sensitivity_n(Removals(some[:, 1:], varied[:, 1:]))
+    assert torch.allclose(sensitivity_n(Removals(some, varied)), rest)
+    assert torch.allclose(sensitivity_n(Removals(varied, some)), rest)
+    assert sensitivity_n(Removals(same, varied)).isnan().all()
 
 
 def test_max_sensitivity_is_captums() -> None:
@@ -152,5 +158,11 @@ def test_the_most_important_pixels_are_removed_with_all_channels() -> None:
     assert found.shape == (2, len(REMOVED), 3, 10, 10)
     for b, (level, share) in ((b, each) for b in range(2) for each in enumerate(REMOVED)):
         changed = (found[b, level] != pixels[b]).any(0)
-        top = maps[b].flatten().topk(int(100 * share)).indices
+        top = maps[b].flatten().topk(round(100 * share)).indices
         assert set(changed.flatten().nonzero()[:, 0].tolist()) == set(top.tolist())
+
+
+def test_the_shares_of_removed_pixels_are_not_rounded_down_by_a_pixel() -> None:
+    pixels, maps = rand(1, 1, 11, 30), rand(1, 11, 30, seed=1)  # 330 * 0.7 is 230.99999999999997
+    changed = (removed(maps, pixels) != pixels[:, None]).flatten(2).sum(2)
+    assert changed.tolist() == [[33, 66, 99, 132, 165, 231, 297]]

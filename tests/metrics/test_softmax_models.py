@@ -42,6 +42,12 @@ def test_certain_probabilities_stay_finite() -> None:
     assert found.flatten().tolist() == pytest.approx([1, 0, 1], abs=1e-30)
 
 
+def test_no_image_shows_no_softmax() -> None:
+    engine = Perturber(lambda x: x.mean((2, 3)).softmax(1), lambda x: x, steps=2)
+    assert engine.untouched(torch.rand(0, 3, 4, 4)).shape == (0, 3)
+    assert engine.untouched(torch.rand(1, 3, 4, 4)).exp().sum().item() == pytest.approx(1, abs=1e-6)
+
+
 def test_logits_are_left_alone() -> None:
     logits = torch.tensor([[0.3, 0.7], [2.0, 1.0]])  # the first row alone would be a distribution
     engine = Perturber(lambda x: logits, lambda x: x, steps=2)
