@@ -34,11 +34,10 @@ def frozen(func: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tenso
     flat = x.reshape(len(x), given["num_groups"], -1) if grouped else x.flatten(-len(given["normalized_shape"]))
     eps = given.get("eps", None if func is F.rms_norm else 1e-5)
     centred = func is not F.rms_norm
-    scale = rules.inverse_deviation(flat.detach(), centred, eps)
     if not grouped:
         weight, bias = (None if p is None else p.flatten() for p in (weight, bias))
-        return rules.frozen_norm(flat, scale, centred, weight, bias).reshape(x.shape)
-    y = rules.frozen_norm(flat, scale, centred, None, None).reshape(x.shape)
+        return rules.frozen_norm(flat, centred, eps, weight, bias).reshape(x.shape)
+    y = rules.frozen_norm(flat, centred, eps, None, None).reshape(x.shape)
     shape = (1, -1, *[1] * (x.ndim - 2))
     y = y if weight is None else y * weight.reshape(shape)
     return y if bias is None else y + bias.reshape(shape)

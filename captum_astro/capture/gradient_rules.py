@@ -49,8 +49,7 @@ class _GradientRules(Rules):
         dim = 1 if isinstance(module, RmsNorm2d | RmsNorm2dFp32) else -1
         moved = x.movedim(dim, -1)
         norm: Any = module
-        scale = rules.inverse_deviation(moved.detach(), False, norm.eps)
-        return rules.frozen_norm(moved, scale, False, norm.weight, None).movedim(-1, dim)
+        return rules.frozen_norm(moved, False, norm.eps, norm.weight, None).movedim(-1, dim)
 
     def slope(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor | None:
         """The identity rule for what varies, ``f(x) - f(0)``; ``f(0) = 1/2`` is a constant."""

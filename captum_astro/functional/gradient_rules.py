@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from captum_astro.functional.attention import widen
 from captum_astro.functional.relevance_rules import factors
@@ -45,27 +46,57 @@ def inverse_deviation(x: Tensor, centred: bool, eps: float | None) -> Tensor:
     return (power + (torch.finfo(x.dtype).eps if eps is None else eps)).rsqrt()
 
 
-def frozen_norm(
-    x: Tensor, inverse_deviation: Tensor, centred: bool, weight: Tensor | None, bias: Tensor | None
-) -> Tensor:
+class _FrozenNorm(torch.autograd.Function):
+    """A norm in one operation, which keeps nothing but ``1 / sigma`` for its linear backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, centred: bool, eps: float | None, weight: Tensor | None, bias: Any) -> Tensor:
+        """The norm of ``(..., d)``."""
+        wide, weight, bias = widen(x), *(None if p is None else widen(p) for p in (weight, bias))
+        if centred:
+            y, _, scale = torch.native_layer_norm(wide, x.shape[-1:], weight, bias, 1e-5 if eps is None else eps)
+        else:
+            scale = inverse_deviation(wide, False, eps)[..., None]
+            y = wide * scale
+            y = y if weight is None else y.mul_(weight)
+            y = y if bias is None else y.add_(bias)
+        ctx.centred = centred
+        ctx.save_for_backward(scale, weight)
+        return y.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradient: Any) -> Any:
+        """``(g w - mean(g w)) / sigma``."""
+        scale, weight = ctx.saved_tensors
+        wide = widen(gradient[0])
+        wide = wide if weight is None else wide * weight
+        wide = wide - wide.mean(-1, keepdim=True) if ctx.centred else wide
+        return (wide * scale).to(gradient[0].dtype), None, None, None, None
+
+
+def frozen_norm(x: Tensor, centred: bool, eps: float | None, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """A norm whose standard deviation is a constant: the LN rule, ``y = (x - mean) / [sigma] * weight + bias``.
 
     Args:
         x: ``(..., d)``.
-        inverse_deviation: ``1 / sigma``, ``(...)``.
         centred: Whether the mean is subtracted.
+        eps: As in `inverse_deviation`.
         weight: ``(d,)`` or None.
         bias: ``(d,)`` or None.
     """
-    wide = widen(x)
-    y = (wide - wide.mean(-1, keepdim=True) if centred else wide) * inverse_deviation.detach()[..., None]
-    y = y if weight is None else y * weight
-    return (y if bias is None else y + bias).to(x.dtype)
+    if any(p is not None and p.requires_grad for p in (weight, bias)):  # which the fused form does not differentiate
+        y: Tensor = widen(_FrozenNorm.apply(x, centred, eps, None, None))
+        y = y if weight is None else y * weight
+        return (y if bias is None else y + bias).to(x.dtype)
+    fused: Tensor = _FrozenNorm.apply(x, centred, eps, weight, bias)
+    return fused
 
 
 def identity_slope(x: Tensor, output: Tensor) -> Tensor:
-    """``f(x) / x``, elementwise; 0 where x is 0."""
-    return torch.where(x == 0, torch.zeros_like(output), output / torch.where(x == 0, torch.ones_like(x), x)).detach()
+    """``f(x) / x``, elementwise and without a graph; 0 where x is 0."""
+    x = x.detach()
+    return torch.where(x == 0, 0.0, output.detach() / x)
 
 
 def identity_activation(x: Tensor, output: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,15 +15,64 @@ def _normal(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
+def _written_out(x: torch.Tensor, centred: bool, eps: float, w: torch.Tensor | None, b: torch.Tensor | None) -> Any:
+    """The norm, one operation at a time, its deviation a constant."""
+    x = x - x.mean(-1, keepdim=True) if centred else x
+    y = x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt().detach()
+    y = y if w is None else y * w
+    return y if b is None else y + b
+
+
+@pytest.mark.parametrize("learned", ["no weight", "weight", "weight and bias", "weight with gradient"])
+@pytest.mark.parametrize("centred", [True, False])
+def test_the_norm_is_that_of_its_operations(centred: bool, learned: str) -> None:
+    x = (_normal(3, 5, 8) + 1).requires_grad_()
+    w = None if learned == "no weight" else _normal(8).requires_grad_(learned == "weight with gradient")
+    b = _normal(8) if learned == "weight and bias" else None
+    asked, slope = [x, w] if w is not None and w.requires_grad else [x], _normal(3, 5, 8)
+    results = []
+    for norm in (rules.frozen_norm, _written_out):
+        y = norm(x, centred, 1e-3, w, b)
+        results.append([y, *torch.autograd.grad(y, asked, slope)])
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_the_norm_of_a_batch_is_that_of_its_samples(centred: bool) -> None:
+    x, w, slope = _normal(3, 5, 8).requires_grad_(), _normal(8), _normal(3, 5, 8)
+    (whole,) = torch.autograd.grad(rules.frozen_norm(x, centred, 1e-3, w, w), x, slope)
+    for i in range(3):
+        part = x[i : i + 1]
+        (own,) = torch.autograd.grad(rules.frozen_norm(part, centred, 1e-3, w, w), part, slope[i : i + 1])
+        torch.testing.assert_close(own[0], whole[i], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("centred", [True, False])
+def test_the_norm_accumulates_half_precision_in_float32(centred: bool, dtype: torch.dtype) -> None:
+    x, w = _normal(2, 64).to(dtype).requires_grad_(), _normal(64).to(dtype)
+    wide = x.detach().float().requires_grad_()
+    got, expected = rules.frozen_norm(x, centred, 1e-3, w, w), _written_out(wide, centred, 1e-3, w.float(), w.float())
+    pairs = [(got, expected), (torch.autograd.grad(got.sum(), x)[0], torch.autograd.grad(expected.sum(), wide)[0])]
+    for half, single in pairs:
+        assert half.dtype == dtype
+        torch.testing.assert_close(half, single.to(dtype))
+
+
+def test_the_slope_at_zero_is_zero() -> None:
+    x = torch.tensor([0.0, -0.0, 2.0], dtype=torch.float64, requires_grad=True)
+    y = rules.identity_activation(x, torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert y.tolist() == [0, 0, 3]
+    assert gradient.tolist() == [0, 0, 1.5]
+
+
 @pytest.mark.parametrize("centred", [True, False])
 def test_gradient_rules_keep_the_values(centred: bool) -> None:
     x = _normal(2, 3, 6).requires_grad_()
     w, b = _normal(6), _normal(6)
-    if centred:
-        expected, power = F.layer_norm(x, (6,), w, b, 1e-6), x.detach().var(-1, unbiased=False)
-    else:
-        expected, power = F.rms_norm(x, (6,), w, 1e-6) + b, x.detach().pow(2).mean(-1)
-    y = rules.frozen_norm(x, (power + 1e-6).rsqrt(), centred, w, b)
+    expected = F.layer_norm(x, (6,), w, b, 1e-6) if centred else F.rms_norm(x, (6,), w, 1e-6) + b
+    y = rules.frozen_norm(x, centred, 1e-6, w, b)
     torch.testing.assert_close(y, expected)
     (gradient,) = torch.autograd.grad(y.sum(), x)
     # linear once the deviation is given: x . dy/dx is y without its bias
