@@ -1,4 +1,4 @@
-"""What is special to the families in `tests.staged_families`; `test_mixed` has what they share with others."""
+"""What is special to the families in `tests.staged_families`; `test_stages` has what they share with others."""
 
 from __future__ import annotations
 

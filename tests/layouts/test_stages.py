@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -22,17 +21,22 @@ from captum_astro import (
     check,
 )
 from captum_astro.layouts import layout_for
+from captum_astro.layouts.steps import Tap
 from tests import (
+    hybrid_layouts,
     staged_families,
-    twin_families,  # noqa: F401  (describes the families)
+    twin_byobnet,  # noqa: F401  (the twins describe the families)
+    twin_families,  # noqa: F401
+    twin_hybrid,  # noqa: F401
     twin_stages,  # noqa: F401
 )
 from tests import twin_layers as twin
 from tests.families import MIXED, build, images
+from tests.hybrid_families import FIXED, HYBRID
 
 TARGET = 3
 ROWS = (VTranM, RawAttention, AttentionRollout, TransformerMM, ATTCAT, AttentionGradCAM, TransformerAttribution)
-every_model = pytest.mark.parametrize("name", MIXED)
+every_model = pytest.mark.parametrize("name", [*MIXED, *HYBRID])
 pytestmark = pytest.mark.filterwarnings("ignore:.* mixes tokens where")
 T = torch.Tensor
 
@@ -61,7 +65,13 @@ EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "convit": ((4, 4), ()),
     "pit": ((9, 5), ()),
     "pit_distilled": ((9, 5), ()),
-} | staged_families.EXPECTED
+}
+EXPECTED |= staged_families.EXPECTED | hybrid_layouts.EXPECTED
+# not defined for these: why
+REFUSED = {
+    ("iformer", TransformerAttribution): "As anything but a factor, sigmoid has no propagation rule",
+    ("resnet_clip", ATTCAT): "in its pooling head only",
+}
 
 
 def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
@@ -81,7 +91,7 @@ def test_the_identity_holds(name: str) -> None:
     assert report.ok, str(report)
     assert max(stage.error for stage in report.stages) < 1e-12
     assert report.grid == grid
-    assert len(report.approximate) == len(approximate)
+    assert len(report.approximate) == len(approximate), report.approximate
     for said, expected in zip(report.approximate, approximate, strict=True):
         assert said.startswith(expected)
         assert said in " ".join(str(report).split())  # in lines of 80 characters
@@ -107,13 +117,19 @@ def test_rollout(name: str) -> None:
 def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     model, x = build(name), images(name, 2)
     given = {"relu_attributions": False} if method is AttentionGradCAM else {}
+    if reason := REFUSED.get((name, method)):
+        with pytest.raises(UnsupportedModelError, match=reason):
+            method(model).attribute(x, target=1)
+        return
     whole = method(model).attribute(x, target=[1, 2], **given)
     each = [method(model).attribute(one[None], target=c, **given) for one, c in zip(x, (1, 2), strict=True)]
     assert whole.shape == x.shape
-    _close(whole, torch.cat(each))
+    divides = method is TransformerAttribution and name in HYBRID  # z+ divides by sums, which may be small
+    _close(whole, torch.cat(each), 1e-8 if divides else 1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in MIXED if name != "hiera_windows"])  # it interpolates in float32 only
+# "hiera_windows" interpolates in float32 only
+@pytest.mark.parametrize("name", [name for name in (*MIXED, *HYBRID) if name != "hiera_windows"])
 def test_half_precision(name: str) -> None:
     exact = VTranM(build(name)).attribute(images(name, 2), target=1).flatten(1)
     model, x = build(name, torch.bfloat16), images(name, 2, torch.bfloat16)
@@ -161,38 +177,47 @@ class Corner(nn.Module):
         return self.inner(x * mask)
 
 
-# biases and positions of what is before the first stage
-EMBEDDING = r"((patch|pixel)_embeds?|stem)\b.*bias|(levels\.0\.)?pos_embed|(patch|pixel)_pos|(norm\d_)?proj\.bias"
+# What makes a token that sees nothing of the image more than zeros: biases, positions and running means. Where
+# convolutions are between the first stage and the pixels, all of them; else those before the first stage.
+EVERYWHERE = re.compile(r".*(bias$|pos_embed|running_mean$)")
+BEFORE = re.compile(
+    r"((patch|pixel)_embeds?|stem)\b.*bias|(levels\.0\.)?pos_embed|(patch|pixel)_pos|(norm\d_)?proj\.bias"
+    r"|(stem|patch_embed).*running_mean$"
+)
 
 
 @every_model
 def test_unseen_tokens_get_no_relevance(name: str) -> None:
-    """Without biases and positions in the patch embedding, tokens whose patch is not seen are vectors of zeros."""
+    """Without biases and positions, tokens that see nothing of the image are vectors of zeros."""
     model, x = build(name), images(name, 1)
-    first = layout_for(model).stages[0].stream
+    deep = name in HYBRID  # whose convolutions see far
+    x = torch.cat([x] * 4, 2) if deep and name not in FIXED else x
     with torch.no_grad():
-        for path, parameter in model.named_parameters():
-            if re.match(EMBEDDING, path):
-                parameter.zero_()
-        for path, buffer in model.named_buffers():
-            if path.startswith(("stem", "patch_embed")) and path.endswith("running_mean"):
-                buffer.zero_()
-    seen: list[T] = []
-    cut = Corner(model, x.shape[2] // 3, x.shape[3] // 3)
-    handle = first.module.register_forward_pre_hook(lambda m, a: seen.append(a[first.number]))
-    cut(x)
-    handle.remove()
+        for path, weight in (*model.named_parameters(), *model.named_buffers()):
+            if (EVERYWHERE if deep else BEFORE).match(path):
+                weight.zero_()
+    cut = Corner(model, x.shape[2] // (8 if deep else 3), x.shape[3] // (4 if deep else 3))
     layout = layout_for(model)
-    inside = layout.stages[0].stream.tokens(seen[0])[0, layout.num_prefix_tokens :].any(-1)
+    inside = _first_tokens(layout.stages[0].stream, cut, x)[layout.num_prefix_tokens :].any(-1)
     grid = VTranM(cut).attribute(x, target=TARGET, attribute_to="grid")[0, 0]
     rows, columns = grid.shape
-    assert 0 < inside.sum() < inside.numel() / 3
-    assert not inside.reshape(rows, columns)[: rows // 2].any()
-    assert not inside.reshape(rows, columns)[:, columns // 2 + 1 :].any()
+    unseen = ~inside.reshape(rows, columns)
+    assert 0 < inside.sum() < inside.numel() / (1 if deep else 3)
+    assert unseen[: rows // (3 if deep else 2)].all()
+    assert deep or unseen[:, columns // 2 + 1 :].all()
     assert torch.equal(grid.flatten() > 0, inside)
 
 
-# What is said
+def _first_tokens(tap: Tap, model: nn.Module, x: T) -> T:
+    """The tokens at a tap, ``(n, d)``, of a model that contains its module."""
+    seen: list[T] = []
+    if tap.at == "input":
+        handle = tap.module.register_forward_pre_hook(lambda m, a: seen.append(a[tap.number]))
+    else:
+        handle = tap.module.register_forward_hook(lambda m, a, out: seen.append(out))
+    model(x)
+    handle.remove()
+    return tap.tokens(seen[0])[0]
 
 
 @pytest.mark.filterwarnings("default:.* mixes tokens where")
@@ -201,59 +226,3 @@ def test_approximation_is_said_once() -> None:
     with pytest.warns(UserWarning, match="PyramidVisionTransformerV2 mixes tokens where VTranM is only") as said:
         VTranM(model).attribute(x, target=1, internal_batch_size=1)
     assert len(said) == 1
-
-
-NAMES: dict[str, dict[str, Any]] = {
-    "pvt_v2": {"depths": (1, 1, 1, 1)},
-    "pit": {"depth": (1, 1, 1)},
-    "twins": {"depths": (2, 1, 1, 1)},
-    "davit": {"depths": (1, 1, 1, 1)},
-    "maxxvit": {},
-    "nest": {},
-    "gcvit": {},
-    "tiny_vit": {},
-    "hiera": {},
-    "cait": {},
-    "convit": {},
-    "metaformer": {},
-} | {module: {} for module in staged_families.MODULES}
-REFUSED = {
-    "pvt_v2_b2_li": "linear attention",
-    "maxvit_tiny_pm_256": "side by side",
-    "coatnet_rmlp_1_rw_224": "2 x 2",
-} | staged_families.REFUSED
-
-
-@pytest.mark.parametrize("name", [name for module in NAMES for name in timm.list_models(module=module)])
-def test_timm_models_by_name(name: str) -> None:
-    """Every name has a layout, or is refused with the reason; described without weights."""
-    module = timm.models.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
-    with torch.device("meta"):
-        model = timm.create_model(name, **NAMES[module])
-    reason = REFUSED.get(name) or (name.startswith(("poolformer", "convformer")) and "has no attention")
-    if reason:
-        with pytest.raises(UnsupportedModelError, match=reason):
-            layout_for(model)
-    else:
-        assert layout_for(model).stages
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "way_out"),
-    [
-        ("pvt_v2_b0", {"global_pool": ""}, "Create it with global_pool='avg'"),
-        ("davit_tiny", {"global_pool": "max"}, "Create it with global_pool='avg'"),
-        ("hiera_tiny_224", {"global_pool": "max"}, "Create it with global_pool='avg'"),
-        ("pit_ti_224", {"global_pool": ""}, "Create it with global_pool='token'"),
-        ("cait_xxs24_224", {"global_pool": "avg"}, "Create it with global_pool='token'"),
-        ("convit_tiny", {"global_pool": ""}, "global_pool='token' or 'avg'"),
-        ("convit_tiny", {"local_up_to_layer": 12}, "local_up_to_layer from 1 to 11"),
-        ("maxvit_pico_rw_256", {"conv_pool_type": "max"}, "conv_pool_type='avg2'"),
-        *staged_families.OPTIONS,
-    ],
-)
-def test_other_options_are_refused(name: str, options: dict[str, Any], way_out: str) -> None:
-    with torch.device("meta"):
-        model = timm.create_model(name, **options)
-    with pytest.raises(UnsupportedModelError, match=way_out):
-        layout_for(model)
