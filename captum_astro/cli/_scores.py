@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from captum_astro.cli._terminal import console
 
 if TYPE_CHECKING:
     from captum_astro.evaluation.report.grid import Grid
 
-_WIDE = 10_000  # a terminal wraps a long line itself; a table that is made to fit would cut names
 _PLAIN = str.maketrans({"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-"})  # for terminals without them
 
 
@@ -29,16 +28,29 @@ def print_scores(folder: Path) -> None:
     for model, own in scores.groupby("model", sort=False):
         for found in grid.scores(own, pd.DataFrame()):
             console.print(f"\n{model}, {found.title[:1].lower()}{found.title[1:]}")
-            console.print(_table(found), width=_WIDE)
+            for number, table in enumerate(_tables(found)):
+                console.print("\n" * bool(number), end="")
+                console.print_whole(table)
 
 
-def _table(found: Grid) -> Table:
-    table = Table("method", box=None, pad_edge=False)
-    for column in found.columns:
+def _tables(found: Grid) -> Iterator[Table]:
+    """As many columns at a time as fit into the terminal, at least one."""
+    begin = 0
+    while begin < len(found.columns):
+        end = begin + 1
+        while end < len(found.columns) and console.width_of(_table(found, slice(begin, end + 1))) <= console.width:
+            end += 1
+        yield _table(found, slice(begin, end))
+        begin = end
+
+
+def _table(found: Grid, chosen: slice) -> Table:
+    table = Table(Column("method", no_wrap=True), box=None, pad_edge=False)
+    for column in found.columns[chosen]:
         head = [column.info.name, column.below, column.better.split()[0]]
         table.add_column("\n".join(filter(None, head)), justify="right", no_wrap=True)
     for name, cells in _rows(found):
-        table.add_row(name, *cells)
+        table.add_row(name, *cells[chosen])
     return table
 
 

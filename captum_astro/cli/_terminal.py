@@ -7,7 +7,11 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
+
+_UNLIMITED = 10_000
 
 
 def printable(text: object) -> str:
@@ -35,6 +39,16 @@ class Terminal(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """Every text that is printed, in a table or alone, comes through here."""
         return super().render_str(printable(text), **options)
+
+    def print_whole(self, table: Table) -> None:
+        """Print a table with nothing cut: lines that are too long are wrapped by the terminal itself."""
+        lines = self.render_lines(table, self.options.update(width=_UNLIMITED), pad=False)
+        for line in lines:
+            self.print("".join(segment.text for segment in line).rstrip())
+
+    def width_of(self, table: Table) -> int:
+        """The columns of the terminal that a table needs."""
+        return Measurement.get(self, self.options.update(width=_UNLIMITED), table).maximum
 
 
 console = Terminal()

@@ -204,7 +204,7 @@ def _print(compared: pd.DataFrame, settings: list[Setting]) -> None:
             accuracy = f", accuracy {row['plain_accuracy']:.1%} -> {row['accuracy']:.1%}"
         text = f"{_named(settings[row['setting']])}: same class as the plain model {row['same_class']:.1%}{accuracy}"
         chosen.setdefault(row["setting"], [text]).append(f"{row['method']}, {row['metric']}")
-    console.print(table)
+    console.print_whole(table)
     for line in left_out:
         console.print(line)
     for text, *pairs in chosen.values():

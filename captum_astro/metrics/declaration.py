@@ -154,11 +154,13 @@ class CurvePlot:
     Attributes:
         title: Title of the panel; ``{explained}`` is ``predicted`` or ``true``.
         axis: Label of the vertical axis, with its unit.
+        across: Label of the horizontal axis, from 0 to 100.
         whole: Whether the axis always ends at 100 %.
     """
 
     title: str
     axis: str
+    across: str = "pixels removed, %"
     whole: bool = False
 
 

@@ -104,8 +104,8 @@ def _blurred_insertion(given: Given) -> Scores:
     return Scores(insertion(curve), curve.flip(-1))
 
 
-def _plot(title: str) -> CurvePlot:
-    return CurvePlot(f"{title}; probability of the {{explained}} class", "probability, %")
+def _plot(title: str, across: str) -> CurvePlot:
+    return CurvePlot(f"{title}; probability of the {{explained}} class", "probability, %", across)
 
 
 def _declare(name: str, compute: Callable[[Given], torch.Tensor | Scores], *needs: Need, **options: Any) -> None:
@@ -124,7 +124,7 @@ _declare(
     "insertion",
     _insertion,
     "negative_logits",
-    plot=_plot("Most important pixels inserted first"),
+    plot=_plot("Most important pixels inserted first", "pixels inserted, %"),
     meaning="Area under the explained class's probability as pixels are put on black, the most important first.",
 )
 _declare(
@@ -141,7 +141,7 @@ _declare(
     "blurred_positive_logits",
     direction=-1,
     on_request=True,
-    plot=_plot("Most important pixels blurred first"),
+    plot=_plot("Most important pixels blurred first", "pixels blurred, %"),
     meaning="Area under the explained class's probability as pixels are blurred, the most important first.",
 )
 _declare(
@@ -149,6 +149,6 @@ _declare(
     _blurred_insertion,
     "blurred_negative_logits",
     on_request=True,
-    plot=_plot("Most important pixels made sharp first"),
+    plot=_plot("Most important pixels made sharp first", "pixels made sharp, %"),
     meaning="Area under the explained class's probability as a blurred image gets sharp, important pixels first.",
 )

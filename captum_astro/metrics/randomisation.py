@@ -17,6 +17,8 @@ from captum_astro.metrics.alignment import spearman
 from captum_astro.metrics.declaration import CurvePlot, Given, Metric, Scores
 from captum_astro.metrics.registry import register
 
+_AXIS = "size of Spearman's correlation, %"
+
 
 def randomisation(maps: torch.Tensor, randomised: torch.Tensor) -> torch.Tensor:
     """Spearman's rank correlation between a map and those of the randomised models, layer by layer.
@@ -26,8 +28,8 @@ def randomisation(maps: torch.Tensor, randomised: torch.Tensor) -> torch.Tensor:
         randomised: ``(B, layers, H, W)``, of the randomised ones.
 
     Returns:
-        ``(B, layers)`` float64, from -1 to 1; its mean over layers is the score, near 0 is better. 0 where a randomised
-        model gives a constant map.
+        ``(B, layers)`` float64, from -1 to 1; the mean of its size over layers is the score, near 0 is better. 0 where
+        a randomised model gives a constant map.
 
     Raises:
         ValueError: If the shapes do not match.
@@ -51,8 +53,8 @@ def _one_layer(given: Given) -> Scores:
 
 
 def _scores(given: Given, *, cascading: bool) -> Scores:
-    found = randomisation(given.maps, given.randomised(cascading).to(given.maps))
-    return Scores(found.abs().mean(1), found)
+    sizes = randomisation(given.maps, given.randomised(cascading).to(given.maps)).abs()
+    return Scores(sizes.mean(1), sizes)
 
 
 def _declare(name: str, compute: Callable[[Given], Scores], title: str, meaning: str) -> None:
@@ -63,7 +65,7 @@ def _declare(name: str, compute: Callable[[Given], Scores], title: str, meaning:
             needs=("classes", "pixels", "randomised"),
             direction=-1,
             kind="randomisation",
-            plot=CurvePlot(f"{title}; the {{explained}} class", "Spearman with the trained model's map, %"),
+            plot=CurvePlot(f"{title}; the {{explained}} class", _AXIS, "depth from output (0) to input (100)"),
             constant=torch.nan,
             on_request=True,
             meaning=f"Rank correlation with the map of a model whose layers are random, {meaning}.",

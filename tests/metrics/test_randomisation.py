@@ -9,7 +9,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
+from captum_astro.metrics.declaration import Given, Scores
 from captum_astro.metrics.randomisation import randomisation
+from captum_astro.metrics.registry import all_metrics
 from captum_astro.models.randomised import layers, randomised_copies
 from tests.families import FAMILIES
 
@@ -72,3 +74,13 @@ def test_rank_correlation_of_each_layer() -> None:
     assert randomisation(maps, others)[0, 1].item() == 0
     with pytest.raises(ValueError, match=r"randomised: \(B, layers, H, W\)"):
         randomisation(maps, others[0])
+
+
+@pytest.mark.parametrize("name", ["cascading randomisation", "layer randomisation"])
+def test_the_score_is_the_mean_of_its_curve(name: str) -> None:
+    maps = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
+    others = torch.stack([-maps, maps, torch.zeros_like(maps)], 1)
+    found = all_metrics()[name].compute(Given(maps=maps, randomised=lambda cascading: others))
+    assert isinstance(found, Scores)
+    assert torch.allclose(found.curves, torch.tensor([[1.0, 1.0, 0.0]] * 2).double())
+    assert torch.allclose(found.values, found.curves.mean(1))

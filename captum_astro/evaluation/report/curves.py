@@ -1,4 +1,4 @@
-"""Perturbation curves as lines of a plot, with bootstrap intervals as bands."""
+"""The curves of metrics as lines of a plot, with bootstrap intervals as bands."""
 
 from __future__ import annotations
 
@@ -51,10 +51,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """A plot of ``WIDTH`` by ``HEIGHT``: all methods' curves for one removal order and one explained class."""
+    """A plot of ``WIDTH`` by ``HEIGHT``: all methods' curves for one metric and one explained class."""
 
     title: str
     lines: list[Line]
+    below: str
     levels: list[str]
     across: list[tuple[float, str]]
     up: list[tuple[float, str]]
@@ -77,7 +78,7 @@ def charts(rows: pd.DataFrame, methods: Sequence[str], bootstrap: int = 2000) ->
         bootstrap: The number of bootstrap samples of the intervals.
 
     Returns:
-        A chart for each vertical axis; in it a panel for each removal order and explained class that has curves. Equal
+        A chart for each vertical axis; in it a panel for each metric and explained class that has curves. Equal
         curves of the predicted and the true class share one.
     """
     drawn = [(metric.name, metric.plot) for metric in all_metrics().values() if metric.plot is not None]
@@ -122,6 +123,7 @@ def _panel(rows: pd.DataFrame, methods: Sequence[str], plot: CurvePlot, explaine
     return Panel(
         title=plot.title.format(explained=explained),
         lines=[_line(i, name, found[name], top, levels) for i, name in enumerate(methods) if name in found],
+        below=plot.across,
         levels=[f"{100 * level:.0f}" for level in levels],
         across=[(_x(share), f"{100 * share:g}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)],
         up=[(_y(share), f"{100 * share * top:g}") for share in (0, 0.25, 0.5, 0.75, 1)],
@@ -142,7 +144,7 @@ def _line(number: int, name: str, curve: Curve, top: float, levels: NDArray[np.f
 
 
 def _levels(length: int) -> NDArray[np.float64]:
-    """Shares of removed pixels at which a curve has values: all of them, or some and the last."""
+    """Shares of the horizontal axis at which a curve has values: all of them, or some and the last."""
     every = -(-(length - 1) // (LEVELS - 1)) or 1
     return _shares(length)[sorted({*range(0, length, every), length - 1})]
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 
 from captum_astro.evaluation.report.curves import BOTTOM, LEFT, RIGHT, TOP, charts
+from captum_astro.evaluation.report.html import render
+from captum_astro.evaluation.run.rows import map_table
 
 ACCURACY, PROBABILITY = "top-1 accuracy, %", "probability, %"
 
@@ -52,4 +56,25 @@ def test_equal_curves_of_both_classes_are_drawn_once(other: float, titles: list[
 def test_curves_with_one_axis_share_a_chart() -> None:
     kinds = ("positive AUC", "negative AUC", "AOPC")
     rows = pd.concat([_rows(kind, {("LRP", "predicted"): [[1.0, 0.0]] * 2}) for kind in kinds])
-    assert [(chart.axis, len(chart.panels)) for chart in charts(rows, ["LRP"], 5)] == [(ACCURACY, 2), (PROBABILITY, 1)]
+    found = charts(rows, ["LRP"], 5)
+    assert len(found) == 2
+    assert {chart.axis: len(chart.panels) for chart in found} == {ACCURACY: 2, PROBABILITY: 1}
+
+
+@pytest.mark.parametrize(
+    ("metric", "below"),
+    [
+        ("AOPC", "pixels removed, %"),
+        ("negative AUC", "pixels removed, %"),
+        ("insertion", "pixels inserted, %"),
+        ("blurred deletion", "pixels blurred, %"),
+        ("blurred insertion", "pixels made sharp, %"),
+        ("cascading randomisation", "depth from output (0) to input (100)"),
+        ("layer randomisation", "depth from output (0) to input (100)"),
+    ],
+)
+def test_what_the_horizontal_axis_is(metric: str, below: str) -> None:
+    rows = _rows(metric, {("LRP", "predicted"): [[1.0, 0.0]] * 2}).assign(error=None, reason=None)
+    page = render(rows, map_table([]).to_pandas(), {}, bootstrap=5)
+    assert re.findall(r'<th scope="col">([^<]* (?:%|\(100\)))</th>', page) == [below]
+    assert f'text-anchor="middle">{below}</text>' in page

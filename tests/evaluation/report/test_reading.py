@@ -16,7 +16,7 @@ from tests.evaluation import synthetic
 
 METHODS = tuple(f"Method{i:02}" for i in range(15))
 NO_MAPS = map_table([]).to_pandas()
-SECTIONS = ("Scores", "Perturbation curves", "Compared with", "Ranks", "Examples")
+SECTIONS = ("Scores", "Curves", "Compared with", "Ranks", "Examples")
 
 
 @cache
