@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,7 +24,6 @@ from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.guard import private
 from captum_astro.capture.records import Pass
 from captum_astro.capture.replica import Replica
-from captum_astro.capture.rules_mode import Rules
 from captum_astro.capture.target import Output, Target
 from captum_astro.functional.attention import widen
 from captum_astro.kinds import whole
@@ -130,7 +128,7 @@ class TokenAttribution(Explanation):
     def _one(self, call: Call, wanted: Wanted, update: Update, attribute_to: AttributeTo) -> torch.Tensor:
         """Run the method on one part, and convert its tokens to the requested form."""
         assert call.layout is not None
-        layout, passed = call.layout, capture(call, replace(wanted, rules=self._rules(call)))
+        layout, passed = call.layout, self._pass(call, wanted)
         if attribute_to in ("input", "pixels"):
             check_unmoved(call, layout.model)
         tokens = self._row(call, wanted, passed, update)
@@ -148,9 +146,9 @@ class TokenAttribution(Explanation):
             return tokens
         return shaped(tokens, layout, passed, call.inputs, attribute_to)
 
-    def _rules(self, call: Call) -> Rules | None:
-        """The rules that modify the gradients; None for the model's own."""
-        return None
+    def _pass(self, call: Call, wanted: Wanted) -> Pass:
+        """The pass that is read; with rules that modify the gradients, where a method has some."""
+        return capture(call, wanted)
 
     def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
         """The relevance of every token, ``(B, n)``: the row that is propagated back through all layers."""

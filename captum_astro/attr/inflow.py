@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
-from captum_astro.capture.capture import capture
+from captum_astro.capture.capture import capture_early
 from captum_astro.capture.carry import Update, carry
 from captum_astro.capture.collected import Wanted
 from captum_astro.capture.early import Early
@@ -27,7 +26,7 @@ class InFlow(TokenAttribution):
     """A rollout whose residual connections are weighted by the lengths of what they add, and attention by gradients.
 
     The maximum over heads of the attention, times the mean over heads of the gradient of the block's own class score:
-    that of the mean of all its normalised tokens. One pass for each block. It is defined for blocks of an attention
+    that of the mean of all its normalised tokens. It is defined for blocks of an attention
     layer over all tokens and a feed-forward layer, one after the other.
 
     Source: Walker et al., "Explaining ViTs Using Information Flow", AISTATS 2025, as its public code computes it.
@@ -70,11 +69,13 @@ class InFlow(TokenAttribution):
                 f"InFlow needs the class score of a mean of tokens, which the head of "
                 f"{type(call.layout.model).__name__} does not give. VTranM and TransformerMM follow it."
             )
-        gradients = {}
-        for block in update.blocks(passed):
-            early = Early(block, "normalised")
-            read = capture(call, replace(wanted, blocks={block}, early=early))
-            gradients[block] = next(record.gradient for stage in read.stages for record in stage.attentions)
+        early = Early(tuple(update.blocks(passed)), "normalised")
+        gradients = {
+            record.block: record.gradient
+            for read in capture_early(call, wanted, early)
+            for stage in read.stages
+            for record in stage.attentions
+        }
         return carry(passed, update.with_gradients(gradients))
 
 

@@ -10,8 +10,8 @@ import torch
 from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
-from captum_astro.capture.capture import capture
-from captum_astro.capture.carry import Update, carry
+from captum_astro.capture.capture import capture, capture_early
+from captum_astro.capture.carry import Update, carry, through
 from captum_astro.capture.collected import Wanted
 from captum_astro.capture.early import Early
 from captum_astro.capture.records import AttentionRecord, Pass
@@ -29,7 +29,7 @@ class LeGrad(TokenAttribution):
 
     ``sum over the blocks of the mean over heads and queries of (ds_l/dA_l)^+``, with ``s_l`` the class score that the
     model's own norm and head give the mean of block l's tokens. With a pooling head, that head reads each block's
-    tokens, and the gradient is that at its map. One pass for each block.
+    tokens, and the gradient is that at its map.
 
     Source: Bousselham et al., "LeGrad: An Explainability Method for Vision Transformers via Feature Formation
     Sensitivity", ICCV 2025 (arXiv 2404.03214), as its public code computes it.
@@ -70,14 +70,22 @@ class LeGrad(TokenAttribution):
         update = _LeGradUpdate(averaged, common.get("layers") is not None)
         return self._explain(inputs, target, update, common, output)
 
+    def _pass(self, call: Call, wanted: Wanted) -> Pass:
+        return capture(call, replace(wanted, gradient=False))  # shows which blocks can be read
+
     def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
         assert isinstance(update, _LeGradUpdate)
-        total = torch.zeros_like(passed.stages[0].stream[..., 0], dtype=passed.readout.dtype)
-        for early in update.readings(passed):
-            only = {early.block} if passed.pooling is None and early is not None else set[int]()
-            read = capture(call, replace(wanted, blocks=only, early=early))
-            total += carry(read, update, None if read.pooling is not None else torch.zeros_like(read.readout))
-        return total
+        early = update.early(passed)
+        read = [capture(call, replace(wanted, blocks=set()))] if early is None else capture_early(call, wanted, early)
+        return torch.stack([carry(one, update, _start(one, update)) for one in read]).sum(0)
+
+
+def _start(passed: Pass, update: Update) -> torch.Tensor:
+    """What a pooling head gives the final tokens, summed over the blocks that it read; zero without one."""
+    if passed.pooling is None:
+        return torch.zeros_like(passed.readout)
+    times = len(passed.pooling.attention.value) // len(passed.readout)
+    return through(passed.readout.repeat(times, 1), passed.pooling, update).unflatten(0, (times, -1)).sum(0)
 
 
 class _LeGradUpdate(Update):
@@ -88,7 +96,7 @@ class _LeGradUpdate(Update):
     def __init__(self, averaged: bool, chosen: bool) -> None:
         self._averaged, self._chosen = averaged, chosen
 
-    def readings(self, passed: Pass) -> list[Early | None]:
+    def early(self, passed: Pass) -> Early | None:
         """The blocks to read; None for the final tokens, if the only attention is that of a pooling head.
 
         Raises:
@@ -99,17 +107,15 @@ class _LeGradUpdate(Update):
         for stage in passed.stages:
             if stage.stage.block in attended and stage.branches:
                 blocks[stage.stage.block] = stage.following.shape == final
-        read: list[Early | None] = [
-            Early(b, "tokens" if self._averaged else None) for b, fits in blocks.items() if fits or self._chosen
-        ]
         if not attended and passed.pooling is not None:
-            return [None]
+            return None
+        read = tuple(block for block, fits in blocks.items() if fits or self._chosen)
         if not read:
             raise UnsupportedModelError(
                 f"LeGrad has the head read each block's tokens. It reads {tuple(final[1:])}, which no block with "
                 f"attention gives. VTranM and TransformerMM need no such reading."
             )
-        return read
+        return Early(read, "tokens" if self._averaged else None)
 
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         queries = row if record.block < 0 else record.equal_queries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
+from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import Update, carry
 from captum_astro.capture.collected import Wanted
 from captum_astro.capture.gradient_rules import ConstantDecisions
@@ -68,8 +70,8 @@ class ProjectedFlow(TokenAttribution):
         """
         return self._explain(inputs, target, _FlowUpdate(), common, output, least=torch.float32)
 
-    def _rules(self, call: Call) -> ConstantDecisions:
-        return ConstantDecisions(call.model)
+    def _pass(self, call: Call, wanted: Wanted) -> Pass:
+        return capture(call, replace(wanted, rules=ConstantDecisions(call.model)))
 
     def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
         assert isinstance(update, _FlowUpdate)

@@ -9,6 +9,7 @@ import torch
 from captum_astro.capture.agreement import problem_of
 from captum_astro.capture.call import Call
 from captum_astro.capture.collected import Collected, Wanted
+from captum_astro.capture.early import Early
 from captum_astro.capture.recorder import Recorder
 from captum_astro.capture.records import Pass
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -54,6 +55,40 @@ def capture(call: Call, wanted: Wanted) -> Pass:
     return passed
 
 
+def capture_early(call: Call, wanted: Wanted, early: Early) -> list[Pass]:
+    """Have the rest of the model read earlier blocks as if they were the final ones, and take the gradients of that.
+
+    They are those at each block's own attention; with a pooling head, those at its map, block by block along the batch.
+
+    Args:
+        call: A call that `capture` accepts.
+        wanted: What to record, of these blocks.
+        early: The blocks.
+
+    Returns:
+        One pass of all blocks; one for each where the rest of the model does not read them one by one along the batch.
+
+    Raises:
+        UnsupportedModelError: If the rest of the model cannot read the tokens of a block.
+    """
+    layout = call.layout
+    assert layout is not None
+    if not (layout.reads_text or layout.patch_lists or call.arguments):  # which may hold a mask of the padding
+        try:
+            return [_captured_early(call, wanted, early)]
+        except UnsupportedModelError:
+            raise
+        except RuntimeError:  # of shapes, where the number of images is taken from the input, or of memory
+            pass
+    return [_captured_early(call, wanted, replace(early, blocks=(block,))) for block in early.blocks]
+
+
+def _captured_early(call: Call, wanted: Wanted, early: Early) -> Pass:
+    assert call.layout is not None
+    blocks = set(early.blocks) if call.layout.pooling is None else set[int]()
+    return capture(call, replace(wanted, gradient=True, early=early, blocks=blocks))
+
+
 def _passed(collected: Collected) -> Pass:
     """The records of a pass, checked against the layout."""
     recorder, layout = collected.recorder, collected.layout
@@ -68,6 +103,10 @@ def _passed(collected: Collected) -> Pass:
         layout.extent(*collected.image_size),
         collected.features,
     )
+    if collected.wanted.early is not None:
+        return passed
+    if collected.wanted.early is not None:
+        return passed
     if collected.wanted.rules is not None and not collected.wanted.rules.comparable:
         return passed
     return replace(passed, problem=problem_of(passed, layout, recorder.pooled, collected.reached()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,6 +28,9 @@ from captum_astro.layouts.errors import UnsupportedModelError
 # at the output of each block, or of each stage: each residual add
 Streams = Literal["blocks", "stages"]
 
+# a tensor whose gradient is wanted, and where it goes
+Asked = tuple[torch.Tensor, list[torch.Tensor]]
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -37,7 +40,9 @@ class Wanted:
         gradient: Whether to run a backward pass.
         blocks: The blocks whose branches are recorded; all by default.
         streams: Also record the gradient at the input and the output of each block, or at the output of each stage.
-        early: The block whose tokens are read as if they were the final ones; None for the final ones.
+        early: The blocks whose tokens are read as if they were the final ones, stacked along the batch of everything
+            after them. The gradients in each are those of its own output, and nothing is compared with the layout.
+            None for the final tokens.
         cut: Gradients pass around the attention of blocks, along the residual stream; where none arrives, it is zero.
             The scores of explicit attention are kept.
         rules: Propagation rules for both passes, which then run in at least float32. They do not change outputs; the
@@ -79,8 +84,9 @@ class Collected:
 
     def __init__(self, call: Call, wanted: Wanted, recorder: Recorder, output: torch.Tensor) -> None:
         assert call.layout is not None
-        self.call, self.wanted, self.recorder, self.output = call, wanted, recorder, output
-        self.layout: Layout = call.layout
+        self._readings = 1 if wanted.early is None else len(wanted.early.blocks)
+        self.call, self.wanted = replace(call, target=call.target.repeated(self._readings)), wanted
+        self.recorder, self.output, self.layout = recorder, output, call.layout
         self._chosen = wanted.stages(self.layout)
         self.streams = self._seen_streams()
         self.image_size, self.grids = self._geometry()
@@ -103,8 +109,8 @@ class Collected:
             UnsupportedModelError: If one of them does not arrive.
         """
         output, recorder, plain = self.output, self.recorder, self.wanted.rules is None
-        seed, final = self._seed(), recorder.final
-        if recorder.read is None or final.seen is None or not final.seen.requires_grad:
+        seed = self._seed()
+        if recorder.read is None or not all(tokens.requires_grad for tokens in recorder.behind):
             raise no_gradient()
         head = self._asked([] if recorder.pooling is None else [recorder.pooling])
         begins = [x for x in (recorder.stages[0].stream.seen, image) if x is not None]
@@ -113,16 +119,12 @@ class Collected:
         read, *found = torch.autograd.grad(output, wanted, start, allow_unused=True)
         found, around = found[: len(head)], found[len(head) :]
         self._check_read(read, around)
-        if self.wanted.gradient:
-            layers = self._asked([notes for notes in self._heads if notes is not recorder.pooling])
-            streams = self._slopes()
-            layers += [(x, notes.gradients) for notes in streams if (x := notes.seen) is not None and x.requires_grad]
+        self._keep([recorder.final.gradients, *(g for _, g in head)], [read, *found], seed)
+        parts = read.chunk(self._readings) if self.wanted.gradient else ()
+        for number, (tokens, layers, part) in enumerate(zip(recorder.behind, self._layers(), parts, strict=False)):
             if layers:
-                found += torch.autograd.grad(final.seen, [x for x, _ in layers], read, allow_unused=True)
-            head += layers
-        for gradients, gradient in zip([final.gradients, *(g for _, g in head)], [read, *found], strict=True):
-            if gradient is not None:
-                gradients.append(seed.scaled(gradient) if plain else gradient)
+                slopes = torch.autograd.grad(tokens, [x for x, _ in layers], part, allow_unused=True)
+                self._keep([g for _, g in layers], slopes, seed.part(number, len(output) // self._readings))
         for notes in self._heads if self.wanted.gradient else ():
             if not notes.gradients and self.wanted.cut:
                 notes.gradients += [torch.zeros_like(x) for x, _ in self._asked([notes])]
@@ -132,6 +134,26 @@ class Collected:
                     f"that it uses by layers=, or explain the whole model."
                 )
 
+    def _layers(self) -> list[list[Asked]]:
+        """The tensors whose gradients are wanted, for each of the tokens that are read: of an early block, its own.
+
+        Only what lies between the two is passed back through, so that all blocks together cost one backward pass.
+        """
+        if self.wanted.early is None:
+            heads = self._asked([notes for notes in self._heads if notes is not self.recorder.pooling])
+            streams = ((x, notes.gradients) for notes in self._slopes() if (x := notes.seen) is not None)
+            return [[*heads, *((x, gradients) for x, gradients in streams if x.requires_grad)]]
+        own: dict[int, list[AttentionNotes]] = {block: [] for block in self.wanted.early.blocks}
+        for notes in (self.recorder.stages[index] for index in self._chosen):
+            own[notes.stage.block] += notes.attentions
+        return [self._asked(heads) for heads in own.values()]
+
+    def _keep(self, where: Sequence[list[torch.Tensor]], found: Sequence[torch.Tensor | None], seed: Seed) -> None:
+        """Keep the gradients that arrive, without the seed's scaling."""
+        for gradients, gradient in zip(where, found, strict=True):
+            if gradient is not None:
+                gradients.append(seed.scaled(gradient) if self.wanted.rules is None else gradient)
+
     def _seed(self) -> Seed:
         """The start of the backward pass; without a target, numbers that do not cancel."""
         output, target = self.output, self.call.target
@@ -140,7 +162,7 @@ class Collected:
         start = torch.rand(output.shape, generator=torch.Generator().manual_seed(0)) + 0.5
         return Seed(start.to(output), output.new_ones(len(output)))
 
-    def _asked(self, heads: list[AttentionNotes]) -> list[tuple[torch.Tensor, list[torch.Tensor]]]:
+    def _asked(self, heads: list[AttentionNotes]) -> list[Asked]:
         """The heads' outputs whose gradients are needed, and where they go."""
         plain = self.wanted.rules is None
         # differential attention adds its first map with factor 1, so its gradient suffices
@@ -188,7 +210,7 @@ class Collected:
         else:
             assert self.recorder.entry.inputs is not None
             weights = layout.readout_of(self.recorder.entry.inputs, final.shape[1])
-            if layout.votes is not None:
+            if layout.votes is not None and self.wanted.early is None:
                 weights = self._with_votes(weights.expand(len(final), -1), layout.votes[1])
         return weights.to(device=final.device, dtype=widen(final).dtype).expand(final.shape[0], -1)
 
@@ -207,11 +229,9 @@ class Collected:
     def reached(self) -> torch.Tensor | None:
         """Which final tokens the output depends on, ``(B, n)``; None in a pass without gradients.
 
-        None, too, if tokens vote: those with the largest values of other classes are reached by a probability. Or if
-        all tokens were averaged.
+        None, too, if tokens vote: those with the largest values of other classes are reached by a probability.
         """
-        averaged = self.wanted.early is not None and self.wanted.early.averaged is not None
-        gradients = self.recorder.final.gradients if self.layout.votes is None and not averaged else []
+        gradients = self.recorder.final.gradients if self.layout.votes is None else []
         return (self.layout.final_stream.tokens(gradients[0]) != 0).any(-1) if gradients else None
 
     def _stage(self, index: int) -> StageRecord:
@@ -270,7 +290,9 @@ class Collected:
     def _geometry(self) -> tuple[tuple[int, int], list[Grid]]:
         layout, size, (batch, tokens, _) = self.layout, self.recorder.entry.size, self.streams[0].shape
         model = type(layout.model).__name__
-        check_batch(layout.model, batch, len(self.output))
+        if self.wanted.early is not None and len(self.output) != batch * self._readings:
+            raise RuntimeError(f"{model} returned {len(self.output)} rows for {batch} images of each early block.")
+        check_batch(layout.model, batch, len(self.output) // self._readings)
         if size is None:
             kind = {2: "token ids (B, n)", 3: "patches (B, n, ...)"}.get(layout.dimensions[0], "an image (B, C, H, W)")
             raise UnsupportedModelError(f"{model} did not receive {kind}.")

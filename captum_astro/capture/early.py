@@ -14,47 +14,51 @@ from captum_astro.layouts.steps import Tap
 
 @dataclass(frozen=True)
 class Early:
-    """The output of a block, to be read by the model's own norm, pooling and head.
+    """The outputs of blocks, stacked along the batch, to be read by the model's own norm, pooling and head.
 
     Attributes:
-        block: The index of the block.
+        blocks: The indices of the blocks.
         averaged: The head reads the mean of all tokens, or of the normalised ones, in place of each of them. A pooling
             head reads the tokens.
     """
 
-    block: int
+    blocks: tuple[int, ...]
     averaged: Literal["tokens", "normalised"] | None = None
-
-    def tokens(self, layout: Layout, block: torch.Tensor, tap: Tap, final: torch.Tensor) -> torch.Tensor:
-        """The output of the block, where it has the form of the final tokens.
-
-        Args:
-            layout: The model's.
-            block: The tensor at the block's output.
-            tap: Where it was read.
-            final: The tensor of the final tokens, which may be arranged otherwise.
-
-        Raises:
-            UnsupportedModelError: If it has another form.
-        """
-        read, tokens = layout.final_stream, tap.tokens(block)
-        first = tokens.transpose(1, 2) if read.channels == "first" and final.ndim == 4 else tokens
-        forms = [x.reshape(final.shape) for x in (block, first) if x.numel() == final.numel()]
-        for form in forms:
-            found = read.tokens(form)
-            if found.shape == tokens.shape and torch.equal(found, tokens):
-                return form
-        raise UnsupportedModelError(
-            f"The head of {type(layout.model).__name__} reads {tuple(read.tokens(final).shape[1:])} tokens and "
-            f"channels; those of block {self.block} are {tuple(tokens.shape[1:])}, which it cannot read. Choose later "
-            f"blocks by layers=."
-        )
 
     def given(self, layout: Layout, tokens: torch.Tensor) -> torch.Tensor:
         """What the rest of the model gets: the tokens, or their mean in place of each."""
         if self.averaged != "tokens" or layout.pooling is not None:
             return tokens.clone()  # what follows may change it in place
         return mean_in_place(layout.final_stream, tokens)
+
+
+def as_final(layout: Layout, block: int, seen: torch.Tensor, tap: Tap, final: torch.Tensor) -> torch.Tensor:
+    """The output of a block, in the form of the final tokens.
+
+    Args:
+        layout: The model's.
+        block: The index of the block.
+        seen: The tensor at its output.
+        tap: Where it was read.
+        final: The tensor of the final tokens, which may be arranged otherwise.
+
+    Raises:
+        UnsupportedModelError: If it has another form.
+    """
+    if seen is final:
+        return seen
+    read, tokens = layout.final_stream, tap.tokens(seen)
+    first = tokens.transpose(1, 2) if read.channels == "first" and final.ndim == 4 else tokens
+    forms = [x.reshape(final.shape) for x in (seen, first) if x.numel() == final.numel()]
+    for form in forms:
+        found = read.tokens(form)
+        if found.shape == tokens.shape and torch.equal(found, tokens):
+            return form
+    raise UnsupportedModelError(
+        f"The head of {type(layout.model).__name__} reads {tuple(read.tokens(final).shape[1:])} tokens and "
+        f"channels; those of block {block} are {tuple(tokens.shape[1:])}, which it cannot read. Choose later "
+        f"blocks by layers=."
+    )
 
 
 def mean_in_place(tap: Tap, tokens: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from captum_astro.capture.attention_notes import AttentionNotes
-from captum_astro.capture.early import Early, block_ends, mean_in_place
+from captum_astro.capture.early import Early, as_final, block_ends, mean_in_place
 from captum_astro.capture.entry import Entry
 from captum_astro.capture.explaining import current
 from captum_astro.capture.hooks import Hooks
@@ -29,7 +29,7 @@ class Recorder(TorchFunctionMode):
 
     Args:
         layout: The layout of the model to run.
-        early: The block whose tokens are read instead of the final ones; None for the final ones.
+        early: The blocks whose tokens are read instead of the final ones; None for the final ones.
         cut: Cut what the attention of blocks returns off the graph, so that gradients pass around it, and keep the
             scores of explicit attention.
 
@@ -37,7 +37,9 @@ class Recorder(TorchFunctionMode):
         stages: The notes of each stage.
         pooling: The notes of a pooling head.
         final: The notes of the residual stream that leaves the last stage.
-        read: The leaf that stands for it in the rest of the graph, so that what else the output depends on is seen.
+        behind: The tensors that the rest of the model reads, with their graphs: that stream, or the early blocks'.
+        read: The leaf that stands for them in the rest of the graph, stacked along the batch, so that what else the
+            output depends on is seen.
         pooled: The final tokens, normalised, and the pooled vector, if the layout has taps for them.
         entry: The images, patches or token ids that the model received.
         returned: What it returned, before a wrapper's head.
@@ -49,6 +51,7 @@ class Recorder(TorchFunctionMode):
         self.stages = [StageNotes(stage) for stage in layout.stages]
         self.pooling = None if layout.pooling is None else AttentionNotes(layout.pooling.branch)
         self.final = StreamNotes(layout.final_stream)
+        self.behind: list[torch.Tensor] = []
         self.read: torch.Tensor | None = None
         self.pooled: dict[str, torch.Tensor] = {}
         self.returned: torch.Tensor | None = None
@@ -175,19 +178,19 @@ class Recorder(TorchFunctionMode):
         self.returned = x.detach()
 
     def _note_final(self, x: torch.Tensor) -> torch.Tensor:
-        early, index = self._early, len(self.stages)
-        if early is not None:
-            index = block_ends(self.layout, list(range(index)))[early.block]
-        if early is None or index == len(self.stages):
-            self.final.note(x)
-        else:
-            stream = self.stages[index].stream
-            assert stream.seen is not None
-            self.final.note(early.tokens(self.layout, stream.seen, stream.tap, x))
-        assert self.final.seen is not None
-        self.read = self.final.seen.detach().requires_grad_(True)
+        self.final.note(x)
+        early = self._early
+        self.behind = [x] if early is None else [self._after_block(block, x) for block in early.blocks]
+        read = x if early is None else torch.cat(self.behind)
+        self.read = read.detach().requires_grad_(True)
         # what follows may change it in place
         return self.read.clone() if early is None else early.given(self.layout, self.read)
+
+    def _after_block(self, block: int, final: torch.Tensor) -> torch.Tensor:
+        """The tokens that leave a block, in the form of the final ones."""
+        notes = self.stream(block_ends(self.layout, list(range(len(self.stages))))[block])
+        assert notes.seen is not None
+        return as_final(self.layout, block, notes.seen, notes.tap, final)
 
     def _note_pooled(self, name: str, tap: Tap, x: torch.Tensor) -> None:
         self.pooled[name] = tap.tokens(x.detach())

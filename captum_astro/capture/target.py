@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -24,6 +24,11 @@ class Seed:
 
     gradient: torch.Tensor
     scale: torch.Tensor
+
+    def part(self, number: int, samples: int) -> Seed:
+        """That of some of the samples: the numbered one of equal parts."""
+        chosen = slice(number * samples, (number + 1) * samples)
+        return Seed(self.gradient[chosen], self.scale[chosen])
 
     def full(self) -> torch.Tensor:
         """The unscaled gradient at the output."""
@@ -51,6 +56,14 @@ class Target:
 
     classes: Any
     output: Output = "logit"
+
+    def repeated(self, times: int) -> Target:
+        """The target of the same samples, several times along the batch."""
+        if isinstance(self.classes, list):
+            return replace(self, classes=self.classes * times)
+        if isinstance(self.classes, torch.Tensor) and self.classes.ndim == 1 and len(self.classes) > 1:
+            return replace(self, classes=self.classes.repeat(times))
+        return self
 
     def scores(self, output: torch.Tensor) -> torch.Tensor:
         """The explained value of each sample, ``(B,)``, as returned by the model.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
-from captum_astro import LeGrad, UnsupportedModelError
+from captum_astro import InFlow, LeGrad, UnsupportedModelError
 from tests import twin_windows
 from tests.attr import early, reference
 from tests.families import FAMILIES, HIERARCHICAL, build, images
@@ -70,3 +72,37 @@ def test_a_block_that_the_head_cannot_read() -> None:
     assert torch.equal(LeGrad(model).attribute(images("swin"), target=1), last)
     with pytest.raises(UnsupportedModelError, match=r"^LeGrad has the head read .* no block with attention gives"):
         LeGrad(build("sam")).attribute(images("sam", 1), target=1)
+
+
+@pytest.mark.parametrize("method", [LeGrad, InFlow])
+def test_all_blocks_are_read_in_one_pass(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the one that shows which blocks there are."""
+    passes: list[int] = []
+    forward = VisionTransformer.forward_features
+
+    def counted(*given: Any, **options: Any) -> torch.Tensor:
+        passes.append(1)
+        return forward(*given, **options)
+
+    monkeypatch.setattr(VisionTransformer, "forward_features", counted)
+    method(build("cls")).attribute(images("cls"), target=torch.tensor([1, 3, 0]))
+    assert len(passes) == 2
+
+
+class Flat(torch.nn.Module):
+    """A wrapper that takes the number of images from its input."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x).view(len(x), -1)
+
+
+@pytest.mark.parametrize("method", [LeGrad, InFlow])
+@pytest.mark.parametrize("target", [1, [1, 3], torch.tensor([1, 3])])
+def test_blocks_that_cannot_be_read_in_one_pass(method: Any, target: Any) -> None:
+    x = images("cls", 2)
+    expected = method(build("cls")).attribute(x, target=target)
+    reference.close(method(Flat(build("cls"))).attribute(x, target=target), expected)
