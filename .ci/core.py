@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-LIBRARIES = ("pandas", "pyarrow", "quantus", "tokenizers", "h5py", "google_crc32c")
+LIBRARIES = ("pandas", "pyarrow", "quantus", "tokenizers", "h5py", "google_crc32c", "gradio", "open_clip")
 # torch brings jinja2, scikit-learn scipy; methods import neither, and only the scenes read scikit-learn's digits
 UNUSED = ("jinja2", "scipy", "sklearn")
 
@@ -109,6 +109,9 @@ def main() -> None:
             lines = said.strip().splitlines()
             assert (code, len(lines)) == (2, 1), (words, code, said)
             assert 'not installed: pip install "captum-astro[bench]"' in lines[0], said
+        code, said = command("app", "--no-browser")
+        assert code == 2, (code, said)
+        assert 'The app needs gradio, which is not installed: pip install "captum-astro[app]"' in said, said
         for name in ("train", "test"):
             Path(f"{name}.parquet").write_bytes(b"")
         code, said = command("train", "imdb", "--data", ".", "--out", "imdb")

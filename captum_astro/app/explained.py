@@ -86,7 +86,8 @@ def explained(wish: Wish, network: Network, image: Image.Image) -> Explained:
         image: Its image.
 
     Raises:
-        ValueError: If no method is chosen, there is no such class, or an argument of ViTA is out of range.
+        ValueError: If no method is chosen, there is no such class, class B is class A, or an argument of ViTA is out of
+            range.
         UnsupportedModelError: If a method cannot explain the model.
     """
     if not wish.methods:
@@ -97,6 +98,8 @@ def explained(wish: Wish, network: Network, image: Image.Image) -> Explained:
         session = Session(model, wish.methods, wish.crop, wish.model.name, network.names)
         shown = dataclasses.replace(given(image, session.view), file=wish.image)
         results = Results(session.results(shown, wish.targets, "The class"))
+    if len({result.target.index for result in results}) < len(wish.targets):
+        raise ValueError(f"Class A and class B are both {results[0].target.short}: choose another one, or no class B.")
     ours = [str(one.message) for one in said if issubclass(one.category, UserWarning)]
     notes = list(dict.fromkeys([*network.notes, *ours]))
     return Explained(wish, results, model, session, shown, notes)

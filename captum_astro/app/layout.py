@@ -54,7 +54,8 @@ def _left(settings: Settings) -> tuple[Any, ...]:
     import gradio as gr
 
     images, weights = files_of(settings.folder)
-    drop = gr.File(label="Drop images here", file_count="multiple", height=110, elem_id="drop")
+    most = f"{settings.upload // 2**20} MiB"
+    drop = gr.File(label=f"Images, up to {most} each", file_count="multiple", height=150, elem_id="drop")
     scene = gr.Button("Try a scene", size="sm", elem_id="scene")
     image = gr.Dropdown(images, value=None, label="Image", allow_custom_value=True, elem_id="image")
     model = gr.Dropdown(
@@ -115,9 +116,10 @@ def _right(verdict: Any) -> tuple[Any, ...]:
             kind: gr.Button(f"Download {kind}", size="sm", min_width=110, elem_id=f"download-{kind}") for kind in KINDS
         }
     chart = gr.HTML("", elem_id="curves")
+    code: dict[str, Any] = {"interactive": False, "wrap_lines": True, "lines": 1}
     with gr.Accordion("Copy as Python, or as a command", open=False):
-        python = gr.Code("", language="python", label="Python", interactive=False, wrap_lines=True, elem_id="python")
-        command = gr.Code("", language="shell", label="Command", interactive=False, wrap_lines=True, elem_id="command")
+        python = gr.Code("", label="Python", language="python", **code, elem_id="python")
+        command = gr.Code("", label="Command", language="shell", **code, elem_id="command")
     return Shown(maps, verdict, chart, python, command), curves, downloads
 
 

@@ -40,7 +40,7 @@ def panels(explained: Explained) -> dict[str, Any]:
         "box": list(crop.box),
         "crop": "" if crop.whole else f"Outlined: what the model sees ({crop.share:.0%}).",
         "grid": explained.grid,
-        "classes": [f"{one.short} {one.probability:.1%}" for one in explained.results[0].classes],
+        "classes": [f"{one.short} ({one.probability:.1%})" for one in explained.results[0].classes],
         "groups": groups,
         "token": None,
         "notes": explained.notes,

@@ -141,7 +141,7 @@ function draw() {
   if (!root) return;
   root.replaceChildren();
   if (!shown || !shown.image) {
-    make("p", "ca-empty", root, "Drop an image on the left, or try a scene: its maps appear here.");
+    make("p", "ca-empty", root, "Drop an image, or try a scene: its maps appear here.");
     return;
   }
   if (shown.groups.length) controls(root);
@@ -159,8 +159,7 @@ function draw() {
   const hints = [shown.crop, shown.grid && "Click on a patch to see where its final token comes from."];
   make("p", "ca-hint", root, hints.filter(Boolean).join(" "));
   place();
-  const clicked = shown.token && root.querySelector(".ca-row");
-  if (clicked) clicked.scrollIntoView({block: "nearest", behavior: "smooth"});
+  if (shown.groups.length) root.querySelector(".ca-row").scrollIntoView({block: "nearest", behavior: "smooth"});
 }
 
 watch("value", draw);

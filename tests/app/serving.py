@@ -69,7 +69,7 @@ class Client:
     def __init__(self, served: Served) -> None:
         import httpx
 
-        self._http = httpx.Client(base_url=served.address, timeout=60)
+        self._http = httpx.Client(base_url=served.address, timeout=120)
         self.get, self.post = self._http.get, self._http.post
         self._session = secrets.token_hex(6)
         self._config = self.get("/config").json()
@@ -98,7 +98,7 @@ class Client:
         return self.call("image", image, "center", model, "", "", *methods, None, None, False, 6, 3, -0.5, 1.5, 0.05)
 
     def _answer(self) -> list[Any]:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         with self._http.stream("GET", "/gradio_api/queue/data", params={"session_hash": self._session}) as lines:
             for line in lines.iter_lines():
                 said = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {"msg": ""}

@@ -206,6 +206,9 @@ def test_wishes_that_are_refused(networks: Networks) -> None:
         _explained(networks, methods=())
     with pytest.raises(ValueError, match="The class 'cat': no class has that name"):
         _explained(networks, target="cat")
+    for same in (3, "3"):
+        with pytest.raises(ValueError, match="Class A and class B are both 3: choose another one, or no class B"):
+            _explained(networks, against=same)
     with pytest.raises(ValueError, match="adds its own astrocytes"):
         _explained(networks, methods=("ViTAGradCAM",), vita=VITA)
 
