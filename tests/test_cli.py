@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from captum_astro import explainers
+from captum_astro.cli.explain import explain
 from captum_astro.data.scenes import Scenes
 from captum_astro.models.loading import load_model
 from tests.commands import run_command
@@ -125,6 +126,7 @@ def test_explain_writes_through_no_link(monkeypatch, capsys, tmp_path: Path, sce
 
 
 def test_nothing_to_explain(monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.setitem(explain.__globals__, "network", None)  # no model is loaded, which may take minutes
     code, out = run_command(
         monkeypatch, capsys, "explain", tmp_path / "a.png", "--model", "test_vit", "--no-pretrained", "--out",
         tmp_path / "maps",

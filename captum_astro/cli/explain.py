@@ -103,6 +103,8 @@ def explain(
     methods = named_methods(method or ["VTranM"])
     chosen(methods, vita is not None)  # before the model is loaded
     paths = find_images(images)[:limit]
+    if not any(os.path.exists(path) for path in paths):  # before the model is loaded
+        raise _unopened([f"{path}: there is no such file." for path in paths])
     class_list = None if class_names is None else read_class_names(class_names)
     classifier = network(model, checkpoint, pretrained, ema, device, classes)
     if class_list is not None:
@@ -128,7 +130,13 @@ def explain(
     if len(paths) > len(failures):
         console.print(f"{counted(len(paths) - len(failures), 'image')} explained, in {out}")
     if failures:
-        raise ImageError("\n".join([f"{counted(len(failures), 'image')} could not be opened:", *failures]))
+        raise _unopened(failures)
+
+
+def _unopened(failures: list[str]) -> Exception:
+    from captum_astro.data.image_error import ImageError
+
+    return ImageError("\n".join([f"{counted(len(failures), 'image')} could not be opened:", *failures]))
 
 
 def _targets(words: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 
 from captum_astro.metrics.declaration import OF_THE_DATA, Need
@@ -13,7 +14,8 @@ def metrics_of(words: str | Sequence[str]) -> tuple[str, ...]:
 
     Args:
         words: Names, as a list or comma-separated, or ``all``. ``AUC`` is both directions; a kind (``segmentation``,
-            ...) is all of its metrics. Metrics that cost many passes of their own have to be named.
+            ...) is all of its metrics. Of ``all`` and of a kind that has others, metrics that cost many passes of
+            their own are left out: they have to be named.
 
     Raises:
         ValueError: If a name is unknown, or there is none.
@@ -24,18 +26,18 @@ def metrics_of(words: str | Sequence[str]) -> tuple[str, ...]:
     """
     known = all_metrics()
     given = words.split(",") if isinstance(words, str) else list(words)
-    groups: dict[str, list[str]] = {
-        "all": [name for name, metric in known.items() if not metric.on_request],
-        "auc": ["positive AUC", "negative AUC"],
-    }
-    for metric in known.values():
-        if not metric.on_request:
-            groups.setdefault(metric.kind, []).append(metric.name)
+    usual = [name for name, metric in known.items() if not metric.on_request]
+    groups: dict[str, list[str]] = {"all": usual, "auc": ["positive AUC", "negative AUC"]}
+    for kind in dict.fromkeys(metric.kind for metric in known.values()):
+        own = [name for name, metric in known.items() if metric.kind == kind]
+        groups[kind] = [name for name in own if name in usual] or own
     groups |= {name.lower(): [name] for name in known}
     chosen: set[str] = set()
     for word in given:
         if word.strip().lower() not in groups:
-            raise ValueError(f"There is no metric {word.strip()!r}. Metrics: {', '.join(known)}, or all.")
+            near = difflib.get_close_matches(word.strip().lower().replace("_", " "), groups, n=2)
+            meant = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(f"There is no metric {word.strip()!r}. Metrics: {', '.join(known)}, or all.{meant}")
         chosen |= set(groups[word.strip().lower()])
     return tuple(name for name in known if name in chosen)
 

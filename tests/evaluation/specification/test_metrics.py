@@ -26,3 +26,24 @@ def test_kind_selects_all_of_its_metrics(kind: str) -> None:
         "auc": ("positive AUC", "negative AUC"),
     }  # fmt: skip
     assert metrics_of(kind) == wanted.get(kind.lower(), ("Spearman", "Dice", "IoU", "SSIM"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "metrics"),
+    [
+        ("robustness", ("max-sensitivity",)),
+        ("randomisation", ("cascading randomisation", "layer randomisation")),
+        ("complexity", ("sparseness",)),
+    ],
+)
+def test_a_kind_of_costly_metrics_selects_them(kind: str, metrics: tuple[str, ...]) -> None:
+    assert metrics_of(kind) == metrics
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("average_drop", "average drop"), ("sparsness", "sparseness"), ("randomization", "randomisation")],
+)
+def test_an_unknown_metric_is_answered_with_near_names(word: str, near: str) -> None:
+    with pytest.raises(ValueError, match=rf"There is no metric '{word}'\. .*, or all\. Did you mean {near}"):
+        metrics_of(word)
