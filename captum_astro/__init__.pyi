@@ -7,6 +7,7 @@ from .attr.attcat import ATTCAT as ATTCAT
 from .attr.attention_grad_cam import AttentionGradCAM as AttentionGradCAM
 from .attr.attention_rollout import AttentionRollout as AttentionRollout
 from .attr.attn_lrp import AttnLRP as AttnLRP
+from .attr.beyond_intuition import BeyondIntuition as BeyondIntuition
 from .attr.conservative_lrp import ConservativeLRP as ConservativeLRP
 from .attr.explainers import explainers as explainers
 from .attr.gmar import GMAR as GMAR

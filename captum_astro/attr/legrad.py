@@ -85,7 +85,8 @@ def _start(passed: Pass, update: Update) -> torch.Tensor:
     if passed.pooling is None:
         return torch.zeros_like(passed.readout)
     times = len(passed.pooling.attention.value) // len(passed.readout)
-    return through(passed.readout.repeat(times, 1), passed.pooling, update).unflatten(0, (times, -1)).sum(0)
+    found = through(passed.readout.repeat(times, 1), passed.pooling, update)
+    return torch.stack(found.chunk(times)).sum(0)
 
 
 class _LeGradUpdate(Update):

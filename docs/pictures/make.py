@@ -45,6 +45,7 @@ ROWS: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
     "LeGrad": [("as published", {}, {}), ("class token", {}, {"averaged": False})],
     "AGCAM": [("as published", {}, {})],
     "InFlow": [("as published", {}, {})],
+    "BeyondIntuition": [("by tokens", {}, {}), ("by heads", {}, {"form": "heads"})],
     "GMAR": [("L1", {}, {}), ("L2", {}, {"size": "l2"})],
     "ATTCAT": [("as published", {}, {}), ("readout_row", {}, {"readout_row": True})],
     "AttentionGradCAM": [("as published", {}, {}), ("without relu", {}, {"relu_attributions": False})],

@@ -17,7 +17,7 @@ from torch import nn
 import captum_astro
 from captum_astro import explainers
 from tests.families import FAMILIES, build, images
-from tests.libraries import skip_undefined
+from tests.libraries import NARROW, skip_undefined
 
 METHODS = [explainer.method for explainer in explainers()]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
@@ -152,7 +152,7 @@ def test_train_mode_warns_and_changes_nothing(method: Any) -> None:
 
 @every_method
 def test_memory_stays_flat(method: Any) -> None:
-    family = "cls" if method.__name__ == "InFlow" else "parallel_things"
+    family = "cls" if method.__name__ in NARROW else "parallel_things"
     model, x = build(family), images(family)
 
     def tensors() -> int:

@@ -40,6 +40,7 @@ from captum_astro.functional.token_map import merge_map, window_map
 from captum_astro.layouts import layout_for
 from tests import twin_windows as twin
 from tests.families import HIERARCHICAL, SIZES, build, images
+from tests.libraries import NARROW
 
 TARGET = 3
 ROWS = (VTranM, RawAttention, AttentionRollout, TransformerMM, ATTCAT, AttentionGradCAM, TransformerAttribution)
@@ -275,7 +276,7 @@ def test_maps_made_in_inference_mode_serve_later_passes() -> None:
     with torch.inference_mode():
         VTranM(model).attribute(x.clone(), target=1)
         layout_for(model).grids(32, 32)
-    for explainer in (one for one in explainers() if one.name != "InFlow"):  # which is not defined for windows
+    for explainer in (one for one in explainers() if one.name not in NARROW):
         explainer.method(model).attribute(x, target=1)
     assert torch.equal(VTranM(model).attribute(x, target=1), expected)
 
