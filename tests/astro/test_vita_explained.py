@@ -38,7 +38,9 @@ def test_a_copy_made_inside_is_the_modulated_model(method: Any) -> None:
     assert torch.equal(seen[0], vita(x))
 
 
-@pytest.mark.parametrize("method", [e.method for e in explainers()], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "method", [e.method for e in explainers() if e.name != "BeyondIntuition"], ids=lambda m: m.__name__
+)
 @pytest.mark.parametrize("layer", ["blocks.0.attn.proj", "blocks.0.attn.qkv", "blocks.1.mlp.fc1"])
 def test_every_method_explains_it(method: Any, layer: str) -> None:
     model, x = build("cls"), images("cls")

@@ -13,7 +13,8 @@ from torch import nn
 from captum_astro import UnsupportedModelError, VTranM, check, explainers, image_from_patches
 from tests import families, twins
 
-METHODS = [explainer.method for explainer in explainers()]
+# BeyondIntuition darkens what the wrapper receives, and is not defined for pooling heads
+METHODS = [e.method for e in explainers() if e.name != "BeyondIntuition"]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
 GRIDS = ((2, 3), (4, 2), (3, 2), (1, 6))
 SIDE = 8
