@@ -79,12 +79,6 @@ def test_what_is_drawn(networks: Networks) -> None:
     assert (alone["groups"], alone["box"]) == ([], [0, 0, 80, 64])
 
 
-def test_the_difference_of_a_class_and_itself_is_nothing(networks: Networks) -> None:
-    group = panels(_explained(networks, against=3))["groups"][0]
-    assert len(group["panels"]) == 3
-    assert np.asarray(_decoded(group["panels"][2]["layer"]))[..., 3].max() == 0
-
-
 @pytest.mark.parametrize("name", [PLAIN, PIT])
 def test_a_click_shows_the_row_of_that_token(networks: Networks, name: str) -> None:
     found = _explained(networks, model=ModelWish(name))

@@ -224,6 +224,8 @@ def test_wrappers(method: Any) -> None:
 
     torch.testing.assert_close(tokens(nn.DataParallel(model), x), expected)
     torch.testing.assert_close(tokens(nn.Sequential(model), x), expected)
+    if method is captum_astro.BeyondIntuition:
+        return  # its path starts where the caller's values are 0
     torch.testing.assert_close(tokens(Normalised(), (x + 1) / 2), expected)
     torch.testing.assert_close(tokens(Normalised(), x / 2, additional_forward_args=1.0), expected)
 
@@ -253,5 +255,5 @@ def test_a_flag_is_true_or_false(method: Any, option: str, value: Any) -> None:
 @pytest.mark.parametrize(("method", "option"), _own(float) + _own(int))
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "1", True, None])
 def test_a_number_is_finite(method: Any, option: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"^{option} must be a (whole )?number, not {value!r}\.$"):
+    with pytest.raises(ValueError, match=rf"^{option} must be a (whole )?number( of at least \d+)?, not {value!r}\.$"):
         method(build("cls")).attribute(images("cls"), target=1, **{option: value})
