@@ -8,17 +8,20 @@ import pytest
 import torch
 from torch import nn
 
+import captum_astro
 from captum_astro import (
     AttentionGradCAM,
     TokenGradCAM,
     TransformerMM,
+    UnsupportedModelError,
     VTranM,
     check,
     explainers,
 )
 from captum_astro.models.astromorphic_text import AstromorphicLanguageModel, AstromorphicTextClassifier
+from tests.libraries import NARROW
 
-METHODS = [e.method for e in explainers() if e.name != "BeyondIntuition"]  # which darkens the image
+METHODS = [e.method for e in explainers() if e.name not in NARROW]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
 NONLINEARITIES = ["inside", "outside", "none"]
 SIZE: dict[str, Any] = {"vocabulary": 50, "dim": 24, "num_heads": 3, "depth": 2, "length": 16}
@@ -70,6 +73,12 @@ def test_the_identity_check(nonlinearity: Any) -> None:
         report = check(model, _texts())
         assert report.ok, report
         assert max(stage.error for stage in report.stages) <= 1e-10
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_methods_that_are_not_defined_name_those_that_are(name: str) -> None:
+    with pytest.raises(UnsupportedModelError, match="TransformerMM|VTranM"):
+        getattr(captum_astro, name)(_classifier()).attribute(_texts(), target=1)
 
 
 @every_method
