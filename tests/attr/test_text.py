@@ -77,7 +77,7 @@ def test_the_identity_check(nonlinearity: Any) -> None:
 
 @pytest.mark.parametrize("name", NARROW)
 def test_methods_that_are_not_defined_name_those_that_are(name: str) -> None:
-    with pytest.raises(UnsupportedModelError, match="TransformerMM|VTranM"):
+    with pytest.raises(UnsupportedModelError, match=r"TransformerMM|VTranM"):
         getattr(captum_astro, name)(_classifier()).attribute(_texts(), target=1)
 
 
