@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from captum_astro.astro.vita import ViTA
 from captum_astro.attr._inputs import channels_of
 from captum_astro.attr._propagation import PropagationAttribution
 from captum_astro.attr.explainers import Configured, configured, explainers
+from captum_astro.caller import warn
 from captum_astro.capture.guard import private
 from captum_astro.data.view import Fit, View
 from captum_astro.explaining.classes import Class, Wanted, index_of
@@ -76,7 +78,7 @@ class Session:
 
     Raises:
         ValueError: If there is no such method, option or fit.
-        UnsupportedModelError: If a method cannot explain the model.
+        UnsupportedModelError: If a method that is named cannot explain the model; ``all`` leaves it out.
     """
 
     def __init__(
@@ -95,7 +97,11 @@ class Session:
         described = (m for m in self.classifier.modules() if any(getattr(m, name, None) for name in said))
         self._timm = next(described, self.classifier)
         self.view = View(self._timm, fit)
-        self._explainers = [one.explainer.method(model, **one.building) for one in self.methods]
+        self._named = not any(word.strip().lower() == "all" for word in methods)
+        self._explainers: dict[str, Any] = {}
+        for one in self.methods:
+            with self._defined(one.name):
+                self._explainers[one.name] = one.explainer.method(model, **one.building)
         self._names = names
         self._first = next(self.classifier.parameters(), torch.zeros(()))
         self.made: dict[str, Any] = {
@@ -123,8 +129,27 @@ class Session:
         probabilities, names = torch.tensor([one.probability for one in classes]), [one.name for one in classes]
         top = [classes[index] for index in probabilities.topk(min(_TOP, len(names))).indices.tolist()]
         wanted = [classes[index_of(target, probabilities, names, option)] for target in targets]
-        x = self._input(image)
-        return [self._result(number, x, target, image, top) for target in wanted for number in range(len(self.methods))]
+        x, found = self._input(image), []
+        for target in wanted:
+            for method in [one for one in self.methods if one.name in self._explainers]:
+                with self._defined(method.name):
+                    found.append(self._result(method, x, target, image, top))
+        return found
+
+    @contextlib.contextmanager
+    def _defined(self, method: str) -> Iterator[None]:
+        """Leave out a method that is one of all, if it cannot explain the model.
+
+        Raises:
+            UnsupportedModelError: If it was named.
+        """
+        try:
+            yield
+        except UnsupportedModelError as error:
+            if self._named:
+                raise
+            self._explainers.pop(method, None)
+            warn(f"{method} is left out: {error}")
 
     def classes(self, image: Given) -> list[Class]:
         """Every class of the model, with its probability for an image, in the model's order.
@@ -144,8 +169,8 @@ class Session:
     def _input(self, image: Given) -> torch.Tensor:
         return image.x.to(self._first.device, self._first.dtype)
 
-    def _result(self, number: int, x: torch.Tensor, target: Class, image: Given, top: list[Class]) -> Result:
-        method, explainer = self.methods[number], self._explainers[number]
+    def _result(self, method: Configured, x: torch.Tensor, target: Class, image: Given, top: list[Class]) -> Result:
+        explainer = self._explainers[method.name]
         attributions = explainer.attribute(x, target=target.index, **method.calling)
         if isinstance(explainer, PropagationAttribution):
             height, width = self._patch(x)
@@ -180,7 +205,10 @@ class Session:
         return scores.float().softmax(-1)[0]
 
     def _patch(self, x: torch.Tensor) -> tuple[int, int]:
-        """Height and width of a patch in pixels."""
+        """Height and width of a patch in pixels; one pixel for a model without patches."""
         with private(self.classifier) as replica:
-            rows, columns = layout_for(replica.model).grid(*x.shape[2:])
+            try:
+                rows, columns = layout_for(replica.model).grid(*x.shape[2:])
+            except UnsupportedModelError:
+                return 1, 1
         return -(-x.shape[2] // rows), -(-x.shape[3] // columns)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from torch import nn
 
@@ -175,6 +176,8 @@ def _correlation(now: torch.Tensor, before: torch.Tensor) -> float:
 
 
 def _picture(results: Sequence[Result]) -> Image.Image:
-    held = io.BytesIO()
-    Results(results).plot().savefig(held, format="png", dpi=_DPI)
-    return Image.open(held).convert("RGB")
+    figure = Results(results).plot()
+    figure.set_dpi(_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

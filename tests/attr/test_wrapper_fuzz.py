@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from captum_astro import LRP, AttnLRP, ConservativeLRP, TransformerAttribution, UnsupportedModelError
+from captum_astro import LRP, AttnLRP, BeyondIntuition, ConservativeLRP, TransformerAttribution, UnsupportedModelError
 from tests.attr.test_wrappers import ATTENTION, CAMS, PROPAGATION, Around, photo, tiny
 
 COMPOSITIONS = 170  # of each method
-LAID_OVER = [*ATTENTION, *CAMS]  # maps of the model's patches, enlarged to the image
+# maps of the model's patches, enlarged to the image; BeyondIntuition darkens what the wrapper receives
+LAID_OVER = [*(method for method in ATTENTION if method is not BeyondIntuition), *CAMS]
 PLACES = {
     "crop": lambda x, r: F.pad(x, [-min(r, min(x.shape[-2:]) // 4)] * 4),
     "mirror": lambda x, r: x.flip(-1),

@@ -96,6 +96,17 @@ def test_lists_are_combined() -> None:
     assert len(explain(model, images[0], "all")) == len(explainers())  # type: ignore[arg-type]
 
 
+def test_all_is_what_the_model_has() -> None:
+    model, x = timm.create_model("resnet10t", num_classes=3).eval(), torch.rand(3, 64, 64)
+    with pytest.warns(UserWarning, match="VTranM is left out: ") as said:
+        found = {result.options["method"] for result in explain(model, x, "all")}
+    left = {str(one.message).split()[0] for one in said if "left out" in str(one.message)}
+    assert found >= {"TokenGradCAM", "AttnLRP", "ConservativeLRP", "LRP"}
+    assert found | left == {e.name for e in explainers()}
+    with pytest.raises(UnsupportedModelError):
+        explain(model, x, "VTranM")
+
+
 def test_models_under_vita_say_so(tmp_path: Path) -> None:
     model, x = _model(), torch.rand(3, 16, 16)
     plain, modulated = _one(model, x, "VTranM", 0), _one(ViTA(model, k=4), x, "VTranM", 0)
@@ -112,8 +123,9 @@ def test_models_under_vita_say_so(tmp_path: Path) -> None:
         assert (other.record["vita"], other.title) == (modulated.record["vita"], modulated.title)
         assert other.classes == plain.classes
         torch.testing.assert_close(other.attributions, modulated.attributions)
-    named = {r.options["method"] for r in explain(ViTA(model), x, "all")}  # type: ignore[union-attr]
-    assert named == {e.name for e in explainers()} - {"ViTAGradCAM", "ViTAGradCAMPlusPlus"}
+    with pytest.warns(UserWarning, match="BeyondIntuition is left out: .* form='heads'"):
+        named = {r.options["method"] for r in explain(ViTA(model), x, "all")}
+    assert named == {e.name for e in explainers()} - {"ViTAGradCAM", "ViTAGradCAMPlusPlus", "BeyondIntuition"}
     with pytest.raises(ValueError, match="adds its own astrocytes"):
         explain(ViTA(model), x, "ViTAGradCAM")
 

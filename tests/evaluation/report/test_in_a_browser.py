@@ -109,15 +109,15 @@ def test_tables_sort_and_curves_stand_out(tmp_path: Path, page: str) -> None:
     found = _in_browser(tmp_path, page, 1280, _CLICKS)
     before, up, down, by_name, other = found["states"]
     assert set(before["sorted"]) == {"none"}
-    # the first column is the positive AUC: lower is better, so the lowest comes first
-    assert up["sorted"][1] == "ascending"
-    assert up["values"] == sorted(up["values"], key=float)
+    # the first column is ADCC: higher is better, so the highest comes first
+    assert up["sorted"][1] == "descending"
+    assert up["values"] == sorted(up["values"], key=float, reverse=True)
     assert before["names"] != by_name["names"]  # by rank
-    assert down["sorted"][1] == "descending"
+    assert down["sorted"][1] == "ascending"
     assert down["values"] == up["values"][::-1]
     assert by_name["sorted"][:2] == ["ascending", "none"]
     assert by_name["names"] == sorted(by_name["names"], key=str.lower)
-    assert other["sorted"][3] == "descending"  # negative AUC: the highest first
+    assert other["sorted"][3] == "ascending"  # average drop: the lowest first
     assert found["focus"]
     assert found["pressed"] == "true"
     assert set(found["dim"]) == {"0", "1", "3"}

@@ -41,7 +41,8 @@ def test_rows(tmp_path: Path) -> None:
     key = list(ORDER)
     assert not rows.duplicated(key).any()
     assert rows[key].equals(rows[key].sort_values(key).reset_index(drop=True))
-    per_method = [(m, e) for m, info in all_metrics().items() if not info.of_model for e in ("predicted", "true")]
+    of_maps = [m for m, info in all_metrics().items() if not info.of_model and not info.on_request]
+    per_method = [(m, e) for m in of_maps for e in ("predicted", "true")]
     per_method.remove(("SaCo", "true"))
     for (_, method), own in rows.groupby(["sample", "method"]):
         pairs = set(zip(own["metric"], own["explained"], strict=True))

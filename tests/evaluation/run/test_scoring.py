@@ -46,7 +46,7 @@ def test_every_failure_has_rows_and_affects_nothing_else(model) -> None:
     rows = _scored(model, Listed(broken), range(4)).rows
     found = _by_key(rows)
     assert len(found) == len(rows)
-    per_sample = 2 + 2 * (2 * 13 + 1)  # two of the model, and for two methods 13 metrics twice and SaCo
+    per_sample = 2 + 2 * (2 * 19 + 1)  # two of the model, and for two methods 19 metrics twice and SaCo
     assert sum(key[0] == 0 for key in found) == sum(key[0] == 1 for key in found) == per_sample
     assert {_said(row) for row in rows if row.sample == 1} == {"OSError: truncated file"}
     assert {row.name for row in rows if row.sample == 1} == {"sample 1"}
