@@ -178,6 +178,6 @@ def _correlation(now: torch.Tensor, before: torch.Tensor) -> float:
 def _picture(results: Sequence[Result]) -> Image.Image:
     figure = Results(results).plot()
     figure.set_dpi(_DPI)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
