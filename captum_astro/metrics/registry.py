@@ -41,7 +41,7 @@ def all_metrics() -> dict[str, Metric]:
 
     Example:
         >>> list(all_metrics())[:3]
-        ['accuracy', 'positive AUC', 'negative AUC']
+        ['accuracy', 'ADCC', 'average drop']
     """
     _discover()
     places = {kind: place for place, kind in enumerate(_KINDS)}

@@ -46,7 +46,7 @@ def test_cifar10(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob("checkpoint*"))
     with pytest.raises(ValueError, match="no training run"):
         load_trained(tmp_path)
-    with pytest.raises(ValueError, match="less than one batch"):
+    with pytest.raises(ValueError, match="too few of either to train on batches of 4"):
         train(replace(config, validation=58), tmp_path / "other")
     with pytest.raises(ValueError, match="no device 'cuda:99'"):
         train(config, tmp_path / "gpu", device="cuda:99")
