@@ -9,6 +9,7 @@ import torch
 from captum._utils.common import _select_targets
 
 from captum_astro.functional.attention import widen
+from captum_astro.functional.distributions import are_distributions
 
 Output = Literal["probability", "logit"]
 
@@ -195,10 +196,8 @@ _MOVES = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Select", "Sl
 
 def _is_probability(output: torch.Tensor) -> bool:
     """Whether a model ends in a softmax or a sigmoid."""
-    if output.ndim > 1 and output.shape[-1] > 1:
-        wide = output.detach().to(torch.float32)
-        if bool((wide >= 0).all() & ((wide.sum(-1) - 1).abs() < 1e-2).all()):
-            return True
+    if are_distributions(output):
+        return True
     node = output.grad_fn
     while node is not None and node.name().startswith(_MOVES):
         node = node.next_functions[0][0]

@@ -98,6 +98,14 @@ def finite_planes(name: str, values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Pearson's correlation over the last dimension, ``(..., n)`` to ``(...)`` float64; NaN where one is constant."""
+    equal = (a == a[..., :1]).all(-1) | (b == b[..., :1]).all(-1)  # a rounded mean of equal values may differ from them
+    a, b = (values.double() - values.double().mean(-1, keepdim=True) for values in (a, b))
+    found: torch.Tensor = (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+    return found.clamp(-1, 1).masked_fill(equal, torch.nan)
+
+
 def unit_range(maps: torch.Tensor) -> torch.Tensor:
     """Each ``(H, W)`` map rescaled to 0 .. 1 by its own minimum and maximum; a constant one becomes zeros."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)

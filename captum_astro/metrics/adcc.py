@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from captum_astro.metrics._maps import finite_planes, unit_range
+from captum_astro.metrics._maps import correlation, finite_planes, unit_range
 from captum_astro.metrics.average_drop import average_drop, masked_by_map, probabilities
 from captum_astro.metrics.declaration import RANDOM_MAPS, Given, Metric
 from captum_astro.metrics.registry import register
@@ -34,10 +34,8 @@ def coherency(maps: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
     """
     if maps.shape != masked.shape:
         raise ValueError(f"maps and masked: one shape is needed, not {tuple(maps.shape)} and {tuple(masked.shape)}.")
-    a, b = (finite_planes("maps", values).double().flatten(1) for values in (maps, masked))
-    a, b = (values - values.mean(1, keepdim=True) for values in (a, b))
-    found: torch.Tensor = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
-    return (found.nan_to_num(0.0).clamp(-1, 1) + 1) / 2
+    found = correlation(*(finite_planes("maps", values).flatten(1) for values in (maps, masked)))
+    return (found.nan_to_num(0.0) + 1) / 2
 
 
 def complexity(maps: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
+from captum_astro.functional.distributions import are_distributions
 from captum_astro.metrics.removal import removal_levels
 
 Baseline = Literal["black", "blurred"]
@@ -230,7 +231,7 @@ class Perturber:
             raise ValueError(f"The model gives {found} for {len(images)} images; logits (N, classes) are needed.")
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)  # not an inference tensor
         if self._ends_in_softmax is None and len(logits):
-            self._ends_in_softmax = _are_probabilities(logits)
+            self._ends_in_softmax = are_distributions(logits)
         return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self._ends_in_softmax else logits
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -254,14 +255,6 @@ class Perturber:
                 "normalise: every pixel must be treated by itself, as (pixels - mean) / std with fixed numbers does; "
                 "this one makes a pixel depend on others."
             )
-
-
-def _are_probabilities(outputs: torch.Tensor) -> bool:
-    """Whether every row is a distribution over two classes or more."""
-    sums = outputs.double().sum(1)
-    return outputs.shape[1] > 1 and bool(
-        (outputs >= 0).all() and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-3)
-    )
 
 
 def _rows(begin: int, end: int, inner: int) -> Iterator[tuple[int, int, int]]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from captum_astro.metrics._maps import finite_planes
+from captum_astro.metrics._maps import correlation, finite_planes
 from captum_astro.metrics.declaration import RANDOM_MAPS, Given, Metric, Need
 from captum_astro.metrics.perturbation import class_probability
 from captum_astro.metrics.registry import register
@@ -70,10 +70,7 @@ def sensitivity_n(removals: Removals) -> torch.Tensor:
         >>> sensitivity_n(Removals(sums, torch.tensor([[[0.1, 0.3, 0.2]]])))
         tensor([0.3273], dtype=torch.float64)
     """
-    equal = torch.stack([(values == values[..., :1]).all(-1) for values in removals]).any(0)
-    sums, drops = (values.double() - values.double().mean(-1, keepdim=True) for values in removals)
-    found: torch.Tensor = (sums * drops).sum(-1) / (sums.norm(dim=-1) * drops.norm(dim=-1))
-    return found.masked_fill(equal, torch.nan).nanmean(-1)  # a rounded mean of equal values may differ from them
+    return correlation(*removals).nanmean(-1)
 
 
 def infidelity(removals: Removals) -> torch.Tensor:

@@ -24,18 +24,28 @@ def layers(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
         >>> [name for name, _ in layers(timm.create_model("vit_tiny_patch16_224", depth=2))]
         ['', 'patch_embed', 'blocks.0', 'blocks.1', 'norm', 'head']
     """
+    own = {
+        tuple(name.split(".")) if name else (): module
+        for name, module in model.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    }
+    around = _alike(min(own, default=()), max(own, default=())) if len(own) > 1 else 0  # a wrapper's own path
     found: dict[str, list[nn.Module]] = {}
-    for name, module in model.named_modules():
-        if any(True for _ in module.parameters(recurse=False)):
-            found.setdefault(_layer(name), []).append(module)
+    for words, module in own.items():
+        found.setdefault(".".join(words[:around] + _layer(words[around:])), []).append(module)
     return list(found.items())
 
 
-def _layer(name: str) -> str:
+def _alike(first: tuple[str, ...], last: tuple[str, ...]) -> int:
+    """How many words two paths, and all that are sorted between them, begin with."""
+    same = [a == b for a, b in zip(first, last, strict=False)]
+    return same.index(False) if False in same else len(same)
+
+
+def _layer(words: tuple[str, ...]) -> tuple[str, ...]:
     """A module's path up to its last number, or its first word: ``blocks.3.attn.qkv`` is in ``blocks.3``."""
-    words = name.split(".")
     numbers = [i for i, word in enumerate(words) if word.isdigit()]
-    return ".".join(words[: numbers[-1] + 1]) if numbers else words[0]
+    return words[: numbers[-1] + 1] if numbers else words[:1]
 
 
 def randomised_copies(model: nn.Module, *, cascading: bool, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:

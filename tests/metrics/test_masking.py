@@ -62,6 +62,8 @@ def test_adcc_from_its_parts() -> None:
         expected = 3 / (1 / ((r + 1) / 2) + 1 / (1 - unit.mean().item()) + 1 / (1 - 0.25))
         drop = torch.full((3,), 0.25, dtype=torch.float64)
         assert adcc(drop, coherency(maps, again), complexity(maps))[b].item() == pytest.approx(expected, abs=1e-12)
+    flat = torch.full((1, 3, 11), 0.1)  # whose mean is rounded
+    assert coherency(flat, rand(1, 3, 11)).item() == 0.5
     assert adcc(torch.ones(1), torch.ones(1), torch.zeros(1)).item() == 0  # everything is lost
 
 

@@ -102,12 +102,14 @@ def _blobs() -> dict[str, Any]:
 
 def test_road_detects_important_pixels() -> None:
     given = _blobs()
-    road = ROAD(percentages=[1, 10, 50])
-    np.testing.assert_allclose(road(**given), [1 / 3, 1 / 3, 1 / 3], atol=1 / 3)
-    best = road.accuracy
-    assert list(best) == [1, 10, 50]
-    assert best[1] == 1
-    assert best[10] < 1
+    best = []
+    for seed in range(20):  # without its blob an image is noise: one of the three classes by chance
+        road = ROAD(percentages=[1, 10, 50], seed=seed)
+        scores = road(**given)
+        assert list(road.accuracy) == [1, 10, 50]
+        assert np.mean(scores) == pytest.approx(np.mean(list(road.accuracy.values())))
+        best.append(list(road.accuracy.values()))
+    np.testing.assert_allclose(np.mean(best, 0), [1, 1 / 3, 1 / 3], atol=0.15)
     worst = ROAD(percentages=[1, 10, 50])
     assert worst(**given | {"a_batch": 1 - given["a_batch"]}) == [1, 1, 1]
     assert worst.accuracy == {1: 1, 10: 1, 50: 1}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import nn
 
+from captum_astro import ViTA
 from captum_astro.metrics.declaration import Given, Scores
 from captum_astro.metrics.randomisation import randomisation
 from captum_astro.metrics.registry import all_metrics
@@ -49,6 +51,16 @@ def test_layers_from_the_output(family: str, cascading: bool) -> None:
     assert not names
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "wrap", [ViTA, nn.Sequential, lambda model: nn.Sequential(nn.Identity(), nn.Sequential(model))]
+)
+def test_a_wrapper_has_the_layers_of_the_model(wrap: Any) -> None:
+    model = FAMILIES["registers"]()
+    inside = [[id(module) for module in modules] for _, modules in layers(model)]
+    assert [[id(module) for module in modules] for _, modules in layers(wrap(model))] == inside
+    assert len(inside) > 4
 
 
 def test_the_same_seed_gives_the_same_copies() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from quantus.functions.perturb_func import noisy_linear_imputation
 from quantus.helpers.enums import EvaluationCategory, ScoreDirection
 
 from captum_astro.metrics.quantus.base import TensorMetric
+from captum_astro.metrics.road import imputed
 
 
 class ROAD(TensorMetric):
@@ -93,20 +94,19 @@ class ROAD(TensorMetric):
             raise ValueError(f"{self.name}: a map has NaN or infinite values; leave it out.")
         order = maps.flatten(1).sort(dim=1, descending=True, stable=True).indices.numpy()
         kept = np.empty((len(x), len(self.percentages)), dtype=bool)
-        generators = [np.random.default_rng([self.seed, len(self._kept) + i]) for i in range(len(x))]
+        images = torch.as_tensor(np.asarray(x))
         for column, percentage in enumerate(self.percentages):
             gone = order[:, : int(order.shape[1] * percentage / 100)]
-            pictures = np.stack([self._without(*sample) for sample in zip(x, gone, generators, strict=True)])
+            seeds = [zlib.crc32(f"{self.seed} {len(self._kept) + i} {percentage}".encode()) for i in range(len(x))]
+            pictures = np.stack([self._without(*sample) for sample in zip(images, gone, seeds, strict=True)])
             logits = model.predict(model.shape_input(pictures, pictures.shape, channel_first=True, batched=True))
             kept[:, column] = np.argmax(logits, axis=-1) == y
         self._kept.extend(kept)
         return torch.from_numpy(kept.mean(1))
 
-    def _without(self, image: NDArray[Any], pixels: NDArray[np.int_], draw: np.random.Generator) -> NDArray[Any]:
+    def _without(self, image: torch.Tensor, pixels: NDArray[np.int_], seed: int) -> NDArray[Any]:
         """An image ``(C, H, W)`` with some pixels imputed and noise added to them."""
-        if not len(pixels):
-            return image
-        imputed: NDArray[Any] = noisy_linear_imputation(image, pixels, noise=0)  # type: ignore[arg-type]
-        flat = imputed.reshape(len(image), -1)
-        flat[:, pixels] += self.noise * draw.standard_normal((len(image), len(pixels))).astype(flat.dtype)
-        return flat.reshape(image.shape)
+        gone = torch.zeros(image[0].numel(), dtype=torch.bool)
+        gone[pixels.copy()] = True
+        found: NDArray[Any] = imputed(image, gone.reshape(image.shape[1:]), self.noise, seed).numpy()
+        return found
