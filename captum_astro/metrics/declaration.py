@@ -185,6 +185,8 @@ class Metric:
         of_model: It belongs to the model or the data, not to a map.
         predicted_only: It is defined only for the predicted class.
         on_request: It costs many passes of its own, and is computed only where it is named: ``all`` leaves it out.
+        ranks: Whether it says which of two maps is better. What only describes maps, or checks methods, has no part in
+            ranks and comparisons.
         meaning: What it measures, in a sentence or two for the report.
 
     Raises:
@@ -205,6 +207,7 @@ class Metric:
     of_model: bool = False
     predicted_only: bool = False
     on_request: bool = False
+    ranks: bool = True
     meaning: str = ""
 
     def __post_init__(self) -> None:

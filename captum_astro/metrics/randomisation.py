@@ -68,6 +68,7 @@ def _declare(name: str, compute: Callable[[Given], Scores], title: str, meaning:
             plot=CurvePlot(f"{title}; the {{explained}} class", _AXIS, "depth from output (0) to input (100)"),
             constant=torch.nan,
             on_request=True,
+            ranks=False,  # noise passes it
             meaning=f"Rank correlation with the map of a model whose layers are random, {meaning}.",
         )
     )

@@ -46,6 +46,7 @@ register(
         kind="complexity",
         chance=RANDOM_MAPS,
         constant=torch.nan,
+        ranks=False,
         meaning="Whether few pixels hold all of the map (1), or all pixels the same (0); not whether it is right.",
     )
 )

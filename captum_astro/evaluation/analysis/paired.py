@@ -55,7 +55,7 @@ def comparisons(
         if against is not None and against not in names:
             raise ValueError(f"{model}: no method {against!r} to compare with. Methods: {', '.join(names)}.")
     for group in by_method:
-        if against is not None and against not in group.methods:
+        if not group.info.ranks or (against is not None and against not in group.methods):
             continue
         at = best(group) if against is None else group.methods.index(against)
         family = families.setdefault(group.model if against is not None else len(families), {})

@@ -41,6 +41,8 @@ def ranking(rows: pd.DataFrame, bootstrap: int = 2000, seed: int = 0) -> pd.Data
     """
     found: list[tuple[Any, ...]] = []
     for group in groups(rows):
+        if not group.info.ranks:
+            continue
         there = np.flatnonzero(group.valid.any(0))
         complete = np.asarray(group.valid[:, there].all(1))
         if group.methods == ["-"] or not len(there) or not complete.any():

@@ -33,12 +33,16 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        """An arrow that shows whether higher or lower is better."""
+        """An arrow that shows whether higher or lower is better; empty if neither is."""
+        if not self.info.ranks:
+            return ""
         return "↑" if self.info.direction > 0 else "↓"
 
     @property
     def better(self) -> str:
         """Whether higher or lower is better, as text."""
+        if not self.info.ranks:
+            return "no measure of which is better"
         return "higher is better" if self.info.direction > 0 else "lower is better"
 
     @property

@@ -36,7 +36,9 @@ def folded(table: pd.DataFrame) -> tuple[pd.DataFrame, set[str]]:
 
 
 def by_rank(table: pd.DataFrame, value: str) -> list[str]:
-    """The methods, the best first, by their mean rank over all metrics and explained classes; without a value last.
+    """The methods, the best first, by their mean rank over all metrics that rank, and all explained classes.
+
+    Methods without a value are last, and without such a metric the order is that of the table.
 
     Args:
         table: Rows with ``metric``, ``explained`` and ``method``, of one model.
@@ -47,10 +49,11 @@ def by_rank(table: pd.DataFrame, value: str) -> list[str]:
         >>> by_rank(table, "mean")
         ['C', 'A', 'B']
     """
-    if table.empty:
-        return []
-    signs = [-1 if value == "place" else metric_named(str(name)).direction for name in table["metric"]]
-    signed = (table[value] * signs).groupby([table["metric"], table["explained"]])
-    places = signed.rank(ascending=False, na_option="bottom")
-    mean = places.groupby(table["method"], sort=False).mean()
-    return [str(name) for name in mean.sort_values(kind="stable").index]
+    ranked = table[[metric_named(str(name)).ranks for name in table["metric"]]]
+    mean = pd.Series(dtype=float)
+    if len(ranked):
+        signs = [-1 if value == "place" else metric_named(str(name)).direction for name in ranked["metric"]]
+        signed = (ranked[value] * signs).groupby([ranked["metric"], ranked["explained"]])
+        places = signed.rank(ascending=False, na_option="bottom")
+        mean = places.groupby(ranked["method"], sort=False).mean().sort_values(kind="stable")
+    return [str(name) for name in dict.fromkeys([*mean.index, *table["method"]])]

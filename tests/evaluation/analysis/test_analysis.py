@@ -118,7 +118,7 @@ def test_comparison_without_common_samples_has_no_values() -> None:
 def test_ranking() -> None:
     rows = synthetic.rows(20, failing=("LRP", 3))
     table = ranking(rows, bootstrap=FEW)
-    assert set(table["metric"]) == {name for name, info in all_metrics().items() if not info.of_model}
+    assert set(table["metric"]) == {name for name, info in all_metrics().items() if not info.of_model and info.ranks}
     assert (table["n"] == 19).all()
     assert (table["left_out"] == 1).all()
     for (metric, _), own in table.groupby(["metric", "explained"]):

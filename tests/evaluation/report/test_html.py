@@ -311,7 +311,8 @@ def test_tables(folder: Path, tmp_path: Path) -> None:
     for block in markdown.split("###")[1:]:
         lines = [line for line in block.splitlines() if line.startswith("|")]
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-        assert "**" in block
+        describes = block.strip().startswith(("vit: Randomisation", "vit: Complexity"))  # no measure of which is best
+        assert ("**" in block) is not describes
     latex = files[5].read_text()
     titles = {metric.title for metric in all_metrics().values() if not metric.of_model}
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == len(titles)
