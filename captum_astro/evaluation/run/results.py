@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from captum_astro.caller import warn
-from captum_astro.evaluation.run.rows import MAPS, MAPS_WITHOUT_CLASSES, SCHEMA
+from captum_astro.evaluation.run.rows import MAPS, SCHEMA
 from captum_astro.evaluation.run.seals import DamagedError, Seal, read_unsealed
 from captum_astro.evaluation.run.store import FORMAT, BenchStore
 
@@ -122,10 +122,10 @@ def _read_first_format(store: BenchStore, config: dict[str, Any]) -> BenchResult
     if not rows:
         raise ValueError(" ".join([f"{store.folder}: no chunk is finished yet.", *left_out]))
     files = sorted(store.folder.glob("maps/maps-*.parquet"))
-    maps = _read(files, lambda file: read_unsealed(file, MAPS, earlier=MAPS_WITHOUT_CLASSES), left_out)
+    maps = _read(files, lambda file: read_unsealed(file, MAPS), left_out)
     return BenchResults(_frame(rows, SCHEMA), config, _frame(maps, MAPS), finished, tuple(left_out))
 
 
 def _frame(tables: Iterable[pa.Table], schema: pa.Schema) -> pd.DataFrame:
-    found: pd.DataFrame = pa.concat_tables([*tables, schema.empty_table()], promote_options="default").to_pandas()
+    found: pd.DataFrame = pa.concat_tables([*tables, schema.empty_table()]).to_pandas()
     return found

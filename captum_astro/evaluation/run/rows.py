@@ -37,7 +37,6 @@ MAPS = pa.schema(
         pa.field("true", pa.string()),
     ]
 )
-MAPS_WITHOUT_CLASSES = pa.schema(list(MAPS)[:-2])  # as earlier versions stored them
 ORDER = ("model", "sample", "method", "metric", "explained")
 
 

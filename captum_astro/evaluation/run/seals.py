@@ -125,23 +125,20 @@ def read_sealed(file: Path, schema: pa.Schema) -> Iterator[tuple[Seal, pa.Table]
             raise DamagedError(f"{file} is damaged: it holds more rows than were written.")
 
 
-def read_unsealed(
-    file: Path, schema: pa.Schema, digest: str | None = None, earlier: pa.Schema | None = None
-) -> pa.Table:
+def read_unsealed(file: Path, schema: pa.Schema, digest: str | None = None) -> pa.Table:
     """A table without seals.
 
     Args:
         file: The file.
         schema: The table's.
         digest: Its digest, if it is known.
-        earlier: The schema of an earlier version, which is read too.
 
     Raises:
         DamagedError: If the file is damaged.
         FileNotFoundError: If there is no such file.
     """
     with _guarded(file, lambda: _open(file)) as opened:
-        return _guarded(file, lambda: _checked(_unpacked(file, opened), schema, digest, earlier))
+        return _guarded(file, lambda: _checked(_unpacked(file, opened), schema, digest))
 
 
 def _open(file: Path) -> pq.ParquetFile:
@@ -173,9 +170,8 @@ def _seals(schema: pa.Schema) -> list[Seal]:
     return found
 
 
-def _checked(table: pa.Table, schema: pa.Schema, digest: str | None, earlier: pa.Schema | None = None) -> pa.Table:
-    known = table.schema.equals(schema) or (earlier is not None and table.schema.equals(earlier))
-    if not known or digest not in (None, content(table)):
+def _checked(table: pa.Table, schema: pa.Schema, digest: str | None) -> pa.Table:
+    if not table.schema.equals(schema) or digest not in (None, content(table)):
         raise ValueError("its content is not what was written")
     return table.replace_schema_metadata(None)
 

@@ -9,16 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captum_astro.evaluation.run.rows import (
-    MAPS,
-    MAPS_WITHOUT_CLASSES,
-    SCHEMA,
-    MapRow,
-    Row,
-    good_rows,
-    map_table,
-    table,
-)
+from captum_astro.evaluation.run.rows import MAPS, SCHEMA, MapRow, Row, good_rows, map_table, table
 from captum_astro.evaluation.run.seals import (
     OPTIONS,
     Chunk,
@@ -35,7 +26,7 @@ from captum_astro.evaluation.run.seals import (
 from captum_astro.storage import RECORD, begin, read_record, write_whole
 
 MERGED = "results.parquet"
-FORMAT = 2  # of the folder; in the first, rows did not say what they were computed from
+FORMAT = 3  # of the folder; in the first, rows did not say what they were computed from, then images not their classes
 FREE = ("configuration.batch_size",)  # may change in a run: it does not change what is computed
 
 
@@ -162,7 +153,7 @@ class BenchStore:
             return MAPS.empty_table()
         file = self.maps_file(seal.chunk)
         try:
-            return read_unsealed(file, MAPS, seal.maps, MAPS_WITHOUT_CLASSES)
+            return read_unsealed(file, MAPS, seal.maps)
         except FileNotFoundError as error:
             raise DamagedError(f"{file} is missing.") from error
 

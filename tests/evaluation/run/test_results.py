@@ -6,8 +6,7 @@ import pytest
 
 from captum_astro.evaluation.run.failures import Failure
 from captum_astro.evaluation.run.results import read_run
-from captum_astro.evaluation.run.rows import MAPS_WITHOUT_CLASSES, MapRow, Row, map_table
-from captum_astro.evaluation.run.seals import Seal, content, sealed, write_table
+from captum_astro.evaluation.run.rows import Row
 from captum_astro.evaluation.run.store import FORMAT, BenchStore
 
 NO = Failure("ValueError", "no", "method")
@@ -32,20 +31,3 @@ def test_unfinished_run_is_read_up_to_its_last_chunk(tmp_path: Path) -> None:
     assert found.rows["value"].isna().tolist() == [True, False]
     assert found.rows["error"].isna().tolist() == [False, True]
     assert list(found.rows["curve"][0]) == [1.0, 0.5]
-
-
-def test_maps_of_earlier_versions_say_no_class(tmp_path: Path) -> None:
-    store = BenchStore(tmp_path)
-    store.begin({"format": FORMAT})
-    row = [Row(0, "x", "vit", "LRP", "SaCo", "predicted", 0.5)]
-    store.add((0, 0), row, [MapRow(0, "x", "vit", "input", "-", 1, 1, b"a", "7 red", "8")], {})
-    store.add((0, 1), row, [MapRow(1, "y", "vit", "input", "-", 1, 1, b"b")], {})
-    earlier = map_table([MapRow(1, "y", "vit", "input", "-", 1, 1, b"b")]).select(MAPS_WITHOUT_CLASSES.names)
-    write_table(earlier, store.maps_file((0, 1)))
-    seal, rows = store.read((0, 1))
-    seal = Seal(*seal[:-1], content(earlier))
-    write_table(rows.cast(sealed(rows.schema, [seal])), store.rows_file((0, 1)))
-    found = read_run(tmp_path)
-    assert found.left_out == ()
-    assert found.maps["predicted"].fillna("-").tolist() == ["7 red", "-"]
-    assert found.maps["true"].fillna("-").tolist() == ["8", "-"]
