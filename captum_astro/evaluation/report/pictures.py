@@ -24,7 +24,6 @@ from captum_astro.metrics.registry import metric_named
 LARGE, SMALL = 224, 160  # pixels on the longer side
 CASES = 3
 _CHOSEN_BY = ("energy inside", "mIoU", "AOPC", "positive AUC", "Spearman", "SaCo")
-_SEEN = {None: "", 1.0: "classified correctly", 0.0: "misclassified"}  # of a run that kept no names of classes
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,6 @@ def examples(
     panes = dict(list(pd.concat([maps[maps["method"] == "input"], drawn]).groupby("sample")))
     values = rows[(rows["metric"] == metric) & (rows["explained"] == explained)]
     notes = {(row.sample, row.method): row for row in values.itertuples()}
-    judged = rows[(rows["metric"] == "accuracy") & rows["value"].notna()]
-    right = dict(judged[["sample", "value"]].itertuples(index=False))
 
     def example(sample: Any, size: int) -> Example:
         own = panes[sample]
@@ -108,7 +105,7 @@ def examples(
                 )
             )
         classes = _classes(inputs.iloc[0]) if len(inputs) else ""
-        return Example(str(own["name"].iloc[0]), classes or _SEEN[right.get(sample)], found)
+        return Example(str(own["name"].iloc[0]), classes, found)
 
     return Examples(
         metric=metric,

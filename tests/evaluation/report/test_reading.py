@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from functools import cache
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -127,7 +126,3 @@ def test_examples_name_both_classes() -> None:
     assert page.count("predicted class: 3 three; true class: 8 eight") == 2
     page = _plain(render(rows, maps.assign(true=None), {}, bootstrap=5))
     assert page.count("predicted class: 3 three ") == 4
-    page = _plain(render(rows, maps.assign(predicted=None, true=None), {}, bootstrap=5))  # of an earlier version
-    right = rows[rows["metric"] == "accuracy"]["value"]
-    assert page.count("classified correctly") == int(np.sum(right))
-    assert page.count("misclassified") == int(np.sum(1 - right))
