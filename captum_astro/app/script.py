@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 
-from captum_astro.app.image_text import PREFIX
 from captum_astro.app.wish import Wish
 from captum_astro.explaining.classes import Class
+from captum_astro.models.image_text import model_and_weights
 
 
 def python_of(wish: Wish, targets: list[Class]) -> str:
@@ -55,7 +55,7 @@ def _model(wish: Wish) -> tuple[list[str], list[str]]:
     ours = ["explain"] if wish.vita is None else ["ViTA", "explain"]
     astrocytes = "" if wish.vita is None else ", ".join(f"{name}={value}" for name, value in wish.vita.items())
     if wish.model.reads_text:
-        name, _, weights = wish.model.name.removeprefix(PREFIX).partition(":")
+        name, weights = model_and_weights(wish.model.name)
         imports = ["import open_clip", f"from captum_astro import {', '.join([*ours, 'text_target'])}"]
         made = f"open_clip.create_model({name!r}, pretrained={wish.model.checkpoint or weights!r}).eval()"
         lines = [
