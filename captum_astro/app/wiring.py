@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captum_astro.app.errors import said
 from captum_astro.app.handlers import Choice, Handlers
-from captum_astro.app.words import EXPECTED, said
 from captum_astro.models.image_text import reads_text
+from captum_astro.wording import EXPECTED
 
 _SAVE = Path(__file__).parent / "save.js"
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}

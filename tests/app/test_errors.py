@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from captum_astro.app.errors import said
 from captum_astro.app.settings import Settings
-from captum_astro.app.words import said
 
 
 def test_errors_are_text_without_the_folder_of_the_server(tmp_path: Path) -> None:
