@@ -1,13 +1,12 @@
-"""The page: its fields, and which function each of them calls."""
+"""The page: its fields, and where they are on it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from captum_astro.app.charts import families
 from captum_astro.app.files import KINDS
-from captum_astro.app.handlers import Handlers
+from captum_astro.app.handlers import Handlers, families
 from captum_astro.app.intake import files_of
 from captum_astro.app.settings import BUNDLED, Settings
 from captum_astro.app.visit import Visit

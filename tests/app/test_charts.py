@@ -4,7 +4,8 @@ from html import unescape
 
 import numpy as np
 
-from captum_astro.app.charts import curve_chart, families, verdict
+from captum_astro.app.charts import curve_chart, verdict
+from captum_astro.app.handlers import families
 from captum_astro.app.networks import Networks
 from captum_astro.app.wish import ModelWish
 from captum_astro.models.bundled import PLAIN

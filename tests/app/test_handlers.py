@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from captum_astro.app.charts import families
 from captum_astro.app.explained import classes_of
-from captum_astro.app.handlers import Choice, Handlers
+from captum_astro.app.handlers import Choice, Handlers, families
 from captum_astro.app.settings import Settings
 from captum_astro.app.visit import Visit
 from captum_astro.app.wish import ModelWish, Wish
