@@ -1,6 +1,9 @@
-"""Parts of messages."""
+"""Parts of messages, and the errors whose messages are for users."""
 
 from __future__ import annotations
+
+# they say what is wrong and what to do; any other error is a fault of the program, and is shown with its traceback
+EXPECTED = (ValueError, TypeError, NotImplementedError, OSError, IndexError, ImportError)
 
 
 def counted(count: int, noun: str, plural: str = "s") -> str:

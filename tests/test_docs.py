@@ -104,7 +104,7 @@ IMPORTS = {
     "extras.py": set(),
     "progress.py": set(),
     "functional": set(),
-    "models": {"caller", "functional", "kinds"},
+    "models": {"caller", "extras", "functional", "kinds", "wording"},
     "layouts": {"functional", "models"},
     "capture": {"functional", "layouts"},
     "astro": {"capture", "functional", "layouts"},

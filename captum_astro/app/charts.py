@@ -1,4 +1,4 @@
-"""Text and charts of the page as HTML without scripts; all text in it is escaped."""
+"""The page's table of methods and its chart of curves, as HTML without scripts; all text in it is escaped."""
 
 from __future__ import annotations
 
@@ -7,27 +7,13 @@ import io
 from html import escape
 
 from captum_astro.app.explained import Explained
-from captum_astro.attr.explainers import explainers
 from captum_astro.support.report import MethodsReport
 
 _SIGNS = {"exact": "✓", "approximate": "≈", "refused": "✗", "failed": "!"}
 
 
-def families() -> dict[str, list[str]]:
-    """The methods of each family.
-
-    Example:
-        >>> sorted(families()), "VTranM" in families()["attention"]
-        (['attention', 'gradient', 'propagation'], True)
-    """
-    found: dict[str, list[str]] = {}
-    for one in explainers():
-        found.setdefault(one.family, []).append(one.name)
-    return found
-
-
 def verdict(report: MethodsReport) -> str:
-    """A table of what `check_methods` found, as HTML."""
+    """A table of what `captum_astro.check_methods` found, as HTML."""
     rows = [
         f"<tr><td>{_SIGNS[one.status]} {escape(one.method)}</td><td>{one.status}</td>"
         f"<td>{'' if one.cost is None else f'{one.cost:.1f}'}</td><td>{escape(one.reason)}</td></tr>"

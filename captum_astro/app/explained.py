@@ -14,16 +14,14 @@ from torch import nn
 from captum_astro.app.networks import Network
 from captum_astro.app.wish import Wish
 from captum_astro.astro.vita import ViTA
-from captum_astro.capture.guard import private
 from captum_astro.explaining.classes import Class
+from captum_astro.explaining.classifier import Classifier
 from captum_astro.explaining.curves import Curve, curves
 from captum_astro.explaining.given import Given, given
 from captum_astro.explaining.result import Results
 from captum_astro.explaining.session import Session
 from captum_astro.explaining.token_row import Contributions, contributions
 from captum_astro.functional.token_map import Grid
-from captum_astro.layouts.base import layout_for
-from captum_astro.layouts.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +32,7 @@ class Explained:
         wish: What was asked for.
         results: The maps: of each class in turn, those of every method.
         model: What was explained, with its astrocytes if there are any.
-        session: The classifier and its preprocessing.
+        classifier: The model as it classifies.
         given: The image as the model sees it.
         notes: What was said of the model and the maps.
     """
@@ -42,7 +40,7 @@ class Explained:
     wish: Wish
     results: Results
     model: nn.Module
-    session: Session
+    classifier: Classifier
     given: Given
     notes: list[str] = field(default_factory=list)
 
@@ -54,11 +52,7 @@ class Explained:
     @cached_property
     def grid(self) -> Grid | None:
         """Rows and columns of the model's patches; None if it has no layout, and so no tokens to click on."""
-        with private(self.session.classifier) as replica:
-            try:
-                return layout_for(replica.model).grid(*self.given.x.shape[2:])
-            except UnsupportedModelError:
-                return None
+        return self.classifier.grid(self.given.x)
 
     @cached_property
     def contributions(self) -> Contributions:
@@ -74,7 +68,7 @@ class Explained:
         """The deletion and insertion curve of each result."""
         maps = torch.cat([result.attributions for result in self.results])
         targets = [result.target.index for result in self.results]
-        return curves(self.session.classifier, self.given.x, maps, targets, self.session.view)
+        return curves(self.classifier.model, self.given.x, maps, targets, self.classifier.view)
 
 
 def explained(wish: Wish, network: Network, image: Image.Image) -> Explained:
@@ -102,7 +96,7 @@ def explained(wish: Wish, network: Network, image: Image.Image) -> Explained:
         raise ValueError(f"Class A and class B are both {results[0].target.short}: choose another one, or no class B.")
     ours = [str(one.message) for one in said if issubclass(one.category, UserWarning)]
     notes = list(dict.fromkeys([*network.notes, *ours]))
-    return Explained(wish, results, model, session, shown, notes)
+    return Explained(wish, results, model, session.classifier, shown, notes)
 
 
 def classes_of(wish: Wish, network: Network, image: Image.Image) -> list[Class]:
@@ -111,5 +105,5 @@ def classes_of(wish: Wish, network: Network, image: Image.Image) -> list[Class]:
     Raises:
         ValueError: If the model does not take such images.
     """
-    session = Session(network.model, ["TokenGradCAM"], wish.crop, names=network.names)  # which any model can have
-    return session.classes(given(image, session.view))
+    classifier = Classifier(network.model, wish.crop, network.names)
+    return classifier.classes(given(image, classifier.view))

@@ -1,4 +1,4 @@
-"""What can be downloaded: the picture, the arrays and the record of the maps. Made on demand, and never on the disk."""
+"""What can be downloaded: the picture, the arrays and the record of the maps. Made on demand; none is kept."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import base64
 import io
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from captum_astro.app.explained import Explained
 from captum_astro.viz.saving import as_json
 
-KINDS = {"picture": ("png", "image/png"), "arrays": ("npz", "application/zip"), "record": ("json", "application/json")}
+
+class Kind(NamedTuple):
+    """A kind of file: the ending of its name, its MIME type, and what makes its bytes."""
+
+    ending: str
+    mime: str
+    make: Callable[[Explained], bytes]
 
 
 def download(explained: Explained, kind: str) -> dict[str, str]:
@@ -24,10 +31,10 @@ def download(explained: Explained, kind: str) -> dict[str, str]:
         explained: The maps.
         kind: One of `KINDS`.
     """
-    ending, mime = KINDS[kind]
-    made = {"picture": _picture, "arrays": _arrays, "record": _record}[kind](explained)
+    file = KINDS[kind]
     stem = re.sub(r"[^\w-]+", "_", Path(explained.wish.image).stem)
-    return {"name": f"{stem}_explained.{ending}", "type": mime, "data": base64.b64encode(made).decode()}
+    data = base64.b64encode(file.make(explained)).decode()
+    return {"name": f"{stem}_explained.{file.ending}", "type": file.mime, "data": data}
 
 
 def _picture(explained: Explained) -> bytes:
@@ -50,3 +57,10 @@ def _arrays(explained: Explained) -> bytes:
 
 def _record(explained: Explained) -> bytes:
     return (as_json(explained.results.record) + "\n").encode()
+
+
+KINDS = {
+    "picture": Kind("png", "image/png", _picture),
+    "arrays": Kind("npz", "application/zip", _arrays),
+    "record": Kind("json", "application/json", _record),
+}

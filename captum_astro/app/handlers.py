@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from captum_astro.app.charts import curve_chart, families, verdict
+from captum_astro.app.charts import curve_chart, verdict
 from captum_astro.app.explained import classes_of, explained
 from captum_astro.app.files import download
 from captum_astro.app.intake import Upload, receive
@@ -16,6 +16,7 @@ from captum_astro.app.script import command_of, python_of
 from captum_astro.app.settings import BUNDLED, Settings
 from captum_astro.app.visit import Visit, scene
 from captum_astro.app.wish import ModelWish, Wish, model_wish, wanted_class
+from captum_astro.attr.explainers import explainers
 from captum_astro.explaining.classes import Class
 
 VITA = ("k", "tau", "phi", "alpha", "beta")
@@ -98,7 +99,7 @@ class Handlers:
         return lambda visit: download(visit.shown(), kind)
 
     def wish(self, *fields: Any) -> Wish:
-        """What the fields of `captum_astro.app.layout.Fields` ask for, in their order."""
+        """What the fields of `captum_astro.app.wiring.Fields` ask for, in their order."""
         values = iter(fields)
         image, crop, name, checkpoint, prompts = (next(values) for _ in range(5))
         methods = tuple(method for _ in families() for method in next(values))
@@ -110,7 +111,7 @@ class Handlers:
             methods,
             wanted_class(target),
             wanted_class(against),
-            cast(Any, crop),
+            crop,
             vita,
         )
 
@@ -123,6 +124,19 @@ class Handlers:
     def _images(self, visit: Visit) -> Choice:
         names = visit.offered(self.settings)
         return Choice(names, names[0] if names else None)
+
+
+def families() -> dict[str, list[str]]:
+    """The methods of each family.
+
+    Example:
+        >>> sorted(families()), "VTranM" in families()["attention"]
+        (['attention', 'gradient', 'propagation'], True)
+    """
+    found: dict[str, list[str]] = {}
+    for one in explainers():
+        found.setdefault(one.family, []).append(one.name)
+    return found
 
 
 def _choices(classes: list[Class]) -> list[tuple[str, int]]:

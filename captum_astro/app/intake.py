@@ -32,8 +32,8 @@ def receive(path: Path, own: Path, settings: Settings) -> Upload:
         settings: The largest size, in bytes and in pixels.
 
     Raises:
-        ValueError: If it lies outside, is too large, or has a name that no program should be given.
-        ImageError: If it is no image.
+        ValueError: If it lies outside, or has a name that no program should be given.
+        ImageError: If it is too large, or no image.
     """
     try:
         mode = path.lstat().st_mode
@@ -42,14 +42,11 @@ def receive(path: Path, own: Path, settings: Settings) -> Upload:
     if own.resolve() not in path.resolve().parents or not stat.S_ISREG(mode):
         raise ValueError(f"{path.name}: this file was not uploaded. Drop it on the page.")
     try:
-        name = checked_name(path.name)
-        if path.stat().st_size > settings.upload:
-            raise ValueError(f"{name}: more than {settings.upload / 2**20:.0f} MiB. Save the image smaller.")
-        data = path.read_bytes()
+        upload = _read(path, checked_name(path.name), settings)
     finally:
         path.unlink()
-    opened(Upload(name, data), settings)
-    return Upload(name, data)
+    opened(upload, settings)
+    return upload
 
 
 def checked_name(name: str) -> str:
@@ -97,10 +94,7 @@ def from_folder(name: str, settings: Settings) -> Upload:
         ValueError: As `inside`.
         ImageError: If it is too large.
     """
-    path = inside(name, settings.folder)
-    if path.stat().st_size > settings.upload:
-        raise ImageError(f"{name}: more than {settings.upload / 2**20:.0f} MiB. Save the image smaller.")
-    return Upload(name, path.read_bytes())
+    return _read(inside(name, settings.folder), name, settings)
 
 
 def inside(name: str, folder: Path | None) -> Path:
@@ -120,3 +114,9 @@ def inside(name: str, folder: Path | None) -> Path:
     if not found:
         raise ValueError(f"{name!r} is no file of the app's folder. Choose one of the list.")
     return path
+
+
+def _read(path: Path, name: str, settings: Settings) -> Upload:
+    if path.stat().st_size > settings.upload:
+        raise ImageError(f"{name}: more than {settings.upload / 2**20:.0f} MiB. Save the image smaller.")
+    return Upload(name, path.read_bytes())

@@ -1,18 +1,17 @@
-"""The page: its fields, and which function each of them calls."""
+"""The page: its fields, and where they are on it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from captum_astro.app.charts import families
 from captum_astro.app.files import KINDS
-from captum_astro.app.handlers import Handlers
-from captum_astro.app.image_text import PREFIX
+from captum_astro.app.handlers import Handlers, families
 from captum_astro.app.intake import files_of
 from captum_astro.app.settings import BUNDLED, Settings
 from captum_astro.app.visit import Visit
 from captum_astro.app.wiring import Buttons, Fields, Shown, connect
+from captum_astro.models.image_text import reads_text
 
 _HERE = Path(__file__).parent
 _HOUR = 3600
@@ -68,7 +67,7 @@ def _left(settings: Settings) -> tuple[Any, ...]:
     )  # fmt: skip
     prompts = gr.Textbox(
         label="Texts to compare the image with, one per line", lines=3, elem_id="prompts",
-        visible=settings.first.startswith(PREFIX),
+        visible=reads_text(settings.first),
     )  # fmt: skip
     methods = [
         gr.CheckboxGroup(

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from captum_astro.app.image_text import load_image_text
 from captum_astro.app.intake import inside
 from captum_astro.app.settings import Settings
 from captum_astro.app.wish import ModelWish
-from captum_astro.data.view import View
+from captum_astro.explaining.classifier import Classifier
+from captum_astro.models.image_text import load_image_text
 from captum_astro.models.loading import load_model
 from captum_astro.models.text_target import text_target
 from captum_astro.support.report import MethodsReport, check_methods
@@ -91,8 +91,7 @@ class Networks:
 
 
 def _checked(network: Network) -> MethodsReport:
-    image_encoder = getattr(network.model, "images", network.model)
-    view = View(image_encoder)
+    view = Classifier(network.model).view
     images = torch.randn(1, len(view.mean), view.height, view.width, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the report says it

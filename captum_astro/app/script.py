@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
-from captum_astro.app.image_text import PREFIX
 from captum_astro.app.wish import Wish
 from captum_astro.explaining.classes import Class
+from captum_astro.models.image_text import model_and_weights
 
 
 def python_of(wish: Wish, targets: list[Class]) -> str:
@@ -46,16 +47,15 @@ def command_of(wish: Wish, targets: list[Class]) -> str:
     words += [word for method in wish.methods for word in ("--method", method)]
     words += [word for target in targets for word in ("--target", str(target.index))]
     words += [] if wish.crop == "center" else ["--crop", wish.crop]
-    words += [] if wish.vita is None else ["--vita", ",".join(f"{name}={value}" for name, value in wish.vita.items())]
+    words += [] if wish.vita is None else ["--vita", ",".join(_settings(wish.vita))]
     return shlex.join(words)
 
 
 def _model(wish: Wish) -> tuple[list[str], list[str]]:
     """The imports, and the lines that make the model."""
     ours = ["explain"] if wish.vita is None else ["ViTA", "explain"]
-    astrocytes = "" if wish.vita is None else ", ".join(f"{name}={value}" for name, value in wish.vita.items())
     if wish.model.reads_text:
-        name, _, weights = wish.model.name.removeprefix(PREFIX).partition(":")
+        name, weights = model_and_weights(wish.model.name)
         imports = ["import open_clip", f"from captum_astro import {', '.join([*ours, 'text_target'])}"]
         made = f"open_clip.create_model({name!r}, pretrained={wish.model.checkpoint or weights!r}).eval()"
         lines = [
@@ -68,7 +68,13 @@ def _model(wish: Wish) -> tuple[list[str], list[str]]:
         imports += ["from captum_astro.models.loading import load_model"]
         weights = "" if wish.model.checkpoint is None else f", checkpoint={wish.model.checkpoint!r}"
         lines = [f"model = load_model({wish.model.name!r}{weights})"]
-    return imports, [*lines, *([f"model = ViTA(model, {astrocytes})"] if astrocytes else [])]
+    if wish.vita is not None:
+        lines += [f"model = ViTA(model, {', '.join(_settings(wish.vita))})"]
+    return imports, lines
+
+
+def _settings(vita: dict[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in vita.items()]
 
 
 def _listed(words: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from torchvision.transforms.functional import to_pil_image
 from captum_astro.app.explained import Explained
 from captum_astro.app.intake import Upload, files_of, from_folder, opened
 from captum_astro.app.settings import Settings
+from captum_astro.data.scenes import Scenes
 from captum_astro.wording import counted
 
 
@@ -70,10 +72,6 @@ class Visit:
 
 def scene(number: int) -> Upload:
     """A scene of the bundled models' test set, as a file: something to try without an image at hand."""
-    import io
-
-    from captum_astro.data.scenes import Scenes
-
     held = io.BytesIO()
     to_pil_image(Scenes("test", number + 1)[number].image).save(held, "PNG")
     return Upload(f"scene_{number}.png", held.getvalue())

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captum_astro.app.errors import said
 from captum_astro.app.handlers import Choice, Handlers
-from captum_astro.app.image_text import PREFIX
-from captum_astro.app.words import EXPECTED, said
+from captum_astro.models.image_text import reads_text
+from captum_astro.wording import EXPECTED
 
 _SAVE = Path(__file__).parent / "save.js"
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -106,9 +107,7 @@ def connect(handlers: Handlers, visit: Any, fields: Fields, shown: Shown, button
     asked, images = [visit, *fields.all], [visit, fields.image]
     buttons.drop.upload(received, [visit, buttons.drop], [visit, buttons.drop, fields.image], **_QUIET)
     buttons.scene.click(told(handlers.scene), visit, images, **_QUIET)
-    fields.model.change(
-        lambda name: gr.update(visible=str(name).startswith(PREFIX)), fields.model, fields.prompts, **_QUIET
-    )
+    fields.model.change(lambda name: gr.update(visible=reads_text(str(name))), fields.model, fields.prompts, **_QUIET)
     changes = [part.change for part in (fields.image, fields.model, fields.checkpoint, fields.crop)]
     sights = [shown.maps, fields.target, fields.against]
     looked = gr.on([*changes, fields.prompts.blur], told(handlers.look), asked, sights, **_WORK)

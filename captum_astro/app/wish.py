@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from captum_astro.app.image_text import PREFIX
 from captum_astro.app.settings import Settings
 from captum_astro.data.view import Fit
+from captum_astro.models.image_text import reads_text
 from captum_astro.wording import counted
 
 _LONGEST = 500  # characters of a text
@@ -24,7 +24,7 @@ class ModelWish:
     @property
     def reads_text(self) -> bool:
         """Whether its outputs are similarities to texts."""
-        return self.name.startswith(PREFIX)
+        return reads_text(self.name)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def model_wish(name: str | None, checkpoint: str | None, prompts: str | None, se
         raise ValueError("No model is named: choose one, such as scenes_vit_tiny_patch4_64.")
     if settings.models and name not in settings.models:
         raise ValueError(f"{name} is not offered here. Choose one of {', '.join(settings.models)}.")
-    if not name.startswith(PREFIX):
+    if not reads_text(name):
         return ModelWish(name, checkpoint or None)
     texts = tuple(dict.fromkeys(line.strip() for line in (prompts or "").splitlines() if line.strip()))
     if not 2 <= len(texts) <= settings.prompts:

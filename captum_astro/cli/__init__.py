@@ -24,7 +24,7 @@ from captum_astro.cli.sweep import sweep
 from captum_astro.cli.train import app as train_app
 from captum_astro.cli.vita import app as vita_app
 from captum_astro.extras import MissingExtraError, explained
-from captum_astro.wording import reason
+from captum_astro.wording import EXPECTED, reason
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -92,7 +92,7 @@ def main() -> None:
             elif message:  # it is empty where the help was printed instead
                 say_error(f"{message.rstrip('.')}{'' if message.endswith('?') else '.'}{_more(error)}")
             sys.exit(error.exit_code)
-        except (ValueError, TypeError, NotImplementedError, OSError, IndexError, ImportError) as error:
+        except EXPECTED as error:
             if os.environ.get("CAPTUM_ASTRO_TRACEBACK"):
                 raise
             shown = explained(error) if isinstance(error, ImportError) else error

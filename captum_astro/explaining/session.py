@@ -10,21 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from captum_astro.astro.opened import opened_on, unmodulated
+from captum_astro.astro.opened import opened_on
 from captum_astro.astro.vita import ViTA
-from captum_astro.attr._inputs import channels_of
 from captum_astro.attr._propagation import PropagationAttribution
 from captum_astro.attr.explainers import Configured, configured, explainers
 from captum_astro.caller import warn
-from captum_astro.capture.guard import private
-from captum_astro.data.view import Fit, View
+from captum_astro.data.view import Fit
 from captum_astro.explaining.classes import Class, Wanted, index_of
+from captum_astro.explaining.classifier import Classifier
 from captum_astro.explaining.given import Given
 from captum_astro.explaining.result import Result
-from captum_astro.layouts.base import layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.unwrap import unwrapped
-from captum_astro.models.loading import class_names
 from captum_astro.storage import weights_digest
 from captum_astro.versions import versions
 from captum_astro.viz.maps import pooled
@@ -67,14 +64,18 @@ def _astrocytes(model: nn.Module) -> ViTA | None:
 class Session:
     """A model and some methods.
 
-    The classes and their probabilities are the model's own, also under `ViTA`, which serves explanation only.
-
     Args:
         model: As in `captum_astro.explain`.
         methods: Names with options.
         fit: How images are fitted to the model.
         name: The model's name, for the record.
         names: The names of its classes.
+
+    Attributes:
+        methods: The methods.
+        classifier: The model as it classifies.
+        view: Its preprocessing.
+        made: What all maps were made with, as `captum_astro.explaining.result.Result` has it.
 
     Raises:
         ValueError: If there is no such method, option or fit.
@@ -89,26 +90,20 @@ class Session:
         name: str | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
-        inside = unwrapped(model)
-        vita = _astrocytes(inside)
+        vita = _astrocytes(unwrapped(model))
         self.methods = chosen(methods, vita is not None)
-        self.classifier = unwrapped(inside.model) if isinstance(inside, ViTA) else inside
-        said = ("preprocess_cfg", "pretrained_cfg")  # open_clip's image encoder may be around a model of timm
-        described = (m for m in self.classifier.modules() if any(getattr(m, name, None) for name in said))
-        self._timm = next(described, self.classifier)
-        self.view = View(self._timm, fit)
+        self.classifier = Classifier(model, fit, names)
+        self.view = self.classifier.view
         self._named = not any(word.strip().lower() == "all" for word in methods)
         self._explainers: dict[str, Any] = {}
         for one in self.methods:
             with self._defined(one.name):
                 self._explainers[one.name] = one.explainer.method(model, **one.building)
-        self._names = names
-        self._first = next(self.classifier.parameters(), torch.zeros(()))
         self.made: dict[str, Any] = {
             "model": {
-                "name": name or getattr(self._timm, "pretrained_cfg", {}).get("architecture"),
-                "class": type(self.classifier).__name__,
-                "weights": weights_digest(self.classifier),
+                "name": name or (getattr(self.classifier.described, "pretrained_cfg", None) or {}).get("architecture"),
+                "class": type(self.classifier.model).__name__,
+                "weights": weights_digest(self.classifier.model),
             },
             "vita": None if vita is None else {"layer": vita.layer, **dataclasses.asdict(vita.modulation)},
             "versions": versions(),
@@ -125,11 +120,11 @@ class Session:
         Raises:
             ValueError: If there is no such class, or the model does not take such images.
         """
-        classes = self.classes(image)
+        classes = self.classifier.classes(image)
         probabilities, names = torch.tensor([one.probability for one in classes]), [one.name for one in classes]
         top = [classes[index] for index in probabilities.topk(min(_TOP, len(names))).indices.tolist()]
         wanted = [classes[index_of(target, probabilities, names, option)] for target in targets]
-        x, found = self._input(image), []
+        x, found = self.classifier.input(image), []
         for target in wanted:
             for method in [one for one in self.methods if one.name in self._explainers]:
                 with self._defined(method.name):
@@ -151,24 +146,6 @@ class Session:
             self._explainers.pop(method, None)
             warn(f"{method} is left out: {error}")
 
-    def classes(self, image: Given) -> list[Class]:
-        """Every class of the model, with its probability for an image, in the model's order.
-
-        Args:
-            image: The image.
-
-        Raises:
-            ValueError: If the model does not take such images, or has another number of classes than names.
-        """
-        probabilities = self._probabilities(self._input(image)).tolist()
-        names = self._names or class_names(self._timm, len(probabilities))
-        if len(names) != len(probabilities):
-            raise ValueError(f"names has {len(names)} names, and the model {len(probabilities)} classes.")
-        return [Class(*one) for one in zip(range(len(names)), names, probabilities, strict=True)]
-
-    def _input(self, image: Given) -> torch.Tensor:
-        return image.x.to(self._first.device, self._first.dtype)
-
     def _result(self, method: Configured, x: torch.Tensor, target: Class, image: Given, top: list[Class]) -> Result:
         explainer = self._explainers[method.name]
         attributions = explainer.attribute(x, target=target.index, **method.calling)
@@ -183,32 +160,8 @@ class Session:
         options = {"method": method.name, "options": {**method.building, **method.calling}}
         return Result(attributions, grid, top, target, image.image, image.crop, patch, self.made, options, image.file)
 
-    def _probabilities(self, x: torch.Tensor) -> torch.Tensor:
-        """The probability of each class, without a trace in the user's model."""
-        with unmodulated(), private(self.classifier) as replica, torch.no_grad():
-            try:
-                layout = layout_for(replica.model)
-            except UnsupportedModelError:  # Grad-CAM needs none
-                layout = None
-            if layout is not None and layout.reads_text:
-                raise ValueError(f"{type(self.classifier).__name__} reads text: call a method's attribute instead.")
-            channels = channels_of(replica.model, layout)
-            if channels not in (None, x.shape[1]):
-                raise ValueError(
-                    f"{type(self.classifier).__name__} takes {channels} channels, and the image has {x.shape[1]}: pass "
-                    f"the model's input as a tensor ({channels}, H, W)."
-                )
-            scores = replica.model(x)
-        if not isinstance(scores, torch.Tensor) or scores.ndim != 2:
-            shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-            raise ValueError(f"The model must return (B, classes), not {shape}: call a method's attribute instead.")
-        return scores.float().softmax(-1)[0]
-
     def _patch(self, x: torch.Tensor) -> tuple[int, int]:
         """Height and width of a patch in pixels; one pixel for a model without patches."""
-        with private(self.classifier) as replica:
-            try:
-                rows, columns = layout_for(replica.model).grid(*x.shape[2:])
-            except UnsupportedModelError:
-                return 1, 1
-        return -(-x.shape[2] // rows), -(-x.shape[3] // columns)
+        height, width = x.shape[2:]
+        rows, columns = self.classifier.grid(x) or (height, width)
+        return -(-height // rows), -(-width // columns)

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from captum_astro.app.charts import families
+from captum_astro.app.handlers import families
 
 ROOT = Path(__file__).parents[2]
 _CODE = """

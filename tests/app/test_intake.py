@@ -9,15 +9,8 @@ from PIL import Image
 
 from captum_astro.app.intake import Upload, checked_name, files_of, from_folder, inside, opened, receive
 from captum_astro.app.settings import Settings
-from captum_astro.app.visit import Visit, scene
-from captum_astro.app.words import said
 from captum_astro.data.image_error import ImageError
-
-
-def _png(size: tuple[int, int] = (6, 4)) -> bytes:
-    held = io.BytesIO()
-    Image.new("RGB", size, "navy").save(held, "PNG")
-    return held.getvalue()
+from tests.app.serving import PNG, png
 
 
 @pytest.fixture
@@ -28,14 +21,14 @@ def own(tmp_path: Path) -> Path:
 
 def _uploaded(own: Path, name: str = "cat.png", data: bytes | None = None) -> Path:
     file = own / "a1b2" / name
-    file.write_bytes(_png() if data is None else data)
+    file.write_bytes(PNG if data is None else data)
     return file
 
 
 def test_an_upload_is_read_into_memory_and_is_gone_from_the_disk(own: Path) -> None:
     file = _uploaded(own)
     upload = receive(file, own, Settings())
-    assert upload == ("cat.png", _png())
+    assert upload == ("cat.png", PNG)
     assert opened(upload, Settings()).size == (6, 4)
     assert not file.exists()
 
@@ -45,8 +38,8 @@ def test_an_upload_is_read_into_memory_and_is_gone_from_the_disk(own: Path) -> N
     [
         ("cat.png", b"\0" * 31, Settings(upload=30), r"cat\.png: more than .* MiB\. Save the image smaller"),
         ("cat.png", b"<svg onload=alert(1)>", Settings(), r"cat\.png: not an image of a known format"),
-        ("cat.png", _png()[:50], Settings(), r"cat\.png: the image is damaged"),
-        ("cat.png", _png((5, 5)), Settings(pixels=24), r"cat\.png: more than 24 pixels"),
+        ("cat.png", PNG[:50], Settings(), r"cat\.png: the image is damaged"),
+        ("cat.png", png((5, 5)), Settings(pixels=24), r"cat\.png: more than 24 pixels"),
         ("a\u202egnp.exe", None, Settings(), r"'a\\u202egnp\.exe' is no name for an image: rename the file"),
         ("a\x1b[31m.png", None, Settings(), r"'a\\x1b\[31m\.png' is no name"),
         ("a\nb.png", None, Settings(), r"'a\\nb\.png' is no name"),
@@ -64,7 +57,7 @@ def test_an_upload_that_is_refused_is_gone_too(own: Path, name: str, data: bytes
 
 def test_nothing_outside_the_folder_of_uploads_is_read_or_removed(own: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
-    secret.write_bytes(_png())
+    secret.write_bytes(PNG)
     (own / "link.png").symlink_to(secret)
     for path in (secret, own / ".." / "secret.png", own / "link.png", own, own / "a1b2", Path("/dev/zero")):
         with pytest.raises(ValueError, match="was not uploaded"):
@@ -85,14 +78,14 @@ def test_only_files_of_the_folder_are_offered_and_read(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     (folder / "more").mkdir(parents=True)
     for name in ("b.png", "a.png", "more/c.png", "notes.txt", "weights.safetensors"):
-        (folder / name).write_bytes(_png())
-    (tmp_path / "secret.png").write_bytes(_png())
+        (folder / name).write_bytes(PNG)
+    (tmp_path / "secret.png").write_bytes(PNG)
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     os.mkfifo(folder / "pipe.png")
     settings = Settings(folder)
     assert files_of(folder) == (["a.png", "b.png", "link.png", "pipe.png"], ["weights.safetensors"])
     assert files_of(None) == ([], [])
-    assert from_folder("more/c.png", settings) == ("more/c.png", _png())
+    assert from_folder("more/c.png", settings) == ("more/c.png", PNG)
     for name in ("../secret.png", "link.png", "/etc/passwd", "pipe.png", "more", "", "none.png", "a\0.png"):
         with pytest.raises(ValueError, match=r"is no file of the app's folder\. Choose one of the list"):
             inside(name, folder)
@@ -102,43 +95,8 @@ def test_only_files_of_the_folder_are_offered_and_read(tmp_path: Path) -> None:
         from_folder("a.png", Settings(folder, upload=10))
 
 
-def test_a_visit_keeps_its_own_images(tmp_path: Path) -> None:
-    (tmp_path / "z.png").write_bytes(_png())
-    settings, visit, other = Settings(tmp_path, images=2), Visit(), Visit()
-    visit.add([Upload("a.png", _png()), Upload("b.png", _png())], settings)
-    assert visit.offered(settings) == ["b.png", "a.png", "z.png"]
-    assert other.offered(settings) == ["z.png"]
-    visit.add([Upload("a.png", _png((8, 8)))], settings)
-    assert visit.image("a.png", settings).size == (8, 8)
-    with pytest.raises(ValueError, match="3 images, of which 2 are kept"):
-        visit.add([Upload("c.png", _png())], settings)
-    with pytest.raises(ValueError, match="is no file of the app's folder"):
-        other.image("a.png", settings)
-    with pytest.raises(ValueError, match="no image yet: drop one"):
-        visit.image(None, settings)
-    with pytest.raises(ValueError, match="no map yet"):
-        visit.shown()
-
-
 def test_a_photograph_is_upright() -> None:
     held, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     Image.new("RGB", (6, 4)).save(held, "JPEG", exif=exif)
     assert opened(Upload("a.jpg", held.getvalue()), Settings()).size == (4, 6)
-
-
-def test_scenes_are_images() -> None:
-    first, second = scene(0), scene(1)
-    assert (first.name, second.name) == ("scene_0.png", "scene_1.png")
-    assert opened(first, Settings()).size == (64, 64)
-    assert first.data != second.data
-
-
-def test_errors_are_text_without_the_folder_of_the_server(tmp_path: Path) -> None:
-    text = said(ValueError(f"{tmp_path}/<b>w</b>.pt: no"), Settings(tmp_path))
-    assert text == "&lt;b&gt;w&lt;/b&gt;.pt: no"
-    text = said(
-        ValueError("Give a file with checkpoint=FILE, or ask for random weights with pretrained=False."), Settings()
-    )
-    assert text == "Choose a bundled model, or start the app with a folder that holds a weights file."
-    assert said(KeyError(), Settings()) == "KeyError"
