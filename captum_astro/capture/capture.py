@@ -105,8 +105,6 @@ def _passed(collected: Collected) -> Pass:
     )
     if collected.wanted.early is not None:
         return passed
-    if collected.wanted.early is not None:
-        return passed
     if collected.wanted.rules is not None and not collected.wanted.rules.comparable:
         return passed
     return replace(passed, problem=problem_of(passed, layout, recorder.pooled, collected.reached()))
