@@ -12,9 +12,9 @@ from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import Update, carry
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.target import Output
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.attention import attention_gradient
 from captum_astro.functional.beyond_intuition import feedback, length_ratios, weighted_rows
 from captum_astro.functional.inflow import head_importance

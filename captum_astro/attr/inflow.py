@@ -11,10 +11,10 @@ from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture_early
 from captum_astro.capture.carry import Update, carry
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.early import Early
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass, StageRecord
 from captum_astro.capture.target import Output
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.inflow import feed_forward_scale, head_importance, inflow_row, residual_shares
 from captum_astro.layouts.errors import UnsupportedModelError
 

@@ -12,10 +12,10 @@ from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture, capture_early
 from captum_astro.capture.carry import Update, carry, through
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.early import Early
 from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.target import Output
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.legrad import legrad_map
 from captum_astro.kinds import FLAG
 from captum_astro.layouts.errors import UnsupportedModelError

@@ -12,6 +12,7 @@ from torch import nn
 
 from captum_astro import InFlow, UnsupportedModelError, VTranM, check, explainers, image_from_patches
 from tests import families, twins
+from tests.comparing import assert_close
 
 # BeyondIntuition darkens what the wrapper receives, and is not defined for pooling heads
 METHODS = [e.method for e in explainers() if e.name != "BeyondIntuition"]
@@ -19,6 +20,7 @@ every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name
 GRIDS = ((2, 3), (4, 2), (3, 2), (1, 6))
 SIDE = 8
 TARGETS = [0, 1, 2, 3]
+_close = partial(assert_close, tolerance=1e-10)
 
 
 def _naflex(**options: Any) -> nn.Module:
@@ -55,12 +57,6 @@ def _one(number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     patches, coord, valid = _lists()
     n = int(valid[number].sum())
     return patches[number, None, :n], coord[number, None, :n], valid[number, None, :n]
-
-
-def _close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-10) -> None:
-    assert got.shape == expected.shape
-    assert expected.abs().max() > 0
-    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @every_model

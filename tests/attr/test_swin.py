@@ -34,30 +34,22 @@ from captum_astro.attr.attention_rollout import _RolloutUpdate
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import carry
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.target import Target
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.token_map import merge_map, window_map
 from captum_astro.layouts import layout_for
 from tests import twin_windows as twin
+from tests.comparing import ROWS, assert_close, tokens
 from tests.families import HIERARCHICAL, SIZES, build, images
 from tests.libraries import NARROW
 
 TARGET = 3
-ROWS = (VTranM, RawAttention, AttentionRollout, TransformerMM, ATTCAT, AttentionGradCAM, TransformerAttribution)
 PROPAGATED = (LRP, AttnLRP, ConservativeLRP)
 every_model = pytest.mark.parametrize("name", HIERARCHICAL)
 every_row = pytest.mark.parametrize("method", ROWS, ids=lambda m: m.__name__)
 T = torch.Tensor
-
-
-def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
-    return method(model).attribute(x, target=TARGET, attribute_to="tokens", **options)[0]
-
-
-def _close(got: T, expected: T, tolerance: float = 1e-12) -> None:
-    assert got.shape == expected.shape
-    assert expected.abs().max() > 0
-    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
+_tokens = partial(tokens, target=TARGET)
+_close = partial(assert_close, tolerance=1e-12)
 
 
 # The reference and the models
