@@ -16,8 +16,9 @@ from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.target import Output
 from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.attention import attention_gradient
-from captum_astro.functional.beyond_intuition import feedback, length_ratios, weighted_rows
+from captum_astro.functional.beyond_intuition import feedback, length_ratios
 from captum_astro.functional.inflow import head_importance
+from captum_astro.functional.rollout import mixed_row
 from captum_astro.kinds import choice, whole
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -142,13 +143,11 @@ class _BeyondIntuitionUpdate(Update):
 
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         if self._by_heads:
-            return weighted_rows(row, record.attention, head_importance(record.attention, record.gradient))
+            return mixed_row(row, record.attention, head_importance(record.attention, record.gradient))
         value, output_map, query_scale = record.transformed(include_norm=True)
         if query_scale is not None or record.gates(include_norm=True) is not None:
             raise UnsupportedModelError(
                 f"What a token adds at {record.branch.name} has another length for each query, because of a norm or a "
                 f"gate after the heads. Pass form='heads' (BeyondIntuition:form=heads to a command)."
             )
-        samples, heads = value.shape[:2]
-        mean = row.new_full((samples, heads), 1 / heads)
-        return weighted_rows(row, record.attention, mean) * length_ratios(record.stream, value, output_map)[:, None]
+        return mixed_row(row, record.attention) * length_ratios(record.stream, value, output_map)[:, None]

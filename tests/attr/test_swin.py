@@ -30,7 +30,7 @@ from captum_astro import (
     check,
     explainers,
 )
-from captum_astro.attr.attention_rollout import _RolloutUpdate
+from captum_astro.attr.attention_rollout import RolloutUpdate
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import carry
@@ -356,7 +356,7 @@ def test_maps_highlight_where_the_model_looks(name: str) -> None:
     assert 0.05 < reached.double().mean() < 0.9
     passed = capture(_call(model, x), Wanted(gradient=False))
     for i in range(0, 64, 7):
-        found = carry(passed, _RolloutUpdate(), torch.eye(64, dtype=torch.float64)[None, i])[0]
+        found = carry(passed, RolloutUpdate(), torch.eye(64, dtype=torch.float64)[None, i])[0]
         assert torch.equal(found > 1e-20 * found.max(), reached[i])
     # a gradient that is negative leaves a token out, and nothing brings another in
     full = VTranM(model).contribution_map(x, target=1)[0]
