@@ -90,14 +90,14 @@ def test_the_patches_of_an_image_get_what_the_image_gets(method: Any) -> None:
     options = {"relu_attributions": False} if "CAM" in method.__name__ and "Token" in method.__name__ else {}
     explain = partial(method(model).attribute, target=1, **options)
     tokens = explain(patches, additional_forward_args=which, attribute_to="tokens")
-    _close(tokens, explain(x, attribute_to="tokens"), 1e-8)
+    _close(tokens, explain(x, attribute_to="tokens"), tolerance=1e-8)
     found = explain(patches, additional_forward_args=which)
     image = torch.stack([image_from_patches(part, coord[0], which[1][0], SIDE) for part in found])
     if "LRP" in method.__name__:  # of every pixel and channel
-        _close(image, explain(x), 1e-8)
+        _close(image, explain(x), tolerance=1e-8)
         return
     mean = torch.nn.functional.avg_pool2d(image.sum(1, keepdim=True), SIDE)
-    _close(mean, explain(x, attribute_to="grid"), 1e-8)
+    _close(mean, explain(x, attribute_to="grid"), tolerance=1e-8)
     assert image[0, 0, 0, 0] == image[0, 2, SIDE - 1, SIDE - 1]  # shared equally
 
 

@@ -134,7 +134,7 @@ def test_transformer_mm(name: str) -> None:
     _close(_tokens(TransformerMM, model, images(name, 1)), expected)
     # most of it is the identity: what the layers add agrees too
     identity = twin.chain(taken, lambda a, g: 0 * a)
-    _close(_tokens(TransformerMM, model, images(name, 1)) - identity, expected - identity, 1e-8)
+    _close(_tokens(TransformerMM, model, images(name, 1)) - identity, expected - identity, tolerance=1e-8)
 
 
 @every_model
@@ -169,10 +169,10 @@ def test_relevance_by_z_plus(name: str) -> None:
     trace, tokens = twin.traced(traced, x)
     rules = twin.WindowedTaylor()
     arrived = trace.back(TARGET, rules)[tokens].sum(-1).flatten()
-    _close(_tokens(LRP, model, x).flatten(), arrived, 1e-9)
+    _close(_tokens(LRP, model, x).flatten(), arrived, tolerance=1e-9)
     expected, identity = twin.transformer_attribution(model, taken, rules.maps), twin.chain(taken, lambda a, g: 0 * a)
     # most of it is the identity: what the layers add agrees too
-    _close(_tokens(TransformerAttribution, model, x) - identity, expected - identity, 1e-7)
+    _close(_tokens(TransformerAttribution, model, x) - identity, expected - identity, tolerance=1e-7)
 
 
 @every_model
