@@ -55,9 +55,6 @@ class AGCAM(TokenAttribution):
             layers: The blocks to sum over, counted from 0 (negative: from the end). A pooling head is always included.
 
         Raises:
-            AssertionError: If the target has no form that Captum accepts, or is needed and missing.
-            IndexError: If the target is out of range.
-            ValueError: If an argument has an invalid value, or the images cannot be explained.
             UnsupportedModelError: If the scores of an attention layer cannot be seen, as its map is no plain softmax.
         """
         return self._explain(inputs, target, _AGCAMUpdate(), common, output)

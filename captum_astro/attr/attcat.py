@@ -29,8 +29,7 @@ class ATTCAT(TokenAttribution):
 
     ``sum over the blocks of a_i (token_i . dy/dtoken_i)``, with ``token_i`` the block's output and ``a_i`` the
     attention that token i receives there, the mean over heads and queries; or the block's input, as in the authors'
-    code. A pooling head is not a block and is not
-    included.
+    code. A pooling head is not a block and is not included.
 
     Source: Qiang et al., "AttCAT: Explaining Transformers via Attentive Class Activation Tokens", NeurIPS 2022.
 

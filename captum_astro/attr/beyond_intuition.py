@@ -73,9 +73,6 @@ class BeyondIntuition(TokenAttribution):
                 of 12 by tokens, and the first three by heads.
 
         Raises:
-            AssertionError: If the target has no form that Captum accepts, or is needed and missing.
-            IndexError: If the target is out of range.
-            ValueError: If an argument has an invalid value, or the images cannot be explained.
             UnsupportedModelError: If the model has layers, or a head, for which it is not defined.
         """
         choice("tokens", "heads").check("form", form)
@@ -132,8 +129,7 @@ class _BeyondIntuitionUpdate(Update):
         """
         found = [stage.attentions for stage in passed.stages if stage.attentions]
         for records in found:
-            windowed = any(x is not None for x in (records[0].outputs, records[0].sources, records[0].reduced))
-            if windowed or len(records) > 1:
+            if len(records) > 1 or not records[0].over_all:
                 raise UnsupportedModelError(
                     f"BeyondIntuition is defined for one attention layer over all tokens in each block, which block "
                     f"{records[0].block} has not ({records[0].branch.name}). VTranM and TransformerMM follow such "

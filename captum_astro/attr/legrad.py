@@ -65,6 +65,9 @@ class LeGrad(TokenAttribution):
                 itself reads of its final tokens, such as the class token. A pooling head reads all of them anyway.
             layers: The blocks to sum over, counted from 0 (negative: from the end). By default all whose tokens have
                 the number and width of the final ones, so that the head can read them.
+
+        Raises:
+            UnsupportedModelError: If the head can read the tokens of no block with attention.
         """
         FLAG.check("averaged", averaged)
         update = _LeGradUpdate(averaged, common.get("layers") is not None)

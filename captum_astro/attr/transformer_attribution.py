@@ -63,9 +63,6 @@ class TransformerAttribution(TokenAttribution):
                 (MPS) always float32. A model of a higher precision keeps it.
 
         Raises:
-            AssertionError: If the target has no form that Captum accepts, or is needed and missing.
-            IndexError: If the target is out of range.
-            ValueError: If an argument has an invalid value, or the images cannot be explained.
             UnsupportedModelError: If an operation of the model has no rule.
         """
         least = least_dtype(precision, self.forward_func)

@@ -41,12 +41,12 @@ SHIFTED: dict[str, Move] = {
 # two or seven a side, poolings cover some, and one in the middle is in no corner.
 SIDES = {
     "cpubone_nano": 256, "csatv2": 128, "efficientvit_m0": 224, "ese_vovnet19b_slim_dw": 256, "iformer_t": 256,
-    "inception_v3": 299, "legacy_xception": 128, "levit_128s": 224, "levit_conv_128s": 224, "pit_ti_224": 128,
-    "poolformerv2_s12": 224, "resnetv2_18": 128,
+    "inception_v3": 299, "legacy_xception": 128, "levit_128s": 224, "levit_256d": 224, "levit_conv_128s": 224,
+    "pit_ti_224": 128, "poolformerv2_s12": 224, "resnetv2_18": 128,
 }  # fmt: skip
 # VOLO adds to each class the largest value that it has at a single place, wherever the pattern is.
 OPTIONS = {"volo_d1_224": {"use_aux_head": False}}
-WEAK = {"gmlp_ti16_224", "levit_128s"}  # whose linear layers, or attention, mix places
+WEAK = {"gmlp_ti16_224"}  # whose linear layers mix places
 # These divide by sums that may be close to 0: a map may change with the least noise.
 DIVIDING = {"LRP", "TransformerAttribution", "TokenGradCAMPlusPlus", "ViTAGradCAMPlusPlus"}
 NOISE = 1e-3
@@ -138,6 +138,8 @@ def _local(kind: dict[str, Any]) -> tuple[nn.Module, torch.Tensor]:
         for path, weight in (*model.named_parameters(), *model.named_buffers()):
             if path in weights:
                 weight.copy_(torch.zeros_like(weight) if _POSITIONS.search(path) else weights[path])
+                if path.endswith("attention_biases"):  # of each distance, the first 0: each place attends to itself
+                    weight[:, 0] = 12
                 if weight.ndim == 4:  # a kernel of even sides has four pixels in its middle, of which one was kept
                     weight.copy_((weight + weight.flip(-1) + weight.flip(-2) + weight.flip(-1, -2)) / 4)
                 if weight.ndim == 4 and _MIXERS.search(path):  # as a linear layer's there
