@@ -19,12 +19,12 @@ from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import Update, carry
-from captum_astro.capture.collected import Streams, Wanted
 from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.guard import private
 from captum_astro.capture.records import Pass
 from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Output, Target
+from captum_astro.capture.wanted import Streams, Wanted
 from captum_astro.functional.attention import widen
 from captum_astro.kinds import whole
 from captum_astro.layouts.base import Layout, layout_for

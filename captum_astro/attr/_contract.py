@@ -54,7 +54,7 @@ _ARGUMENTS: dict[str, tuple[Any, Any, str]] = {
     ``"pixels"`` returns ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.""",
     ),
 }
-_GIVEN = """inputs: Images ``(B, C, H, W)``, token ids ``(B, n)`` lists of patches ``(B, n, ...)``; or a tuple with one.
+_GIVEN = """inputs: Images ``(B, C, H, W)``, token ids ``(B, n)``, patches ``(B, n, ...)``, or a tuple with one of these.
 target: The class to explain, in any form that Captum accepts: an int, a list or a tensor of ``B``, ..."""
 _RETURNS = "Attributions with the inputs' dtype and device, not normalised; a tuple if the input was a tuple."
 _RAISES = """AssertionError: If the target has no form that Captum accepts, or is needed and missing.
@@ -113,12 +113,14 @@ def _documented(text: str, common: list[str]) -> str:
     given = [entry for entry in [*_entries(_GIVEN), *common] if not _has(own, entry)]
     before = [entry for entry in given if entry not in common]
     arguments = [*before, *([own] if own else []), *(entry for entry in given if entry in common)]
+    own_errors = sections.get("Raises", "")
+    errors = [*(entry for entry in _entries(_RAISES) if not _has(own_errors, entry)), own_errors]
     return "\n\n".join(
         [
             parts[0].strip(),
             _section("Args", "\n".join(arguments)),
             _section("Returns", sections.get("Returns", _RETURNS)),
-            _section("Raises", sections.get("Raises", _RAISES)),
+            _section("Raises", "\n".join(errors).rstrip()),
         ]
     )
 

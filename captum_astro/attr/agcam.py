@@ -10,9 +10,9 @@ from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.carry import Update, carry, through
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.target import Output
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.agcam import agcam_map
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -55,9 +55,6 @@ class AGCAM(TokenAttribution):
             layers: The blocks to sum over, counted from 0 (negative: from the end). A pooling head is always included.
 
         Raises:
-            AssertionError: If the target has no form that Captum accepts, or is needed and missing.
-            IndexError: If the target is out of range.
-            ValueError: If an argument has an invalid value, or the images cannot be explained.
             UnsupportedModelError: If the scores of an attention layer cannot be seen, as its map is no plain softmax.
         """
         return self._explain(inputs, target, _AGCAMUpdate(), common, output)

@@ -10,9 +10,9 @@ from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.carry import Update, carry
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.target import Output
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.attcat import class_activation, received_attention
 from captum_astro.functional.attention import widen
 from captum_astro.kinds import FLAG, choice
@@ -29,8 +29,7 @@ class ATTCAT(TokenAttribution):
 
     ``sum over the blocks of a_i (token_i . dy/dtoken_i)``, with ``token_i`` the block's output and ``a_i`` the
     attention that token i receives there, the mean over heads and queries; or the block's input, as in the authors'
-    code. A pooling head is not a block and is not
-    included.
+    code. A pooling head is not a block and is not included.
 
     Source: Qiang et al., "AttCAT: Explaining Transformers via Attentive Class Activation Tokens", NeurIPS 2022.
 

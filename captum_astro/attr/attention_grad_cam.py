@@ -10,9 +10,9 @@ from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.carry import Update, carry_last
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.target import Output
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.attention_grad_cam import attention_grad_cam
 from captum_astro.kinds import FLAG
 

@@ -10,7 +10,7 @@ from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.carry import Update
 from captum_astro.capture.records import AttentionRecord, StageRecord
-from captum_astro.functional.rollout import mixed_row
+from captum_astro.functional.rollout import mixed_row, row_sums
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,24 +46,30 @@ class AttentionRollout(TokenAttribution):
             target: Validated, if given, but has no effect.
             start_layer: The first block to include; papers use 0 and 1.
         """
-        return self._explain(inputs, target, _RolloutUpdate(), common, start_layer=start_layer)
+        return self._explain(inputs, target, RolloutUpdate(), common, start_layer=start_layer)
 
 
-class _RolloutUpdate(Update):
+class RolloutUpdate(Update):
+    """``U = rownorm(I + sum_h w_h A_h)``, whose heads have equal weights, unless a method gives them others."""
+
+    def weights(self, record: AttentionRecord) -> torch.Tensor | None:
+        """The weights of a layer's heads, ``(B, H)``; None if they are equal."""
+        return None
+
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
-        return mixed_row(row, record.attention)
+        """The row times ``sum_h w_h A_h``."""
+        return mixed_row(row, record.attention, self.weights(record))
 
     def entering(self, row: torch.Tensor, record: StageRecord) -> torch.Tensor:
-        """The row sums by which ``I + E_h[A]`` is divided; where the stream is replaced, every row sums to 1."""
+        """The row over the row sums of ``I + sum_h w_h A_h``; where the stream is replaced, every row sums to 1."""
         if not record.attentions or not record.keeps:
             return row
-        return row / (1 + sum(_row_sums(attention) for attention in record.attentions))
+        return row / (1 + sum(self._row_sums(attention) for attention in record.attentions))
 
-
-def _row_sums(record: AttentionRecord) -> torch.Tensor | float:
-    """The row sum of each token in the mean map: a number, or ``(B, n)``; 0 for a token that is not a query."""
-    sums = record.attention.row_sums(record.present)
-    if record.outputs is None:
-        return sums
-    size = len(record.attention.value), record.attention.queries
-    return record.outputs.scatter(torch.as_tensor(sums, device=record.residual.device).expand(size))
+    def _row_sums(self, record: AttentionRecord) -> torch.Tensor | float:
+        """The row sum of each token: one number, ``(B, 1)`` or ``(B, n)``; 0 for a token that is not a query."""
+        sums = row_sums(record.attention, self.weights(record), record.present)
+        if record.outputs is None:
+            return sums
+        size = len(record.attention.value), record.attention.queries
+        return record.outputs.scatter(torch.as_tensor(sums, device=record.residual.device).expand(size))

@@ -12,12 +12,13 @@ from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import Update, carry
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.target import Output
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.attention import attention_gradient
-from captum_astro.functional.beyond_intuition import feedback, length_ratios, weighted_rows
+from captum_astro.functional.beyond_intuition import feedback, length_ratios
 from captum_astro.functional.inflow import head_importance
+from captum_astro.functional.rollout import mixed_row
 from captum_astro.kinds import choice, whole
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -72,9 +73,6 @@ class BeyondIntuition(TokenAttribution):
                 of 12 by tokens, and the first three by heads.
 
         Raises:
-            AssertionError: If the target has no form that Captum accepts, or is needed and missing.
-            IndexError: If the target is out of range.
-            ValueError: If an argument has an invalid value, or the images cannot be explained.
             UnsupportedModelError: If the model has layers, or a head, for which it is not defined.
         """
         choice("tokens", "heads").check("form", form)
@@ -131,8 +129,7 @@ class _BeyondIntuitionUpdate(Update):
         """
         found = [stage.attentions for stage in passed.stages if stage.attentions]
         for records in found:
-            windowed = any(x is not None for x in (records[0].outputs, records[0].sources, records[0].reduced))
-            if windowed or len(records) > 1:
+            if len(records) > 1 or not records[0].over_all:
                 raise UnsupportedModelError(
                     f"BeyondIntuition is defined for one attention layer over all tokens in each block, which block "
                     f"{records[0].block} has not ({records[0].branch.name}). VTranM and TransformerMM follow such "
@@ -142,13 +139,11 @@ class _BeyondIntuitionUpdate(Update):
 
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         if self._by_heads:
-            return weighted_rows(row, record.attention, head_importance(record.attention, record.gradient))
+            return mixed_row(row, record.attention, head_importance(record.attention, record.gradient))
         value, output_map, query_scale = record.transformed(include_norm=True)
         if query_scale is not None or record.gates(include_norm=True) is not None:
             raise UnsupportedModelError(
                 f"What a token adds at {record.branch.name} has another length for each query, because of a norm or a "
                 f"gate after the heads. Pass form='heads' (BeyondIntuition:form=heads to a command)."
             )
-        samples, heads = value.shape[:2]
-        mean = row.new_full((samples, heads), 1 / heads)
-        return weighted_rows(row, record.attention, mean) * length_ratios(record.stream, value, output_map)[:, None]
+        return mixed_row(row, record.attention) * length_ratios(record.stream, value, output_map)[:, None]

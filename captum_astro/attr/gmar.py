@@ -8,10 +8,10 @@ import torch
 
 from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, contract
-from captum_astro.capture.carry import Update
-from captum_astro.capture.records import AttentionRecord, StageRecord
+from captum_astro.attr.attention_rollout import RolloutUpdate
+from captum_astro.capture.records import AttentionRecord
 from captum_astro.capture.target import Output
-from captum_astro.functional.gmar import head_weights, row_sums, weighted_row
+from captum_astro.functional.gmar import head_weights
 from captum_astro.kinds import choice
 
 if TYPE_CHECKING:
@@ -62,28 +62,15 @@ class GMAR(TokenAttribution):
         return self._explain(inputs, target, _GMARUpdate(size), common, output)
 
 
-class _GMARUpdate(Update):
+class _GMARUpdate(RolloutUpdate):
     def __init__(self, size: Size) -> None:
         choice("l1", "l2").check("size", size)
         self._power = 1 if size == "l1" else 2
+        self._last: tuple[AttentionRecord, torch.Tensor] | None = None
 
-    def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
-        weights = self._weights(record)
-        if row.ndim == 2:
-            return weighted_row(row, record.attention, weights)
-        return torch.stack([weighted_row(one, record.attention, weights) for one in row.unbind(1)], 1)
-
-    def entering(self, row: torch.Tensor, record: StageRecord) -> torch.Tensor:
-        """The row sums by which ``I + sum_h w_h A_h`` is divided; where the stream is replaced, every row sums to 1."""
-        if not record.attentions or not record.keeps:
-            return row
-        return row / (1 + torch.stack([self._row_sums(attention) for attention in record.attentions]).sum(0))
-
-    def _weights(self, record: AttentionRecord) -> torch.Tensor:
-        images = len(record.residual)
-        return head_weights(record.attention, record.gradient, images, self._power, record.present)
-
-    def _row_sums(self, record: AttentionRecord) -> torch.Tensor:
-        """The row sum of each token in the weighted map, ``(B, n)``; 0 for a token that is not a query."""
-        sums = row_sums(record.attention, self._weights(record), record.present)
-        return sums if record.outputs is None else record.outputs.scatter(sums)
+    def weights(self, record: AttentionRecord) -> torch.Tensor:
+        if self._last is None or self._last[0] is not record:  # the sums of a layer's rows need them, too
+            images = len(record.residual)
+            found = head_weights(record.attention, record.gradient, images, self._power, record.present)
+            self._last = record, found
+        return self._last[1]

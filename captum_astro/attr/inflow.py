@@ -11,10 +11,10 @@ from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture_early
 from captum_astro.capture.carry import Update, carry
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.early import Early
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass, StageRecord
 from captum_astro.capture.target import Output
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.inflow import feed_forward_scale, head_importance, inflow_row, residual_shares
 from captum_astro.layouts.errors import UnsupportedModelError
 
@@ -26,8 +26,8 @@ class InFlow(TokenAttribution):
     """A rollout whose residual connections are weighted by the lengths of what they add, and attention by gradients.
 
     The maximum over heads of the attention, times the mean over heads of the gradient of the block's own class score:
-    that of the mean of all its normalised tokens. It is defined for blocks of an attention
-    layer over all tokens and a feed-forward layer, one after the other.
+    that of the mean of all its normalised tokens. It is defined for blocks of an attention layer over all tokens and a
+    feed-forward layer, one after the other.
 
     Source: Walker et al., "Explaining ViTs Using Information Flow", AISTATS 2025, as its public code computes it.
 
@@ -54,9 +54,6 @@ class InFlow(TokenAttribution):
             output: The target's ``"logit"``, as published, or its softmax ``"probability"``.
 
         Raises:
-            AssertionError: If the target has no form that Captum accepts, or is needed and missing.
-            IndexError: If the target is out of range.
-            ValueError: If an argument has an invalid value, or the images cannot be explained.
             UnsupportedModelError: If the model has blocks, or a head, for which it is not defined.
         """
         return self._explain(inputs, target, _InFlowUpdate(), common, output)
@@ -102,8 +99,9 @@ class _InFlowUpdate(Update):
             if not (
                 len(found) == len(branches) == 2
                 and isinstance(branches[0], AttentionRecord)
+                and branches[0].over_all
                 and isinstance(branches[1], FeedForwardRecord)
-                and all(x is None for b in branches for x in (b.outputs, b.sources, found[0].merging, found[1].merging))
+                and all(x is None for x in (branches[1].outputs, branches[1].sources, *(s.merging for s in found)))
             ):
                 names = ", ".join(branch.branch.name for branch in branches)
                 raise UnsupportedModelError(

@@ -12,10 +12,10 @@ from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture, capture_early
 from captum_astro.capture.carry import Update, carry, through
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.early import Early
 from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.target import Output
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.legrad import legrad_map
 from captum_astro.kinds import FLAG
 from captum_astro.layouts.errors import UnsupportedModelError
@@ -65,6 +65,9 @@ class LeGrad(TokenAttribution):
                 itself reads of its final tokens, such as the class token. A pooling head reads all of them anyway.
             layers: The blocks to sum over, counted from 0 (negative: from the end). By default all whose tokens have
                 the number and width of the final ones, so that the head can read them.
+
+        Raises:
+            UnsupportedModelError: If the head can read the tokens of no block with attention.
         """
         FLAG.check("averaged", averaged)
         update = _LeGradUpdate(averaged, common.get("layers") is not None)

@@ -12,10 +12,10 @@ from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import Update, carry
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.gradient_rules import ConstantDecisions
 from captum_astro.capture.records import AttentionRecord, Pass, StageRecord
 from captum_astro.capture.target import Output
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.projected_flow import contributing, flow_update, share_of_length, shared
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.carry import Update, carry_last
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, Pass
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.rollout import mixed_row
 
 if TYPE_CHECKING:

@@ -87,8 +87,6 @@ class TokenGradCAM(Explanation):
                 for the prefix tokens.
 
         Raises:
-            AssertionError: If the target has no form that Captum accepts, or is needed and missing.
-            IndexError: If the target is out of range.
             UnsupportedModelError: If no rows and columns of the image can be found in the layer's output.
             ValueError: If an argument has an invalid value, the images cannot be explained, or no gradient reaches the
                 patches of this layer.

@@ -13,9 +13,9 @@ from captum_astro.attr._precision import Precision, least_dtype
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import Update, carry
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, Pass
 from captum_astro.capture.relevance_rules import Relevance
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.transformer_attribution import transformer_attribution_update
 
 if TYPE_CHECKING:
@@ -63,9 +63,6 @@ class TransformerAttribution(TokenAttribution):
                 (MPS) always float32. A model of a higher precision keeps it.
 
         Raises:
-            AssertionError: If the target has no form that Captum accepts, or is needed and missing.
-            IndexError: If the target is out of range.
-            ValueError: If an argument has an invalid value, or the images cannot be explained.
             UnsupportedModelError: If an operation of the model has no rule.
         """
         least = least_dtype(precision, self.forward_func)

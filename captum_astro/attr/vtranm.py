@@ -11,9 +11,9 @@ from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, WholeMap, check_names, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.carry import Update, carry, carry_last
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass
 from captum_astro.capture.target import Output
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional import vtranm
 from captum_astro.kinds import FLAG, number
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 import torch
 
 from captum_astro.capture.agreement import problem_of
+from captum_astro.capture.backward import Backward
 from captum_astro.capture.call import Call
-from captum_astro.capture.collected import Collected, Wanted
+from captum_astro.capture.collected import Collected
 from captum_astro.capture.early import Early
 from captum_astro.capture.recorder import Recorder
 from captum_astro.capture.records import Pass
+from captum_astro.capture.wanted import Wanted
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.structure import AttentionBranch
 
@@ -46,8 +48,9 @@ def capture(call: Call, wanted: Wanted) -> Pass:
             with torch.autocast(device, enabled=False), wanted.rules, recorder:
                 output = call.run(image)
         with torch.autocast(output.device.type, enabled=False):  # relevance is not computed in half precision
+            call = replace(call, target=call.target.repeated(wanted.readings))
             collected = Collected(call, wanted, recorder, output)
-            collected.backward(image)
+            Backward(call, wanted, recorder, output).run(image)
             with torch.no_grad():
                 passed = _passed(collected)
     if wanted.verify and passed.problem is not None:
@@ -103,8 +106,6 @@ def _passed(collected: Collected) -> Pass:
         layout.extent(*collected.image_size),
         collected.features,
     )
-    if collected.wanted.early is not None:
-        return passed
     if collected.wanted.early is not None:
         return passed
     if collected.wanted.rules is not None and not collected.wanted.rules.comparable:

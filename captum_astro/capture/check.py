@@ -13,11 +13,11 @@ from torch import nn
 from captum_astro.capture.agreement import stage_name
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.guard import private
 from captum_astro.capture.identity import identity_error, keys_error, sources_error
 from captum_astro.capture.records import AttentionRecord, FeedForwardRecord, Pass, StageRecord
 from captum_astro.capture.target import LargestOutput
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.astromorphic_effective import EffectiveAttention
 from captum_astro.functional.attention import Given, Softmax
 from captum_astro.layouts.base import Layout, layout_for

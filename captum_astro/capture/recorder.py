@@ -98,6 +98,11 @@ class Recorder(TorchFunctionMode):
         """The notes of the residual stream before a stage, or after the last."""
         return self.final if index == len(self.stages) else self.stages[index].stream
 
+    def attentions(self, stages: list[int]) -> list[AttentionNotes]:
+        """The notes of the attention layers of some stages, and of a pooling head."""
+        found = [notes for index in stages for notes in self.stages[index].attentions]
+        return found if self.pooling is None else [*found, self.pooling]
+
     def _install(self) -> None:
         layout = self.layout
         self.entry.install(self._hooks)

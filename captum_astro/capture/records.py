@@ -87,6 +87,11 @@ class AttentionRecord:
         return self.sources if self.reduced is None else self.reduced.ways(by_length)
 
     @property
+    def over_all(self) -> bool:
+        """Whether it goes from all tokens to all: neither in windows, nor from reduced tokens."""
+        return self.outputs is None and self.sources is None and self.reduced is None
+
+    @property
     def equal_queries(self) -> torch.Tensor:
         """Equal weights of its queries, ``(B, q)``, that sum to 1 over those of an image; padding has none."""
         images = len(self.residual)

@@ -203,21 +203,6 @@ class Attention:
             total = total + weight * part
         return total
 
-    def row_sums(self, present: torch.Tensor | None = None) -> torch.Tensor | float:
-        """The row sums of the mean map, ``(B, m)``, or one number for all.
-
-        Args:
-            present: Which keys to include, ``(groups, n)`` bool with ``B = images * groups``; all by default.
-        """
-        if present is None and all(part.sums_to_one for part in self.maps):
-            return sum(self.weights)
-        sums = []
-        for _, rows in self.chunks():
-            if present is not None:
-                rows.mul_(present.repeat(len(rows) // len(present), 1)[:, None, None])
-            sums.append(rows.sum(-1).mean(1))
-        return torch.cat(sums, 1)
-
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """All rows in order, a chunk at a time: the slice of queries, and ``(B, H, rows, n)``, safe to modify."""
         batch, heads, keys = self.value.shape[0], self.value.shape[1], self.value.shape[2]
@@ -241,6 +226,11 @@ def attention_gradient(output_gradient: torch.Tensor, value: torch.Tensor) -> to
         ``(B, H, rows, n)``.
     """
     return widen(output_gradient) @ widen(value).transpose(-2, -1)
+
+
+def forbidden(rows: torch.Tensor) -> torch.Tensor:
+    """Where rows of a map have no attention: models forbid it by adding -inf or -100 before the softmax."""
+    return rows.abs() < torch.finfo(torch.float32).tiny
 
 
 def widen(tensor: torch.Tensor) -> torch.Tensor:

@@ -15,15 +15,7 @@ from __future__ import annotations
 
 import torch
 
-from captum_astro.functional.attention import Attention, widen
-
-
-def weighted_rows(rows: torch.Tensor, attention: Attention, weights: torch.Tensor) -> torch.Tensor:
-    """Rows times ``sum_h w_h A_h``: ``(B, m, n)`` from rows ``(B, m, q)`` and weights ``(B, H)``."""
-    total = rows.new_zeros(*rows.shape[:-1], attention.value.shape[2])
-    for chunk, probabilities in attention.chunks():
-        total += rows[..., chunk] @ torch.einsum("bh,bhij->bij", weights, probabilities)
-    return total
+from captum_astro.functional.attention import widen
 
 
 def length_ratios(stream: torch.Tensor, value: torch.Tensor, output_map: torch.Tensor) -> torch.Tensor:

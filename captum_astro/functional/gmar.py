@@ -13,9 +13,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from captum_astro.functional.attention import Attention, attention_gradient, widen
-
-_FORBIDDEN = torch.finfo(torch.float32).tiny  # as in LeGrad
+from captum_astro.functional.attention import Attention, attention_gradient, forbidden, widen
 
 
 def head_weights(
@@ -38,35 +36,9 @@ def head_weights(
     total = value.new_zeros(batch, heads)
     for chunk, probabilities in attention.chunks():
         slopes = attention_gradient(gradient[:, :, chunk], value).abs_().pow_(power)
-        slopes.masked_fill_(probabilities.abs() < _FORBIDDEN, 0)
+        slopes.masked_fill_(forbidden(probabilities), 0)
         if present is not None:
             slopes.mul_(present.repeat(batch // len(present), 1)[:, None, None])
         total += slopes.sum((-2, -1))
     sizes = total.reshape(images, -1, heads).sum(1) ** (1 / power)
     return F.normalize(sizes, p=1, dim=1).repeat_interleave(batch // images, 0)
-
-
-def weighted_row(row: torch.Tensor, attention: Attention, weights: torch.Tensor) -> torch.Tensor:
-    """``r sum over the heads of w_h A_h``: ``(B, n)`` from a row ``(B, q)`` and weights ``(B, H)``."""
-    total = row.new_zeros(len(row), attention.value.shape[2])
-    for chunk, probabilities in attention.chunks():
-        total += torch.einsum("bi,bh,bhij->bj", row[:, chunk], weights, probabilities)
-    return total
-
-
-def row_sums(attention: Attention, weights: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-    """The row sums of the weighted map, ``(B, q)``.
-
-    Args:
-        attention: The layer.
-        weights: ``(B, H)``.
-        present: Which keys to include, ``(groups, n)`` bool; all by default.
-    """
-    if present is None and all(part.sums_to_one for part in attention.maps):
-        return (weights.sum(1, keepdim=True) * sum(attention.weights)).expand(-1, attention.queries)
-    sums = []
-    for _, rows in attention.chunks():
-        if present is not None:
-            rows.mul_(present.repeat(len(rows) // len(present), 1)[:, None, None])
-        sums.append(torch.einsum("bhij,bh->bi", rows, weights))
-    return torch.cat(sums, 1)

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from captum_astro.functional.attention import Attention, attention_gradient, widen
-
-# attention below is none: models forbid it by adding -inf or -100 before the softmax
-_FORBIDDEN = torch.finfo(torch.float32).tiny
+from captum_astro.functional.attention import Attention, attention_gradient, forbidden, widen
 
 
 def legrad_map(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) -> torch.Tensor:
@@ -33,6 +30,6 @@ def legrad_map(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) 
     total = row.new_zeros(len(row), value.shape[2])
     for chunk, probabilities in attention.chunks():
         slopes = attention_gradient(gradient[:, :, chunk], value).clamp_(min=0)
-        slopes.masked_fill_(probabilities.abs() < _FORBIDDEN, 0)
+        slopes.masked_fill_(forbidden(probabilities), 0)
         total += torch.einsum("bi,bhij->bj", row[:, chunk], slopes)
     return total / value.shape[1]

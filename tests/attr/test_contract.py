@@ -89,6 +89,13 @@ def test_under_no_grad_and_inference_mode(method: Any) -> None:
 
 
 @every_method
+@pytest.mark.parametrize("error", ["AssertionError", "IndexError", "ValueError", "UnsupportedModelError"])
+def test_the_docstring_names_each_error_once(method: Any, error: str) -> None:
+    raised = method.attribute.__doc__.partition("Raises:\n")[2]
+    assert raised.count(f"    {error}: ") == 1
+
+
+@every_method
 def test_captum_tools(method: Any) -> None:
     model, x = build("cls", torch.float32), images("cls", dtype=torch.float32)
     explain = method(model)

@@ -12,6 +12,7 @@ from torch import nn
 
 from captum_astro import InFlow, UnsupportedModelError, VTranM, check, explainers, image_from_patches
 from tests import families, twins
+from tests.comparing import assert_close
 
 # BeyondIntuition darkens what the wrapper receives, and is not defined for pooling heads
 METHODS = [e.method for e in explainers() if e.name != "BeyondIntuition"]
@@ -19,6 +20,7 @@ every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name
 GRIDS = ((2, 3), (4, 2), (3, 2), (1, 6))
 SIDE = 8
 TARGETS = [0, 1, 2, 3]
+_close = partial(assert_close, tolerance=1e-10)
 
 
 def _naflex(**options: Any) -> nn.Module:
@@ -57,12 +59,6 @@ def _one(number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return patches[number, None, :n], coord[number, None, :n], valid[number, None, :n]
 
 
-def _close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-10) -> None:
-    assert got.shape == expected.shape
-    assert expected.abs().max() > 0
-    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
-
-
 @every_model
 @every_method
 @pytest.mark.filterwarnings("ignore:.*zero everywhere")
@@ -94,14 +90,14 @@ def test_the_patches_of_an_image_get_what_the_image_gets(method: Any) -> None:
     options = {"relu_attributions": False} if "CAM" in method.__name__ and "Token" in method.__name__ else {}
     explain = partial(method(model).attribute, target=1, **options)
     tokens = explain(patches, additional_forward_args=which, attribute_to="tokens")
-    _close(tokens, explain(x, attribute_to="tokens"), 1e-8)
+    _close(tokens, explain(x, attribute_to="tokens"), tolerance=1e-8)
     found = explain(patches, additional_forward_args=which)
     image = torch.stack([image_from_patches(part, coord[0], which[1][0], SIDE) for part in found])
     if "LRP" in method.__name__:  # of every pixel and channel
-        _close(image, explain(x), 1e-8)
+        _close(image, explain(x), tolerance=1e-8)
         return
     mean = torch.nn.functional.avg_pool2d(image.sum(1, keepdim=True), SIDE)
-    _close(mean, explain(x, attribute_to="grid"), 1e-8)
+    _close(mean, explain(x, attribute_to="grid"), tolerance=1e-8)
     assert image[0, 0, 0, 0] == image[0, 2, SIDE - 1, SIDE - 1]  # shared equally
 
 

@@ -30,34 +30,26 @@ from captum_astro import (
     check,
     explainers,
 )
-from captum_astro.attr.attention_rollout import _RolloutUpdate
+from captum_astro.attr.attention_rollout import RolloutUpdate
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
 from captum_astro.capture.carry import carry
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.target import Target
+from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.token_map import merge_map, window_map
 from captum_astro.layouts import layout_for
 from tests import twin_windows as twin
+from tests.comparing import ROWS, assert_close, tokens
 from tests.families import HIERARCHICAL, SIZES, build, images
 from tests.libraries import NARROW
 
 TARGET = 3
-ROWS = (VTranM, RawAttention, AttentionRollout, TransformerMM, ATTCAT, AttentionGradCAM, TransformerAttribution)
 PROPAGATED = (LRP, AttnLRP, ConservativeLRP)
 every_model = pytest.mark.parametrize("name", HIERARCHICAL)
 every_row = pytest.mark.parametrize("method", ROWS, ids=lambda m: m.__name__)
 T = torch.Tensor
-
-
-def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
-    return method(model).attribute(x, target=TARGET, attribute_to="tokens", **options)[0]
-
-
-def _close(got: T, expected: T, tolerance: float = 1e-12) -> None:
-    assert got.shape == expected.shape
-    assert expected.abs().max() > 0
-    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
+_tokens = partial(tokens, target=TARGET)
+_close = partial(assert_close, tolerance=1e-12)
 
 
 # The reference and the models
@@ -142,7 +134,7 @@ def test_transformer_mm(name: str) -> None:
     _close(_tokens(TransformerMM, model, images(name, 1)), expected)
     # most of it is the identity: what the layers add agrees too
     identity = twin.chain(taken, lambda a, g: 0 * a)
-    _close(_tokens(TransformerMM, model, images(name, 1)) - identity, expected - identity, 1e-8)
+    _close(_tokens(TransformerMM, model, images(name, 1)) - identity, expected - identity, tolerance=1e-8)
 
 
 @every_model
@@ -177,10 +169,10 @@ def test_relevance_by_z_plus(name: str) -> None:
     trace, tokens = twin.traced(traced, x)
     rules = twin.WindowedTaylor()
     arrived = trace.back(TARGET, rules)[tokens].sum(-1).flatten()
-    _close(_tokens(LRP, model, x).flatten(), arrived, 1e-9)
+    _close(_tokens(LRP, model, x).flatten(), arrived, tolerance=1e-9)
     expected, identity = twin.transformer_attribution(model, taken, rules.maps), twin.chain(taken, lambda a, g: 0 * a)
     # most of it is the identity: what the layers add agrees too
-    _close(_tokens(TransformerAttribution, model, x) - identity, expected - identity, 1e-7)
+    _close(_tokens(TransformerAttribution, model, x) - identity, expected - identity, tolerance=1e-7)
 
 
 @every_model
@@ -364,7 +356,7 @@ def test_maps_highlight_where_the_model_looks(name: str) -> None:
     assert 0.05 < reached.double().mean() < 0.9
     passed = capture(_call(model, x), Wanted(gradient=False))
     for i in range(0, 64, 7):
-        found = carry(passed, _RolloutUpdate(), torch.eye(64, dtype=torch.float64)[None, i])[0]
+        found = carry(passed, RolloutUpdate(), torch.eye(64, dtype=torch.float64)[None, i])[0]
         assert torch.equal(found > 1e-20 * found.max(), reached[i])
     # a gradient that is negative leaves a token out, and nothing brings another in
     full = VTranM(model).contribution_map(x, target=1)[0]

@@ -19,6 +19,7 @@ from captum_astro import (
     explainers,
 )
 from captum_astro.models.astromorphic_text import AstromorphicLanguageModel, AstromorphicTextClassifier
+from tests.comparing import assert_close
 from tests.libraries import NARROW
 
 METHODS = [e.method for e in explainers() if e.name not in NARROW]
@@ -57,10 +58,6 @@ def _texts() -> torch.Tensor:
     return ids
 
 
-def _close(found: torch.Tensor, expected: torch.Tensor) -> None:
-    assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
-
-
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
 def test_the_identity_check(nonlinearity: Any) -> None:
     for model in (
@@ -91,13 +88,13 @@ def test_a_classifier(method: Any, nonlinearity: Any) -> None:
     assert together.shape == ids.shape
     assert together.dtype == torch.float64
     assert together.any() or method is AttentionGradCAM  # which cuts negative values off
-    _close(explain(ids, target=[0, 1, 2], internal_batch_size=1, **given), together)
+    assert_close(explain(ids, target=[0, 1, 2], internal_batch_size=1, **given), together)
     for i in range(3):
-        _close(explain(ids[i : i + 1], target=i, **given)[0], together[i])
+        assert_close(explain(ids[i : i + 1], target=i, **given)[0], together[i])
     assert (together[1, 8:] == 0).all()
-    _close(explain(ids[1:2, :8], target=1, **given)[0], together[1, :8])
+    assert_close(explain(ids[1:2, :8], target=1, **given)[0], together[1, :8])
     (one,) = explain((ids,), target=[0, 1, 2], attribute_to="tokens", **given)
-    _close(one, together)
+    assert_close(one, together)
 
 
 @every_method
@@ -114,8 +111,8 @@ def test_a_language_model(method: Any, nonlinearity: Any) -> None:
     changed[:, 6:] = 3
     assert torch.equal(explain(changed, target=(5, 7), **given), found)
     mixed = explain(ids, target=[(5, 7), (11, 2), (-12, 1)], **given)
-    _close(mixed[0], found[0])
-    _close(mixed[1], explain(ids[1:2], target=(11, 2), **given)[0])
+    assert_close(mixed[0], found[0])
+    assert_close(mixed[1], explain(ids[1:2], target=(11, 2), **given)[0])
     assert (mixed[2, 1:] == 0).all()
 
 
@@ -148,7 +145,7 @@ def test_transformer_mm_by_formed_maps(nonlinearity: Any) -> None:
         of_heads = gradient[0].T.reshape(len(maps), -1, n).transpose(1, 2)
         of_maps = of_heads @ values.transpose(1, 2)
         row = row + row @ (of_maps * maps).clamp(min=0).mean(0)
-    _close(TransformerMM(model).attribute(ids, target=1)[0], row.detach())
+    assert_close(TransformerMM(model).attribute(ids, target=1)[0], row.detach())
 
 
 def test_contribution_map_of_a_text() -> None:
@@ -156,8 +153,8 @@ def test_contribution_map_of_a_text() -> None:
     whole = VTranM(model).contribution_map(ids, target=1)
     assert whole.shape == (3, 12, 12)
     assert (whole[1, 8:] == 0).all()
-    _close(whole[1, :8, :8], VTranM(model).contribution_map(ids[1:2, :8], target=1)[0])
-    _close(whole[0].mean(0), VTranM(model).attribute(ids, target=1)[0])
+    assert_close(whole[1, :8, :8], VTranM(model).contribution_map(ids[1:2, :8], target=1)[0])
+    assert_close(whole[0].mean(0), VTranM(model).attribute(ids, target=1)[0])
 
 
 def test_bad_input() -> None:

@@ -29,11 +29,15 @@ def _attribution(row: T, layer: Attention, gradient: T) -> T:
     return transformer_attribution_update(row, layer, gradient, layer, [outputs], [gradient.abs()])
 
 
+def _weighted(row: T, layer: Attention, gradient: T) -> T:
+    return mixed_row(row, layer, torch.tensor([[0.2, 0.3, 0.5], [0.9, 0.0, 0.1]]).double())
+
+
 def _rollout(row: T, layer: Attention, gradient: T) -> T:
     return mixed_row(row, layer)
 
 
-@pytest.mark.parametrize("update", [_rollout, transformer_mm_update, _attribution, _vtranm])
+@pytest.mark.parametrize("update", [_rollout, _weighted, transformer_mm_update, _attribution, _vtranm])
 def test_several_rows(update: object) -> None:
     assert callable(update)
     (layer, gradient), rows = _layer(), torch.rand(2, 6, 4, dtype=torch.float64)

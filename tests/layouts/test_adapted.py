@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from captum_astro import LRP, AttentionRollout, TokenGradCAM, UnsupportedModelError, VTranM
+from tests.comparing import assert_close
 from tests.families import images
 from tests.layouts import test_torchvision
 from tests.libraries import without_relu
@@ -44,11 +45,6 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], list[str], str]] = {
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
-def _close(found: torch.Tensor, expected: torch.Tensor) -> None:
-    assert expected.abs().max() > 0
-    assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
-
-
 def _lora(model: nn.Module, targets: list[str]) -> Any:
     peft = pytest.importorskip("peft", reason="peft is not installed")
     config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=targets, init_lora_weights=False)
@@ -63,7 +59,7 @@ def test_lora_is_explained_as_the_merged_model(method: Any, name: str) -> None:
     merged = copy.deepcopy(adapted).merge_and_unload()
     assert not torch.allclose(_scores(merged, x), _scores(build(), x))
     found = method(adapted).attribute(x, target=1, **options)
-    _close(found, method(merged).attribute(x, target=1, **options))
+    assert_close(found, method(merged).attribute(x, target=1, **options))
 
 
 def _scores(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -87,14 +83,14 @@ def test_computed_weights(name: str) -> None:
         if path.endswith(targets[-1]):
             parametrizations.weight_norm(module)
     assert any("parametrizations" in path for path, _ in computed.named_modules())
-    _close(VTranM(computed).attribute(x, target=1), VTranM(plain).attribute(x, target=1))
+    assert_close(VTranM(computed).attribute(x, target=1), VTranM(plain).attribute(x, target=1))
 
 
 @every_model
 def test_compiled(name: str) -> None:
     model, x = MODELS[name][0](), images("cls", 2)
     compiled = torch.compile(model, backend="eager")
-    _close(VTranM(compiled).attribute(x, target=1), VTranM(model).attribute(x, target=1))
+    assert_close(VTranM(compiled).attribute(x, target=1), VTranM(model).attribute(x, target=1))
 
 
 @every_model

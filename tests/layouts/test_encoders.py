@@ -7,15 +7,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import nn
 
 from captum_astro import (
-    ATTCAT,
     AttentionGradCAM,
     AttentionRollout,
-    RawAttention,
-    TransformerAttribution,
-    TransformerMM,
     UnsupportedModelError,
     VTranM,
     check,
@@ -23,9 +18,9 @@ from captum_astro import (
 from captum_astro.layouts import layout_for
 from tests import twin_encoders  # noqa: F401  (describes the encoders)
 from tests import twin_layers as twin
+from tests.comparing import ROWS, assert_close, tokens
 from tests.families import ENCODERS, build, images
 
-ROWS = (VTranM, RawAttention, AttentionRollout, TransformerMM, ATTCAT, AttentionGradCAM, TransformerAttribution)
 every_model = pytest.mark.parametrize("name", ENCODERS)
 pytestmark = pytest.mark.filterwarnings("ignore:.* has no classifier")
 T = torch.Tensor
@@ -38,16 +33,6 @@ def _target(name: str) -> Any:
     """An output of one token, where there is no average; a feature map is indexed by row and column."""
     tokens = {"qwen3_encoder": (1,), "deepseek_encoder": (1,), "gemma4_encoder": (1,), "qwen3_features": (0, 1)}
     return (*tokens[name], 3) if name in tokens else 3
-
-
-def _tokens(method: Any, model: nn.Module, x: T, target: Any, **options: Any) -> T:
-    return method(model).attribute(x, target=target, attribute_to="tokens", **options)[0]
-
-
-def _close(got: T, expected: T, tolerance: float = 1e-9) -> None:
-    assert got.shape == expected.shape
-    assert expected.abs().max() > 0
-    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @every_model
@@ -63,15 +48,15 @@ def test_the_identity_holds(name: str) -> None:
 def test_vtranm(name: str) -> None:
     model, taken = twin.of_model(name, _target(name))
     x, tolerance = images(name, 1), 1e-6 if name == "gemma4_encoder" else 1e-9  # its pooler computes in float32
-    _close(_tokens(VTranM, model, x, _target(name)), twin.vtranm(taken), tolerance)
+    assert_close(tokens(VTranM, model, x, _target(name)), twin.vtranm(taken), tolerance)
     # at the published gain the map stays close to the identity: here the rest of it shows
-    _close(_tokens(VTranM, model, x, _target(name), gain=1e4), twin.vtranm(taken, 1e4), tolerance)
+    assert_close(tokens(VTranM, model, x, _target(name), gain=1e4), twin.vtranm(taken, 1e4), tolerance)
 
 
 @every_model
 def test_rollout(name: str) -> None:
     model, taken = twin.of_model(name, _target(name))
-    _close(_tokens(AttentionRollout, model, images(name, 1), _target(name)), twin.rollout(taken))
+    assert_close(tokens(AttentionRollout, model, images(name, 1), _target(name)), twin.rollout(taken))
 
 
 @every_model
@@ -82,7 +67,7 @@ def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     whole = method(model).attribute(x, target=target, **given)
     each = [method(model).attribute(one[None], target=target, **given) for one in x]
     assert whole.shape == x.shape
-    _close(whole, torch.cat(each))
+    assert_close(whole, torch.cat(each))
 
 
 @every_model

@@ -13,8 +13,9 @@ from timm.models.vision_transformer import VisionTransformer
 from captum_astro import AttentionRollout, TransformerMM, UnsupportedModelError, VTranM, check
 from captum_astro.layouts import layout_for
 from tests import twin_layers as twin
+from tests.comparing import assert_close
 from tests.families import Gated, _vit, build, images
-from tests.twin_layers import Layer, Run, T, Taken, added, describes
+from tests.twin_layers import Layer, Run, Taken, added, describes
 
 TARGET = 3
 
@@ -54,11 +55,6 @@ def gated(model: Any, run: Run) -> Taken:
     return Taken(layers, run.seen[model.blocks[0]][0].norm(dim=-1), readout)
 
 
-def _close(got: T, expected: T) -> None:
-    assert expected.abs().max() > 0
-    assert (got - expected).abs().max() <= 1e-9 * expected.abs().max()
-
-
 def test_the_identity_holds() -> None:
     report = check(build("gated"), images("gated", 2))
     assert report.ok, str(report)
@@ -69,17 +65,17 @@ def test_against_explicit_matrices() -> None:
     model, taken = twin.of_model("gated", TARGET)
     x = images("gated", 1)
     found = VTranM(model).attribute(x, target=TARGET, attribute_to="tokens", gain=10.0)[0]
-    _close(found, twin.vtranm(taken, 10.0))
+    assert_close(found, twin.vtranm(taken, 10.0))
     whole = VTranM(model).contribution_map(x, target=TARGET, gain=10.0)[0]
-    _close(whole[0], found)
-    _close(AttentionRollout(model).attribute(x, attribute_to="tokens")[0], twin.rollout(taken))
+    assert_close(whole[0], found)
+    assert_close(AttentionRollout(model).attribute(x, attribute_to="tokens")[0], twin.rollout(taken))
 
 
 @pytest.mark.parametrize("method", [VTranM, TransformerMM])
 def test_a_batch_equals_single_calls(method: Any) -> None:
     model, x = build("gated"), images("gated")
     whole = method(model).attribute(x, target=[0, 1, 2])
-    _close(whole, torch.cat([method(model).attribute(one[None], target=c) for c, one in enumerate(x)]))
+    assert_close(whole, torch.cat([method(model).attribute(one[None], target=c) for c, one in enumerate(x)]))
 
 
 def test_without_components_nothing_is_measured() -> None:

@@ -15,14 +15,10 @@ from captum_astro.functional.token_map import convolution_map
 from captum_astro.layouts import layout_for
 from captum_astro.layouts.steps import Tap
 from tests import hybrid_families  # noqa: F401  (describes the families)
+from tests.comparing import assert_close
 from tests.families import build, images
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* mixes tokens where")
-
-
-def _close(got: torch.Tensor, expected: torch.Tensor) -> None:
-    assert expected.abs().max() > 0
-    assert (got - expected).abs().max() <= 1e-9 * expected.abs().max()
 
 
 def test_images_that_do_not_divide_are_refused() -> None:
@@ -43,7 +39,7 @@ def test_a_fused_model_has_the_same_map() -> None:
     for module in list(model.modules()):
         if hasattr(module, "reparameterize"):
             module.reparameterize()
-    _close(VTranM(model.double()).attribute(x, target=1), expected)
+    assert_close(VTranM(model.double()).attribute(x, target=1), expected)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -71,7 +67,7 @@ def test_grad_cam_reads_the_features_that_a_head_pools() -> None:
     """No block has attention, whose tokens would be read."""
     model, x = build("resnet_clip"), images("resnet_clip", 2)
     expected = TokenGradCAM(model, "final_conv").attribute(x, target=1)
-    _close(TokenGradCAM(model).attribute(x, target=1), expected)
+    assert_close(TokenGradCAM(model).attribute(x, target=1), expected)
 
 
 @pytest.mark.parametrize(

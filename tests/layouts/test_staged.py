@@ -14,9 +14,9 @@ from torch import nn
 from captum_astro import UnsupportedModelError, VTranM, check
 from captum_astro.capture.call import Call
 from captum_astro.capture.capture import capture
-from captum_astro.capture.collected import Wanted
 from captum_astro.capture.guard import private
 from captum_astro.capture.target import Target
+from captum_astro.capture.wanted import Wanted
 from captum_astro.layouts import layout_for
 from captum_astro.layouts import mvitv2 as mvitv2_layout
 from captum_astro.layouts.steps import Scale

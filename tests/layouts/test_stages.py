@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,9 +14,7 @@ from captum_astro import (
     ATTCAT,
     AttentionGradCAM,
     AttentionRollout,
-    RawAttention,
     TransformerAttribution,
-    TransformerMM,
     UnsupportedModelError,
     VTranM,
     check,
@@ -31,14 +30,15 @@ from tests import (
     twin_stages,  # noqa: F401
 )
 from tests import twin_layers as twin
+from tests.comparing import ROWS, assert_close, tokens
 from tests.families import MIXED, build, images
 from tests.hybrid_families import FIXED, HYBRID
 
 TARGET = 3
-ROWS = (VTranM, RawAttention, AttentionRollout, TransformerMM, ATTCAT, AttentionGradCAM, TransformerAttribution)
 every_model = pytest.mark.parametrize("name", [*MIXED, *HYBRID])
 pytestmark = pytest.mark.filterwarnings("ignore:.* mixes tokens where")
 T = torch.Tensor
+_tokens = partial(tokens, target=TARGET)
 
 # the grid of each tiny model, and what it is approximate about: parts of the sentences, none if it is exact
 EXPECTED: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
@@ -74,16 +74,6 @@ REFUSED = {
 }
 
 
-def _tokens(method: Any, model: nn.Module, x: T, **options: Any) -> T:
-    return method(model).attribute(x, target=TARGET, attribute_to="tokens", **options)[0]
-
-
-def _close(got: T, expected: T, tolerance: float = 1e-9) -> None:
-    assert got.shape == expected.shape
-    assert expected.abs().max() > 0
-    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
-
-
 @every_model
 def test_the_identity_holds(name: str) -> None:
     report = check(build(name), images(name, 2))
@@ -101,15 +91,15 @@ def test_the_identity_holds(name: str) -> None:
 def test_vtranm(name: str) -> None:
     model, taken = twin.of_model(name, TARGET)
     x = images(name, 1)
-    _close(_tokens(VTranM, model, x), twin.vtranm(taken))
+    assert_close(_tokens(VTranM, model, x), twin.vtranm(taken))
     # at the published gain the map stays close to the identity: here the rest of it shows
-    _close(_tokens(VTranM, model, x, gain=1e4), twin.vtranm(taken, 1e4))
+    assert_close(_tokens(VTranM, model, x, gain=1e4), twin.vtranm(taken, 1e4))
 
 
 @every_model
 def test_rollout(name: str) -> None:
     model, taken = twin.of_model(name, TARGET)
-    _close(_tokens(AttentionRollout, model, images(name, 1)), twin.rollout(taken))
+    assert_close(_tokens(AttentionRollout, model, images(name, 1)), twin.rollout(taken))
 
 
 @every_model
@@ -125,7 +115,7 @@ def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     each = [method(model).attribute(one[None], target=c, **given) for one, c in zip(x, (1, 2), strict=True)]
     assert whole.shape == x.shape
     divides = method is TransformerAttribution and name in HYBRID  # z+ divides by sums, which may be small
-    _close(whole, torch.cat(each), 1e-8 if divides else 1e-9)
+    assert_close(whole, torch.cat(each), 1e-8 if divides else 1e-9)
 
 
 # "hiera_windows" interpolates in float32 only
@@ -161,7 +151,7 @@ def test_a_class_token_that_joins_later_is_no_patch() -> None:
     attention, gradient = kept[0][0, :, 0].detach(), gradient[0, :, 0]  # of the class token: (H, 1 + patches)
     expected = sum(g[1:].mean() * a[1:] for a, g in zip(attention, gradient, strict=True)) / len(attention)
     got = _tokens(AttentionGradCAM, build("cait"), x.detach(), relu_attributions=False)
-    _close(got, expected)
+    assert_close(got, expected)
 
 
 class Corner(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,18 @@ from captum_astro.support.sweep import Sweep
 _RESULTS = Path(__file__).parents[2] / "docs" / "timm.json"
 
 
-def representatives(*names: str, parameters: float = float("inf"), without: Collection[str] = ()) -> list[Any]:
+def representatives(*names: str, parameters: float = float("inf")) -> list[Any]:
     """Test parameters: the smallest kind of each class and status of methods.
 
     Args:
         names: Those of the models that the sweep tried, instead.
         parameters: Models of fewer are wanted.
-        without: Names of models that are not wanted.
     """
     tried = _tried()
     each = {kind["tried"]: kind for kind in tried if kind["tried"] in names}
     smallest = {str([kind["model_class"], kind["status"]]): kind for kind in reversed(tried)}
     found = each.values() if names else reversed(smallest.values())
-    wanted = [kind for kind in found if kind["parameters"] < parameters and kind["tried"] not in without]
+    wanted = [kind for kind in found if kind["parameters"] < parameters]
     skipped = pytest.param({}, marks=pytest.mark.skip("docs/timm.json is of another version of timm"))
     return [pytest.param(kind, id=kind["tried"]) for kind in wanted] or [skipped]
 
