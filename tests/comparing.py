@@ -1,4 +1,4 @@
-"""What several files of tests compare with a reference, and how."""
+"""What several files of tests compare with a reference, and how; a model that sees one corner."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ from captum_astro import (
 
 # methods that carry a row through the layers
 ROWS = (VTranM, RawAttention, AttentionRollout, TransformerMM, ATTCAT, AttentionGradCAM, TransformerAttribution)
+
+
+class Corner(nn.Module):
+    """A model that sees only the pixels of the lower left corner."""
+
+    def __init__(self, model: nn.Module, rows: int, columns: int) -> None:
+        super().__init__()
+        self.inner, self.rows, self.columns = model, rows, columns
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros_like(x[:1, :1])
+        mask[..., -self.rows :, : self.columns] = 1
+        return self.inner(x * mask)
 
 
 def tokens(method: Any, model: nn.Module, x: torch.Tensor, target: Any, **options: Any) -> torch.Tensor:

@@ -54,7 +54,7 @@ _ARGUMENTS: dict[str, tuple[Any, Any, str]] = {
     ``"pixels"`` returns ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)`` and ``"tokens"`` ``(B, n)``.""",
     ),
 }
-_GIVEN = """inputs: Images ``(B, C, H, W)``, token ids ``(B, n)`` or patches ``(B, n, ...)``; or a tuple with one of these.
+_GIVEN = """inputs: Images ``(B, C, H, W)``, token ids ``(B, n)`` or patches ``(B, n, ...)``, or a tuple of one.
 target: The class to explain, in any form that Captum accepts: an int, a list or a tensor of ``B``, ..."""
 _RETURNS = "Attributions with the inputs' dtype and device, not normalised; a tuple if the input was a tuple."
 _RAISES = """AssertionError: If the target has no form that Captum accepts, or is needed and missing.

@@ -18,12 +18,11 @@ from captum_astro.functional.token_map import Grid
 from captum_astro.layouts.base import layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.unwrap import unwrapped
+from captum_astro.models.data_config import described
 from captum_astro.models.loading import class_names
 
-_DESCRIBED = (
-    "preprocess_cfg",
-    "pretrained_cfg",
-)  # by open_clip, whose image encoder may be around one of timm; by timm
+# open_clip's image encoders, which may be around one of timm, say the first; timm's models the second
+_SAID = ("preprocess_cfg", "pretrained_cfg")
 
 
 class Classifier:
@@ -55,8 +54,7 @@ class Classifier:
     def __init__(self, model: nn.Module, fit: Fit = "center", names: Sequence[str] | None = None) -> None:
         inside = unwrapped(model)
         self.model = unwrapped(inside.model) if isinstance(inside, ViTA) else inside
-        described = (part for part in self.model.modules() if any(getattr(part, name, None) for name in _DESCRIBED))
-        self.described = next(described, self.model)
+        self.described = described(self.model, *_SAID)
         self.view = View(self.described, fit)
         self._names = names
         self._weight = next(self.model.parameters(), torch.zeros(()))

@@ -8,6 +8,22 @@ import timm
 from torch import nn
 
 
+def described(model: nn.Module, *words: str) -> nn.Module:
+    """The part of a model that says what it is: timm's model in a wrapper; the model itself if no part does.
+
+    Args:
+        model: Any model.
+        words: The attributes in which it says so; by default timm's.
+
+    Example:
+        >>> inside = timm.create_model("test_vit")
+        >>> described(nn.Sequential(inside)) is inside
+        True
+    """
+    wanted = words or ("pretrained_cfg",)
+    return next((part for part in model.modules() if any(getattr(part, word, None) for word in wanted)), model)
+
+
 def data_config(model: nn.Module) -> dict[str, Any]:
     """A model's preprocessing as timm describes it: ``input_size`` (C, H, W), ``mean``, ``std``, ``crop_pct``, ...
 
@@ -21,7 +37,7 @@ def data_config(model: nn.Module) -> dict[str, Any]:
         >>> data_config(timm.create_model("test_vit", img_size=96))["input_size"]
         (3, 96, 96)
     """
-    inside = next((module for module in model.modules() if getattr(module, "pretrained_cfg", None)), model)
+    inside = described(model)
     config: dict[str, Any] = timm.data.resolve_model_data_config(inside, args=_stated(model))
     channels, *published = config["input_size"]
     size = getattr(getattr(inside, "patch_embed", None), "img_size", None) or published

@@ -19,6 +19,7 @@ from captum_astro.explaining.given import given, several
 from captum_astro.explaining.result import Result, Results
 from captum_astro.explaining.session import Session, chosen
 from captum_astro.metrics.alignment import spearman
+from captum_astro.models.data_config import described
 from captum_astro.training.logs import Log, log_of
 from captum_astro.training.undisturbed import undisturbed
 
@@ -134,11 +135,11 @@ class ExplainCallback:
             if trainer.logger is None:
                 raise ValueError("The trainer has no logger: give log_to, such as a folder.")
             self._log = log_of(trainer.logger.experiment)
-        self.step(_model_in(pl_module), trainer.global_step)
+        self.step(described(pl_module), trainer.global_step)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Lightning's: a drawing after each ``every`` steps of the optimiser."""
-        self.step(_model_in(pl_module), trainer.global_step)
+        self.step(described(pl_module), trainer.global_step)
 
     def _explained(self, model: nn.Module) -> list[Result]:
         session = Session(model, [self._method])
@@ -162,11 +163,6 @@ def _one_each(target: Wanted | Sequence[Wanted], count: int) -> list[Wanted]:
 def _is_first_process() -> bool:
     known = torch.distributed.is_available() and torch.distributed.is_initialized()
     return not known or torch.distributed.get_rank() == 0
-
-
-def _model_in(module: nn.Module) -> nn.Module:
-    """The timm model in a LightningModule; the module itself if there is none."""
-    return next((part for part in module.modules() if getattr(part, "pretrained_cfg", None)), module)
 
 
 def _correlation(now: torch.Tensor, before: torch.Tensor) -> float:

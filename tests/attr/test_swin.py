@@ -39,7 +39,7 @@ from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.token_map import merge_map, window_map
 from captum_astro.layouts import layout_for
 from tests import twin_windows as twin
-from tests.comparing import ROWS, assert_close, tokens
+from tests.comparing import ROWS, Corner, assert_close, tokens
 from tests.families import HIERARCHICAL, SIZES, build, images
 from tests.libraries import NARROW
 
@@ -362,19 +362,6 @@ def test_maps_highlight_where_the_model_looks(name: str) -> None:
     full = VTranM(model).contribution_map(x, target=1)[0]
     assert ((full > 1e-20 * full.max()) & ~reached).sum() == 0
     assert ((full > 1e-20 * full.max()) & reached).sum() > 0.5 * reached.sum()
-
-
-class Corner(nn.Module):
-    """A model that sees only the pixels of the lower left corner."""
-
-    def __init__(self, model: nn.Module, rows: int, columns: int) -> None:
-        super().__init__()
-        self.inner, self.rows, self.columns = model, rows, columns
-
-    def forward(self, x: T) -> T:
-        mask = torch.zeros_like(x[:1, :1])
-        mask[..., -self.rows :, : self.columns] = 1
-        return self.inner(x * mask)
 
 
 @every_model

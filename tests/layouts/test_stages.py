@@ -30,7 +30,7 @@ from tests import (
     twin_stages,  # noqa: F401
 )
 from tests import twin_layers as twin
-from tests.comparing import ROWS, assert_close, tokens
+from tests.comparing import ROWS, Corner, assert_close, tokens
 from tests.families import MIXED, build, images
 from tests.hybrid_families import FIXED, HYBRID
 
@@ -152,19 +152,6 @@ def test_a_class_token_that_joins_later_is_no_patch() -> None:
     expected = sum(g[1:].mean() * a[1:] for a, g in zip(attention, gradient, strict=True)) / len(attention)
     got = _tokens(AttentionGradCAM, build("cait"), x.detach(), relu_attributions=False)
     assert_close(got, expected)
-
-
-class Corner(nn.Module):
-    """A model that sees only the pixels of the lower left corner."""
-
-    def __init__(self, model: nn.Module, rows: int, columns: int) -> None:
-        super().__init__()
-        self.inner, self.rows, self.columns = model, rows, columns
-
-    def forward(self, x: T) -> T:
-        mask = torch.zeros_like(x[:1, :1])
-        mask[..., -self.rows :, : self.columns] = 1
-        return self.inner(x * mask)
 
 
 # What makes a token that sees nothing of the image more than zeros: biases, positions and running means. Where

@@ -24,6 +24,7 @@ from captum_astro.evaluation.specification.config import BenchConfig
 from captum_astro.metrics.declaration import OF_THE_DATA, Metric
 from captum_astro.metrics.perturber import Perturber
 from captum_astro.metrics.registry import all_metrics
+from captum_astro.models.data_config import described
 from captum_astro.models.loading import class_names
 
 
@@ -52,7 +53,7 @@ class Scorer:
         known = all_metrics()
         self._metrics = [known[name] for name in config.metrics]
         self._like = next(model.parameters())
-        self._timm = next((module for module in model.modules() if getattr(module, "pretrained_cfg", None)), model)
+        self._timm = described(model)
         self._transform = ModelTransform(model, config.geometry)
         self._perturber = self._perturbing(model)
         # astrocytes serve explanation only: the predicted class is that of the model without them
