@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,20 +66,26 @@ class PropagationAttribution(Explanation):
             return conservation(part.call, self._mode, self._times_input)
 
     def _relevance(
-        self, inputs: TensorOrTuple, target: Any, common: Common, output: Output, least: torch.dtype | None = None
+        self,
+        inputs: TensorOrTuple,
+        target: Any,
+        common: Common,
+        output: Output,
+        least: torch.dtype | None = None,
+        mode: Callable[[Call], Rules] | None = None,
     ) -> TensorOrTuple:
-        """Run the method on a batch, in parts if requested, in at least this precision."""
+        """Run the method on a batch, in parts if requested, in at least this precision, by other rules if given."""
         check_names(f"{self.get_name()}.attribute", common, Common)
         with self._private(self.forward_func, least) as replica:
             layout = _layout(replica.model, common.get("attribute_to", "input"))
             batch = Batch(replica, layout, inputs, Target(target, output), common)
-            found = [(part, self._one(part.call, batch.attribute_to)) for part in batch.parts()]
+            found = [(part, self._one(part.call, batch.attribute_to, mode or self._mode)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)
         return attributions
 
-    def _one(self, call: Call, attribute_to: AttributeTo) -> torch.Tensor:
+    def _one(self, call: Call, attribute_to: AttributeTo, mode: Callable[[Call], Rules]) -> torch.Tensor:
         """Run the method on one part."""
-        arrived = propagate(call, self._mode(call), self._times_input)
+        arrived = propagate(call, mode(call), self._times_input)
         if call.target.output == "probability" and (why := lacks_classes(call.model)):
             warn_of_features(call.model, why)
         found = _shaped(arrived, call.layout, attribute_to)
