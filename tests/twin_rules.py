@@ -308,6 +308,19 @@ class Gradients:
         return scaled - scaled.mean(-1, keepdim=True) if centred else scaled
 
 
+class Balanced(Gradients):
+    """The rules of LibraGrad: attention weights, deviations and gates are constants, products are split in halves."""
+
+    def __init__(self) -> None:
+        super().__init__(attn=False)
+
+    def __call__(self, trace: Trace, node: Any, g: Any) -> Parts:
+        """The modified gradient at each argument of an operation."""
+        if node.target in ACTIVATIONS:
+            return [(node.args[0], g * quotient(trace.values[node], trace.values[node.args[0]]))]
+        return super().__call__(trace, node, g)
+
+
 class AttentionGradients:
     """Exact gradients; ``maps`` stores those of every attention map, last layer first."""
 

@@ -44,10 +44,15 @@ def private(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[Repl
             undo.enter_context(torch.random.fork_rng())
         with torch.inference_mode(False):
             replica = Replica(model, dtype)
-        for module in replica.model.modules():
-            if isinstance(module, _BatchNorm):
-                module.register_forward_hook(_ask_in_order)
+        keep_in_order(replica.model)
         yield replica
+
+
+def keep_in_order(model: nn.Module) -> None:
+    """Have the gradients at a copy's batch norms be right, whatever PyTorch's version."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_hook(_ask_in_order)
 
 
 def _ask_in_order(module: nn.Module, args: Any, output: torch.Tensor) -> None:
