@@ -34,11 +34,7 @@ def private(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[Repl
             autograd cannot use.
     """
     model = unwrapped(model)
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise UnsupportedModelError(
-            f"{type(model).__name__} was created or loaded under torch.inference_mode(): autograd cannot use its "
-            f"parameters. Load it outside."
-        )
+    check_parameters(model)
     with explaining(innermost(model)), contextlib.ExitStack() as undo:
         if any(module.training for module in model.modules()):
             undo.enter_context(torch.random.fork_rng())
@@ -46,6 +42,19 @@ def private(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[Repl
             replica = Replica(model, dtype)
         keep_in_order(replica.model)
         yield replica
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Reject a model whose parameters autograd cannot use.
+
+    Raises:
+        UnsupportedModelError: If they are inference tensors.
+    """
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} was created or loaded under torch.inference_mode(): autograd cannot use its "
+            f"parameters. Load it outside."
+        )
 
 
 def keep_in_order(model: nn.Module) -> None:

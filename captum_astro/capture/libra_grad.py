@@ -10,7 +10,7 @@ from torch import nn
 
 from captum_astro.capture.explaining import current, explaining
 from captum_astro.capture.gradient_rules import ConstantDecisions
-from captum_astro.capture.guard import keep_in_order
+from captum_astro.capture.guard import check_parameters, keep_in_order
 from captum_astro.capture.replica import Replica
 from captum_astro.capture.rules_mode import UnderRules
 from captum_astro.layouts.base import innermost
@@ -38,8 +38,9 @@ class LibraGrad(UnderRules):
 
     Raises:
         TypeError: If the model is no `torch.nn.Module`.
-        UnsupportedModelError: When it runs, if an operation has no rule, or if it is explained by a method with rules
-            of its own: AttnLRP, ConservativeLRP, LRP, ProjectedFlow and TransformerAttribution.
+        UnsupportedModelError: If its layers are hidden or recomputed, or its parameters are inference tensors. When it
+            runs, if an operation has no rule, or if it is explained by a method with rules of its own: AttnLRP,
+            ConservativeLRP, LRP, ProjectedFlow and TransformerAttribution.
 
     Example:
         >>> import timm, torch
@@ -52,8 +53,10 @@ class LibraGrad(UnderRules):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        model = unwrapped(model)
+        check_parameters(model)
         with torch.inference_mode(False):
-            self.model = Replica(unwrapped(model)).model
+            self.model = Replica(model).model
         keep_in_order(self.model)
         self.training = self.model.training
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from typing import Any
 
@@ -25,13 +27,15 @@ from captum_astro import (
 from captum_astro.capture.call import Call
 from captum_astro.capture.conservation import conservation
 from captum_astro.capture.gradient_rules import ConstantDecisions
-from captum_astro.capture.replica import Replica
+from captum_astro.capture.guard import private
 from captum_astro.capture.target import Target
 from captum_astro.layouts.base import layout_for
 from tests import twin_rules
 from tests.attr import reference
-from tests.families import FAMILIES, _vit, build, images
+from tests.families import FAMILIES, HIERARCHICAL, MIXED, _vit, build, images
+from tests.hybrid_families import HYBRID
 from tests.libraries import without_relu
+from tests.staged_families import STAGED
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 TARGET = reference.TARGET
@@ -97,11 +101,17 @@ def test_outputs_are_the_models_own(name: str) -> None:
         torch.testing.assert_close(libra(x), expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", reference.TRACED)
+# iFormer has a sigmoid that multiplies nothing, whose 1/2 is a constant that is not noted
+EVERYWHERE = [*reference.TRACED, *HIERARCHICAL, *MIXED, *STAGED, "sam", "sam_plain_neck", "sam_rope"]
+EVERYWHERE += [name for name in HYBRID if name != "iformer"]
+
+
+@pytest.mark.parametrize("name", EVERYWHERE)
 def test_image_and_constants_add_up_to_the_output(name: str) -> None:
     model, x = build(name), images(name, 1)
-    call = Call(Replica(model).model, x, Target(TARGET))
-    parts = conservation(call, lambda call: ConstantDecisions(call.model), True)
+    with private(model) as replica:
+        call = Call(replica.model, x, Target(TARGET))
+        parts = conservation(call, lambda call: ConstantDecisions(call.model), True)
     assert parts.output == pytest.approx(model(x)[0, TARGET].item(), rel=1e-10)
     assert parts.pixels * parts.output == pytest.approx(
         InputXGradient(LibraGrad(model)).attribute(x, target=TARGET).sum().item(), rel=1e-9
@@ -146,9 +156,20 @@ def test_an_operation_without_a_rule_is_refused() -> None:
         InputXGradient(LibraGrad(model)).attribute(images("cls"), target=TARGET)
 
 
-def test_no_module_is_refused() -> None:
+def test_what_cannot_be_explained_is_refused() -> None:
     with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
         LibraGrad(lambda x: x)
+    with torch.inference_mode():
+        model = build("cls")
+    with pytest.raises(UnsupportedModelError, match=r"loaded under torch\.inference_mode"):
+        LibraGrad(model)
+
+
+def test_copies_keep_its_gradients() -> None:
+    libra, x = LibraGrad(build("cls")), images("cls")
+    expected = InputXGradient(libra).attribute(x, target=TARGET)
+    for same in (copy.deepcopy(libra), pickle.loads(pickle.dumps(libra))):
+        torch.testing.assert_close(InputXGradient(same).attribute(x, target=TARGET), expected)
 
 
 def test_threads_share_one() -> None:
