@@ -24,6 +24,7 @@ from .attr.vita_grad_cam import ViTAGradCAM as ViTAGradCAM
 from .attr.vita_grad_cam_plus_plus import ViTAGradCAMPlusPlus as ViTAGradCAMPlusPlus
 from .attr.vtranm import VTranM as VTranM
 from .capture.check import check as check
+from .capture.libra_grad import LibraGrad as LibraGrad
 from .explaining.explain import explain as explain
 from .functional.patches import image_from_patches as image_from_patches
 from .layouts import UnsupportedModelError as UnsupportedModelError

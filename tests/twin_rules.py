@@ -148,6 +148,14 @@ def z_plus(x: T, weight: T, r: T) -> T:
     return back.reshape(x.shape)
 
 
+def by_sign(x: T, weight: T, r: T) -> T:
+    """``z_plus`` with a sum for each sign of the input, for vectors ``(..., i)``."""
+    back = torch.zeros_like(x)
+    for sign in (1, -1):
+        back += z_plus((sign * x).clamp(min=0), sign * weight, r)
+    return back
+
+
 def windows(trace: Trace, node: Any) -> tuple[T, T, Any]:
     """A linear map, or a convolution as one: its inputs ``(p, i)``, its weight ``(j, i)``, and how they were cut."""
     if node.target is aten.linear.default:
@@ -181,7 +189,7 @@ class DeepTaylor:
         if f is aten.conv2d.default or node is trace.stem:
             return [(args[0], self.stem(trace, node, r))]
         if f is aten.linear.default:
-            return [(args[0], z_plus(trace.values[args[0]], trace.values[args[1]], r))]
+            return [(args[0], self.linear(trace.values[args[0]], trace.values[args[1]], r))]
         if f is aten.scaled_dot_product_attention.default:
             q, k, v, a, _ = attended(trace, node)
             ra, rv = self.product(a, v, r[0])
@@ -197,7 +205,7 @@ class DeepTaylor:
             return [(args[0], r)]
         if f in (aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor):
             a, b = (torch.as_tensor(trace.values.get(n, n) if isinstance(n, torch.fx.Node) else n) for n in args[:2])
-            ra, rb = shares(a, -b if f is aten.sub.Tensor else b, r)
+            ra, rb = self.shares(a, -b if f is aten.sub.Tensor else b, r)
             return list(zip(args[:2], (ra, rb), strict=True))
         if f is aten.mul.Tensor and trace.both(node):
             return [(n, (r / 2).sum_to_size(trace.values[n].shape)) for n in args[:2]]
@@ -219,13 +227,15 @@ class DeepTaylor:
         s = quotient(r, a @ b) / sum(moving)
         return a * (s @ b.transpose(-2, -1)), b * (a.transpose(-2, -1) @ s)
 
-    @staticmethod
-    def stem(trace: Trace, node: Any, r: T) -> T:
+    linear = staticmethod(z_plus)
+    shares = staticmethod(shares)
+
+    def stem(self, trace: Trace, node: Any, r: T) -> T:
         """z+, or z^B at the pixels; zero padding added by a convolution gets no share."""
         image = trace.values[node.args[0]]
         x, weight, how = windows(trace, node)
         out = r.flatten(2)[0].T if r.ndim == 4 else r[0]
-        back = z_plus(x, weight, out)
+        back: T = self.linear(x, weight, out)
         if node is trace.stem:
             inside = torch.ones_like(image) if how is None else F.unfold(torch.ones_like(image), **how)[0].T
             for p in range(len(x)):
@@ -234,6 +244,18 @@ class DeepTaylor:
                 )
                 back[p] = (z / z.sum(1, keepdim=True) * out[p][:, None]).sum(0)
         return back.reshape(image.shape) if how is None else F.fold(back.T[None], image.shape[-2:], **how)
+
+
+class Original(DeepTaylor):
+    """The older rules of LRP: a sum for each sign, and residual adds without normalisation."""
+
+    linear = staticmethod(by_sign)
+
+    @staticmethod
+    def shares(a: T, b: T, r: T) -> tuple[T, T]:
+        """``a / (a + b) r``."""
+        s = quotient(r, a + b)
+        return (a * s).sum_to_size(a.shape), (b * s).sum_to_size(b.shape)
 
 
 class Gradients:
@@ -284,6 +306,19 @@ class Gradients:
         around = x - x.mean(-1, keepdim=True) if centred else x
         scaled = g * weight / (around.pow(2).mean(-1, keepdim=True) + eps).sqrt()
         return scaled - scaled.mean(-1, keepdim=True) if centred else scaled
+
+
+class Balanced(Gradients):
+    """The rules of LibraGrad: attention weights, deviations and gates are constants, products are split in halves."""
+
+    def __init__(self) -> None:
+        super().__init__(attn=False)
+
+    def __call__(self, trace: Trace, node: Any, g: Any) -> Parts:
+        """The modified gradient at each argument of an operation."""
+        if node.target in ACTIVATIONS:
+            return [(node.args[0], g * quotient(trace.values[node], trace.values[node.args[0]]))]
+        return super().__call__(trace, node, g)
 
 
 class AttentionGradients:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from captum_astro.attr._contract import Common, TensorOrTuple, contract
 from captum_astro.attr._precision import Precision, least_dtype
 from captum_astro.attr._propagation import PropagationAttribution
 from captum_astro.capture.call import Call
+from captum_astro.capture.original_rules import OriginalRelevance
 from captum_astro.capture.relevance_rules import Relevance
+from captum_astro.kinds import choice
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+RuleSet = Literal["normalised", "original"]
+_RULES: dict[RuleSet, type[Relevance]] = {"normalised": Relevance, "original": OriginalRelevance}
 
 
 class LRP(PropagationAttribution):
@@ -20,7 +26,7 @@ class LRP(PropagationAttribution):
     Relevance starts as 1 at the target. Linear layers propagate it by their positive contributions, residual adds in
     proportion to the summands, products in halves; norms, activations, LayerScale and the softmax pass it on unchanged.
     Each sample is normalised separately. The relevance of all tokens that enter the first block sums to 1; that of the
-    pixels sums to 1 minus the share of the position embeddings and of the prefix tokens.
+    pixels sums to 1 minus the share of the position embeddings and of the prefix tokens. Other rules are an option.
 
     Source: Montavon et al., Pattern Recognition 2017 (z+, z^B), as extended to Vision Transformers by Chefer, Gur,
     Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR 2021 (arXiv 2012.09838), Eq. 1 to 10. LRP
@@ -40,9 +46,9 @@ class LRP(PropagationAttribution):
     family = "propagation"
     source = "Chefer et al., CVPR 2021, arXiv 2012.09838; Montavon et al., 2017"
 
-    def _mode(self, call: Call) -> Relevance:
+    def _mode(self, call: Call, rules: RuleSet = "normalised") -> Relevance:
         reads_text = call.layout is not None and call.layout.reads_text
-        return Relevance(call.model, len(call.inputs), from_pixels=not reads_text)
+        return _RULES[rules](call.model, len(call.inputs), from_pixels=not reads_text)
 
     @contract
     def attribute(
@@ -50,12 +56,16 @@ class LRP(PropagationAttribution):
         inputs: TensorOrTuple,
         target: Any = None,
         *,
+        rules: RuleSet = "normalised",
         precision: Precision = "float64",
         **common: Unpack[Common],
     ) -> TensorOrTuple:
         """Explain each image's target.
 
         Args:
+            rules: ``"normalised"``, those of the paper (``layers_ours`` in the authors' code), or ``"original"``, the
+                older ones (``layers_lrp``) with which the "LRP" of many tables was computed: linear layers divide by
+                the sum of each sign alone, and residual adds are not normalised, so that relevance is not conserved.
             precision: ``"float64"``, or ``"float32"``, which is faster, but mostly rounding in a trained model; on a
                 device without float64 (MPS) always float32. A model of a higher precision keeps it.
             attribute_to: ``"input"`` returns the relevance of every pixel and channel, ``"pixels"`` the sum over the
@@ -65,5 +75,6 @@ class LRP(PropagationAttribution):
         Returns:
             Signed attributions with the inputs' dtype and device, not normalised; a tuple if the input was a tuple.
         """
+        choice("normalised", "original").check("rules", rules)
         least = least_dtype(precision, self.forward_func)
-        return self._relevance(inputs, target, common, "logit", least)
+        return self._relevance(inputs, target, common, "logit", least, partial(self._mode, rules=rules))

@@ -56,4 +56,5 @@ def conservation(call: Call, mode: Callable[[Call], Rules], times_input: bool) -
     output = arrived.score if times_input else 1.0
     if output == 0:
         raise ValueError("The explained output is zero, so no part of it can be measured: choose another target.")
-    return Conservation(output, arrived.image.sum().item() / output, arrived.constants / output)
+    added = sum(x.sum().item() for x in arrived.constants)
+    return Conservation(output, arrived.image.sum().item() / output, added / output)

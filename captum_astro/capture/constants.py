@@ -20,20 +20,22 @@ class Constants:
     Attributes:
         leaves: One for each constant.
         values: What each adds: the bias itself, or the bias of a batch norm after its mean is subtracted.
+        of_images: Whether each has a row for every image.
     """
+
+    of_images = False
 
     def __init__(self) -> None:
         self.leaves: list[torch.Tensor] = []
         self.values: list[torch.Tensor] = []
 
-    def relevance(self, arrived: tuple[torch.Tensor | None, ...], times_input: bool) -> float:
-        """The sum of the relevance of all constants, from what arrived at each leaf."""
-        parts = [
-            ((value * x) if times_input else x).sum().item()
-            for value, x in zip(self.values, arrived, strict=True)
-            if x is not None
-        ]
-        return sum(parts)
+    def entered(self, tokens: torch.Tensor) -> None:
+        """The tokens ``(B, n, d)`` that enter the first block, with their graph."""
+
+    def relevance(self, arrived: tuple[torch.Tensor | None, ...], times_input: bool) -> list[torch.Tensor]:
+        """The relevance of each constant, from what arrived at its leaf."""
+        parts = zip(self.values, arrived, strict=True)
+        return [torch.zeros_like(value) if x is None else value * x if times_input else x for value, x in parts]
 
     def in_sums(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments of an operation, with leaves for what a sum adds and a concatenation joins."""

@@ -34,20 +34,34 @@ def private(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[Repl
             autograd cannot use.
     """
     model = unwrapped(model)
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise UnsupportedModelError(
-            f"{type(model).__name__} was created or loaded under torch.inference_mode(): autograd cannot use its "
-            f"parameters. Load it outside."
-        )
+    check_parameters(model)
     with explaining(innermost(model)), contextlib.ExitStack() as undo:
         if any(module.training for module in model.modules()):
             undo.enter_context(torch.random.fork_rng())
         with torch.inference_mode(False):
             replica = Replica(model, dtype)
-        for module in replica.model.modules():
-            if isinstance(module, _BatchNorm):
-                module.register_forward_hook(_ask_in_order)
+        keep_in_order(replica.model)
         yield replica
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Reject a model whose parameters autograd cannot use.
+
+    Raises:
+        UnsupportedModelError: If they are inference tensors.
+    """
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} was created or loaded under torch.inference_mode(): autograd cannot use its "
+            f"parameters. Load it outside."
+        )
+
+
+def keep_in_order(model: nn.Module) -> None:
+    """Have the gradients at a copy's batch norms be right, whatever PyTorch's version."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_hook(_ask_in_order)
 
 
 def _ask_in_order(module: nn.Module, args: Any, output: torch.Tensor) -> None:

@@ -27,14 +27,14 @@ class Arrived:
             layout says which tensor they are.
         image_size: Size of the image that the model itself received.
         score: The explained output, summed over the samples.
-        constants: The relevance of the model's constants, summed over the samples; 0 if they are not observed.
+        constants: The relevance of each of the model's constants that were noted.
     """
 
     image: torch.Tensor | None
     tokens: torch.Tensor | None
     image_size: tuple[int, int]
     score: float
-    constants: float
+    constants: tuple[torch.Tensor, ...]
 
 
 def propagate(
@@ -68,6 +68,8 @@ def propagate(
         wanted = [] if reads_text else [given]
         if entering is not None:
             wanted.append(entering.tokens(len(output)))
+            if constants is not None:
+                constants.entered(entering.tap.tokens(wanted[-1]))
         start, leaves = call.target.seed(output), [] if constants is None else constants.leaves
         arrived = torch.autograd.grad(output, [*wanted, *leaves], start.gradient.to(output), allow_unused=True)
     found = []
@@ -75,12 +77,15 @@ def propagate(
         if gradient is None:
             raise no_gradient()
         found.append(start.scaled(gradient) * (widen(tensor.detach()) if times_input else 1))
+    added = [] if constants is None else constants.relevance(arrived[len(wanted) :], times_input)
+    if constants is not None and constants.of_images:
+        added = [start.scaled(x) for x in added]
     return Arrived(
         image=None if reads_text else found[0],
         tokens=None if entering is None else entering.tap.tokens(found[-1]).sum(-1),
         image_size=(given.shape[-2], given.shape[-1]) if entering is None else entering.image_size,
         score=call.target.scores(output.detach()).sum().item(),
-        constants=0.0 if constants is None else constants.relevance(arrived[len(wanted) :], times_input),
+        constants=tuple(added),
     )
 
 

@@ -61,6 +61,8 @@ class Relevance(Rules):
         from_pixels: Whether the first layer reads pixels, and uses the pixel rule.
     """
 
+    linear: type[rules.LinearZPlus] = rules.LinearZPlus  # the rule of linear layers and convolutions
+
     def __init__(self, model: nn.Module, images: int, from_pixels: bool = True) -> None:
         super().__init__(model)
         self._images, self._from_pixels = images, from_pixels
@@ -76,6 +78,10 @@ class Relevance(Rules):
         """Norms and activations pass relevance on unchanged."""
         passed: torch.Tensor = rules.Unchanged.apply(x, output.detach())
         return passed
+
+    def added(self, a: torch.Tensor, b: torch.Tensor) -> Any:
+        """``a + b``, with the rule of a residual add."""
+        return rules.ResidualAdd.apply(a, b, self._images)
 
     def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The rule of each operation; an operation without a rule raises an error."""
@@ -113,10 +119,10 @@ class Relevance(Rules):
             return lambda: _apply(rules.Product, *args, func)
         if func in MATMUL and needs_grad(args[0]):
             return lambda: _apply(
-                rules.LinearZPlus, args[0], args[1].detach(), None, torch.matmul, lambda r, w: r @ w.transpose(-2, -1)
+                self.linear, args[0], args[1].detach(), None, torch.matmul, lambda r, w: r @ w.transpose(-2, -1)
             )
         if func in EINSUM and len(args) == 3 and needs_grad(args[1]) and not needs_grad(args[2]):
-            return lambda: _apply(rules.LinearZPlus, args[1], args[2].detach(), None, *_products(args[0]))
+            return lambda: _apply(self.linear, args[1], args[2].detach(), None, *_products(args[0]))
         if func in EINSUM and len(args) == 3:
             return lambda: _apply(rules.Product, *args[1:], partial(func, args[0]))
         if func in SOFTMAX:
@@ -134,10 +140,10 @@ class Relevance(Rules):
             # a normalisation before the first layer: the pixels keep their relevance
             return lambda: self._still_pixels(_apply(rules.Unchanged, args[0], func(args[0].detach(), *args[1:])))
         if func in ADD:
-            return lambda: _apply(rules.ResidualAdd, *_two(args), self._images)
+            return lambda: self.added(*_two(args))
         if func in SUB | RSUB:
             one, other = args if func in SUB else args[::-1]
-            return lambda: _apply(rules.ResidualAdd, *_two((one, _negative(other))), self._images)
+            return lambda: self.added(*_two((one, _negative(other))))
         if func in MUL and both_need_grad(args):
             return lambda: _apply(rules.Gate, *args)
         x, factor = (args[0], args[1]) if needs_grad(args[0]) else (args[1], args[0])
@@ -159,8 +165,8 @@ class Relevance(Rules):
             output = func(x.detach(), weight, bias, **given)
             return _apply(rules.InputZB, x, lambda y, w: func(y, w, None, **given), weight, output)
         if func in CONVOLUTION | TRANSPOSED:
-            return _apply(rules.LinearZPlus, x, weight, bias, *_convolution(func, given, x.detach()))
-        return _apply(rules.LinearZPlus, x, weight, bias, F.linear, torch.matmul)
+            return _apply(self.linear, x, weight, bias, *_convolution(func, given, x.detach()))
+        return _apply(self.linear, x, weight, bias, F.linear, torch.matmul)
 
 
 def _convolution(func: Any, given: Any, like: torch.Tensor) -> tuple[Any, Any]:

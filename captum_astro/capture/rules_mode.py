@@ -42,6 +42,10 @@ from captum_astro.layouts.errors import UnsupportedModelError
 _FACTORS = MUL | DIV | MATMUL | EINSUM | LINEAR  # of which one may be a gate
 
 
+class UnderRules(nn.Module):
+    """Base of modules that run a model under rules of their own."""
+
+
 class Rules(TorchFunctionMode):
     """A mode that passes every operation to `operation`, and composed modules to `composed`.
 
@@ -65,6 +69,12 @@ class Rules(TorchFunctionMode):
 
     def __enter__(self) -> Any:
         for module in self._model.modules():
+            if isinstance(module, UnderRules):
+                name = type(module).__name__
+                raise UnsupportedModelError(
+                    f"{name} has propagation rules of its own, which cannot be joined with those of this method: "
+                    f"explain the model itself, or use a gradient method on {name}."
+                )
             if isinstance(module, RMS) and not type(module).__module__.startswith("timm.layers."):
                 raise UnsupportedModelError(f"{type(module).__name__} has no propagation rule.")
             if is_adapter(module):

@@ -104,20 +104,29 @@ def identity_activation(x: Tensor, output: Tensor) -> Tensor:
     return identity_slope(x, output) * x
 
 
-def attention_with_constant_weights(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+def attention_with_constant_weights(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *given: Any, **options: Any
+) -> Tensor:
     """The AH rule: attention weights are constants, so gradients reach only the values."""
-    return F.scaled_dot_product_attention(query.detach(), key.detach(), value, **options)
+    mask = None if attn_mask is None else attn_mask.detach()
+    return F.scaled_dot_product_attention(query.detach(), key.detach(), value, mask, *given, **options)
 
 
-def attention_with_shared_gradients(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+def attention_with_shared_gradients(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *given: Any, **options: Any
+) -> Tensor:
     """AttnLRP's attention: half of the relevance to the values, a quarter each to queries and keys.
 
-    If only queries or only keys are activations, they get the other half. The softmax keeps its gradient.
+    If only queries or only keys are activations, they get the other half. The softmax keeps its gradient; a bias that
+    depends on the image, as SAM's, is added to the scores and so gets their half.
     """
     share = 0.5 / factors((query.requires_grad, key.requires_grad))
+    biased = attn_mask is not None and attn_mask.requires_grad
     return F.scaled_dot_product_attention(
         ScaledGradient.apply(query, share),
         ScaledGradient.apply(key, share),
         ScaledGradient.apply(value, 0.5),
+        ScaledGradient.apply(attn_mask, 0.5) if biased else attn_mask,
+        *given,
         **options,
     )

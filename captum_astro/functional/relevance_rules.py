@@ -94,7 +94,7 @@ class InputZB(torch.autograd.Function):
         return x * back[0] - low * back[1] - high * back[2], None, None, None
 
 
-def _kept(x: Tensor) -> Tensor:
+def kept(x: Tensor) -> Tensor:
     """A tensor as it is now: what it is a view of may be written to afterwards, as where biases are added to rows."""
     return x if x._base is None else x.clone()
 
@@ -105,7 +105,7 @@ class ResidualAdd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, images: int) -> Tensor:
         """The shapes must broadcast; the rows of the sum are the windows of the images, image by image."""
-        ctx.save_for_backward(_kept(a), _kept(b))
+        ctx.save_for_backward(kept(a), kept(b))
         ctx.images = images
         return a + b
 

@@ -14,18 +14,33 @@ from torch import nn
 
 from captum_astro import LRP, AttnLRP, ConservativeLRP, TransformerAttribution, UnsupportedModelError
 from captum_astro.capture.gradient_rules import ConstantWeights, SharedGradients
+from captum_astro.capture.original_rules import OriginalRelevance
 from captum_astro.capture.relevance_rules import Relevance
 from tests import twin_rules
 from tests.attr import reference
 from tests.families import FAMILIES, SMALL, _vit, build, images
 
 
+@pytest.mark.parametrize(("rules", "twin"), [("normalised", twin_rules.DeepTaylor), ("original", twin_rules.Original)])
 @pytest.mark.parametrize("name", reference.TRACED)
-def test_lrp_agrees_with_the_rules_one_by_one(name: str) -> None:
+def test_lrp_agrees_with_the_rules_one_by_one(name: str, rules: str, twin: Any) -> None:
     trace = reference.traced(name)
-    arrived = trace.back(reference.TARGET, twin_rules.DeepTaylor())
-    reference.agree(LRP, name, arrived[trace.tokens].sum(-1)[0], attribute_to="tokens")
-    reference.agree(LRP, name, arrived[trace.image][0])
+    arrived = trace.back(reference.TARGET, twin())
+    reference.agree(LRP, name, arrived[trace.tokens].sum(-1)[0], attribute_to="tokens", rules=rules)
+    reference.agree(LRP, name, arrived[trace.image][0], rules=rules)
+
+
+def test_unknown_rules_are_refused() -> None:
+    with pytest.raises(ValueError, match="rules must be normalised or original, not 'z_plus'"):
+        LRP(build("cls")).attribute(images("cls"), target=1, rules="z_plus")
+
+
+def test_original_rules_do_not_mix_the_images_of_a_batch() -> None:
+    model, x = build("cls"), images("cls")
+    together = LRP(model).attribute(x, target=[1, 3, 0], rules="original", attribute_to="tokens")
+    for image, target, found in zip(x, (1, 3, 0), together, strict=True):
+        alone = LRP(model).attribute(image[None], target=target, rules="original", attribute_to="tokens")[0]
+        torch.testing.assert_close(found, alone, rtol=1e-9, atol=1e-9 * float(alone.abs().max()))
 
 
 @pytest.mark.parametrize("name", reference.TRACED)
@@ -83,12 +98,14 @@ def test_rejected_model_is_unchanged() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("mode", [ConstantWeights, SharedGradients, Relevance], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "mode", [ConstantWeights, SharedGradients, Relevance, OriginalRelevance], ids=lambda m: m.__name__
+)
 def test_rules_leave_the_output_unchanged(mode: Any, name: str) -> None:
     model, x = build(name), images(name)
     expected = model(x)
     model.requires_grad_(False)
-    rules = mode(model, lambda: None) if mode is Relevance else mode(model)
+    rules = mode(model, lambda: None) if issubclass(mode, Relevance) else mode(model)
     with rules:
         got = model(x.clone().requires_grad_(True))
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)

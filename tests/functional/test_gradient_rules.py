@@ -91,3 +91,27 @@ def test_gradient_rules_keep_the_values(centred: bool) -> None:
     constant = rules.attention_with_constant_weights(q, k, v)
     torch.testing.assert_close(torch.autograd.grad(constant.tanh().sum(), v)[0], slopes[2])
     assert torch.autograd.grad(rules.attention_with_constant_weights(q, k, v).sum(), q, allow_unused=True)[0] is None
+
+
+@pytest.mark.parametrize("keyword", [True, False])
+def test_a_bias_that_depends_on_the_image_is_a_part_of_the_scores(keyword: bool) -> None:
+    """As in SAM: constant like the weights, or, under AttnLRP, as where the model writes its attention out."""
+    given = [torch.randn(2, 3, 4, 5, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    bias, g = torch.randn(2, 3, 4, 4, dtype=torch.float64).requires_grad_(), torch.randn(2, 3, 4, 5).double()
+
+    def called(function: Any) -> Any:
+        return function(*given, attn_mask=bias, scale=0.3) if keyword else function(*given, bias, scale=0.3)
+
+    attention = (given[0] @ given[1].transpose(-2, -1) * 0.3 + bias).softmax(-1).detach()
+    found = torch.autograd.grad(called(rules.attention_with_constant_weights), [*given, bias], g, allow_unused=True)
+    assert [x is None for x in found] == [True, True, False, True]
+    torch.testing.assert_close(found[2], attention.transpose(-2, -1) @ g)
+
+    query, key, value, scores_bias = (x.detach().requires_grad_() for x in (*given, bias))
+    half = rules.ScaledGradient.apply
+    scores = half(query, 0.5) @ half(key, 0.5).transpose(-2, -1) * 0.3 + scores_bias
+    output = half(scores.softmax(-1), 0.5) @ half(value, 0.5)
+    expected = torch.autograd.grad(output, [query, key, value, scores_bias], g)
+    found = torch.autograd.grad(called(rules.attention_with_shared_gradients), [*given, bias], g)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)

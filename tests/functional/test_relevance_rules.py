@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from captum_astro.functional import original_rules
 from captum_astro.functional import relevance_rules as rules
 from captum_astro.functional.attention import Softmax
 from captum_astro.functional.operations import ATTENTION
@@ -35,6 +36,39 @@ def test_linear_z_plus() -> None:
                 expected[b, i] += max(float(x[b, i] * w[j, i]), 0) / total * r[b, j]
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-14)
     torch.testing.assert_close(got.sum(1), r.sum(1), rtol=1e-10, atol=0)
+
+
+def test_linear_by_sign() -> None:
+    """Both signs pass the relevance on: it doubles, except where one has no contribution."""
+    x = (_normal(2, 4).abs() * torch.tensor([1, 1, -1, -1])).requires_grad_()
+    w, r = _normal(4, 4), _normal(2, 4)
+    w[:, 0], w[:, 2] = w[:, 0].abs(), -w[:, 2].abs()
+    w[3] = w[3].abs()  # no negative value contributes to the last neuron
+    out = original_rules.LinearBySign.apply(x, w, _normal(4), F.linear, torch.matmul)
+    (got,) = _carried(out, [x], r)
+    expected = torch.zeros(2, 4, dtype=torch.float64)
+    for b in range(2):
+        for j in range(4):
+            for sign in (1, -1):
+                parts = [max(sign * float(x[b, i].detach()), 0) * max(sign * float(w[j, i]), 0) for i in range(4)]
+                for i in range(4):
+                    expected[b, i] += parts[i] / sum(parts) * r[b, j] if sum(parts) else 0
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(got.sum(1), 2 * r.sum(1) - r[:, 3], rtol=1e-10, atol=0)
+
+
+def test_proportional_add() -> None:
+    a, b, r = _normal(2, 3, 4).requires_grad_(), _normal(3, 1).requires_grad_(), _normal(2, 3, 4)
+    got = _carried(original_rules.ProportionalAdd.apply(a, b), [a, b], r)
+    expected = torch.zeros_like(a), torch.zeros_like(b)
+    for i in range(2):
+        for j in range(3):
+            for k in range(4):
+                share = r[i, j, k] / (a[i, j, k] + b[j, 0]).detach()
+                expected[0][i, j, k] = a[i, j, k].detach() * share
+                expected[1][j, 0] += b[j, 0].detach() * share
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other.detach(), rtol=1e-10, atol=1e-14)
 
 
 def test_convolution_z_plus_is_the_linear_rule() -> None:
