@@ -20,9 +20,13 @@ try:
     jit: Callable[..., Any] = triton.jit
 except ImportError:  # a system without Triton can import this file, and never calls it
 
-    def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    def jit(function: Any = None, **options: Any) -> Any:
         """Leave the function as it is."""
-        return function
+        return jit if function is None else function
+
+
+# by default Triton compiles again where a number is 1, or divisible by 16, which only helps with strides
+_COUNTS = ("heads", "queries", "keys", "width", "value_width")
 
 
 class _Sizes(NamedTuple):
@@ -152,7 +156,7 @@ def _scores(
     return tl.where((columns < keys)[None, :], found, -float("inf"))
 
 
-@jit
+@jit(do_not_specialize=_COUNTS[:4])
 def _log_sum_exp(
     query, key, bias, query_b, query_h, query_i, key_b, key_h, key_j, bias_b, bias_h, bias_i, bias_j,
     heads, queries, keys, width, scale, norm,
@@ -182,7 +186,7 @@ def _log_sum_exp(
     tl.store(norm + head * queries + rows, found, mask=rows < queries)
 
 
-@jit
+@jit(do_not_specialize=_COUNTS)
 def _columns(
     query, key, bias, query_b, query_h, query_i, key_b, key_h, key_j, bias_b, bias_h, bias_i, bias_j,
     heads, queries, keys, width, scale, norm, weights, result, gradient, value,

@@ -61,7 +61,10 @@ class Compiled:
         from triton.backends.compiler import GPUTarget
 
         given = dict(zip(self.kernel.arg_names, args, strict=False)) | constants
-        signature = {name: _type(value, name in constants) for name, value in given.items()}
+        signature = {
+            parameter.name: _type(given[parameter.name], parameter.is_constexpr, parameter.do_not_specialize)
+            for parameter in self.kernel.params
+        }
         fixed = {(self.kernel.arg_names.index(n),): given[n] for n, kind in signature.items() if kind == "constexpr"}
         source = compiler.ASTSource(self.kernel, signature, fixed)
         target = GPUTarget("cuda", self.capability, 32)
@@ -69,8 +72,9 @@ class Compiled:
         self.shared.append(found.metadata.shared)
 
 
-def _type(value: Any, constant: bool) -> str:
-    if constant or value is None or (isinstance(value, int) and value == 1):  # as Triton does
+def _type(value: Any, constant: bool, general: bool) -> str:
+    """As Triton decides at a launch."""
+    if constant or value is None or (not general and isinstance(value, int) and value == 1):
         return "constexpr"
     if isinstance(value, torch.Tensor):
         names = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.uint8: "*u8"}
