@@ -105,7 +105,7 @@ def head_rows(
 def _precision(one: torch.Tensor | None, other: torch.Tensor | None) -> str:
     """How two tensors are multiplied, with sums in float32: ``"half"`` as they are, otherwise as float32.
 
-    ``"tf32"`` is exact for what is, or was, half precision; ``"ieee"`` is float32 itself.
+    ``"tf32"`` rounds no more than float16, which the other factor has or had; ``"ieee"`` is float32 itself.
     """
     dtypes = {x.dtype for x in (one, other) if x is not None}
     compiled = isinstance(_product, triton.JITFunction)  # Triton's interpreter cannot multiply bfloat16
@@ -163,7 +163,7 @@ def _log_sum_exp(
     given: tl.constexpr, causal: tl.constexpr, precision: tl.constexpr,
     block_q: tl.constexpr, block_k: tl.constexpr, block_d: tl.constexpr,
 ):  # fmt: skip
-    """The log-sum-exp of the scores of a block of queries; 0 for a query that may attend to nothing."""
+    """The log-sum-exp of the scores of a block of queries; -inf for a query that may attend to nothing."""
     blocks = tl.cdiv(queries, block_q)
     head = (tl.program_id(0) // blocks).to(tl.int64)
     b, h = head // heads, head % heads
@@ -182,8 +182,7 @@ def _log_sum_exp(
         finite = tl.where(larger == -float("inf"), 0.0, larger)
         total = total * tl.exp(top - finite) + tl.sum(tl.exp(found - finite[:, None]), 1)
         top = larger
-    found = tl.where(top == -float("inf"), 0.0, top) + tl.log(tl.where(total == 0, 1.0, total))
-    tl.store(norm + head * queries + rows, found, mask=rows < queries)
+    tl.store(norm + head * queries + rows, top + tl.log(total), mask=rows < queries)
 
 
 @jit(do_not_specialize=_COUNTS)
@@ -217,7 +216,7 @@ def _columns(
         found = _scores(q, k, bias, bias_i, bias_j, rows, columns, queries, keys, scale, given, causal, precision)
         found = tl.exp(found - own[:, None])
         if given != "none":
-            found = tl.where(found == found, found, 0.0)  # as in `Softmax.rows`  # noqa: PLR0124
+            found = tl.where(found == found, found, 0.0)  # NaN: a query that may attend to nothing  # noqa: PLR0124
         if entry != "attention":
             g = _tile(gradient, rows, value_channels, gradient_i, queries, value_width)
             slopes = _product(g, v, slope_precision)
