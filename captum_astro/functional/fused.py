@@ -8,6 +8,7 @@ from functools import cache
 from typing import Literal
 
 import torch
+from torch.torch_version import TorchVersion
 
 from captum_astro.functional.attention import Attention, Softmax
 
@@ -15,6 +16,8 @@ from captum_astro.functional.attention import Attention, Softmax
 SWITCH = "CAPTUM_ASTRO_KERNELS"
 # of wider heads, not even the smallest tiles fit into the shared memory of every card
 WIDEST = 256
+# the kernel is tested with this version of Triton and later ones
+TRITON = "3.8"
 
 Entry = Literal["attention", "flow", "rise", "size", "square"]
 
@@ -64,6 +67,7 @@ def _runs(device: torch.device) -> bool:
     except ImportError as error:
         logging.getLogger(__name__).debug("Rows are computed without a kernel: %s", error)
         return False
-    able = torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+    tested = TorchVersion(triton.__version__) >= TRITON
+    able = tested and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
     logging.getLogger(__name__).debug("Triton %s on %s: %s", triton.__version__, device, "kernel" if able else "none")
     return able

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ SHARED_MEMORY = 99 << 10  # of one block on the smallest supported GPU, in bytes
 
 @pytest.fixture(scope="module")
 def errors() -> dict[str, float]:
-    pytest.importorskip("triton", reason="Triton is not installed")
+    pytest.importorskip("triton", minversion=fused.TRITON)
     # Triton decides at its first import
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.functional.interpreted_rows"]
@@ -40,7 +41,7 @@ def test_the_kernel_is_the_chunked_form(case: str, errors: dict[str, float]) -> 
 
 
 def test_nothing_gives_nothing() -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
+    pytest.importorskip("triton", minversion=fused.TRITON)
     for batch, queries, keys in ((0, 3, 4), (2, 0, 4), (2, 3, 0)):
         part = Softmax(torch.rand(batch, 1, queries, 8), torch.rand(batch, 1, keys, 8), 1.0)
         found = row_kernel.head_rows(torch.rand(batch, queries), part, "attention")
@@ -98,7 +99,7 @@ def test_it_compiles(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     """For GPUs that need not be there. What is valid for the interpreter may be none for the compiler."""
-    triton = pytest.importorskip("triton", reason="Triton is not installed")
+    triton = pytest.importorskip("triton", minversion=fused.TRITON)
     if not isinstance(row_kernel._columns, triton.JITFunction):
         pytest.skip("TRITON_INTERPRET is set")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -154,3 +155,17 @@ def test_without_triton_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch, capl
         assert not fused._runs(torch.device("cuda"))
     fused._runs.cache_clear()
     assert "triton" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "runs"), [("3.8.0", (8, 0), True), ("3.10.1", (10, 0), True), ("3.7.1", (9, 0), False),
+    ("3.8.0", (7, 5), False)],
+)  # fmt: skip
+def test_older_versions_and_cards_have_none(
+    version: str, capability: tuple[int, int], runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__=version))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    fused._runs.cache_clear()
+    assert fused._runs(torch.device("cuda")) is runs
+    fused._runs.cache_clear()
