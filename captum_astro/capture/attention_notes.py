@@ -140,7 +140,7 @@ class AttentionNotes:
 
     def _as_heads(self, given: list[torch.Tensor], value: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The heads' outputs ``(B, H, q, d_v)`` of each call, or of all, split further for a map per channel."""
-        found = [widen(x) for one in given if (x := as_heads(one, self.branch)) is not None]
+        found = [x for one in given if (x := as_heads(one, self.branch)) is not None]
         found = [torch.cat(found, 1)] if self.branch.calls > 1 and found else found
         heads = value.shape[1]
         return tuple(x if x.shape[1] == heads else x.transpose(-2, -1).flatten(1, 2)[..., None] for x in found)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from captum_astro.functional.attention import Attention, attention_gradient, forbidden, widen
+from captum_astro.functional.fused import fused_rows
 
 
 def head_weights(
@@ -32,13 +33,15 @@ def head_weights(
         ``(B, H)``, which sum to 1 over the heads; 0 where no gradient arrives.
     """
     value = widen(attention.value).contiguous()
-    batch, heads = value.shape[:2]
-    total = value.new_zeros(batch, heads)
-    for chunk, probabilities in attention.chunks():
-        slopes = attention_gradient(gradient[:, :, chunk], value).abs_().pow_(power)
-        slopes.masked_fill_(forbidden(probabilities), 0)
-        if present is not None:
-            slopes.mul_(present.repeat(batch // len(present), 1)[:, None, None])
-        total += slopes.sum((-2, -1))
-    sizes = total.reshape(images, -1, heads).sum(1) ** (1 / power)
+    batch, heads, keys, _ = value.shape
+    every = value.new_ones(batch, attention.queries)
+    total = fused_rows(every, attention, "size" if power == 1 else "square", gradient)
+    if total is None:
+        total = value.new_zeros(batch, heads, keys)
+        for chunk, probabilities in attention.chunks():
+            slopes = attention_gradient(gradient[:, :, chunk], value).abs_().pow_(power)
+            total += slopes.masked_fill_(forbidden(probabilities), 0).sum(2)
+    if present is not None:
+        total = total * present.repeat(batch // len(present), 1)[:, None]
+    sizes = total.sum(-1).reshape(images, -1, heads).sum(1) ** (1 / power)
     return F.normalize(sizes, p=1, dim=1).repeat_interleave(batch // images, 0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 
 from captum_astro.functional.attention import Attention, attention_gradient, forbidden, widen
+from captum_astro.functional.fused import fused_rows
 
 
 def legrad_map(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) -> torch.Tensor:
@@ -26,6 +27,8 @@ def legrad_map(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) 
     Returns:
         ``(B, n)``.
     """
+    if (found := fused_rows(row, attention, "rise", gradient)) is not None:
+        return found.mean(1)
     value = widen(attention.value).contiguous()
     total = row.new_zeros(len(row), value.shape[2])
     for chunk, probabilities in attention.chunks():

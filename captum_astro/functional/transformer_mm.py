@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 
 from captum_astro.functional.attention import Attention, attention_gradient, widen
+from captum_astro.functional.fused import fused_rows
 
 
 def transformer_mm_update(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) -> torch.Tensor:
@@ -24,6 +25,8 @@ def transformer_mm_update(row: torch.Tensor, attention: Attention, gradient: tor
     Returns:
         ``(B, ..., n)``.
     """
+    if row.ndim == 2 and (found := fused_rows(row, attention, "flow", gradient)) is not None:
+        return found.mean(1)
     value = widen(attention.value).contiguous()
     total = row.new_zeros(*row.shape[:-1], value.shape[2])
     for chunk, probabilities in attention.chunks():

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection
 import torch
 
 from captum_astro.functional.attention import CHUNK_ELEMENTS, Attention, attention_gradient, widen
+from captum_astro.functional.fused import fused_rows
 
 COMPONENTS = ("length", "direction")
 
@@ -175,9 +176,13 @@ def attention_update(
     Returns:
         ``(B, m, n)``, or ``(B, n)`` for one row. Add ``R`` for the matrix with its identity.
     """
+    single = rows.ndim == 2
+    if single and isinstance(weights, torch.Tensor):
+        scaled = rows if query_scale is None else rows[:, None] * query_scale
+        if (found := fused_rows(scaled, attention, "flow", gradient)) is not None:
+            return (found * weights).mean(1)
     value = widen(attention.value).contiguous()
     batch, heads, keys = value.shape[:3]
-    single = rows.ndim == 2
     # a single row is summed head by head, and weighted once at the end
     total = value.new_zeros((batch, heads, keys) if single else (batch, rows.shape[1], keys))
     for chunk, probabilities in attention.chunks():

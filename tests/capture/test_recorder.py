@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,8 @@ from timm.layers.attention import Attention
 from torch import nn
 
 from captum_astro import UnsupportedModelError, VTranM, check
+from captum_astro.capture.attention_notes import AttentionNotes
+from captum_astro.capture.records import AttentionRecord
 from tests.families import _vit, images
 
 
@@ -31,6 +35,20 @@ class Hidden(Attention):
 
     def forward(self, x: torch.Tensor, **kwargs: object) -> torch.Tensor:
         return self.proj(x)
+
+
+def test_outputs_stay_in_the_precision_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.dtype] = []
+    record = AttentionNotes.record
+
+    def noted(self: AttentionNotes, *given: Any) -> AttentionRecord:
+        made = record(self, *given)
+        seen.extend(output.dtype for output in made.map_outputs)
+        return made
+
+    monkeypatch.setattr(AttentionNotes, "record", noted)
+    VTranM(_vit().eval().bfloat16()).attribute(images("cls", dtype=torch.bfloat16), target=1)
+    assert seen == [torch.bfloat16] * 3
 
 
 def _model(attention: type[nn.Module]) -> nn.Module:
