@@ -90,7 +90,8 @@ def _parts(spec: Path | str) -> tuple[Path, str | None]:
 def _labels(data: LabelledCells) -> list[int | None]:
     given = [None if label == -1 else label for label in data.labels]
     known = [(label, place) for label, place in zip(given, data.places, strict=True) if label is not None]
-    labels([label for label, _ in known], [place for _, place in known], data.classes and len(data.classes))
+    classes = None if data.classes is None else len(data.classes)
+    labels([label for label, _ in known], [place for _, place in known], classes)
     return given
 
 
