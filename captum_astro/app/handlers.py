@@ -131,7 +131,7 @@ def families() -> dict[str, list[str]]:
 
     Example:
         >>> sorted(families()), "VTranM" in families()["attention"]
-        (['attention', 'gradient', 'propagation'], True)
+        (['attention', 'gradient', 'perturbation', 'propagation'], True)
     """
     found: dict[str, list[str]] = {}
     for one in explainers():

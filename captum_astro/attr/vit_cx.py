@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_astro.attr._base import Explanation, enlarged, warn_of_features
-from captum_astro.attr._batch import Batch
+from captum_astro.attr._batch import Batch, cut
 from captum_astro.attr._channels import ChannelMaps, Known, maps_of_layer
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
 from captum_astro.attr._layer import find_tap, timm_model
@@ -86,8 +86,8 @@ class ViTCX(Explanation):
             distance: Channels are merged while one minus their cosine stays below this.
             noise: The standard deviation of the noise, in the units of the inputs.
             seed: Random seed of the noise, which is the same for each image of a batch.
-            internal_batch_size: The number of perturbed images at a time, 50 by default. The result does not depend
-                on it, nor on the batch.
+            internal_batch_size: The number of samples, and of perturbed images, at a time; by default all samples, and
+                50 perturbed images.
             attribute_to: ``"input"`` returns the inputs' shape, the pixel map shared equally among the channels;
                 ``"pixels"`` returns ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)``, the mean of each cell;
                 ``"tokens"`` ``(B, n)``, 0 for the prefix tokens.
@@ -103,14 +103,12 @@ class ViTCX(Explanation):
         number().check("distance", distance)
         number().check("noise", noise)
         whole().check("seed", seed)
-        at_a_time = common.get("internal_batch_size")
-        whole(least=1).check("internal_batch_size", _AT_A_TIME if at_a_time is None else at_a_time)
-        one_by_one: Common = {**common, "internal_batch_size": 1}
         with self._private(self.forward_func) as replica:
             layer = replica.of(self.layer)
             layout, _ = find_tap(replica.model, layer)
-            batch = Batch(replica, layout, inputs, Target(target, output), one_by_one)
-            options = layer, distance, _Noise(noise, seed), at_a_time or _AT_A_TIME, batch.attribute_to
+            batch = Batch(replica, layout, inputs, Target(target, output), common)
+            at_a_time = common.get("internal_batch_size") or _AT_A_TIME
+            options = layer, distance, _Noise(noise, seed), at_a_time, batch.attribute_to
             found = [(part, self._one(part.call, *options)) for part in batch.parts()]
         attributions: TensorOrTuple = batch.joined(found)
         return attributions
@@ -124,21 +122,39 @@ class ViTCX(Explanation):
         at_a_time: int,
         attribute_to: AttributeTo,
     ) -> torch.Tensor:
-        """Run the method on one image."""
+        """Run the method on one part."""
         if call.inputs.ndim != 4:
-            raise UnsupportedModelError("ViTCX masks the pixels of images, and is not defined for texts and patches.")
-        check_unmoved(call, timm_model(call.model) if call.layout is None else call.layout.model)
+            raise UnsupportedModelError(
+                f"ViTCX is not defined for {type(call.model).__name__}, which reads no images: it masks their pixels. "
+                f"VTranM and AttnLRP follow texts and lists of patches."
+            )
+        _check_unmoved(call)
         if call.target.output == "probability" and (why := lacks_classes(call.model)):
             warn_of_features(call.model, why)
         seen = maps_of_layer(replace(call, target=replace(call.target, output="logit")), layer, self._known)
-        x = widen(call.inputs)
-        channels = widen(seen.activation)[0].T.reshape(-1, 1, *seen.places.grid)
-        enlarged_to = enlarged(channels, seen.image_size, seen.extent, x, "pixels").flatten(1)
-        masks = as_masks(enlarged_to)
-        masks = merged(masks, clusters(masks, distance))
-        impacts = _impacts(call, masks.reshape(-1, 1, *x.shape[2:]), noise, at_a_time)
-        pixels = impact_map(masks, impacts).reshape(1, 1, *x.shape[2:])
-        return _shaped(pixels, seen, call.inputs, attribute_to)
+        maps: list[torch.Tensor] = []
+        for sample in range(len(call.inputs)):
+            masks = _masks(seen, sample, call.inputs, distance)
+            impacts = _impacts(cut(call, [sample]), masks, noise, at_a_time)
+            maps.append(impact_map(masks.flatten(1), impacts).reshape(1, *masks.shape[2:]))
+        return _shaped(torch.stack(maps), seen, call.inputs, attribute_to)
+
+
+def _check_unmoved(call: Call) -> None:
+    try:
+        check_unmoved(call, timm_model(call.model) if call.layout is None else call.layout.model)
+    except UnsupportedModelError as error:  # the grid, which the message offers, would be masked in other places too
+        raise UnsupportedModelError(
+            f"{type(call.model).__name__} moves the image, by a crop, a margin, a mirror image or the like, so ViTCX "
+            f"would mask the wrong pixels. Apply this to the image first."
+        ) from error
+
+
+def _masks(seen: ChannelMaps, sample: int, images: torch.Tensor, distance: float) -> torch.Tensor:
+    """``M``, ``(N, 1, H, W)``, of one of the images."""
+    channels = widen(seen.activation[sample]).T.reshape(-1, 1, *seen.places.grid)
+    masks = as_masks(enlarged(channels, seen.image_size, seen.extent, widen(images), "pixels").flatten(1))
+    return merged(masks, clusters(masks, distance)).reshape(-1, 1, *images.shape[2:])
 
 
 class _Noise:
@@ -195,7 +211,7 @@ def _repeated(arguments: tuple[Any, ...], count: int) -> tuple[Any, ...]:
 
 
 def _shaped(pixels: torch.Tensor, seen: ChannelMaps, images: torch.Tensor, attribute_to: AttributeTo) -> torch.Tensor:
-    """Convert a map of the pixels ``(1, 1, H, W)`` to the requested form."""
+    """Convert maps of the pixels ``(B, 1, H, W)`` to the requested form."""
     if attribute_to == "pixels":
         return pixels.to(images.dtype)
     if attribute_to == "input":

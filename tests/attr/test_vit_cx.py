@@ -46,3 +46,32 @@ def test_the_definition(name: str, prefix: int, options: dict[str, Any]) -> None
     found = ViTCX(model).attribute(x, target=TARGET, attribute_to="pixels", **options)[0, 0]
     assert (found - expected).abs().max() <= 1e-10 * expected.abs().max()
     assert expected.std() > 0.01 * expected.abs().max()
+
+
+def test_the_grid_is_the_mean_of_its_cells() -> None:
+    model, x = build("cls"), images("cls", 2)
+    pixels, grid, tokens = (
+        ViTCX(model).attribute(x, target=TARGET, attribute_to=form) for form in ("pixels", "grid", "tokens")
+    )
+    assert torch.allclose(grid, F.adaptive_avg_pool2d(pixels, grid.shape[2:]), rtol=1e-12, atol=0)
+    assert torch.equal(tokens[:, 1:], grid.flatten(1))
+    assert not tokens[:, :1].any()
+    spread = ViTCX(model).attribute(x, target=TARGET)
+    assert torch.allclose(spread.sum(1, keepdim=True), pixels, rtol=1e-12, atol=0)
+
+
+def test_the_logit_and_the_noise() -> None:
+    model, x = build("cls"), images("cls", 1)
+    explain = ViTCX(model).attribute
+    shifted = build("cls")
+    with torch.no_grad():
+        shifted.head.bias += 2.0  # of every class: no probability changes, and each logit by 2
+    for output, change in (("probability", 0.0), ("logit", 2.0)):
+        before, after = (
+            ViTCX(one).attribute(x, target=TARGET, output=output, attribute_to="pixels") for one in (model, shifted)
+        )
+        masks = 13  # each impact rises by 2, and the map by 2 / N
+        assert torch.allclose(after - before, torch.full_like(before, change / masks), rtol=1e-9, atol=1e-12)
+    assert torch.equal(explain(x, target=TARGET, noise=0.0), explain(x, target=TARGET, noise=0.0, seed=5))
+    assert not torch.equal(explain(x, target=TARGET), explain(x, target=TARGET, seed=5))
+    assert torch.equal(explain(x, target=TARGET), explain(x, target=TARGET))
