@@ -20,6 +20,7 @@ from .attr.token_grad_cam import TokenGradCAM as TokenGradCAM
 from .attr.token_grad_cam_plus_plus import TokenGradCAMPlusPlus as TokenGradCAMPlusPlus
 from .attr.transformer_attribution import TransformerAttribution as TransformerAttribution
 from .attr.transformer_mm import TransformerMM as TransformerMM
+from .attr.vit_cx import ViTCX as ViTCX
 from .attr.vita_grad_cam import ViTAGradCAM as ViTAGradCAM
 from .attr.vita_grad_cam_plus_plus import ViTAGradCAMPlusPlus as ViTAGradCAMPlusPlus
 from .attr.vtranm import VTranM as VTranM

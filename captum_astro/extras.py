@@ -9,6 +9,7 @@ from typing import Any
 
 # import name of a library -> the extras of pyproject.toml that provide it
 EXTRAS: dict[str, tuple[str, ...]] = {
+    "datasets": ("hub",),
     "google_crc32c": ("clickme",),
     "gradio": ("app",),
     "h5py": ("segmentation",),

@@ -14,7 +14,12 @@ from captum_astro import UnsupportedModelError, explainers
 every_method = pytest.mark.parametrize("method", [e.method for e in explainers()], ids=lambda m: m.__name__)
 
 
-NARROW = ("AGCAM", "BeyondIntuition", "InFlow")  # defined for some architectures only, and refused in words elsewhere
+NARROW = (
+    "AGCAM",
+    "BeyondIntuition",
+    "InFlow",
+    "ViTCX",
+)  # defined for some architectures only, and refused in words elsewhere
 
 
 def skip_undefined(method: Any, *models: nn.Module, x: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from captum_astro import explainers
+from captum_astro.attr.explainers import explainers_named
 from captum_astro.cli.explain import explain
 from captum_astro.data.scenes import Scenes
 from captum_astro.models.loading import load_model
@@ -39,7 +40,7 @@ def test_explain(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
     assert "2 images explained" in out
     for name in ("scene", "scene-2"):
         assert Image.open(tmp_path / "maps" / f"{name}_explained.png").size[0] > 300
-        for explainer in explainers():
+        for explainer in explainers_named(["all"]).values():
             values = np.load(tmp_path / "maps" / f"{name}_{explainer.name}.npy")
             assert values.shape == (64, 64)
             assert np.isfinite(values).all()
@@ -188,7 +189,7 @@ def test_check_and_methods(monkeypatch, capsys, tmp_path: Path) -> None:
     assert code == 0
     assert "passed at 1e-10" in out
     assert max(map(len, out.splitlines())) <= 80
-    for explainer in explainers():
+    for explainer in explainers_named(["all"]).values():
         assert re.search(rf"^  {explainer.name} +exact +[\d.]+", out, re.MULTILINE)
     file = tmp_path / "report.json"
     words = ["check", "convnext_atto", "--methods", "VTranM,TokenGradCAM", "--out", file]

@@ -16,7 +16,7 @@ from captum_astro.app.script import command_of, python_of
 from captum_astro.app.settings import BUNDLED, Settings
 from captum_astro.app.visit import Visit, scene
 from captum_astro.app.wish import ModelWish, Wish, model_wish, wanted_class
-from captum_astro.attr.explainers import explainers
+from captum_astro.attr.explainers import explainers_named
 from captum_astro.explaining.classes import Class
 
 VITA = ("k", "tau", "phi", "alpha", "beta")
@@ -127,14 +127,14 @@ class Handlers:
 
 
 def families() -> dict[str, list[str]]:
-    """The methods of each family.
+    """The methods of each family, without those that cost many passes: a visitor waits.
 
     Example:
         >>> sorted(families()), "VTranM" in families()["attention"]
         (['attention', 'gradient', 'propagation'], True)
     """
     found: dict[str, list[str]] = {}
-    for one in explainers():
+    for one in explainers_named(["all"]).values():
         found.setdefault(one.family, []).append(one.name)
     return found
 

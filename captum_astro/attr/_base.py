@@ -34,7 +34,8 @@ from captum_astro.layouts.unwrap import unwrapped
 class Explanation(GradientAttribution):
     """Base of all methods.
 
-    Class attributes to be set by a method: ``family``, ``source`` (one line), ``needs_gradient``.
+    Class attributes to be set by a method: ``family``, ``source`` (one line), ``needs_gradient``; ``on_request`` if it
+    costs many passes, so that ``all`` leaves it out.
 
     Args:
         forward_func: A `torch.nn.Module`.
@@ -47,6 +48,7 @@ class Explanation(GradientAttribution):
     family: str
     source: str
     needs_gradient: bool = True
+    on_request: bool = False
 
     def __init__(self, forward_func: nn.Module) -> None:
         super().__init__(forward_func)

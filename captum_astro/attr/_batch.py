@@ -117,13 +117,18 @@ class Batch:
         return (attributions,) if self._tuple else attributions
 
     def _cut(self, samples: slice | list[int]) -> Call:
-        batch, whole = len(self._given), self._call
-        return replace(
-            whole,
-            inputs=whole.inputs[samples].detach(),
-            target=replace(whole.target, classes=_select(whole.target.classes, samples, batch)),
-            arguments=tuple(_select(value, samples, batch) for value in whole.arguments),
-        )
+        return cut(self._call, samples)
+
+
+def cut(call: Call, samples: slice | list[int]) -> Call:
+    """A call with some of its samples, their targets and their arguments."""
+    batch = len(call.inputs)
+    return replace(
+        call,
+        inputs=call.inputs[samples].detach(),
+        target=replace(call.target, classes=_select(call.target.classes, samples, batch)),
+        arguments=tuple(_select(value, samples, batch) for value in call.arguments),
+    )
 
 
 def _part_size(internal_batch_size: int | None, batch: int) -> int:

@@ -27,20 +27,31 @@ _OURS = ("inputs", "target", "additional_forward_args", "internal_batch_size", "
 
 @dataclass(frozen=True)
 class Explainer:
-    """One method: its name and class, its family, whether it needs a gradient, and where it was published."""
+    """One method.
+
+    Attributes:
+        name: Its name.
+        method: Its class.
+        family: Its family.
+        needs_gradient: Whether it needs a gradient or a class; otherwise it is the same for every class.
+        source: Where it was published.
+        on_request: Whether it costs many passes, so that ``all`` leaves it out.
+    """
 
     name: str
     method: type[Explanation]
     family: str
     needs_gradient: bool
     source: str
+    on_request: bool = False
 
 
 def explainers_named(wanted: Sequence[str]) -> dict[str, Explainer]:
     """Methods by name, in the order given, ignoring case.
 
     Args:
-        wanted: Names, or ``all`` alone. TokenTM, as VTranM was published, is accepted.
+        wanted: Names, or ``all`` alone, which leaves out methods that cost many passes. TokenTM, as VTranM was
+            published, is accepted.
 
     Warns:
         UserWarning: If a method has another name here.
@@ -54,7 +65,7 @@ def explainers_named(wanted: Sequence[str]) -> dict[str, Explainer]:
     """
     known = {explainer.name.lower(): explainer for explainer in explainers()}
     if [name.lower() for name in wanted] == ["all"]:
-        return {explainer.name: explainer for explainer in known.values()}
+        return {explainer.name: explainer for explainer in known.values() if not explainer.on_request}
     for name in wanted:
         if own := _PUBLISHED.get(name.lower()):
             warn(f"{name} is {own}: its name in the paper.")
@@ -132,6 +143,6 @@ def explainers() -> list[Explainer]:
     public = (getattr(captum_astro, name) for name in dir(captum_astro))
     methods = [value for value in public if isinstance(value, type) and issubclass(value, Explanation)]
     return [
-        Explainer(method.__name__, method, method.family, method.needs_gradient, method.source)
+        Explainer(method.__name__, method, method.family, method.needs_gradient, method.source, method.on_request)
         for method in sorted(methods, key=lambda method: method.__name__)
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,9 @@ from captum_astro.extras import needed
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-__all__ = ["DataError", "labels", "parquet_files", "read_columns"]
+__all__ = ["DataError", "batches", "column_of", "labels", "opened", "parquet_files", "read_columns"]
 
 _ROWS = 256  # unpacked at a time
 _OBJECTS = 256  # bytes that Python needs for the values and the place of a row, if not more
@@ -80,29 +83,74 @@ def read_columns(files: list[Path], wanted: dict[str, tuple[str, ...]]) -> tuple
             there are no rows.
         MissingExtraError: If pyarrow is not installed.
     """
-    arrow, parquet = needed("A parquet file", "pyarrow"), needed("A parquet file", "pyarrow.parquet")
     values: dict[str, list[Any]] = {name: [] for name in wanted}
     places: list[str] = []
     for file in files:
-        row = size = 0
-        try:
-            with parquet.ParquetFile(regular_file(file)) as table:
-                columns = {name: _column(file, table.schema_arrow, names) for name, names in wanted.items()}
-                for batch in table.iter_batches(_ROWS, columns=list(columns.values()), use_threads=False):
-                    size += batch.nbytes + _OBJECTS * batch.num_rows
-                    if size > LARGEST:  # a repeated value takes no space in the file
-                        raise DataError(f"{file}: more than {LARGEST >> 20} MiB when unpacked.")
-                    for name, column in columns.items():
-                        values[name] += batch.column(column).to_pylist()
-                    places += [f"{file}, row {row + index}" for index in range(batch.num_rows)]
-                    row += batch.num_rows
-        except DataError:
-            raise
-        except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
-            raise DataError(f"{file}: not a parquet file, or damaged ({str(error)[:150]}).") from error
+        row = 0
+        with opened(file) as table:
+            columns = {name: column_of(file, table.schema_arrow, names) for name, names in wanted.items()}
+            for batch in batches(file, table, list(columns.values())):
+                for name, column in columns.items():
+                    values[name] += batch.column(column).to_pylist()
+                places += [f"{file}, row {row + index}" for index in range(batch.num_rows)]
+                row += batch.num_rows
     if not places:
         raise DataError(f"{files[0]}: there are no rows.")
     return values, places
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[pq.ParquetFile]:
+    """A parquet file; errors of pyarrow inside the block become a DataError.
+
+    Raises:
+        DataError: If the file is damaged, or not a regular one.
+        MissingExtraError: If pyarrow is not installed.
+    """
+    arrow, parquet = needed("A parquet file", "pyarrow"), needed("A parquet file", "pyarrow.parquet")
+    try:
+        with parquet.ParquetFile(regular_file(file)) as table:
+            yield table
+    except DataError:
+        raise
+    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise DataError(f"{file}: not a parquet file, or damaged ({str(error)[:150]}).") from error
+
+
+def batches(
+    file: Path, table: pq.ParquetFile, columns: list[str], groups: list[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of an `opened` file, some at a time.
+
+    Args:
+        file: Its path, for messages.
+        table: The file.
+        columns: The columns to read.
+        groups: The row groups to read; by default all.
+
+    Raises:
+        DataError: If they unpack to more than `LARGEST`.
+    """
+    size = 0
+    for batch in table.iter_batches(_ROWS, row_groups=groups, columns=columns, use_threads=False):
+        size += batch.nbytes + _OBJECTS * batch.num_rows
+        if size > LARGEST:  # a repeated value takes no space in the file
+            raise DataError(f"{file}: more than {LARGEST >> 20} MiB when unpacked.")
+        yield batch
+
+
+def column_of(file: Path, schema: pa.Schema, names: tuple[str, ...]) -> str:
+    """The first of the names that is a column.
+
+    Raises:
+        DataError: If none is, or several columns have that name.
+    """
+    name = next((name for name in names if name in schema.names), None)
+    if name is None:
+        raise DataError(f"{file}: no column {' or '.join(names)}, only {', '.join(schema.names)[:200]}.")
+    if schema.names.count(name) > 1:
+        raise DataError(f"{file}: {schema.names.count(name)} columns are named {name}: which is it?")
+    return name
 
 
 def labels(values: list[Any], places: list[str], classes: int | None = None) -> list[int]:
@@ -126,12 +174,3 @@ def labels(values: list[Any], places: list[str], classes: int | None = None) -> 
             upto = "" if classes is None else f" up to {classes - 1}"
             raise DataError(f"{place}: the label is {reprlib.repr(value)[:80]}, not a whole number from 0{upto}.")
     return values
-
-
-def _column(file: Path, schema: pa.Schema, names: tuple[str, ...]) -> str:
-    name = next((name for name in names if name in schema.names), None)
-    if name is None:
-        raise DataError(f"{file}: no column {' or '.join(names)}, only {', '.join(schema.names)[:200]}.")
-    if schema.names.count(name) > 1:
-        raise DataError(f"{file}: {schema.names.count(name)} columns are named {name}: which is it?")
-    return name

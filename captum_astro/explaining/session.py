@@ -13,7 +13,7 @@ from torch import nn
 from captum_astro.astro.opened import opened_on
 from captum_astro.astro.vita import ViTA
 from captum_astro.attr._propagation import PropagationAttribution
-from captum_astro.attr.explainers import Configured, configured, explainers
+from captum_astro.attr.explainers import Configured, configured, explainers_named
 from captum_astro.caller import warn
 from captum_astro.data.view import Fit
 from captum_astro.explaining.classes import Class, Wanted, index_of
@@ -34,13 +34,13 @@ def chosen(words: Sequence[str], under_vita: bool = False) -> list[Configured]:
     """The methods that are named, each once, in the order given.
 
     Args:
-        words: Names with options, or ``all``.
+        words: Names with options, or ``all``, which leaves out methods that cost many passes.
         under_vita: The model has astrocytes already: ``all`` leaves out the methods that add their own.
 
     Raises:
         ValueError: If there is no such method or option, or only methods that add astrocytes to those of the model.
     """
-    every = [explainer.name for explainer in explainers()]
+    every = list(explainers_named(["all"]))
     names = [name for word in words for name in (every if word.strip().lower() == "all" else [word])]
     found = list({one.name: one for one in map(configured, names)}.values())
     if not found:

@@ -57,6 +57,7 @@ ROWS: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
     "ConservativeLRP": [("pixels, pooled", {}, {}), ("patches", {}, {"attribute_to": "grid"})],
     "AttnLRP": [("pixels, pooled", {}, {}), ("patches", {}, {"attribute_to": "grid"})],
     "TransformerAttribution": [("as published", {}, {})],
+    "ViTCX": [("as published", {}, {}), ("distance 0.05", {}, {"distance": 0.05})],
 }
 
 

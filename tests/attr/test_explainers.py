@@ -22,13 +22,14 @@ def test_every_exported_method_once_in_order() -> None:
     assert names == sorted(re.findall(r"^from \.attr\.\w+ import ([A-Z]\w+) as", stub, re.MULTILINE))
     for explainer in explainers():
         assert explainer.method is getattr(captum_astro, explainer.name)
-        assert explainer.family in ("attention", "gradient", "propagation")
+        assert explainer.family in ("attention", "gradient", "perturbation", "propagation")
         assert explainer.source
 
 
 def test_by_name() -> None:
     assert list(explainers_named(["LRP", "vtranm", "lrp"])) == ["LRP", "VTranM"]
-    assert list(explainers_named(["ALL"])) == [explainer.name for explainer in explainers()]
+    assert list(explainers_named(["ALL"])) == [one.name for one in explainers() if not one.on_request]
+    assert list(explainers_named(["vitcx"])) == [one.name for one in explainers() if one.on_request] == ["ViTCX"]
     for wanted in (["VTranN"], ["all", "LRP"]):
         with pytest.raises(
             ValueError, match=r"There is no method '(VTranN|all)'\. Methods: AGCAM, ATTCAT, .* or 'all'"

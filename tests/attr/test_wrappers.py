@@ -21,7 +21,8 @@ from captum_astro import (
 METHODS = {one.name: one.method for one in explainers() if not one.name.startswith("ViTA")}
 PROPAGATION = [METHODS[name] for name in ("LRP", "AttnLRP", "ConservativeLRP")]
 CAMS = [METHODS[name] for name in ("TokenGradCAM", "TokenGradCAMPlusPlus")]
-ATTENTION = [method for method in METHODS.values() if method not in PROPAGATION + CAMS]
+MASKING = [METHODS["ViTCX"]]
+ATTENTION = [method for method in METHODS.values() if method not in PROPAGATION + CAMS + MASKING]
 
 
 def tiny(**changes):
@@ -45,7 +46,7 @@ class Around(nn.Module):
         return self.call(self, x)
 
 
-@pytest.mark.parametrize("method", [*ATTENTION, *CAMS, *PROPAGATION])
+@pytest.mark.parametrize("method", [*ATTENTION, *CAMS, *MASKING, *PROPAGATION])
 @pytest.mark.parametrize(
     "call",
     [
@@ -75,7 +76,7 @@ class Answers(Around):
             return getattr(super().__getattr__("model"), name)
 
 
-@pytest.mark.parametrize("method", [*ATTENTION, *CAMS, *PROPAGATION])
+@pytest.mark.parametrize("method", [*ATTENTION, *CAMS, *MASKING, *PROPAGATION])
 def test_a_wrapper_that_answers_for_its_model_is_still_run(method):
     def darker(around, x):
         return around.model(x / 2)
@@ -134,6 +135,15 @@ def test_moved_image_is_refused(name, method):
 
 
 @pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("form", ["input", "grid"])
+@pytest.mark.parametrize("method", MASKING)
+def test_a_moved_image_is_not_masked(method, form, name):
+    model = Around(tiny(), lambda around, x: around.model(MOVES[name](x))).eval()
+    with pytest.raises(UnsupportedModelError, match=r"Around moves the image, .* Apply this to the image first\."):
+        method(model).attribute(photo(1, 3, *SIZES.get(name, (32, 32))), target=1, attribute_to=form)
+
+
+@pytest.mark.parametrize("name", MOVES)
 @pytest.mark.parametrize("method", PROPAGATION)
 def test_relevance_of_pixels_follows_a_moved_image(name, method):
     model = Around(tiny(), lambda around, x: around.model(MOVES[name](x))).eval()
@@ -170,7 +180,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("method", [*ATTENTION, *CAMS])
+@pytest.mark.parametrize("method", [*ATTENTION, *CAMS, *MASKING])
 def test_several_calls_are_refused(name, method):
     model = Around(tiny(), CALLS[name]).eval()
     with pytest.raises(UnsupportedModelError, match=r"2 times|4 images for 2 outputs|4 maps for 2 images"):
@@ -312,7 +322,7 @@ def test_one_message_for_several_images(method):
         method(model).attribute((photo(), photo()), target=1)
 
 
-@pytest.mark.parametrize("name", ["VTranM", "TransformerMM", "ATTCAT", "TokenGradCAM"])
+@pytest.mark.parametrize("name", ["VTranM", "TransformerMM", "ATTCAT", "TokenGradCAM", "ViTCX"])
 def test_probability_of_a_model_that_ends_in_a_softmax(name):
     model = tiny()
     ending = Around(model, lambda around, x: around.model(x).softmax(-1)).eval()
@@ -329,7 +339,7 @@ def test_an_end_that_the_method_holds_constant_is_named(name):
         METHODS[name](ending).attribute(photo(), target=1)
 
 
-@pytest.mark.parametrize("method", [*ATTENTION, *CAMS, *PROPAGATION])
+@pytest.mark.parametrize("method", [*ATTENTION, *CAMS, *MASKING, *PROPAGATION])
 @pytest.mark.parametrize("attribute_to", ["input", "tokens"])
 def test_several_copies_of_an_image(method, attribute_to):
     twice = Around(tiny(), lambda around, x: around.model(torch.cat([x, x]))[:2]).eval()

@@ -90,7 +90,12 @@ COMMANDS: dict[str, dict[str, tuple[list[str | None], list[str]]]] = {
         "--part": ([], ["x", HARM]),
         "--data-root": ([], FILES),
     },
-    "report": {"": ([], [*FILES, "{work}/empty"]), "--out": (["{out}.html"], OUT), "--against": (["VTranM"], NAMES)},
+    "report": {
+        "": ([], [*FILES, "{work}/empty"]),
+        "--out": (["{out}.html"], OUT),
+        "--export": (["hub"], NAMES),
+        "--against": (["VTranM"], NAMES),
+    },
     "sweep": {
         "": (["test_vit"], ["no_such_model", HARM]),
         "--out": (["{out}.json"], ["{work}/text.txt", "{work}"]),

@@ -77,6 +77,12 @@ def _cifar(folder: Path, images: list[bytes]) -> str:
     return f"cifar10:{folder}"
 
 
+def _hub(folder: Path, images: list[bytes]) -> str:
+    rows = {"image": [{"bytes": data, "path": None} for data in images], "label": [0] * len(images)}
+    pd.DataFrame(rows).to_parquet(folder / "test.parquet")
+    return f"hf:{folder}"
+
+
 def _clickme(folder: Path, images: list[bytes]) -> str:
     heatmap = io.BytesIO()
     np.save(heatmap, np.ones((32, 32), np.float32))
@@ -89,7 +95,7 @@ def _clickme(folder: Path, images: list[bytes]) -> str:
     return f"clickme:{folder}"
 
 
-READERS = (_table, _boxes, _imagenet, _images_with_masks, _masks_with_images, _cifar, _clickme)
+READERS = (_table, _boxes, _imagenet, _images_with_masks, _masks_with_images, _cifar, _hub, _clickme)
 
 
 @pytest.fixture(scope="module")
@@ -106,5 +112,5 @@ def test_others_are_read(
     cases, failed = load_cases(data, range(3), transform)
     assert [case.number for case in cases] == [0, 2]
     assert [one.number for one in failed] == [1]
-    named = {"_cifar": "row 1", "_clickme": "val.tar:1"}.get(reader.__name__, "1.png")
+    named = {"_cifar": "row 1", "_hub": "row 1", "_clickme": "val.tar:1"}.get(reader.__name__, "1.png")
     assert named in failed[0].failure.message

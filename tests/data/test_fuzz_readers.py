@@ -29,6 +29,7 @@ from captum_astro.data.specs import samples
 from captum_astro.data.texts import read_imdb, read_wikitext
 from captum_astro.data.tokenisers import learn_words, load_tokeniser
 from tests.data.test_clickme import clickme_1, harmonization, members, npz, pth, write_tar, write_zip
+from tests.data.test_hub import hub_folder
 from tests.data.test_imagenet_segmentation import _some, _written
 from tests.data.test_tfrecord import write_records
 from tests.training.making import cifar_parquet, imdb_parquet, png
@@ -122,6 +123,11 @@ def _cifar10_parquet(folder: Path) -> list[str]:
     return ["cifar10_test.parquet"]
 
 
+def _hub_parquet(folder: Path) -> list[str]:
+    hub_folder(folder, {"test": [range(3), range(3, 5)]})
+    return [f"data/test-0000{part}-of-00002.parquet" for part in range(2)]
+
+
 def _one(name: str, make: Callable[[int], bytes]) -> Callable[[Path], list[str]]:
     def write(folder: Path) -> list[str]:
         (folder / name).write_bytes(make(1))
@@ -189,6 +195,7 @@ FORMS: dict[str, tuple[Callable[[Path], list[str]], str | Callable[[Path], objec
     "cifar100": (_batches("test", "fine_labels"), "cifar100:/"),
     "cifar10, parquet": (_cifar10_parquet, "cifar10:"),
     "cifar100, parquet": (_cifar100_parquet, "cifar100:/"),
+    "hf": (_hub_parquet, "hf://"),
     "masks": (_plain_masks, "masks://"),
     "masks, voc": (_voc, "masks://"),
     "clickme, harmonization": (_records(harmonization), "clickme:"),

@@ -13,6 +13,7 @@ from captum_astro.data.registry import sources
 from captum_astro.data.specs import human_samples, samples
 from captum_astro.data.tables import DataError
 from tests.data.test_clickme import npz
+from tests.data.test_hub import hub_folder
 from tests.data.test_imagenet_segmentation import _some, _written
 from tests.training.making import cifar_folder, cifar_parquet
 
@@ -36,6 +37,7 @@ def test_every_dataset_name(tmp_path: Path) -> None:
     (tmp_path / "clickme").mkdir()
     (tmp_path / "clickme" / "0.npz").write_bytes(npz(0))
     cifar_parquet(tmp_path, train=4, test=3)
+    (tmp_path / "hub").mkdir()
     found = {
         spec: (len(data), data[0].name, data[0].label, data[0].mask is not None, data[0].human is not None)
         for spec in (
@@ -48,6 +50,7 @@ def test_every_dataset_name(tmp_path: Path) -> None:
             f"clickme:{tmp_path / 'clickme'}",
             f"cifar10:{tmp_path}",
             f"cifar10:{tmp_path / 'cifar10_test.parquet'}",
+            f"hf:{hub_folder(tmp_path / 'hub', {'test': [range(4)]})}",
         )
         for data in [samples(spec)]
     }
@@ -61,6 +64,7 @@ def test_every_dataset_name(tmp_path: Path) -> None:
         (1, "0.npz", 0, False, True),
         (3, "test 0", 0, False, False),
         (3, "test 0", 0, False, False),
+        (4, "test 0", 0, False, False),
     ]
     boxes = samples(f"boxes:{tmp_path}")[0]
     assert boxes.mask.tolist() == [[0, 1, 1, 0, 0, 0]] * 2 + [[0] * 6] * 2
@@ -111,7 +115,7 @@ def test_limits_that_are_no_counts(limit: Any, read: Callable[..., object]) -> N
 def test_invalid_options(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="limit must be at least 1, not 0"):
         samples("scenes", 0)
-    for word in ("imagenet", "masks", "imagenet-segmentation", "cifar10", "cifar100"):
+    for word in ("imagenet", "masks", "imagenet-segmentation", "cifar10", "cifar100", "hf"):
         with pytest.raises(DataError, match=r"there is no such"):
             samples(f"{word}:{tmp_path / 'nowhere'}")
     for word in ("folder", "boxes", "clickme"):

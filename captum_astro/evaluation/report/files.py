@@ -57,17 +57,38 @@ def write_tables(folder: str | Path, out: str | Path, against: str | None = None
         "ranking": analysis.ranking(rows, bootstrap),
         "failures": analysis.failures(rows),
     }
-    top = analysis.comparisons(rows, None, bootstrap)
-    grids = {
-        str(model): grid.scores(own, top[top["model"] == model]) for model, own in summary.groupby("model", sort=False)
-    }
     texts = {f"{name}.csv": as_csv(table) for name, table in found.items()}
-    blocks = [(one, str(model)) for model, several in grids.items() for one in several]
-    texts["tables.md"] = visible("\n".join([f"{_NOTE}\n", *(markdown(one, model) for one, model in blocks)]))
+    blocks = _blocks(rows, summary, bootstrap)
+    texts["tables.md"] = visible("\n".join(_in_markdown(blocks)))
     texts["tables.tex"] = visible("\n".join([f"% {_NOTE}", *(latex(one, model) for one, model in blocks)]))
     for name, text in texts.items():
         write_whole(out / name, partial(_written, text))
     return [out / name for name in texts]
+
+
+def score_tables(rows: pd.DataFrame, summary: pd.DataFrame, bootstrap: int) -> list[str]:
+    """The scores in Markdown: a note, then the tables of each model.
+
+    Args:
+        rows: As `captum_astro.evaluation.run.rows.Row`.
+        summary: From `captum_astro.evaluation.analysis.summary`.
+        bootstrap: The number of bootstrap samples.
+    """
+    return _in_markdown(_blocks(rows, summary, bootstrap))
+
+
+def _blocks(rows: pd.DataFrame, summary: pd.DataFrame, bootstrap: int) -> list[tuple[grid.Grid, str]]:
+    """The tables, each with its model."""
+    top = analysis.comparisons(rows, None, bootstrap)
+    return [
+        (one, str(model))
+        for model, own in summary.groupby("model", sort=False)
+        for one in grid.scores(own, top[top["model"] == model])
+    ]
+
+
+def _in_markdown(blocks: list[tuple[grid.Grid, str]]) -> list[str]:
+    return [f"{_NOTE}\n", *(markdown(one, model) for one, model in blocks)]
 
 
 def markdown(table: grid.Grid, model: str) -> str:

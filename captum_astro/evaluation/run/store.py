@@ -27,7 +27,8 @@ from captum_astro.storage import RECORD, begin, read_record, write_whole
 
 MERGED = "results.parquet"
 FORMAT = 3  # of the folder; in the first, rows did not say what they were computed from, then images not their classes
-FREE = ("configuration.batch_size",)  # may change in a run: it does not change what is computed
+# may change in a run: they do not change what is computed, or say where and how it was started
+FREE = ("configuration.batch_size", "command", "machine")
 
 
 class BenchStore:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from captum_astro.attr.explainers import Explainer, configured, explainers
+from captum_astro.attr.explainers import Explainer, configured, explainers_named
 from captum_astro.attr.vita_grad_cam import ViTAGradCAM
 
 RANDOM = "Random"
@@ -47,7 +47,7 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
     Args:
         words: Comma-separated, or a list: ``all`` (with `Random`), a name, or a name with options after colons, such as
             ``VTranM:output=logit:components=length+direction``; for the grammar see `captum_astro.options`.
-            ``IntegratedGradients``, Captum's, is not part of ``all``.
+            ``IntegratedGradients``, Captum's, and methods that cost many passes (ViTCX) are not part of ``all``.
 
     Raises:
         ValueError: If there is no such method or option, a value is invalid, or a name is repeated.
@@ -62,7 +62,8 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
     chosen: list[Method] = []
     for word in given:
         if word.lower() == "all":
-            chosen += [Method(explainer.name, explainer) for explainer in explainers()] + [Method(RANDOM, None)]
+            usual = explainers_named(["all"]).values()
+            chosen += [Method(explainer.name, explainer) for explainer in usual] + [Method(RANDOM, None)]
         elif word.lower() in _OTHERS:
             chosen.append(Method(_OTHERS[word.lower()], None))
         else:

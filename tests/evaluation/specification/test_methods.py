@@ -6,8 +6,11 @@ from captum_astro import explainers
 from captum_astro.evaluation.specification.methods import methods_of
 
 
-def test_all_includes_every_method_and_random() -> None:
-    assert [method.name for method in methods_of("all")] == [e.name for e in explainers()] + ["Random"]
+def test_all_includes_every_method_that_is_not_on_request_and_random() -> None:
+    usual = [explainer.name for explainer in explainers() if not explainer.on_request]
+    assert [method.name for method in methods_of("all")] == [*usual, "Random"]
+    assert "ViTCX" not in usual
+    assert [method.name for method in methods_of("all,ViTCX:distance=0.2")][-1] == "ViTCX:distance=0.2"
 
 
 @pytest.mark.parametrize(
