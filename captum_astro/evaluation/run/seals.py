@@ -67,7 +67,7 @@ def run_digest(record: Mapping[str, Any], free: Sequence[str]) -> str:
     kept = {
         key: {name: one for name, one in value.items() if f"{key}.{name}" not in free}
         if isinstance(value, Mapping) else value
-        for key, value in record.items()
+        for key, value in record.items() if key not in free
     }  # fmt: skip
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
