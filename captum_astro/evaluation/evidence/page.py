@@ -90,8 +90,9 @@ def _answer(ranked: Sequence[Section]) -> str:
     won = [lead for lead in leads if lead.best == first]
     sure = sum(lead.certain for lead in won)
     comparisons, scores = counted(len(ranked), "comparison"), counted(len(leads), "score")
-    best = f"it is the best by {len(won)} of {scores}, for certain by {sure}"
-    return f"{first} has the best mean rank in {times} of {comparisons}; {best}."
+    best = f"; it is the best by {len(won)} of {scores}, for certain by {sure or 'none'}"
+    none = f", but is the best by none of {scores}: no win is certain"
+    return f"{first} has the best mean rank in {times} of {comparisons}{best if won else none}."
 
 
 def _command(names: Sequence[str], out: Path, title: str, notes: Sequence[str]) -> str:

@@ -97,6 +97,17 @@ def test_what_cannot_be_told_apart_is_marked(tmp_path: Path) -> None:
             {"boxes": {"SaCo": {"A": A, "B": B}}, "order": {"sparseness": {"A": A, "B": B}}},
             "A wins, for certain: it is the best by SaCo.",
         ),
+        (
+            {
+                "boxes": {
+                    "SaCo": {"A": [0.5], "B": [0.25], "C": [0.125]},
+                    "mAP": {"A": [0.1], "B": [0.25], "C": [0.5]},
+                    "Dice": {"A": [0.1], "B": [0.25], "C": [0.05], "D": [0.3]},
+                },
+                "masks": {"SaCo": {"C": [0.5], "A": [0.4]}},
+            },
+            "B has the best mean rank in 1 of 2 comparisons, but is the best by none of 4 scores: no win is certain.",
+        ),
         ({"order": {"sparseness": {"A": A, "B": B}}}, "Nothing on this page ranks the methods: it describes them."),
     ],
 )
