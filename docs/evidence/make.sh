@@ -37,11 +37,11 @@ photographs() {
     bench boxes "${DEIT[@]}" --data "boxes:$DATA/photographs" --metrics "accuracy,$WHERE" --explained predicted
     bench masks "${DEIT[@]}" --data "masks:$DATA/masks" --metrics "$WHERE" --explained predicted --crop none
     bench faithfulness "${DEIT[@]}" --data "boxes:$DATA/photographs" --metrics "accuracy,$FAITHFUL" \
-        --explained predicted --steps 8 -n 80
+        --explained predicted --steps 8 -n 50
     bench randomisation "${DEIT[@]}" --data "boxes:$DATA/photographs" --metrics "cascading randomisation" \
         --explained predicted -n 6
     page photographs "On photographs" "$WEIGHTS" \
-        "To be made within an hour on two cores, pixels are removed in 8 steps (the papers: 20) on the first 80 \
+        "To be made within an hour on two cores, pixels are removed in 8 steps (the papers: 20) on the first 50 \
 photographs, and layers are randomised for the first 6." \
         "Boxes hold background too, and some objects have none: where a map lies is judged better by the masks." \
         -- boxes masks faithfulness randomisation
@@ -49,12 +49,13 @@ photographs, and layers are randomised for the first 6." \
 
 scenes() {
     local models=(-M scenes_vit_tiny_patch4_64,scenes_pit_tiny_patch4_64,astromorphic_scenes_tiny_patch8_64)
-    bench scenes "${models[@]}" --data scenes --metrics "accuracy,$WHERE,$FAITHFUL" --explained predicted --steps 8 -n 50
+    bench scenes "${models[@]}" --data scenes --metrics "accuracy,$WHERE,$FAITHFUL" --explained predicted \
+        --steps 8 -n 40
     bench scenes-randomisation "${models[@]}" --data scenes --metrics "cascading randomisation" --explained predicted \
         -n 6
     page scenes "On scenes with a known object" \
         "The data and the models are part of the package: whoever installs it can make this page." \
-        "To be made within an hour on two cores, it has 50 scenes, pixels are removed in 8 steps, and layers are \
+        "To be made within an hour on two cores, it has 40 scenes, pixels are removed in 8 steps, and layers are \
 randomised for 6 scenes." \
         -- scenes scenes-randomisation
 }
@@ -65,7 +66,7 @@ gaze() {
 }
 
 tables() {
-    local photographs=(--data "boxes:$DATA/photographs" -n 60 --steps 10)
+    local photographs=(--data "boxes:$DATA/photographs" -n 40 --steps 10)
     bench table1-cifar10 --preset vtranm-table1 --part cifar10 -M astromorphic_cifar10_tiny_patch4_32 \
         --data "cifar10:$DATA/cifar10_test.parquet" -n 200 --steps 10
     bench table2-segmentation "${DEIT[@]}" --preset vtranm-table2 --part segmentation --data "masks:$DATA/masks"
@@ -77,7 +78,7 @@ tables() {
         "The paper's figures stand beside figures of the same kind, not of the same models and images: the paper has \
 DeiT-B, ViT-B and ViT-L on ImageNet and its segmentations, and models of its own on CIFAR. Compare the order of the \
 methods, not the digits." \
-        "Here are DeiT-tiny on photographs of ImageNet and on others with masks, in 10 steps (the paper: 20), and a \
+        "Here are DeiT-tiny on 40 photographs of ImageNet and on others with masks, in 10 steps (the paper: 20), and a \
 small astromorphic model on CIFAR-10. $WEIGHTS" \
         -- table1-cifar10 table2-segmentation table2-perturbation table3 table4-segmentation table4-perturbation
 }
