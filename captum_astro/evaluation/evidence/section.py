@@ -15,6 +15,7 @@ from captum_astro.evaluation.evidence.text import code
 from captum_astro.evaluation.report.verdict import Verdict, verdict
 from captum_astro.evaluation.run.results import BenchResults
 from captum_astro.evaluation.specification.command import command, portable
+from captum_astro.evaluation.specification.presets import PRESETS
 from captum_astro.evaluation.specification.published import published
 from captum_astro.metrics.registry import metric_named
 from captum_astro.wording import counted
@@ -90,15 +91,18 @@ def _section(run: str, model: str, rows: pd.DataFrame, record: Mapping[str, Any]
     )
     recorded = record.get("made", {}).get("preset")
     preset = (str(recorded[0]), str(recorded[1])) if recorded else None
+    paper = published(preset, model) if preset else {}
     samples = int(rows["sample"].nunique())
+    facts = _facts(samples, found.summary, record.get("configuration", {}), set(rows["metric"]))
+    facts += [f"*paper* is {PRESETS[preset[0]].source}"] if preset and paper else []
     return Section(
         run=run,
         model=model,
         samples=samples,
-        facts=_facts(samples, found.summary, record.get("configuration", {}), set(rows["metric"])),
+        facts=facts,
         verdict=verdict(found.ranking, found.against_best),
         ranks=analysis.mean_ranks(rows, bootstrap),
-        scores=list(scores(found, published(preset, model) if preset else {})),
+        scores=list(scores(found, paper)),
         preset=preset,
         failures=_failures(rows),
     )

@@ -126,6 +126,7 @@ def test_the_papers_figures_stand_beside(tmp_path: Path) -> None:
     assert [(line[0], line[-1]) for line in _cells(page, "mAP ↑")[2:6]] == [
         ("VTranM", "86.33"), ("ATTCAT", "48.38"), ("LRP", "55.87"), ("Random", MISSING)
     ]  # fmt: skip
+    assert "; *paper* is VTranM, CVPR 2024, arXiv 2403.14552, Table 2." in page
     assert "With the paper's order: 0.33 over 3 methods." in page
     assert "captum-astro bench --preset vtranm-table2 --data-root" in page
 
@@ -154,6 +155,14 @@ def test_every_score_has_a_table_of_equal_rows(tmp_path: Path) -> None:
 def test_an_unfinished_run_says_so(tmp_path: Path, finished: bool) -> None:
     page = _page(tmp_path, {"boxes": _rows({"SaCo": {"A": A, "B": B}})}, finished=finished)
     assert ("not finished" in page) is not finished
+
+
+@pytest.mark.parametrize("record", [{}, {key: value for key, value in RECORD.items() if key != "made"}])
+def test_a_run_of_an_earlier_version_has_no_day(tmp_path: Path, record: dict[str, Any]) -> None:
+    page = _page(tmp_path, {"boxes": _rows({"SaCo": {"A": A, "B": B}})}, record)
+    assert "**A wins, for certain" in page
+    assert "Begun on" not in page
+    assert "None" not in page
 
 
 def test_names_are_text_and_no_path_of_this_machine_is_told(tmp_path: Path) -> None:
