@@ -31,7 +31,8 @@ def write_evidence(
 
     Args:
         folders: Folders of runs, in the order of the page; their names are its headings.
-        out: The page, ``NAME.md``; the figure is ``NAME.svg`` beside it, if there is anything to rank.
+        out: The page, ``NAME.md``, in a folder that is created if it does not exist; the figure is
+            ``NAME.svg`` beside it, if there is anything to rank.
         title: The title.
         notes: Sentences for the page, in Markdown.
         bootstrap: The number of bootstrap samples.
@@ -73,6 +74,7 @@ def write_evidence(
         level=LEVEL,
         missing=MISSING,
     )  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
     if ranked:
         write_whole(figure, partial(write_figure, ranked))
     write_whole(out, lambda file: file.write_bytes(visible(page).encode()))

@@ -187,7 +187,7 @@ def test_names_are_text_and_no_path_of_this_machine_is_told(tmp_path: Path) -> N
         ([], "page.md", "Give at least one folder"),
         (["a", "b/../a"], "page.md", "folders of different names"),
         (["nothing"], "page.md", "nothing holds no benchmark"),
-        (["a"], "missing/page.md", "missing"),
+        (["a"], "a/run.json/page.md", "run.json"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, folders: list[str], out: str, message: str) -> None:
@@ -202,7 +202,7 @@ def test_from_a_benchmark_to_its_page(monkeypatch, capsys, tmp_path: Path) -> No
     words += ["--metrics", "segmentation,auc", "--steps", 3, "--out", tmp_path / "scenes"]
     code, said = run_command(monkeypatch, capsys, "bench", *words)
     assert code == 0, said
-    page = tmp_path / "page.md"
+    page = tmp_path / "new" / "page.md"
     words = ["evidence", tmp_path / "scenes", "--out", page, "--title", "On scenes", "--note", "Tiny. " * 30]
     code, said = run_command(monkeypatch, capsys, *words)
     assert (code, said) == (0, f"{page}\n{page.with_suffix('.svg')}\n")
