@@ -15,6 +15,7 @@ from captum_astro.evaluation.evidence.text import breakable, code, inert
 from captum_astro.evaluation.report.grid import LEVEL, MISSING
 from captum_astro.evaluation.report.visible import visible
 from captum_astro.evaluation.specification.command import quoted, wrapped
+from captum_astro.evaluation.specification.presets import PRESETS
 from captum_astro.storage import write_whole
 from captum_astro.wording import counted
 
@@ -69,7 +70,7 @@ def write_evidence(
         figure=figure.name,
         made=[made(name, run) for name, run in zip(named, runs, strict=True)],
         command=_command(names, out, title, notes),
-        presets=sorted({part.preset[0] for part in parts if part.preset}),
+        presets=[_own(*preset) for preset in sorted({part.preset for part in parts if part.preset})],
         bootstrap=bootstrap,
         level=LEVEL,
         missing=MISSING,
@@ -102,6 +103,13 @@ def _command(names: Sequence[str], out: Path, title: str, notes: Sequence[str]) 
     words = [quoted(f"$RUNS/{name}") for name in names]
     words += [f"--title {quoted(title)}", *(f"--note {quoted(note)}" for note in notes), f"--out {quoted(out.name)}"]
     return wrapped(["captum-astro evidence", *words])
+
+
+def _own(preset: str, part: str) -> str:
+    """The command for the paper's own models and data; models that are not published are the reader's."""
+    known = preset not in PRESETS or PRESETS[preset].models
+    words = [f"--preset {quoted(preset)} --part {quoted(part)}", *([] if known else ["-M MODEL -c WEIGHTS"])]
+    return wrapped(["captum-astro bench", *words, '--data-root "$DATA"', f"--out {quoted(f'$RUNS/{preset}-{part}')}"])
 
 
 def _environment() -> Environment:

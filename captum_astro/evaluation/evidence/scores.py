@@ -85,7 +85,7 @@ def scores(found: Found, paper: Table) -> Iterator[Score]:
             [
                 {"method": breakable(row["method"])}
                 | _cells(row, most, column, *(each.get((*column.key, row["method"])) for each in (tests, places)))
-                | {"paper": _as_printed(printed.get(row["method"]))}
+                | {"paper": _as_printed(printed.get(row["method"]), column)}
                 for row in lines.to_dict("records")
             ],
             "" if own["chance"].isna().all() else number(float(own["chance"].mean()), column.info),
@@ -114,7 +114,7 @@ def _cells(
     best = info.ranks and test is None
     behind = "best" if best else ""
     if test is not None and test["difference"] == test["difference"]:
-        same = "~" if test["p_holm"] >= LEVEL else ""
+        same = "" if test["p_holm"] < LEVEL else "~"
         behind = _two(f"{same}{number(test['difference'], info, sign=True)}", p_value(test["p_holm"]))
     rank = "" if place is None else _two(f"{place['place']:g}", f"{place['low']:g} to {place['high']:g}")
     return {"value": _two(f"**{value}**" if best else value, *small), "behind": behind, "rank": rank}
@@ -124,8 +124,8 @@ def _two(first: str, *small: str) -> str:
     return "<br>".join([first, *(f"<small>{text.replace(' ', '&nbsp;')}</small>" for text in small if text)])
 
 
-def _as_printed(value: float | None) -> str:
-    return "" if value is None else f"{value}".replace("-", MINUS)
+def _as_printed(value: float | None, column: Column) -> str:
+    return "" if value is None else f"{value:.{2 if column.info.percent else 3}f}".replace("-", MINUS)
 
 
 def _beside(own: pd.DataFrame, printed: Mapping[str, float], direction: int) -> str:

@@ -128,7 +128,7 @@ def test_the_papers_figures_stand_beside(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert "; *paper* is VTranM, CVPR 2024, arXiv 2403.14552, Table 2." in page
     assert "With the paper's order: 0.33 over 3 methods." in page
-    assert "captum-astro bench --preset vtranm-table2 --data-root" in page
+    assert 'captum-astro bench --preset vtranm-table2 --part segmentation \\\n    --data-root "$DATA"' in page
 
 
 def test_the_same_runs_give_the_same_files(tmp_path: Path) -> None:
