@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-
 import torch
 
 
@@ -38,19 +36,3 @@ def devices() -> list[str]:
     if found is None:
         return ["cpu"]
     return ["cpu", found.type, *(f"{found.type}:{index}" for index in range(torch.accelerator.device_count()))]
-
-
-def machine(device: torch.device | str) -> str:
-    """What sums may depend on: the system, the processor's instructions, the number of threads, and the GPU in use.
-
-    Args:
-        device: That of the model.
-
-    Example:
-        >>> machine("cpu")
-        '... threads'
-    """
-    device = torch.device(device)
-    processor = f"{platform.system()} {platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
-    gpu = [torch.cuda.get_device_name(device)] if device.type == "cuda" else []
-    return ", ".join([processor, f"{torch.get_num_threads()} threads", *gpu])

@@ -17,6 +17,7 @@ from captum_astro.cli.app import app as app_command
 from captum_astro.cli.bench import bench
 from captum_astro.cli.check import check
 from captum_astro.cli.demo import demo
+from captum_astro.cli.evidence import evidence
 from captum_astro.cli.explain import explain
 from captum_astro.cli.methods import methods
 from captum_astro.cli.report import report
@@ -48,6 +49,7 @@ app.command()(explain)
 app.command()(ablate)
 app.command()(bench)
 app.command()(report)
+app.command()(evidence)
 app.command("app")(app_command)
 app.command()(check)
 app.command()(sweep)

@@ -155,6 +155,7 @@ def bench(
             use_ema=ema,
             device=device,
             seed=seed,
+            preset=(preset, each.name) if preset and each else None,
             **asked,
         )
         runs.append((config, out / each.name if each and len(parts) > 1 else out))

@@ -136,8 +136,7 @@ def stability(
         [[0.5, 0.5], [0.5, 0.5]]
     """
     sign = 1.0 if larger_is_better else -1.0
-    better, tied = _beaten(sign * whole[None])
-    places = _places(better, tied)[0]
+    places = ranks(whole[None], larger_is_better=larger_is_better)[0]
     better, tied = _beaten(sign * draws)
     own = _places(better, tied)
     columns = np.arange(draws.shape[1])
@@ -152,6 +151,23 @@ def stability(
         shares=(held / tied[..., None]).mean(0),
         agreement=_agreement(own, places),
     )
+
+
+def ranks(values: NDArray[np.float64], *, larger_is_better: bool = True) -> NDArray[np.float64]:
+    """The ranks of m methods in each of several tables of values; tied methods share the mean of their ranks.
+
+    Args:
+        values: ``(samples, m)``.
+        larger_is_better: Whether rank 1 has the largest value, or the smallest.
+
+    Returns:
+        ``(samples, m)``.
+
+    Example:
+        >>> ranks(np.array([[0.2, 0.5, 0.2]])).tolist()
+        [[2.5, 1.0, 2.5]]
+    """
+    return _places(*_beaten(values if larger_is_better else -values))
 
 
 def _beaten(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -96,6 +96,12 @@ COMMANDS: dict[str, dict[str, tuple[list[str | None], list[str]]]] = {
         "--export": (["hub"], NAMES),
         "--against": (["VTranM"], NAMES),
     },
+    "evidence": {
+        "": ([], [*FILES, "{work}/empty"]),
+        "--out": (["{out}.md"], ["{out}.txt", "{work}/text.txt/inside.md"]),
+        "--title": (["On boxes"], []),
+        "--note": (["Rounded.", HARM], []),
+    },
     "sweep": {
         "": (["test_vit"], ["no_such_model", HARM]),
         "--out": (["{out}.json"], ["{work}/text.txt", "{work}"]),

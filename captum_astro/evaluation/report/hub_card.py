@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from captum_astro.evaluation.report.visible import visible
+from captum_astro.evaluation.specification.command import command
 
 _TAGS = ["captum-astro", "explainability", "vision-transformer", "benchmark"]
 _UNKNOWN = "not recorded: the run is of an earlier version, or was started in Python with what no command says"
@@ -21,7 +22,7 @@ No licence is set: add `license:` to the first lines of this file.
 | file | contents |
 |---|---|
 | `{details}` | a row for each model, method, metric, explained class and image |
-| `run.json` | the record of the run: all options and seeds, versions, digests of the weights, command, machine |
+| `run.json` | the record of the run: all options and seeds, versions, digests of the weights, day, machine |
 | `models/MODEL/.eval_results/` | for the repository of that model: the scores of each method |
 
 The column `value` is null where the inputs leave it undefined, or where something failed: `error` says why. In the
@@ -34,9 +35,9 @@ benchmark there.
 $ {command}
 ```
 
-It writes `results/results.parquet`, whose rows are those of this data set; with one `--method` and one `--metric` it
-writes those rows alone. Values are the same bit for bit on a machine of the same kind, and may differ in their last
-digits on another.
+Set `DATA` to the folder with your copies of the data and weights. The command writes `results/results.parquet`, whose
+rows are those of this data set; with one `-m` and one `--metrics` it writes those rows alone. Values are the same bit
+for bit on a machine of the same kind, and may differ in their last digits on another.
 
 ```yaml
 {record}```
@@ -61,16 +62,21 @@ def card(record: Mapping[str, Any], data: str, details: str, scores: Sequence[st
         "tags": _TAGS,
         "configs": [{"config_name": "default", "data_files": [{"split": "test", "path": details}]}],
     }
-    command = record.get("command") or _UNKNOWN
+    made: Mapping[str, Any] = record.get("made", {})
     kept = {
         "seed": record.get("configuration", {}).get("seed"),
-        "machine": record.get("machine", _UNKNOWN),
+        "machine": made.get("machine", _UNKNOWN),
         "versions": record.get("versions"),
         "models": record.get("models"),
         "images": record.get("samples", {}).get("count"),
     }
     text = _TEXT.format(
-        models=models, data=data, details=details, command=command, record=as_yaml(kept), scores="\n".join(scores)
+        models=models,
+        data=data,
+        details=details,
+        command=(made and command(record, "results")) or _UNKNOWN,
+        record=as_yaml(kept),
+        scores="\n".join(scores),
     )
     return visible(f"---\n{as_yaml(first)}---\n{text}")
 

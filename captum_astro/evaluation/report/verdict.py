@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from captum_astro.evaluation.report.grid import LEVEL, number, p_value
-from captum_astro.evaluation.report.order import folded
+from captum_astro.evaluation.report.order import TRUE, folded
 from captum_astro.metrics.registry import metric_named
 from captum_astro.wording import counted
 
@@ -65,7 +65,10 @@ def verdict(ranking: pd.DataFrame, against_best: pd.DataFrame) -> Verdict | None
     found = leads(against_best)
     if not found or ranking.empty:
         return None
-    places = folded(ranking)[0].pivot_table(index="method", columns=["metric", "explained"], values="place")
+    # by the scores: different ones may have equal ranks
+    _, both = folded(against_best[against_best["difference"].notna()])
+    own = ranking[~(ranking["metric"].isin(both) & (ranking["explained"] == TRUE))]
+    places = own.pivot_table(index="method", columns=["metric", "explained"], values="place")
     means = places.fillna(len(places)).mean(axis=1).sort_values(kind="stable")
     first = [str(name) for name in means.index[means <= means.iloc[0] + 1e-9]]
     named = ", ".join(f"{name} {value:.1f}" for name, value in means.iloc[: max(_NAMED, len(first))].items())

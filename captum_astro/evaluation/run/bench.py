@@ -13,15 +13,14 @@ from torch import nn
 from captum_astro.astro.vita import ViTA
 from captum_astro.data.specs import samples
 from captum_astro.data.transforms import ModelTransform
-from captum_astro.devices import machine
 from captum_astro.evaluation.run.cases import Probe, probe
+from captum_astro.evaluation.run.circumstances import circumstances
 from captum_astro.evaluation.run.fitting import fitting, tell_astrocytes
 from captum_astro.evaluation.run.leftovers import Use
 from captum_astro.evaluation.run.notices import Notices
 from captum_astro.evaluation.run.shards import Shard
 from captum_astro.evaluation.run.steps import Outcome, Progress, Run
-from captum_astro.evaluation.run.store import FORMAT, BenchStore
-from captum_astro.evaluation.specification.command import command_of
+from captum_astro.evaluation.run.store import FORMAT, MADE, BenchStore
 from captum_astro.evaluation.specification.config import BenchConfig
 from captum_astro.evaluation.specification.models import ModelChoice
 from captum_astro.models.loading import load_model
@@ -97,8 +96,7 @@ def _described(config: BenchConfig, found: Probe, models: list[nn.Module]) -> di
         "format": FORMAT,
         "configuration": config.described(),
         "versions": versions(),
-        "command": command_of(config),
-        "machine": machine(config.device),
         "models": weights,
         "samples": {"count": found.count, "has": sorted(found.has)},
+        MADE: circumstances(config),
     }

@@ -61,14 +61,13 @@ def run_digest(record: Mapping[str, Any], free: Sequence[str]) -> str:
 
     Example:
         >>> here, there = ({"a": {"b": b, "c": 2}} for b in (1, 3))
-        >>> run_digest(here, ["a.b"]) == run_digest({**there, "d": 4}, ["a.b", "d"])
+        >>> run_digest(here, ["a.b"]) == run_digest(there, ["a.b"])
         True
     """
     kept = {
         key: {name: one for name, one in value.items() if f"{key}.{name}" not in free}
         if isinstance(value, Mapping) else value
-        for key, value in record.items()
-        if key not in free
+        for key, value in record.items() if key not in free
     }  # fmt: skip
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captum_astro.evaluation.run.circumstances import NAMES
 from captum_astro.evaluation.run.rows import MAPS, SCHEMA, MapRow, Row, good_rows, map_table, table
 from captum_astro.evaluation.run.seals import (
     OPTIONS,
@@ -27,8 +28,9 @@ from captum_astro.storage import RECORD, begin, read_record, write_whole
 
 MERGED = "results.parquet"
 FORMAT = 3  # of the folder; in the first, rows did not say what they were computed from, then images not their classes
-# may change in a run: they do not change what is computed, or say where and how it was started
-FREE = ("configuration.batch_size", "command", "machine")
+MADE = "made"
+# may change in a run: it does not change what is computed
+FREE = ("configuration.batch_size", MADE, *(f"{MADE}.{name}" for name in NAMES))
 
 
 class BenchStore:

@@ -37,6 +37,7 @@ class BenchConfig:
         amp: Precision of the perturbed forward passes, ``none`` for that of the weights. Maps always use the weights'.
         device: ``cpu``, ``cuda``, ...
         seed: Random seed.
+        preset: The name and the part of the preset that it was begun as, so that its page has the paper's figures.
 
     Raises:
         ValueError: If a value is out of range, or there is nothing to run.
@@ -58,6 +59,7 @@ class BenchConfig:
     amp: Amp = "none"
     device: str = "cpu"
     seed: int = 0
+    preset: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if not self.models or not self.methods or not self.metrics:

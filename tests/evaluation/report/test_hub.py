@@ -53,15 +53,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_stranger_reproduces_the_rows_from_the_record(
     exported: Path, tmp_path: Path, only: tuple[str, str] | None
 ) -> None:
-    command = re.search(r"```console\n\$ (.*)\n```", (exported / "README.md").read_text())
-    words = shlex.split(command[1])
+    command = re.search(r"```console\n\$ (.*?)\n```", (exported / "README.md").read_text(), re.DOTALL)
+    words = shlex.split(command[1].replace("\\\n", ""))
     assert words[:2] == ["captum-astro", "bench"]
     wanted = pq.read_table(exported / _front(exported)["configs"][0]["data_files"][0]["path"]).to_pandas()
     wanted["method"] += wanted["options"].where(wanted["options"] == "", ":" + wanted["options"])
     if only is not None:
-        methods = [at for at, word in enumerate(words) if word == "--method"]
-        words[methods[0] : methods[-1] + 2] = ["--method", only[0]]
-        words[words.index("--metric") + 1] = only[1]
+        words[words.index("-m") + 1] = only[0]
+        words[words.index("--metrics") + 1] = only[1]
         wanted = wanted[(wanted["method"] == only[0]) & (wanted["metric"] == only[1])]
     environment = {"PYTHONPATH": str(Path(captum_astro.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -82,7 +81,7 @@ def test_the_record_names_versions_machine_and_seed(exported: Path) -> None:
     block = yaml.safe_load((exported / "README.md").read_text().split("```yaml\n")[1].split("```")[0])
     assert block["seed"] == 4
     assert block["images"] == 2
-    assert block["machine"].endswith(" threads")
+    assert block["machine"].endswith(" cores")
     assert {"torch", "timm", "captum_astro", "python"} <= set(block["versions"])
     assert re.fullmatch("[0-9a-f]{16}", block["models"]["scenes_vit_tiny_patch4_64"]["weights"])
 

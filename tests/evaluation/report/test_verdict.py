@@ -106,5 +106,12 @@ def test_classes_are_named_where_their_scores_differ() -> None:
     assert scores == ["mAP (predicted class)", "mAP (true class)", "SaCo"]
 
 
+def test_scores_of_both_classes_count_even_if_their_ranks_are_equal() -> None:
+    own = _rows({"SaCo": {"A": [0.5] * 6, "B": [0.25] * 6}, "mAP": {"A": [0.25] * 6, "B": [0.5] * 6}})
+    other = own[own["metric"] == "SaCo"].assign(explained="true", value=[0.9] * 6 + [0.1] * 6)
+    said = _verdict(pd.concat([own, other])).figures[0]
+    assert said == "Mean rank of 2 methods over 3 scores on 6 images: A 1.3, B 1.7."
+
+
 def test_one_method_is_not_compared() -> None:
     assert _verdict(_rows({"SaCo": {"A": [0.5] * 6}})) is None

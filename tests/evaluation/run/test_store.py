@@ -106,11 +106,11 @@ def test_process_considered_dead_does_no_harm(tmp_path: Path, monkeypatch) -> No
     assert store.check((0, 0)).samples == {0: "a"}
 
 
-@pytest.mark.parametrize("first", [{}, {"command": "a", "machine": "here"}], ids=["earlier version", "another start"])
-def test_the_command_and_the_machine_may_differ(tmp_path: Path, first: dict[str, str]) -> None:
+@pytest.mark.parametrize("first", [{}, {"made": {"machine": "here"}}], ids=["earlier version", "another start"])
+def test_the_machine_may_differ(tmp_path: Path, first: dict[str, str]) -> None:
     store = BenchStore(tmp_path)
     store.begin({"a": 1, **first})
     store.add((0, 0), [_row(0)], [], {0: "a"})
-    store.begin({"a": 1, "command": "b", "machine": "there"})
+    store.begin({"a": 1, "made": {"machine": "there"}})
     assert store.check((0, 0)).samples == {0: "a"}
     assert store.read_record() == {"a": 1, **first}

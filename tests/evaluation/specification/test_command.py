@@ -1,48 +1,87 @@
-"""The recorded command is read by the command line as the configuration that it was made from."""
-
 from __future__ import annotations
 
+import json
 import shlex
-from dataclasses import replace
-from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from captum_astro.evaluation.specification import BenchConfig, ModelChoice, methods_of, metrics_of
-from captum_astro.evaluation.specification.command import command_of
-from captum_astro.evaluation.specification.models import model_of
+from captum_astro.evaluation.specification.command import WIDTH, command, portable
+from captum_astro.models.loading import load_model
+from captum_astro.storage import RECORD
 from tests.commands import run_command
+from tests.evaluation import making
 
-PLAIN = BenchConfig(
-    (ModelChoice("deit_tiny_patch16_224"),), methods_of("VTranM"), "scenes", metrics_of("auc"), crop="timm"
-)
-A, B = (ModelChoice("deit_tiny_patch16_224", Path(name), 7) for name in ("a b.pt", "$c.pt"))
+TINY = ["-M", making.NAME, "-m", "Random", "--metrics", "segmentation", "--limit", 2]
+
+
+def _split(text: str) -> list[str]:
+    """The words that a shell sees: a backslash at the end of a line joins it to the next."""
+    return shlex.split(text.replace("\\\n", ""))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Images with boxes, and weights with seven classes and their average."""
+    (tmp_path / "a b").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a b" / "0.png")
+    (tmp_path / "a b" / "boxes.csv").write_text("file,label,x0,y0,x1,y1\n0.png,0,3,3,20,20\n")
+    state = load_model(making.NAME, pretrained=False, num_classes=7).state_dict()
+    both = {"state_dict": state, "state_dict_ema": {key: value + 1 for key, value in state.items()}}
+    torch.save(both, tmp_path / "w.pt")
+    return tmp_path
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "words",
     [
-        {},
-        {"models": (A, B)},
-        {"models": (model_of("vita:deit_tiny_patch16_224:layer=blocks.0.mlp.fc1:alpha=1.5"), PLAIN.models[0])},
-        {"methods": methods_of("VTranM:components=:output=logit,Random,VTranM:components=length+direction")},
-        {"metrics": metrics_of("pixel accuracy,blurred deletion"), "data": "folder:it's here"},
-        {"limit": 3, "explained": "true", "steps": 3, "chunk_size": 2, "examples": 0, "batch_size": 5, "seed": 8},
-        {"pretrained": False, "use_ema": False, "amp": "bfloat16", "crop": "none"},
+        ["--data", "scenes", "--no-pretrained"],
+        ["--data", "scenes", "--no-pretrained", "--classes", 7, "--seed", 3, "--explained", "true", "--steps", 3],
+        ["--data", "scenes", "-c", "{data}/w.pt", "--chunk-size", 1, "--examples", 1, "--amp", "bfloat16"],
+        ["--data", "boxes:{data}/a b", "-c", "{data}/w.pt", "--no-ema", "--crop", "none"],
+        ["--data", "boxes:{data}/a b", "-c", "{data}/w.pt", "--preset", "vtranm-table4", "--part", "segmentation"],
     ],
 )
-def test_the_command_is_read_back(monkeypatch, capsys, changes: dict[str, Any]) -> None:
-    config, found = replace(PLAIN, **changes), []
-    cli = import_module("captum_astro.cli.bench")  # of which the package has a function with the same name
-    monkeypatch.setattr(cli, "_run", lambda config, folder, strict: found.append((config, folder)))
-    program, *words = shlex.split(command_of(config))
-    code, out = run_command(monkeypatch, capsys, *words)
-    assert (program, code) == ("captum-astro", 0), out
-    assert found == [(config, Path("results"))]
+def test_the_command_of_a_record_makes_the_same_run(words, data: Path, monkeypatch, capsys) -> None:
+    given = [str(word).format(data=data) for word in words]
+    code, said = run_command(monkeypatch, capsys, "bench", *TINY, *given, "--out", data / "first")
+    assert code == 0, said
+    record = json.loads((data / "first" / RECORD).read_text())
+    text = command(record, "$RUNS/second")
+    assert str(data) not in text
+    again = _split(text.replace("$DATA", str(data)).replace("$RUNS", str(data)))
+    assert again[:2] == ["captum-astro", "bench"]
+    code, said = run_command(monkeypatch, capsys, *again[1:])
+    assert code == 0, said
+    found = json.loads((data / "second" / RECORD).read_text())
+    record["configuration"]["batch_size"] = found["configuration"]["batch_size"]
+    assert found == record
 
 
-@pytest.mark.parametrize("models", [(A, ModelChoice("vit_tiny_patch16_224")), (A, replace(B, classes=8))])
-def test_what_no_command_says(models: tuple[ModelChoice, ...]) -> None:
-    assert not command_of(replace(PLAIN, models=models))
+def test_long_words_go_on_in_the_next_line() -> None:
+    methods = ["VTranM", *(f"VTranM:gain={gain}" for gain in range(40))]
+    record = {"configuration": {"models": ["vit"], "data": "scenes", "methods": methods, "metrics": ["mIoU"]}}
+    text = command(record, "out")
+    assert max(map(len, text.splitlines())) <= WIDTH + 2
+    words = _split(text)
+    given = [value for name, value in pairwise(words) if name == "-m"]
+    assert ",".join(given).split(",") == methods
+
+
+@pytest.mark.parametrize("made", [{"checkpoints": ["a.pt", None]}, {"classes": [7, 8]}])
+def test_what_no_command_says(made: dict[str, list[object]]) -> None:
+    assert not command({"configuration": {"models": ["a", "b"], "data": "scenes"}, "made": made}, "out")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [("hf:/data/pets:test", "hf:$DATA/pets:test"), ("hf:C:/pets", "hf:$DATA/pets"), ("hf:./pets", "hf:$DATA/pets"),
+     ("hf:uoft-cs/cifar10:test", "hf:uoft-cs/cifar10:test"), ("folder:it's here", "folder:$DATA/it's here")],
+)  # fmt: skip
+def test_data_without_its_place(data: str, expected: str) -> None:
+    assert portable(data) == expected

@@ -1,0 +1,3 @@
+"""Pages of evidence: what runs of the benchmark found, as Markdown for the documentation, written by one command."""
+
+from captum_astro.evaluation.evidence.page import write_evidence as write_evidence
