@@ -1,6 +1,7 @@
 """Time every method relative to forward + input-backward, alternated in one run; prints a Markdown table.
 
 python -m tests.benchmarks.bench_methods [--model vit_base_patch16_224] [--batch 4] [--rounds 5] [--device cpu]
+    [--method VTranM ProjectedFlow]
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Callable
 import timm
 import torch
 
-from captum_astro import ViTAGradCAM, explainers
+from captum_astro import ViTAGradCAM
+from captum_astro.attr.explainers import explainers_named
 from tests.benchmarks.bench_vtranm import floor
 
 
@@ -24,12 +26,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--method", nargs="+", default=["all"])
     args = parser.parse_args()
     model = timm.create_model(args.model).eval().requires_grad_(False).to(args.device)
     x = torch.randn(args.batch, *model.default_cfg["input_size"]).to(args.device)
     target = torch.arange(args.batch, device=args.device)
     runs: dict[str, Callable[[], torch.Tensor]] = {"forward + input-backward": lambda: floor(model, x, target)}
-    for explainer in explainers():
+    for explainer in explainers_named(args.method).values():
         if issubclass(explainer.method, ViTAGradCAM):
             continue  # TokenGradCAM on another model
         method = explainer.method(model)
