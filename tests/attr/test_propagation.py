@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,11 +13,17 @@ from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
 from tests.families import build, images
 
 
+class NoRules(nullcontext[None]):
+    """Operations as they are."""
+
+    constants = None
+
+
 class Plain(InputTimesGradient):
     """Without rules: input times gradient, from autograd."""
 
-    def _mode(self, call: Any) -> AbstractContextManager[Any]:
-        return nullcontext()
+    def _mode(self, call: Any) -> Any:
+        return NoRules()
 
 
 class Gradient(Plain):
