@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -248,7 +249,10 @@ def test_vita_search_and_evaluate(monkeypatch, capsys, tmp_path: Path, scene: Pa
     assert best.startswith(columns)
     assert run_command(monkeypatch, capsys, *words)[0] == 0
     assert (tmp_path / "search" / "best.csv").read_text() == best
-    Path(tmp_path, "boxes.csv").write_text("file,label,x0,y0,x1,y1\nscene.png,7,10,10,40,40\n")
+    for name in "abc":
+        shutil.copy(scene, tmp_path / f"{name}.png")
+    lines = [f"{name}.png,7,10,10,40,40\n" for name in ("scene", *"abc")]
+    Path(tmp_path, "boxes.csv").write_text("file,label,x0,y0,x1,y1\n" + "".join(lines))
     code, out = run_command(
         monkeypatch, capsys, "vita", "evaluate", "--data", f"boxes:{tmp_path}", *BUNDLED, "--vita", "k=4,tau=2",
         "--methods", "VTranM,TokenGradCAM", "--metrics", "ssim,iou", "--explained", "label", "--out", tmp_path / "one",
@@ -256,6 +260,10 @@ def test_vita_search_and_evaluate(monkeypatch, capsys, tmp_path: Path, scene: Pa
     assert code == 0, out
     assert "VTranM" in out
     assert len((tmp_path / "one" / "compared.csv").read_text().splitlines()) == 5
+    controls = (tmp_path / "one" / "controls.csv").read_text().splitlines()
+    assert controls[0].startswith("method,metric,control,width,n,modulated,beside,difference,low,high,effect,p,p_holm")
+    assert len(controls) == 1 + 2 * 2 * 5
+    assert "Gains beyond each control, p (Holm) below 0.05, of 4: plain 0, centre" in out
 
 
 def test_explain_says_what_is_cropped(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:

@@ -51,6 +51,7 @@ Metrics = Annotated[
     list[str] | None,
     metrics_option("spearman, dice, iou, ssim; repeatable, or with commas. [default: spearman,dice,ssim]"),
 ]
+_LEVEL = 0.05
 _METRICS = ["spearman", "dice", "ssim"]
 _METHODS = ["TokenGradCAM", "TokenGradCAMPlusPlus", "VTranM", "AttentionRollout", "IntegratedGradients"]
 
@@ -147,6 +148,7 @@ def evaluate(
     """
     from captum_astro.data.specs import human_samples
     from captum_astro.evaluation.vita.config import EvaluationConfig
+    from captum_astro.evaluation.vita.controls import control_table
     from captum_astro.evaluation.vita.evaluate import evaluate as run
     from captum_astro.evaluation.vita.settings import Setting
     from captum_astro.storage import write_table
@@ -167,7 +169,10 @@ def evaluate(
     compared = found.compare()
     write_table(out / "compared.csv", compared)
     _print(compared, [setting])
-    console.print(f"{counted(found.scores['sample'].nunique(), 'sample')}: {out}/compared.csv")
+    controls = control_table({(row.method, row.metric): found for row in compared.itertuples()})
+    write_table(out / "controls.csv", controls)
+    _print_controls(controls)
+    console.print(f"{counted(found.scores['sample'].nunique(), 'sample')}: {out}/compared.csv, {out}/controls.csv")
 
 
 @contextlib.contextmanager
@@ -211,6 +216,16 @@ def _print(compared: pd.DataFrame, settings: list[Setting]) -> None:
         console.print(text)
         if len(chosen) > 1:
             console.print(f"  for {'; '.join(pairs)}")
+
+
+def _print_controls(controls: pd.DataFrame) -> None:
+    """How many gains are more than each control explains."""
+    if controls.empty:
+        return
+    won = controls[(controls["difference"] > 0) & (controls["p_holm"] < _LEVEL)]
+    counts = ", ".join(f"{name} {sum(won['control'] == name)}" for name in controls["control"].unique())
+    pairs = len(controls[["method", "metric"]].drop_duplicates())
+    console.print(f"Gains beyond each control, p (Holm) below {_LEVEL}, of {pairs}: {counts}")
 
 
 def _named(setting: Setting) -> str:
