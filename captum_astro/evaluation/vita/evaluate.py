@@ -18,7 +18,7 @@ from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.run.batches import Batch
 from captum_astro.evaluation.run.cases import Case, load_cases
 from captum_astro.evaluation.run.explaining import Explaining
-from captum_astro.evaluation.specification.methods import INTEGRATED, RANDOM, Method, methods_of
+from captum_astro.evaluation.specification.methods import CAPTUM, RANDOM, Method, methods_of
 from captum_astro.evaluation.vita.another import WITHIN, another
 from captum_astro.evaluation.vita.config import EVALUATION, EvaluationConfig
 from captum_astro.evaluation.vita.control_scores import control_scores
@@ -138,5 +138,5 @@ def _sized(maps: torch.Tensor, size: int) -> torch.Tensor:
 def _methods(names: Sequence[str]) -> tuple[Method, ...]:
     """The methods, without those that add their own astrocytes."""
     known = [method.name for method in methods_of("all") if not method.has_astrocytes and method.name != RANDOM]
-    check_names("method", [name.split(":")[0] for name in names], [*known, INTEGRATED])
+    check_names("method", [name.split(":")[0] for name in names], [*known, *CAPTUM])
     return methods_of(names)
