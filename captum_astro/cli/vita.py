@@ -35,7 +35,7 @@ from captum_astro.cli._vita_shown import print_controls, print_gains, progress
 from captum_astro.wording import counted
 
 app = typer.Typer(
-    help="Artificial astrocytes: search over settings, evaluate one, report both.",
+    help="Artificial astrocytes: search settings, evaluate, report.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -55,7 +55,7 @@ _METHODS = ["TokenGradCAM", "TokenGradCAMPlusPlus", "VTranM", "AttentionRollout"
 @examples(
     "vita search --data scenes -M scenes_vit_tiny_patch4_64 -o a",
     "vita search --data clickme:data/clickme --metric spearman -o b",
-    'vita search --data clickme:data/clickme --layer "blocks.[0-2].*" -o c',
+    'vita search --data scenes --layer "blocks.[0-2].*" -o c',
 )
 def search(
     data: Data,
@@ -207,7 +207,7 @@ def report(
     title: Annotated[str, option("The title of the page.", metavar="TEXT")] = "ViTA",
     note: Annotated[list[str] | None, option("A paragraph for the page; repeatable.", metavar="TEXT")] = None,
 ) -> None:
-    """Write what searches and evaluations found as a page in Markdown.
+    """Write what searches and evaluations found as a page.
 
     It has the protocol, intervals, tests and their power, the controls, and the commands and versions that made it.
     """
