@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -123,7 +123,13 @@ def search(
     write_table(out / "controls.csv", controls)
     print_controls(controls)
     console.print(f"What else could explain the gains: {out}/controls.csv")
-    given = {"model": model, "checkpoint": checkpoint, "pretrained": pretrained, "ema": ema, "classes": classes}
+    given: dict[str, Any] = {
+        "model": model,
+        "checkpoint": checkpoint,
+        "pretrained": pretrained,
+        "ema": ema,
+        "classes": classes,
+    }
     given |= {"layer": layer, "k": k, "tau": tau, "phi": phi, "alpha": alpha, "beta": beta, "metric": metric}
     given |= {"limit": limit, "batch-size": batch_size}
     record_made(out, "vita search", data, device, given)
@@ -189,7 +195,13 @@ def evaluate(
     write_table(out / "controls.csv", controls)
     print_controls(controls)
     console.print(f"{counted(found.scores['sample'].nunique(), 'sample')}: {out}/compared.csv, {out}/controls.csv")
-    given = {"vita": vita, "model": model, "checkpoint": checkpoint, "pretrained": pretrained, "ema": ema}
+    given: dict[str, Any] = {
+        "vita": vita,
+        "model": model,
+        "checkpoint": checkpoint,
+        "pretrained": pretrained,
+        "ema": ema,
+    }
     given |= {"classes": classes, "method": method, "metric": metric, "explained": explained, "limit": limit}
     record_made(out, "vita evaluate", data, device, given | {"batch-size": batch_size})
 

@@ -12,6 +12,7 @@ from captum_astro.data.human import HumanSample
 from captum_astro.evaluation.vita.config import EvaluationConfig, SearchConfig
 from captum_astro.evaluation.vita.controls import control_table
 from captum_astro.evaluation.vita.evaluate import evaluate
+from captum_astro.evaluation.vita.results import Results
 from captum_astro.evaluation.vita.settings import Setting
 
 
@@ -43,9 +44,10 @@ def selected_controls(
     if config.cam_layer is not None:
         raise ValueError("The controls are computed at Grad-CAM's usual layer: search without cam_layer.")
     own = EvaluationConfig(config.methods, config.metrics, size=config.size, batch_size=config.batch_size)
-    found = {}
+    found: dict[tuple[str, str], Results] = {}
     for number, rows in best.groupby("setting"):
         folder = None if out is None else out / f"setting-{number}"
         results = evaluate(model, samples(), settings[int(str(number))], own, out=folder)
-        found |= {(row.method, row.metric): results for row in rows.itertuples()}
-    return control_table({(row.method, row.metric): found[row.method, row.metric] for row in best.itertuples()})
+        found |= {(str(row.method), str(row.metric)): results for row in rows.itertuples()}
+    order = zip(best["method"], best["metric"], strict=True)
+    return control_table({pair: found[pair] for pair in order})
