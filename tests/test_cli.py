@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -239,7 +241,8 @@ SMALL_GRID = ("--k", "4", "--tau", "2", "--phi=-0.5,0", "--alpha", "1.5", "--bet
 
 
 def test_vita_search_and_evaluate(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
-    words = ("vita", "search", "--data", "scenes", *BUNDLED, *SMALL_GRID, "--limit", 8, "--out", tmp_path / "search")
+    words = ("vita", "search", "--data", "scenes", *BUNDLED, *SMALL_GRID, "--limit", 8, "--out", tmp_path / "search",
+             "--layer", "blocks.[0-1].attn.*", "--metric", "dice")  # fmt: skip
     code, out = run_command(monkeypatch, capsys, *words)
     assert code == 0, out
     assert "k=4,tau=2" in out
@@ -248,7 +251,15 @@ def test_vita_search_and_evaluate(monkeypatch, capsys, tmp_path: Path, scene: Pa
     assert best.startswith(columns)
     assert run_command(monkeypatch, capsys, *words)[0] == 0
     assert (tmp_path / "search" / "best.csv").read_text() == best
-    Path(tmp_path, "boxes.csv").write_text("file,label,x0,y0,x1,y1\nscene.png,7,10,10,40,40\n")
+    tried = pd.read_csv(tmp_path / "search" / "search.csv")["layer"].dropna()
+    assert set(tried) == {f"blocks.{i}.attn.{name}" for i in (0, 1) for name in ("qkv", "proj")}
+    assert len(pd.read_csv(tmp_path / "search" / "controls.csv")) == 2 * 5
+    assert len(pd.read_csv(tmp_path / "search" / "curve.csv")) == 2 * 2
+    assert (tmp_path / "search" / "curve.svg").read_text().startswith("<?xml")
+    for name in "abc":
+        shutil.copy(scene, tmp_path / f"{name}.png")
+    lines = [f"{name}.png,7,10,10,40,40\n" for name in ("scene", *"abc")]
+    Path(tmp_path, "boxes.csv").write_text("file,label,x0,y0,x1,y1\n" + "".join(lines))
     code, out = run_command(
         monkeypatch, capsys, "vita", "evaluate", "--data", f"boxes:{tmp_path}", *BUNDLED, "--vita", "k=4,tau=2",
         "--methods", "VTranM,TokenGradCAM", "--metrics", "ssim,iou", "--explained", "label", "--out", tmp_path / "one",
@@ -256,6 +267,18 @@ def test_vita_search_and_evaluate(monkeypatch, capsys, tmp_path: Path, scene: Pa
     assert code == 0, out
     assert "VTranM" in out
     assert len((tmp_path / "one" / "compared.csv").read_text().splitlines()) == 5
+    controls = (tmp_path / "one" / "controls.csv").read_text().splitlines()
+    assert controls[0].startswith("method,metric,control,width,n,modulated,beside,difference,low,high,effect,p,p_holm")
+    assert len(controls) == 1 + 2 * 2 * 5
+    assert "Gains beyond each control, p (Holm) below 0.05, of 4: plain 0, centre" in out
+    page = tmp_path / "page.md"
+    words = ("vita", "report", tmp_path / "search", tmp_path / "one", "--title", "Scenes", "--out", page)
+    code, out = run_command(monkeypatch, capsys, *words)
+    assert code == 0, out
+    assert (tmp_path / "page-search.svg").exists()
+    assert "--data scenes --model=scenes_vit_tiny_patch4_64" in page.read_text()
+    assert '--data "boxes:$DATA/test_vita' in page.read_text()
+    assert str(tmp_path) not in page.read_text()
 
 
 def test_explain_says_what_is_cropped(monkeypatch, capsys, tmp_path: Path, scene: Path) -> None:
@@ -315,6 +338,7 @@ def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Pa
         (("search", "--data", "scenes", "--k", "4;6"), "--k must be a whole number, not '4;6'"),
         (("search", "--data", "scenes", "--tau", "0"), "tau must be a whole number of at least 1"),
         (("search", "--data", "scenes", "--layer", "blocks.9.mlp.fc1", "--limit", "1"), "no layer 'blocks.9.mlp.fc1'"),
+        (("search", "--data", "scenes", "--layer", "blocks.[5-9].*"), "No linear layer of VisionTransformer matches"),
         (("evaluate", "--data", "scenes", "--vita", "kappa=3"), "--vita has no option 'kappa=3'. Options: k, tau"),
         (("evaluate", "--data", "scenes", "--vita", "k=six"), "--vita: k must be a whole number, not 'six'"),
         (("evaluate", "--data", "scenes", "--methods", "Magic"), "no method 'Magic'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from captum_astro.layouts.base import Layout, layout_for
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.steps import Linear, Modulated
 from captum_astro.layouts.structure import AttentionBranch
+from captum_astro.layouts.unwrap import unwrapped
 
 _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")  # as libraries name the parameter
 
@@ -51,6 +53,34 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None) -> str:
     path = paths[0].replace("_orig_mod.", "")  # leads through a compiled module too
     linear_at(model, path)
     return path
+
+
+def find_layers(model: nn.Module, pattern: str) -> list[str]:
+    """The paths of all linear layers that match a pattern, in the order of the model; a path is its own pattern.
+
+    Args:
+        model: The model, or a wrapper around it.
+        pattern: A path, or one with ``*`` (any characters, dots among them), ``?`` or ``[0-2]``, as in `fnmatch`.
+
+    Raises:
+        ValueError: If none matches; and as `find_layer` for a path.
+        TypeError: As `find_layer` for a path.
+
+    Example:
+        >>> import timm
+        >>> find_layers(timm.create_model("test_vit"), "blocks.[0-1].attn.*")
+        ['blocks.0.attn.qkv', 'blocks.0.attn.proj', 'blocks.1.attn.qkv', 'blocks.1.attn.proj']
+    """
+    if not any(sign in pattern for sign in "*?["):
+        return [find_layer(model, pattern)]
+    inner = unwrapped(model)
+    paths = [name for name, module in inner.named_modules() if isinstance(module, nn.Linear)]
+    forms = (pattern, f"*.{pattern}")  # in a wrapper, the path of the model inside will do
+    found: list[str] = next(filter(None, ([path for path in paths if fnmatchcase(path, form)] for form in forms)), [])
+    if not found:
+        shown = ", ".join(paths[:4]) + (", ..." if len(paths) > 4 else "")
+        raise ValueError(f"No linear layer of {type(inner).__name__} matches {pattern!r}. It has {shown or 'none'}.")
+    return found
 
 
 def linear_at(model: nn.Module, path: str) -> nn.Linear:

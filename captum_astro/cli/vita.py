@@ -1,15 +1,12 @@
-"""``captum-astro vita``: search over astrocyte settings, and evaluate one setting."""
+"""``captum-astro vita``: search over astrocyte settings, evaluate one setting, report both."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from captum_astro.cli._astrocytes import vita_options
 from captum_astro.cli._common import (
@@ -27,21 +24,20 @@ from captum_astro.cli._common import (
     named,
     named_methods,
     option,
+    out_file,
     out_folder,
     whole_number,
 )
+from captum_astro.cli._made import record_made
 from captum_astro.cli._network import network
 from captum_astro.cli._terminal import console
-from captum_astro.progress import Lines
+from captum_astro.cli._vita_shown import print_controls, print_gains, progress
 from captum_astro.wording import counted
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from captum_astro.evaluation.vita.settings import Setting
-
 app = typer.Typer(
-    help="Artificial astrocytes: search over settings, evaluate one.", no_args_is_help=True, rich_markup_mode=None
+    help="Artificial astrocytes: search settings, evaluate, report.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 Data = Annotated[
@@ -59,6 +55,7 @@ _METHODS = ["TokenGradCAM", "TokenGradCAMPlusPlus", "VTranM", "AttentionRollout"
 @examples(
     "vita search --data scenes -M scenes_vit_tiny_patch4_64 -o a",
     "vita search --data clickme:data/clickme --metric spearman -o b",
+    'vita search --data scenes --layer "blocks.[0-2].*" -o c',
 )
 def search(
     data: Data,
@@ -68,7 +65,9 @@ def search(
     pretrained: Pretrained = True,
     ema: Ema = True,
     classes: Classes = None,
-    layer: Annotated[list[str] | None, option("Path of a linear layer; repeatable.", metavar="PATH")] = None,
+    layer: Annotated[
+        list[str] | None, option("Path of a linear layer, or a pattern: blocks.[0-2].*; repeatable.", metavar="PATH")
+    ] = None,
     k: Annotated[str, option("Values to try, with commas.", metavar="NUMBERS")] = "4,6,8",
     tau: Annotated[str, option("Values to try, with commas.", metavar="NUMBERS")] = "2,3",
     phi: Annotated[str, option("Values to try, with commas.", metavar="NUMBERS")] = "-1,-0.5,0,0.5",
@@ -82,18 +81,21 @@ def search(
 ) -> None:
     """Select settings of the astrocytes by agreement with people.
 
-    Each metric selects on half of the samples, and is reported on the other half.
+    Each metric selects on half of the samples. The other half reports it, beside what else could explain a gain.
     """
+    from captum_astro.astro.layers import find_layers
     from captum_astro.data.specs import human_samples
     from captum_astro.evaluation.vita.config import SearchConfig
+    from captum_astro.evaluation.vita.curve import accuracy_curve
+    from captum_astro.evaluation.vita.curve_figure import write_curves
     from captum_astro.evaluation.vita.search import search as run
-    from captum_astro.evaluation.vita.settings import grid
+    from captum_astro.evaluation.vita.searched import selected_controls
+    from captum_astro.evaluation.vita.settings import at_layers, grid
     from captum_astro.kinds import kind_of
     from captum_astro.options import listed_values
-    from captum_astro.storage import write_table
+    from captum_astro.storage import write_table, write_whole
 
     settings = grid(
-        layer=(None,) if layer is None else layer,
         k=listed_values("--k", k, kind_of(int)),
         tau=listed_values("--tau", tau, kind_of(int)),
         phi=listed_values("--phi", phi, kind_of(float)),
@@ -101,15 +103,36 @@ def search(
         beta=listed_values("--beta", beta, kind_of(float)),
     )
     config = SearchConfig(metrics=tuple(named("--metric", metric or _METRICS)), batch_size=batch_size, rows=rows)
-    samples = human_samples(data, limit)
+    samples = partial(human_samples, data, limit)
+    read = samples()  # an error of the data comes before the model is loaded
     classifier = network(model, checkpoint, pretrained, ema, device, classes)
-    with _progress(counted(len(settings), "setting")) as done:
-        found = run(classifier, samples, settings, config, out=out, done=done)
+    if layer is not None:
+        settings = at_layers(settings, [path for pattern in layer for path in find_layers(classifier, pattern)])
+    with progress(counted(len(settings), "setting")) as done:
+        found = run(classifier, read, settings, config, out=out, done=done)
     write_table(out / "search.csv", found.table("search"))
     best = found.best()
     write_table(out / "best.csv", best)
-    _print(best, settings)
+    print_gains(best, settings)
     console.print(f"Selected on the even samples, reported on the odd ones: {out}/best.csv, {out}/search.csv")
+    curve = accuracy_curve(found, best)
+    write_table(out / "curve.csv", curve)
+    write_whole(out / "curve.svg", partial(write_curves, curve))
+    console.print(f"Agreement and accuracy over alpha and beta: {out}/curve.csv, {out}/curve.svg")
+    controls = selected_controls(classifier, samples, best, settings, config, out=out / "controls")
+    write_table(out / "controls.csv", controls)
+    print_controls(controls)
+    console.print(f"What else could explain the gains: {out}/controls.csv")
+    given: dict[str, Any] = {
+        "model": model,
+        "checkpoint": checkpoint,
+        "pretrained": pretrained,
+        "ema": ema,
+        "classes": classes,
+    }
+    given |= {"layer": layer, "k": k, "tau": tau, "phi": phi, "alpha": alpha, "beta": beta, "metric": metric}
+    given |= {"limit": limit, "batch-size": batch_size}
+    record_made(out, "vita search", data, device, given)
 
 
 @app.command()
@@ -129,8 +152,8 @@ def evaluate(
     method: Annotated[
         list[str] | None,
         methods_option(
-            "Methods, also Captum's IntegratedGradients; repeatable, or with commas. [default: the Grad-CAMs, VTranM, "
-            "AttentionRollout, IntegratedGradients]"
+            "Methods, also Captum's IntegratedGradients, Occlusion, Lime:samples=500 and KernelShap; repeatable, or "
+            "with commas. [default: the Grad-CAMs, VTranM, AttentionRollout, IntegratedGradients]"
         ),
     ] = None,
     metric: Metrics = None,
@@ -147,6 +170,7 @@ def evaluate(
     """
     from captum_astro.data.specs import human_samples
     from captum_astro.evaluation.vita.config import EvaluationConfig
+    from captum_astro.evaluation.vita.controls import control_table
     from captum_astro.evaluation.vita.evaluate import evaluate as run
     from captum_astro.evaluation.vita.settings import Setting
     from captum_astro.storage import write_table
@@ -162,58 +186,44 @@ def evaluate(
     )
     samples = human_samples(data, limit)
     classifier = network(model, checkpoint, pretrained, ema, device, classes)
-    with _progress("ViT and ViTA") as done:
+    with progress("ViT and ViTA") as done:
         found = run(classifier, samples, setting, config, out=out, done=done)
     compared = found.compare()
     write_table(out / "compared.csv", compared)
-    _print(compared, [setting])
-    console.print(f"{counted(found.scores['sample'].nunique(), 'sample')}: {out}/compared.csv")
+    print_gains(compared, [setting])
+    controls = control_table({(row.method, row.metric): found for row in compared.itertuples()})
+    write_table(out / "controls.csv", controls)
+    print_controls(controls)
+    console.print(f"{counted(found.scores['sample'].nunique(), 'sample')}: {out}/compared.csv, {out}/controls.csv")
+    given: dict[str, Any] = {
+        "vita": vita,
+        "model": model,
+        "checkpoint": checkpoint,
+        "pretrained": pretrained,
+        "ema": ema,
+    }
+    given |= {"classes": classes, "method": method, "metric": metric, "explained": explained, "limit": limit}
+    record_made(out, "vita evaluate", data, device, given | {"batch-size": batch_size})
 
 
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int], None]]:
-    if not console.is_terminal:
-        yield Lines(console.print, "samples")
-        return
-    columns = SpinnerColumn("line"), TextColumn("{task.description}: {task.completed:.0f} samples"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda count: progress.update(task, completed=count)
+@app.command()
+@examples(
+    "vita report search -o vita.md",
+    'vita report search published --title "ViTA and gaze" -o vita.md',
+)
+def report(
+    folder: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="Folders of vita search and vita evaluate, finished.")
+    ],
+    out: Annotated[Path, out_file("The page to write, a .md file; its figures are put beside it.")],
+    title: Annotated[str, option("The title of the page.", metavar="TEXT")] = "ViTA",
+    note: Annotated[list[str] | None, option("A paragraph for the page; repeatable.", metavar="TEXT")] = None,
+) -> None:
+    """Write what searches and evaluations found as a page.
 
+    It has the protocol, intervals, tests and their power, the controls, and the commands and versions that made it.
+    """
+    from captum_astro.evaluation.evidence import write_vita
 
-def _print(compared: pd.DataFrame, settings: list[Setting]) -> None:
-    """A comparison for the terminal: a table, then each selected setting and its effect on the model."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("method", "metric", "ViT", "ViTA", "difference, 95 %", "p (Holm)"):
-        table.add_column(name, no_wrap=True)
-    chosen: dict[int, list[str]] = {}
-    left_out: list[str] = []
-    for row in compared.to_dict("records"):
-        table.add_row(
-            row["method"],
-            row["metric"],
-            f"{row['plain']:.3f}",
-            f"{row['modulated']:.3f}",
-            f"{row['low']:+.3f} .. {row['high']:+.3f}",
-            f"{row['p_holm']:.2g}",
-        )
-        if row["left_out"]:
-            left_out.append(f"{row['method']}, {row['metric']}: {counted(row['left_out'], 'sample')} without a value")
-        accuracy = ""
-        if "accuracy" in compared:
-            accuracy = f", accuracy {row['plain_accuracy']:.1%} -> {row['accuracy']:.1%}"
-        text = f"{_named(settings[row['setting']])}: same class as the plain model {row['same_class']:.1%}{accuracy}"
-        chosen.setdefault(row["setting"], [text]).append(f"{row['method']}, {row['metric']}")
-    console.print_whole(table)
-    for line in left_out:
-        console.print(line)
-    for text, *pairs in chosen.values():
-        console.print(text)
-        if len(chosen) > 1:
-            console.print(f"  for {'; '.join(pairs)}")
-
-
-def _named(setting: Setting) -> str:
-    m = setting.modulation
-    where = "" if setting.layer is None else f",layer={setting.layer}"
-    return f"k={m.k},tau={m.tau},phi={m.phi:g},alpha={m.alpha:g},beta={m.beta:g}{where}"
+    for file in write_vita(folder, out, title=title, notes=note or ()):
+        console.print(str(file))

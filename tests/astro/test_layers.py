@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from captum_astro import UnsupportedModelError, ViTA
-from captum_astro.astro.layers import find_layer, has_class_token, linear_at
+from captum_astro.astro.layers import find_layer, find_layers, has_class_token, linear_at
 from tests.families import build, images
 
 
@@ -45,6 +45,33 @@ def test_the_first_projection_without_a_layout() -> None:
 def test_no_known_projection_is_refused(name: str) -> None:
     with pytest.raises(UnsupportedModelError, match=r"first attention of \w+ is not known. Pass the layer"):
         ViTA(timm.create_model(name))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("blocks.[0-1].attn.*", [f"blocks.{i}.attn.{name}" for i in (0, 1) for name in ("qkv", "proj")]),
+        ("*.fc1", ["blocks.0.mlp.fc1", "blocks.1.mlp.fc1", "blocks.2.mlp.fc1"]),
+        ("blocks.1.mlp.fc?", ["blocks.1.mlp.fc1", "blocks.1.mlp.fc2"]),
+        ("blocks.1.mlp.fc1", ["blocks.1.mlp.fc1"]),
+    ],
+)
+def test_layers_by_pattern(pattern: str, expected: list[str]) -> None:
+    model = build("cls")
+    assert find_layers(model, pattern) == expected
+    assert find_layers(nn.Sequential(nn.Identity(), model), pattern) == [f"1.{path}" for path in expected]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("blocks.[7-9].*", r"No linear layer of \w+ matches 'blocks.\[7-9\].\*'. It has blocks.0.attn.qkv, .*, \.\.\."),
+        ("blocks.9.mlp.fc1", "no layer 'blocks.9.mlp.fc1'"),
+    ],
+)
+def test_a_pattern_that_matches_nothing(pattern: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_layers(build("cls"), pattern)
 
 
 def test_by_module_by_path_and_in_a_wrapper() -> None:

@@ -148,6 +148,12 @@ COMMANDS: dict[str, dict[str, tuple[list[str | None], list[str]]]] = {
         "--batch-size": (["2"], COUNTS),
         **CHECKPOINT,
     },
+    "vita report": {
+        "": ([], [*FILES, "{work}/empty"]),
+        "--out": (["{out}.md"], ["{out}.txt", "{work}/text.txt/inside.md"]),
+        "--title": (["On birds"], []),
+        "--note": (["Rounded.", HARM], []),
+    },
     "train imdb": {
         "--data": (["{work}"], FILES),
         "--out": (["{out}"], OUT),

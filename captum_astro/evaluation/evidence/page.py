@@ -61,7 +61,7 @@ def write_evidence(
     parts = [part for name, run in zip(named, runs, strict=True) for part in sections(name, run, bootstrap)]
     ranked = [part for part in parts if part.verdict is not None]
     figure = out.with_suffix(".svg")
-    page = _environment().get_template("page.md.jinja").render(
+    page = environment().get_template("page.md.jinja").render(
         title=title,
         notes=notes,
         answer=_answer(ranked),
@@ -112,7 +112,8 @@ def _own(preset: str, part: str) -> str:
     return wrapped(["captum-astro bench", *words, '--data-root "$DATA"', f"--out {quoted(f'$RUNS/{preset}-{part}')}"])
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of the pages, and the filters that keep names from being markup."""
     found = Environment(
         loader=PackageLoader("captum_astro.evaluation.evidence", ""),
         undefined=StrictUndefined,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from captum.attr import IntegratedGradients
 from torch import nn
 
+from captum_astro.evaluation.run.patch_maps import PATCHED, PatchMaps
 from captum_astro.evaluation.specification.methods import INTEGRATED, RANDOM, Method
 
 _STEPS, _PATH_POINTS = 32, 64  # IntegratedGradients: points on the path, and how many run at a time
@@ -29,7 +30,9 @@ class Maps:
 
     def __init__(self, method: Method, model: nn.Module, seed: int) -> None:
         self._method, self._seed, self._model = method, seed, model
-        self._attribution = None
+        self._attribution, self._patches = None, None
+        if method.name.partition(":")[0] in PATCHED:
+            self._patches = PatchMaps(method, model)
         if method.explainer is not None:
             self._attribution = method.explainer.method(model, **method.building)
 
@@ -47,6 +50,8 @@ class Maps:
         """
         if self._method.name == INTEGRATED:
             return self._integrated(inputs, target)
+        if self._patches is not None:
+            return self._patches(inputs, target, lambda i: _number(self._seed, self._method.name, numbers[i]))
         if self._attribution is None:
             return torch.stack([self._random(number, inputs) for number in numbers])
         devices = [inputs.device] if inputs.is_cuda else []

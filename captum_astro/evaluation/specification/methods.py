@@ -8,10 +8,17 @@ from typing import Any
 
 from captum_astro.attr.explainers import Explainer, configured, explainers_named
 from captum_astro.attr.vita_grad_cam import ViTAGradCAM
+from captum_astro.kinds import Kind, whole
+from captum_astro.options import named_values
 
 RANDOM = "Random"
-INTEGRATED = "IntegratedGradients"
-_OTHERS = {name.lower(): name for name in (RANDOM, INTEGRATED)}
+INTEGRATED, OCCLUSION = "IntegratedGradients", "Occlusion"
+_FITTED = {"samples": whole(2, 10**6)}
+_OPTIONS: dict[str, dict[str, Kind]] = {
+    RANDOM: {}, INTEGRATED: {}, OCCLUSION: {}, "Lime": _FITTED, "KernelShap": _FITTED
+}  # fmt: skip
+CAPTUM = tuple(name for name in _OPTIONS if name != RANDOM)
+_OTHERS = {name.lower(): name for name in _OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,7 @@ class Method:
 
     Attributes:
         name: The name in the rows: that of the method, followed by its options.
-        explainer: The method; None for random maps and for Captum's IntegratedGradients.
+        explainer: The method; None for random maps and for Captum's methods.
         building: Arguments of its constructor.
         calling: Arguments of ``attribute``.
     """
@@ -47,7 +54,8 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
     Args:
         words: Comma-separated, or a list: ``all`` (with `Random`), a name, or a name with options after colons, such as
             ``VTranM:output=logit:components=length+direction``; for the grammar see `captum_astro.options`.
-            ``IntegratedGradients``, Captum's, and methods that cost many passes (ViTCX) are not part of ``all``.
+            Captum's ``IntegratedGradients``, ``Occlusion``, ``Lime`` and ``KernelShap`` (the last two with the option
+            ``samples``), and methods that cost many passes (ViTCX) are not part of ``all``.
 
     Raises:
         ValueError: If there is no such method or option, a value is invalid, or a name is repeated.
@@ -64,8 +72,6 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
         if word.lower() == "all":
             usual = explainers_named(["all"]).values()
             chosen += [Method(explainer.name, explainer) for explainer in usual] + [Method(RANDOM, None)]
-        elif word.lower() in _OTHERS:
-            chosen.append(Method(_OTHERS[word.lower()], None))
         else:
             chosen.append(_method(word))
     names = [method.name for method in chosen]
@@ -76,7 +82,10 @@ def methods_of(words: str | Sequence[str]) -> tuple[Method, ...]:
 
 
 def _method(word: str) -> Method:
-    name = word.partition(":")[0].strip()
-    if name.lower() in ("all", *_OTHERS):
-        raise ValueError(f"{name} takes no options: {word!r}.")
-    return Method(*configured(word))
+    first, *parts = (part.strip() for part in word.split(":"))
+    name = _OTHERS.get(first.lower())
+    if first.lower() == "all" or (name is not None and parts and not _OPTIONS[name]):
+        raise ValueError(f"{first} takes no options: {word!r}.")
+    if name is None:
+        return Method(*configured(word))
+    return Method(":".join([name, *parts]), None, calling=named_values(name, parts, _OPTIONS[name]))

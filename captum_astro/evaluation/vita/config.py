@@ -43,8 +43,9 @@ class EvaluationConfig:
     """An evaluation of one setting.
 
     Attributes:
-        methods: Names of methods of this package, optionally with options, or ``IntegratedGradients``, Captum's (32
-            steps, the sum of absolute values over the channels).
+        methods: Names of methods of this package, optionally with options, or Captum's: ``IntegratedGradients``
+            (32 steps, the sum of absolute values over the channels), ``Occlusion``, ``Lime`` and ``KernelShap`` of
+            patches.
         metrics: As in `SearchConfig`.
         explained: The class to explain: the plain model's top prediction, or each sample's label.
         size: As in `SearchConfig`.

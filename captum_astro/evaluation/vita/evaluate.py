@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from captum_astro.astro.vita import ViTA
 from captum_astro.capture.modes import check_eval
-from captum_astro.data.human import HumanSample
+from captum_astro.data.human import HumanSample, prepare_heatmap
 from captum_astro.data.samples import Sample, sample_digest
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.run.batches import Batch
 from captum_astro.evaluation.run.cases import Case, load_cases
 from captum_astro.evaluation.run.explaining import Explaining
-from captum_astro.evaluation.specification.methods import INTEGRATED, RANDOM, Method, methods_of
+from captum_astro.evaluation.specification.methods import CAPTUM, RANDOM, Method, methods_of
+from captum_astro.evaluation.vita.another import WITHIN, another
 from captum_astro.evaluation.vita.config import EVALUATION, EvaluationConfig
+from captum_astro.evaluation.vita.control_scores import control_scores
 from captum_astro.evaluation.vita.results import PLAIN, Results
 from captum_astro.evaluation.vita.scoring import METRICS, Seen, batched, check_names, score_table
 from captum_astro.evaluation.vita.settings import Setting
@@ -45,7 +48,8 @@ def evaluate(
         done: Callback that receives the number of finished samples, after each batch.
 
     Returns:
-        Scores with index 0 for the setting and -1 for the plain model; ``compare()`` returns the table.
+        Scores with index 0 for the setting and -1 for the plain model, and those of the controls; ``compare()`` returns
+        the table.
 
     Raises:
         ValueError: If there are no samples, a name is unknown, a label is missing, a method has no map of a sample, or
@@ -59,9 +63,15 @@ def evaluate(
     store = Store(out, model, [setting], {**run, "size": pair.size, "explained": config.explained, **pair.input})
     role = "predicted" if config.explained == "predicted" else "true"
     number = count = 0
+    looked: dict[int, torch.Tensor] = {}  # the human maps of the last photographs, as read
     for batch in batched(samples, config.batch_size):
+        looked |= {count + i: sample.human for i, sample in enumerate(batch)}
         if not store.has(number, [sample_digest(sample) for sample in batch]):
-            store.add(number, score_table(pair.seen(batch, count, role), config.metrics))
+            seen = pair.seen(batch, count, role)
+            others = [_prepared(looked, another(count + i), pair.size) for i in range(len(batch))]
+            tables = score_table(seen, config.metrics), control_scores(seen, others, config.metrics)
+            store.add(number, pd.concat(tables, ignore_index=True))
+        looked = {index: human for index, human in looked.items() if index >= count + len(batch) - WITHIN}
         number, count = number + 1, count + len(batch)
         if done is not None:
             done(count)
@@ -117,6 +127,10 @@ class _Pair:
         return cases
 
 
+def _prepared(looked: Mapping[int, torch.Tensor], index: int | None, size: int) -> torch.Tensor | None:
+    return None if index is None else prepare_heatmap(looked[index], size)
+
+
 def _sized(maps: torch.Tensor, size: int) -> torch.Tensor:
     return F.interpolate(maps[:, None], (size, size), mode="bilinear")[:, 0] if maps.shape[-1] != size else maps
 
@@ -124,5 +138,5 @@ def _sized(maps: torch.Tensor, size: int) -> torch.Tensor:
 def _methods(names: Sequence[str]) -> tuple[Method, ...]:
     """The methods, without those that add their own astrocytes."""
     known = [method.name for method in methods_of("all") if not method.has_astrocytes and method.name != RANDOM]
-    check_names("method", [name.split(":")[0] for name in names], [*known, INTEGRATED])
+    check_names("method", [name.split(":")[0] for name in names], [*known, *CAPTUM])
     return methods_of(names)

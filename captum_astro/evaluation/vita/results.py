@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas as pd
 
+from captum_astro.evaluation.vita.power import smallest_difference
 from captum_astro.evaluation.vita.settings import Setting
 from captum_astro.metrics.statistics import PairedComparison, compare_many
 
@@ -23,14 +24,24 @@ class Results:
         scores: Columns ``sample`` (its index), ``name``, ``setting`` (its index, -1 for the plain model), ``method``,
             ``metric`` and ``value``. The metrics ``same class`` and ``accuracy`` belong to the model, method ``-``.
         settings: The settings by index.
+        controls: The scores of the controls, with the columns ``control`` and ``width`` more, as
+            `captum_astro.evaluation.vita.control_scores.control_scores` returns them; empty if there are none.
     """
 
     scores: pd.DataFrame
     settings: list[Setting]
+    controls: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, settings: list[Setting]) -> Results:
+        """The results from the rows of all scores, those of controls among them."""
+        own = rows["control"] == ""
+        scores = rows[own].drop(columns=["control", "width"]).reset_index(drop=True)
+        return cls(scores, settings, rows[~own].reset_index(drop=True))
 
     def split(self, which: Split) -> pd.DataFrame:
         """The scores of the even samples, for selection, or of the odd ones, for reporting."""
-        return self.scores[self.scores["sample"] % 2 == (which == "report")]
+        return half(self.scores, which)
 
     def table(self, which: Split = "search") -> pd.DataFrame:
         """One row per setting, method and metric: the setting's values, the number of samples, and their mean."""
@@ -46,7 +57,8 @@ class Results:
             Columns ``method``, ``metric``, ``setting``, ``n``, ``left_out`` (samples without a value), ``plain`` and
             ``modulated`` (means), ``difference`` with its 95 % interval ``low`` and ``high``, ``effect``
             (rank-biserial), ``p`` (Wilcoxon), ``p_holm`` (over the table), ``same_class`` and ``accuracy`` of the
-            modulated model, ``plain_accuracy``. A metric without a value on the even samples has no row.
+            modulated model, ``plain_accuracy``, and ``detectable``, the smallest difference found with 80 % (see
+            `captum_astro.evaluation.vita.power`). A metric without a value on the even samples has no row.
 
         Raises:
             ValueError: If no metric has one.
@@ -67,6 +79,11 @@ class Results:
         """One setting against the plain model over all samples, for every method and metric: columns as in `best`."""
         pairs = self.scores.loc[self.scores["method"] != "-", ["method", "metric"]].drop_duplicates()
         return compared(self.scores, {(r.method, r.metric): setting for r in pairs.itertuples()})
+
+
+def half(scores: pd.DataFrame, which: Split) -> pd.DataFrame:
+    """The rows of the even samples, for selection, or of the odd ones, for reporting."""
+    return scores[scores["sample"] % 2 == (which == "report")]
 
 
 def compared(scores: pd.DataFrame, picked: dict[tuple[str, str], int]) -> pd.DataFrame:
@@ -109,5 +126,6 @@ def compared(scores: pd.DataFrame, picked: dict[tuple[str, str], int]) -> pd.Dat
                 "accuracy": wide[setting, "-", "accuracy"].mean(),
                 "plain_accuracy": wide[PLAIN, "-", "accuracy"].mean(),
             }
-        rows.append(row)
+        pair = pairs[f"{method}, {metric}"]
+        rows.append(row | {"detectable": smallest_difference(pair[0] - pair[1], max(1, len(found)))})
     return pd.DataFrame(rows)

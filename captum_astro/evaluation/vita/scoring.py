@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import pandas as pd
 import torch
@@ -59,6 +62,32 @@ class Seen:
     output: torch.Tensor
     target: torch.Tensor
 
+    @cached_property
+    def shared(self) -> dict[str, list[Any]]:
+        """What identifies each sample: the columns of its rows."""
+        return {
+            "sample": list(range(self.first, self.first + len(self.batch))),
+            "name": [sample.name for sample in self.batch],
+            "digest": [sample_digest(sample) for sample in self.batch],
+        }
+
+
+@dataclass(frozen=True)
+class Where:
+    """What maps are of.
+
+    Attributes:
+        setting: The index of the setting; -1 for the plain model.
+        method: The method; ``-`` if the maps are of none.
+        control: The control; empty if the maps are the method's own, compared with the sample's human map.
+        width: The width of the control's Gaussian; 0 if it has none.
+    """
+
+    setting: int
+    method: str
+    control: str = ""
+    width: float = 0.0
+
 
 def score_table(seen: Seen, metrics: Sequence[str]) -> pd.DataFrame:
     """One row per setting, sample, method and metric, and the predictions of the model under each setting.
@@ -69,11 +98,10 @@ def score_table(seen: Seen, metrics: Sequence[str]) -> pd.DataFrame:
     """
     batch, many = seen.batch, len(seen.settings)
     shared = {
-        "sample": [seen.first + i for _ in seen.settings for i in range(len(batch))],
-        "name": [sample.name for _ in seen.settings for sample in batch],
-        "digest": [sample_digest(sample) for sample in batch] * many,
+        **{name: values * many for name, values in seen.shared.items()},
         "setting": [number for number in seen.settings for _ in batch],
     }
+    own = {"control": "", "width": 0.0}
     wanted, output, target = seen.human.cpu().repeat(many, 1, 1), seen.output.cpu(), seen.target.cpu()
     columns = []
     for method, found in seen.maps.items():
@@ -86,9 +114,31 @@ def score_table(seen: Seen, metrics: Sequence[str]) -> pd.DataFrame:
         truth = torch.tensor(labels).repeat(many)
         columns.append(("-", "accuracy", torch.where(truth >= 0, (chosen == truth).double(), torch.nan)))
     tables = [
-        pd.DataFrame({**shared, "method": method, "metric": metric, "value": value.numpy()})
+        pd.DataFrame({**shared, "method": method, **own, "metric": metric, "value": value.numpy()})
         for method, metric, value in columns
     ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def scored(
+    seen: Seen, where: Where, maps: torch.Tensor, human: Sequence[torch.Tensor | None], metrics: Sequence[str]
+) -> pd.DataFrame:
+    """One row per sample and metric.
+
+    Args:
+        seen: The samples.
+        where: What the maps are of.
+        maps: ``(B, H, W)``.
+        human: What each is compared with, ``(H, W)``; a sample without has no value.
+        metrics: A subset of `METRICS`.
+    """
+    has = [i for i, one in enumerate(human) if one is not None]
+    tables = [pd.DataFrame({**seen.shared, **asdict(where), "metric": name, "value": math.nan}) for name in metrics]
+    if has:
+        wanted = torch.stack([one.cpu() for one in human if one is not None])
+        given = Given(maps=maps[has].cpu(), human_maps=wanted)
+        for name, table in zip(metrics, tables, strict=True):
+            table.loc[has, "value"] = METRICS[name].scores(given, len(has)).values.double().numpy()
     return pd.concat(tables, ignore_index=True)
 
 

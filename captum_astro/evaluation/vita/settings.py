@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from captum_astro.astro.astrocytic_linear import Token
@@ -74,3 +74,17 @@ def grid(
         Setting(Modulation(k=k_, tau=tau_, phi=phi_, alpha=alpha_, beta=beta_, rescale=rescale, counter=counter), path)
         for path, k_, tau_, phi_, alpha_, beta_ in itertools.product(layer, k, tau, phi, alpha, beta)
     ]
+
+
+def at_layers(settings: Sequence[Setting], layers: Sequence[str | None]) -> list[Setting]:
+    """Every setting at every layer, layer by layer.
+
+    Args:
+        settings: The settings, whose own layers do not count.
+        layers: Paths of linear layers; one that is repeated counts once.
+
+    Example:
+        >>> [(s.layer, s.modulation.k) for s in at_layers(grid(k=[4], tau=[2], phi=[0], alpha=[1], beta=[0.5]), "ab")]
+        [('a', 4), ('b', 4)]
+    """
+    return [replace(setting, layer=layer) for layer in dict.fromkeys(layers) for setting in settings]

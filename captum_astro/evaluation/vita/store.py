@@ -31,6 +31,8 @@ _SCHEMA = pa.schema(
         "digest": pa.string(),
         "setting": pa.int64(),
         "method": pa.string(),
+        "control": pa.string(),
+        "width": pa.float64(),
         "metric": pa.string(),
         "value": pa.float64(),
     }
@@ -95,7 +97,7 @@ class Store:
     def results(self, batches: int) -> Results:
         """The scores of the first batches, up to a number."""
         read = (self._tables[n] if self._folder is None else self._read(n)[1].to_pandas() for n in range(batches))
-        return Results(pd.concat(list(read), ignore_index=True), self._settings)
+        return Results.of(pd.concat(list(read), ignore_index=True), self._settings)
 
     def _read(self, batch: int) -> tuple[Seal, pa.Table]:
         """The seal and the scores of a batch.

@@ -15,6 +15,8 @@ from captum_astro import (
     VTranM,
 )
 from captum_astro.data.human import prepare_heatmap
+from captum_astro.evaluation.vita import blur, centre
+from captum_astro.evaluation.vita.another import another
 from captum_astro.evaluation.vita.results import PLAIN
 from captum_astro.evaluation.vita.settings import grid
 from captum_astro.metrics.alignment import dice, ssim
@@ -40,6 +42,33 @@ def test_evaluate(tmp_path: Path) -> None:
     maps = VTranM(model).attribute(x, target=[s.label for s in samples], attribute_to="pixels")[:, 0]
     rows = labelled.scores.query("setting == -1 and metric == 'ssim'")["value"].to_numpy()
     torch.testing.assert_close(torch.tensor(rows), ssim(maps, human), rtol=0, atol=1e-5)
+
+
+def test_controls_of_an_evaluation() -> None:
+    model, samples, setting = make_model("cls"), make_samples(5), grid(**GRID)[0]
+    found = evaluated(model, samples, setting, methods=["VTranM"], metrics=["dice", "ssim"], batch_size=2).controls
+    x = model_inputs(model, samples)
+    human = torch.stack([prepare_heatmap(sample.human, 32) for sample in samples])
+    top = model(x).argmax(-1)
+    variants = {PLAIN: model, 0: ViTA(model, **setting.keywords)}
+    maps = {n: VTranM(v).attribute(x, target=top, attribute_to="pixels")[:, 0] for n, v in variants.items()}
+
+    def got(control: str, metric: str, setting: int, width: float = 0.0) -> torch.Tensor:
+        rows = found.query(f"control == '{control}' and metric == '{metric}' and setting == {setting}")
+        return torch.tensor(rows[rows["width"] == width].sort_values("sample")["value"].to_numpy())
+
+    for name, score in (("dice", dice), ("ssim", ssim)):
+        for width in centre.WIDTHS:
+            expected = score(centre.centred(32, width).expand(5, -1, -1), human)
+            torch.testing.assert_close(got("centre", name, PLAIN, width), expected)
+        for width in blur.WIDTHS:
+            expected = score(blur.blurred(maps[PLAIN], width), human)
+            torch.testing.assert_close(got("blurred", name, PLAIN, width), expected, rtol=0, atol=1e-5)
+        elsewhere = human[[another(i) or 0 for i in range(1, 5)]]
+        for number, own in maps.items():
+            values = got("another", name, number)
+            assert values[0].isnan()
+            torch.testing.assert_close(values[1:], score(own[1:], elsewhere), rtol=0, atol=1e-5)
 
 
 def test_half_precision() -> None:
@@ -76,7 +105,9 @@ def test_resumes_where_it_stopped(tmp_path: Path) -> None:
     again = evaluated(model, samples, setting, out=tmp_path, done=told.append, **given)
     assert told == [2, 4, 5]
     assert all(file.stat().st_mtime_ns == before for file, before in written.items())
-    pd.testing.assert_frame_equal(again.scores, evaluated(model, samples, setting, **given).scores)
+    whole = evaluated(model, samples, setting, **given)
+    pd.testing.assert_frame_equal(again.scores, whole.scores)
+    pd.testing.assert_frame_equal(again.controls, whole.controls)
     with pytest.raises(ValueError, match=r"another run \(explained differ\)"):
         evaluated(model, samples, setting, out=tmp_path, explained="label", **given)
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from captum_astro.evaluation.vita.power import smallest_difference
 from captum_astro.evaluation.vita.results import PLAIN, Results, compared
 from captum_astro.evaluation.vita.settings import Setting, grid
 from captum_astro.functional.astrocyte import Modulation
@@ -99,6 +100,7 @@ def test_halves_and_compared() -> None:
     assert table.loc["dice", "modulated"] == pytest.approx(0.5)
     assert table.loc["dice", "same_class"] == 0.5
     assert table.loc["dice", ["plain_accuracy", "accuracy"]].tolist() == [0.5, 0.75]
+    assert table.loc["dice", "detectable"] == smallest_difference([0.1, 0.2, 0.3, 0.4])
     assert table.loc["ssim", ["n", "left_out"]].tolist() == [0, 4]
     assert math.isnan(table.loc["ssim", "p_holm"])
     assert table.loc["dice", "p_holm"] == table.loc["dice", "p"]  # what is undefined does not count

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from captum_astro import ViTA
-from captum_astro.evaluation.vita.settings import Setting, grid
+from captum_astro.evaluation.vita.settings import Setting, at_layers, grid
 from captum_astro.functional.astrocyte import Modulation
 from tests.families import build
 
@@ -67,6 +67,12 @@ def test_keywords_are_a_copy() -> None:
 def test_bad_values(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         grid(**wrong)
+
+
+def test_settings_at_layers_are_the_grid_of_the_layers() -> None:
+    given: dict[str, Any] = {"k": [4], "tau": [2, 3], "phi": [0.0], "alpha": [1.5, 2.0], "beta": [0.1]}
+    assert at_layers(grid(**given), ["a", "b", "a"]) == grid(layer=["a", "b"], **given)
+    assert at_layers(grid(**given), []) == []
 
 
 def test_no_settings() -> None:

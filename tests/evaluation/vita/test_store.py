@@ -18,7 +18,8 @@ from captum_astro.functional.astrocyte import Modulation
 def _batch(first: int, count: int, value: float = 0.5) -> pd.DataFrame:
     numbers = [first + i for i in range(count)]
     shared = {"name": [f"s{i}" for i in numbers], "digest": [f"d{i}" for i in numbers], "setting": PLAIN}
-    return pd.DataFrame({"sample": numbers, **shared, "method": "A", "metric": "dice", "value": value})
+    control = {"method": "A", "control": "", "width": 0.0}
+    return pd.DataFrame({"sample": numbers, **shared, **control, "metric": "dice", "value": value})
 
 
 def test_a_store_in_memory() -> None:
@@ -42,7 +43,7 @@ def test_a_store_in_a_folder(tmp_path: Path) -> None:
     assert not again.has(0, ["d0", "d1", "d2"])  # it was shorter
     with pytest.raises(ValueError, match="results of other samples"):
         again.has(0, ["d0", "dx"])
-    pd.testing.assert_frame_equal(again.results(1).scores, _batch(0, 2))
+    pd.testing.assert_frame_equal(again.results(1).scores, _batch(0, 2).drop(columns=["control", "width"]))
     for changed, what in (({"size": 16}, "size"), ({}, "size"), ({"size": 32, "more": 1}, "more")):
         with pytest.raises(ValueError, match=rf"another run \({what} differ\)"):
             Store(folder, model, settings, changed)
@@ -50,6 +51,15 @@ def test_a_store_in_a_folder(tmp_path: Path) -> None:
         Store(folder, nn.Linear(2, 2), settings, run)
     with pytest.raises(ValueError, match=r"another run \(settings differ\)"):
         Store(folder, model, [Setting(Modulation(k=4))], run)
+
+
+def test_controls_are_apart(tmp_path: Path) -> None:
+    store = Store(tmp_path, nn.Linear(2, 2), [], {})
+    own, control = _batch(0, 2), _batch(0, 2, value=0.25).assign(control="blurred", width=0.1)
+    store.add(0, pd.concat([own, control]))
+    found = store.results(1)
+    pd.testing.assert_frame_equal(found.scores, own.drop(columns=["control", "width"]))
+    pd.testing.assert_frame_equal(found.controls, control)
 
 
 def test_failed_batch_write_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
