@@ -115,6 +115,7 @@ COMMANDS: dict[str, dict[str, tuple[list[str | None], list[str]]]] = {
         "--classes": (["3"], COUNTS),
         "--out": ([], OUT),
     },
+    "parts": {"": ([], [*FILES, "{work}/empty"]), "--out": (["{out}"], OUT), "--data": ([], FILES)},
     "methods": {"--help": ([None], [])},
     "demo": {
         "--out": ([], ["{work}/noext", "{work}/a.txt", "{work}/missing/a.png", "{work}", HARM]),

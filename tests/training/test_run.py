@@ -21,7 +21,7 @@ from captum_astro.training.imdb import Imdb
 from captum_astro.training.patch_head import BACKGROUND, WithPatchHead, patch_loss
 from captum_astro.training.run import load_trained, read_result, train
 from captum_astro.training.scenes import ScenesTask
-from captum_astro.training.scores import negative_log_likelihood
+from captum_astro.training.scores import stretches, token_losses
 from captum_astro.training.weights import save_weights
 from captum_astro.training.wikitext2 import WikiText2
 from tests.training.making import cifar_folder, cifar_parquet, imdb_parquet, wikitext
@@ -143,11 +143,19 @@ def test_every_token_is_predicted_once() -> None:
 
     for tokens in (2, 5, 16, 17, 33, 40):
         for length, stride in ((16, 16), (16, 8), (5, 3), (4, 1)):
-            total, count = negative_log_likelihood(Uniform(), torch.randint(0, 7, (tokens,)), length, stride, 3)
-            assert count == tokens - 1
-            assert total == pytest.approx((tokens - 1) * math.log(7), rel=1e-6), (tokens, length, stride)
+            losses = token_losses(Uniform(), torch.randint(0, 7, (tokens,)), length, stride, 3)
+            expected = torch.full((tokens - 1,), math.log(7), dtype=torch.float64)
+            torch.testing.assert_close(losses, expected, rtol=1e-6, atol=0, msg=f"{tokens}, {length}, {stride}")
     with pytest.raises(ValueError, match="stride must be from 1"):
-        negative_log_likelihood(Uniform(), torch.zeros(9, dtype=torch.long), 4, 5)
+        token_losses(Uniform(), torch.zeros(9, dtype=torch.long), 4, 5)
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 50])
+def test_stretches_of_a_text_have_its_mean(length: int) -> None:
+    losses = torch.arange(10, dtype=torch.float64) ** 2
+    found = stretches(losses, length)
+    assert len(found) == math.ceil(10 / length)
+    assert float(found.mean()) == pytest.approx(28.5, rel=1e-15)
 
 
 def test_scenes(tmp_path: Path) -> None:
