@@ -60,13 +60,16 @@ class Contributions:
     @property
     def markdown(self) -> str:
         """Three tables: the changes; the memory; the norms at the start and the end."""
-        value, change = ("{:.2%}", "{:+.2%}") if self.metric == "accuracy" else ("{:.2f}", "x {:.3f}")
+        value, change, points = "{:.2f}", "{:.3f}", 1
+        if self.metric == "accuracy":
+            value, change, points = "{:.2%}", "{:+.2f}", 100
+        title = "change, points" if self.metric == "accuracy" else "times"
         rows = [
             {
                 "part": row["part"],
                 "set to": row["set_to"],
                 f"test {self.metric} (95 %)": _spanned(value, row["value"], row["low"], row["high"]),
-                "change (95 %)": _spanned(change, row["change"], row["change_low"], row["change_high"]),
+                f"{title} (95 %)": _spanned(change, *(points * row[f"change{end}"] for end in ("", "_low", "_high"))),
             }
             for row in self.changes
         ]
