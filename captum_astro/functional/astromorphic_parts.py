@@ -12,15 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from captum_astro.functional.astromorphic import (
-    Nonlinearity,
-    check_options,
-    full_precision,
-    gains,
-    normaliser,
-    read_and_written,
-)
+from captum_astro.functional.astromorphic import Nonlinearity, check_options, gains
 from captum_astro.functional.astromorphic_effective import memory_read
+from captum_astro.functional.astromorphic_features import full_precision, normaliser, read_and_written
 from captum_astro.functional.attention import widen
 
 

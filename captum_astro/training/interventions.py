@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from captum_astro.functional.astromorphic import position_keys
 from captum_astro.functional.astromorphic_parts import Parts, parts_of, token_mean
+from captum_astro.functional.astromorphic_positions import position_keys
 from captum_astro.models.astromorphic import AstromorphicAttention, AstromorphicBlock
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from captum_astro.functional.astromorphic import astromorphic_attention, position_keys
+from captum_astro.functional.astromorphic import astromorphic_attention
 from captum_astro.functional.astromorphic_parts import parts_of, saturated, token_mean
+from captum_astro.functional.astromorphic_positions import position_keys
 from tests.functional.test_astromorphic import OPTIONS, SCALE, padding, phi, tensors
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_astro.functional.astromorphic import feature_map
+from captum_astro.functional.astromorphic_features import feature_map
 from captum_astro.models.astromorphic_text import AstromorphicLanguageModel, AstromorphicTextClassifier
 from captum_astro.training.interventions import attentions, changed, changes
 from captum_astro.training.recorded import norms, recorded
