@@ -20,6 +20,7 @@ from captum_astro.cli.demo import demo
 from captum_astro.cli.evidence import evidence
 from captum_astro.cli.explain import explain
 from captum_astro.cli.methods import methods
+from captum_astro.cli.parts import parts
 from captum_astro.cli.report import report
 from captum_astro.cli.sweep import sweep
 from captum_astro.cli.train import app as train_app
@@ -47,6 +48,7 @@ def _version(asked: bool) -> None:
 
 app.command()(explain)
 app.command()(ablate)
+app.command()(parts)
 app.command()(bench)
 app.command()(report)
 app.command()(evidence)

@@ -14,6 +14,7 @@ from captum_astro.cli._terminal import console
 @examples(
     "ablate imdb --data reviews/ -o ablation",
     "ablate imdb --data reviews/ -o trial -n 200 --seeds 1",
+    "ablate imdb --data reviews/ -o s --variants a:scale=64 --jobs 2",
 )
 def ablate(
     task: Annotated[str, typer.Argument(metavar="TASK", help="cifar10, imdb, wikitext2 or scenes.")],
@@ -22,7 +23,8 @@ def ablate(
     variants: Annotated[
         str,
         option(
-            "Comma-separated: full, no positions, linear, neither, softmax, sigma outside, sigma none.",
+            "Comma-separated: full, no positions, linear, neither, softmax, sigma outside, sigma none; or your own, as "
+            "'scale 4m:scale=96:alpha=1'.",
             metavar="NAMES",
         ),
     ] = "full,no positions,linear,neither,softmax,sigma outside,sigma none",
@@ -36,15 +38,18 @@ def ablate(
     ] = None,
     limit: Annotated[int | None, limit_option("Samples at most, as for train with this task: for a trial.")] = None,
     device: Device = "cpu",
+    jobs: Annotated[int, whole_number("Runs at a time, which share the cores.", "--jobs", most=1000)] = 1,
 ) -> None:
     """Train attention variants with several seeds, and compare them.
 
-    The tables have the epochs to a target, the final value, and 95 % intervals.
+    The tables have the epochs to a target, the final value, and 95 % intervals; learning curves have a band over the
+    seeds.
     """
     from captum_astro.kinds import number
     from captum_astro.options import listed, listed_values, named_texts
-    from captum_astro.training.ablation import run_ablation, variants_of
+    from captum_astro.training.ablation import run_ablation
     from captum_astro.training.config import configured
+    from captum_astro.training.variants import variants_of
 
     given: dict[str, object] = {
         name.replace("-", "_"): value for name, value in named_texts("--set", options or []).items()
@@ -54,9 +59,12 @@ def ablate(
     if limit is not None:
         given["limit"] = str(limit)
     exponents = [] if alphas is None else listed_values("--alphas", alphas, number(least=0))
-    chosen = variants_of(listed("--variants", variants), exponents)
+    words = listed("--variants", variants)
+    config = configured(task, dict(given))
+    chosen = variants_of(words, exponents, type(config))
     table = run_ablation(
-        configured(task, dict(given)), chosen, out, seeds=range(seeds), reach=reach, device=device, console=console
+        config, chosen, out, seeds=range(seeds), reach=reach, device=device, jobs=jobs, console=console
     )
     console.print(table)
-    console.print(f"{out}/ablation.csv, {out}/ablation.md, {out}/runs.csv, {out}/ablation.png")
+    written = ("ablation.csv", "ablation.md", "ablation.png", "curves.csv", "runs.csv")
+    console.print(", ".join(f"{out}/{name}" for name in written))

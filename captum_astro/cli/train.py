@@ -32,6 +32,7 @@ Sigma = Annotated[
     str | None, option("Where sigma is applied: inside (Eq. 11), outside (Eq. 18) or none.", metavar="NAME")
 ]
 Alpha = Annotated[float | None, finite_number("Exponent of the calcium response; 1 is the linear form.")]
+Scale = Annotated[float | None, finite_number("s, which divides the memory; by default the hidden units per head.")]
 Position = Annotated[bool, typer.Option(help="Whether astrocytes write positions.")]
 Dim = Annotated[int | None, whole_number("Width.")]
 Depth = Annotated[int | None, whole_number("Blocks.")]
@@ -65,6 +66,7 @@ def cifar10(
     attention: Attention = None,
     nonlinearity: Sigma = None,
     alpha: Alpha = None,
+    scale: Scale = None,
     relative_position: Position = True,
     dim: Dim = None,
     depth: Depth = None,
@@ -104,6 +106,7 @@ def imdb(
     attention: Attention = None,
     nonlinearity: Sigma = None,
     alpha: Alpha = None,
+    scale: Scale = None,
     relative_position: Position = True,
     dim: Dim = None,
     depth: Depth = None,
@@ -143,6 +146,7 @@ def wikitext2(
     attention: Attention = None,
     nonlinearity: Sigma = None,
     alpha: Alpha = None,
+    scale: Scale = None,
     relative_position: Position = True,
     dim: Dim = None,
     depth: Depth = None,
@@ -192,6 +196,7 @@ def scenes(
     attention: Attention = None,
     nonlinearity: Sigma = None,
     alpha: Alpha = None,
+    scale: Scale = None,
     relative_position: Position = True,
     steps: Steps = None,
     batch_size: BatchSize = None,

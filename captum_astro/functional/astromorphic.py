@@ -17,7 +17,6 @@ under its position. No n x n matrix is built, in the forward or the backward pas
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import Literal, get_args
 
@@ -25,118 +24,12 @@ import torch
 from torch.overrides import handle_torch_function, has_torch_function
 
 from captum_astro.functional.astromorphic_causal import causal_memory
+from captum_astro.functional.astromorphic_features import full_precision, normaliser, read_and_written
+from captum_astro.functional.astromorphic_memory import Reading, read_memory
 from captum_astro.functional.attention import widen
 
 Nonlinearity = Literal["inside", "outside", "none"]
 """Where sigma is applied: ``sigma(h / s)`` (Eq. 11), ``sigma(h) / s`` (Eq. 18), or nowhere (Algorithm 1)."""
-
-# phi(q) and phi(k) are kept above exp(-20) = 2.1e-9, so that C is never 0; float32 rounds elu(x) + 1 by 30 times that
-FLOOR = math.exp(-20.0)
-
-
-def feature_map(x: torch.Tensor) -> torch.Tensor:
-    """``phi(x) = elu(x) + 1`` (Eq. 4), without cancellation: below 0 it is ``exp(x)``, which ``elu(x) + 1`` loses.
-
-    Args:
-        x: Any shape.
-
-    Returns:
-        The same shape, of ``x``'s dtype; float32 for half precision.
-
-    Example:
-        >>> feature_map(torch.tensor([-20.0, 0.0, 2.0]))
-        tensor([2.0612e-09, 1.0000e+00, 3.0000e+00])
-    """
-    x = widen(x)
-    # not clamp(max=0), whose slope at 0 is 0: a token of zeros would not learn
-    return x.masked_fill(x > 0, 0).exp() + x.relu()
-
-
-def decayed(x: torch.Tensor, decay: float, chunk: int = 128) -> torch.Tensor:
-    """``x P`` with ``P_ij = exp(-|i - j| / decay)``, in O(n chunk) time and without P.
-
-    The kernel is a first-order recurrence, run from both ends: within chunks as a small product, and between chunks as
-    the same recurrence over the chunk ends. Every exponent is negative, so nothing can overflow.
-
-    Args:
-        x: ``(..., n)``.
-        decay: The distance over which the kernel falls by e, in tokens; above 0.
-        chunk: The chunk length; the result does not depend on it.
-
-    Returns:
-        ``(..., n)``.
-
-    Example:
-        >>> decayed(torch.tensor([0.0, 0.0, 1.0, 0.0]), decay=1.0)
-        tensor([0.1353, 0.3679, 1.0000, 0.3679])
-    """
-    return _from_left(x, 1 / decay, chunk) + _from_left(x.flip(-1), 1 / decay, chunk).flip(-1) - x
-
-
-def _from_left(x: torch.Tensor, rate: float, chunk: int) -> torch.Tensor:
-    """``y_i = sum over j <= i of exp(-rate (i - j)) x_j``."""
-    length = x.shape[-1]
-    chunk = max(2, min(chunk, length))
-    split = torch.nn.functional.pad(x, (0, -length % chunk)).unflatten(-1, (-1, chunk))
-    place = torch.arange(chunk, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-rate * (place[:, None] - place).clamp_min(0)).tril()
-    within = split @ kernel.T
-    if split.shape[-2] > 1:
-        ends = _from_left(within[..., -1], rate * chunk, chunk)
-        before = torch.nn.functional.pad(ends[..., :-1], (1, 0))
-        within = within + before[..., None] * torch.exp(-rate * (place + 1))
-    joined: torch.Tensor = within.flatten(-2)
-    return joined[..., :length]
-
-
-def position_keys(memory: torch.Tensor, tokens: int, decay: float) -> torch.Tensor:
-    """``W_astro^T = phi(M^T M P M^T)``: the key under which the astrocyte writes each position (Eq. 12).
-
-    Depends on parameters only, over all N positions of ``M``, so a shorter or causal sequence uses its first rows.
-
-    Args:
-        memory: ``M``, ``(H, m, N)``.
-        tokens: The number of positions, at most N.
-        decay: See `decayed`.
-
-    Returns:
-        ``(H, tokens, m)``, above 0; float32 for half precision. O(N m^2) time.
-
-    Raises:
-        ValueError: If there are fewer than ``tokens`` positions.
-
-    Example:
-        >>> position_keys(torch.zeros(2, 3, 5), tokens=4, decay=2.0).shape
-        torch.Size([2, 4, 3])
-    """
-    if tokens > memory.shape[-1]:
-        raise ValueError(f"There are positions for {memory.shape[-1]} tokens, not for {tokens}.")
-    with full_precision(memory.device):
-        memory = widen(memory)
-        relative = decayed(memory, decay) @ memory.transpose(-2, -1)
-        return feature_map(memory[..., :tokens].transpose(-2, -1) @ relative)
-
-
-def normaliser(read: torch.Tensor, written: torch.Tensor, alpha: float, causal: bool = False) -> torch.Tensor:
-    """``C = phi(Q) g^T`` with ``g = (sum_t phi(k_t))^alpha`` (Eq. 14, 15), never 0.
-
-    As both are at least ``FLOOR``, ``C >= m FLOOR (t FLOOR)^alpha`` where t tokens are seen: at least ``1.3e-11 m`` for
-    alpha 0.25 and ``4.2e-18 m`` for alpha 1, far inside float32 and bfloat16, as is its inverse's square. Nothing is
-    added to C. A query that sees no token (only padding) has the bound with t = 1.
-
-    Args:
-        read: ``phi(Q)``, ``(B, H, n, m)``.
-        written: ``phi(K)``, ``(B, H, n, m)``, 0 for padding.
-        alpha: The exponent.
-        causal: Whether query i sees only tokens up to i.
-
-    Returns:
-        ``(B, H, n, 1)``.
-    """
-    total = written.cumsum(-2) if causal else written.sum(-2, keepdim=True)
-    # a token's total is at least the floor: this matters for pure padding, where the power has no finite slope
-    calcium = total.clamp_min(FLOOR) ** alpha
-    return (read * calcium).sum(-1, keepdim=True)
 
 
 def astromorphic_attention(
@@ -156,6 +49,8 @@ def astromorphic_attention(
 
     Function modes see it as one operation, like ``F.scaled_dot_product_attention``. Half precision is computed in
     float32, also under autocast.
+
+    The backward pass recomputes features, keys and normalisers for a chunk of tokens at a time instead of keeping them.
 
     Time is ``O(n m d_v)``, with one exception in the constant: in the causal form with a sigma, each position has its
     own ``m x d_v`` memory to pass through sigma, so the ``n m d_v`` steps are exponentials instead of products. Those
@@ -193,29 +88,12 @@ def astromorphic_attention(
         return result
     check_options(scale, alpha, nonlinearity)
     with full_precision(query.device):
+        inner, outer = gains(nonlinearity, scale)
+        if not causal:
+            return read_memory(query, key, value, position, mask, Reading(inner, outer, alpha))
         read, written, keys = read_and_written(query, key, position, mask)
-        if causal:
-            mixed = causal_memory(read, keys, widen(value), *gains(nonlinearity, scale), chunk)
-        else:
-            inner, outer = gains(nonlinearity, scale)
-            memory = keys.transpose(-2, -1) @ widen(value)
-            mixed = read @ (memory * outer if inner is None else torch.sigmoid(memory * inner) * outer)
-        return (mixed / normaliser(read, written, alpha, causal)).to(value.dtype)
-
-
-def read_and_written(
-    query: torch.Tensor, key: torch.Tensor, position: torch.Tensor | None, mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """``phi(Q)``, ``phi(K)`` and ``phi(K) + W_astro^T``, each ``(B, H, n, m)``; the last two 0 for padding.
-
-    The first two at least ``FLOOR`` elsewhere.
-    """
-    read, written = feature_map(query).clamp_min(FLOOR), feature_map(key).clamp_min(FLOOR)
-    keys = written if position is None else written + widen(position)
-    if mask is not None:
-        kept = mask[:, None, :, None].to(written)
-        written, keys = written * kept, keys * kept
-    return read, written, keys
+        mixed = causal_memory(read, keys, widen(value), inner, outer, chunk)
+        return (mixed / normaliser(read, written, alpha, causal=True)).to(value.dtype)
 
 
 def gains(nonlinearity: Nonlinearity, scale: float) -> tuple[float | None, float]:
@@ -235,9 +113,3 @@ def check_options(scale: float, alpha: float, nonlinearity: str) -> None:
         raise ValueError(f"alpha must be at least 0 and finite, not {alpha!r}.")
     if nonlinearity not in get_args(Nonlinearity):
         raise ValueError(f"nonlinearity must be one of {', '.join(get_args(Nonlinearity))}, not {nonlinearity!r}.")
-
-
-def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Switch autocast off, if it exists for the device."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else contextlib.nullcontext()

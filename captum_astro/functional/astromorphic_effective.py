@@ -32,14 +32,7 @@ from dataclasses import dataclass
 
 import torch
 
-from captum_astro.functional.astromorphic import (
-    Nonlinearity,
-    check_options,
-    full_precision,
-    gains,
-    normaliser,
-    read_and_written,
-)
+from captum_astro.functional.astromorphic import Nonlinearity, check_options, gains
 from captum_astro.functional.astromorphic_causal import (
     SIGMOID_CHUNK,
     causal_memory,
@@ -47,6 +40,7 @@ from captum_astro.functional.astromorphic_causal import (
     memories,
     memory_before,
 )
+from captum_astro.functional.astromorphic_features import full_precision, normaliser, read_and_written
 from captum_astro.functional.attention import widen
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from captum_astro.functional.astromorphic import astromorphic_attention, feature_map
+from captum_astro.functional.astromorphic import astromorphic_attention
 from captum_astro.functional.astromorphic_effective import EffectiveAttention, effective_attention, memory_read
+from captum_astro.functional.astromorphic_features import feature_map
 from captum_astro.functional.attention import widen
 from captum_astro.functional.gradient_rules import ScaledGradient
 from captum_astro.functional.operations import Recorded, register_attention

@@ -11,12 +11,8 @@ from timm.layers.attention import Attention
 from torch import nn
 
 from captum_astro.functional import astromorphic_rules  # noqa: F401  (registers what is known of the attention)
-from captum_astro.functional.astromorphic import (
-    Nonlinearity,
-    astromorphic_attention,
-    check_options,
-    position_keys,
-)
+from captum_astro.functional.astromorphic import Nonlinearity, astromorphic_attention, check_options
+from captum_astro.functional.astromorphic_positions import position_keys
 
 AttentionKind = Literal["astromorphic", "softmax"]
 

@@ -192,7 +192,7 @@ def cost_table(lengths: Iterable[int], dim: int, heads: int, *, causal: bool = F
 
 
 def _recurrence(length: int) -> int:
-    """Multiply-adds of one direction of the position kernel for one unit: `functional.astromorphic.decayed`."""
+    """Multiply-adds of one direction of `functional.astromorphic_positions.decayed` for one unit."""
     chunk = max(2, min(_CHUNK, length))
     chunks = math.ceil(length / chunk)
     return chunks * chunk * chunk + (_recurrence(chunks) if chunks > 1 else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, cast
 
@@ -15,7 +16,7 @@ from captum_astro.models.astromorphic_registered import default_cfgs
 from captum_astro.models.astromorphic_vit import AstromorphicVisionTransformer
 from captum_astro.training.batches import Images
 from captum_astro.training.options import Count, Fraction, Positive
-from captum_astro.training.scores import accuracy, classification
+from captum_astro.training.scores import accuracy, answers, classification
 from captum_astro.training.task import Config, Task
 
 
@@ -91,13 +92,21 @@ class Cifar10(Config):
         source = Images(images.images[:count], images.labels[:count], mean, std, augment=self.augment, device=device)
         valid = Images(images.images[count:], images.labels[count:], mean, std, device=device)
 
-        def test(model: nn.Module) -> dict[str, float]:
-            held_out = _first(read_cifar(self.data, "test"), self.limit)
-            return {"accuracy": accuracy(model, Images(held_out.images, held_out.labels, mean, std, device=device))}
+        @cache
+        def held_out() -> Images:
+            tests = _first(read_cifar(self.data, "test"), self.limit)
+            return Images(tests.images, tests.labels, mean, std, device=device)
 
         model = self.build(folder).to(device)
         loss = classification(self.smoothing)
-        return Task(model, source, loss, lambda trained: accuracy(trained, valid), test)
+        return Task(
+            model,
+            source,
+            loss,
+            lambda trained: accuracy(trained, valid),
+            lambda tested: {"accuracy": accuracy(tested, held_out())},
+            lambda tested: answers(tested, held_out()),
+        )
 
 
 def _first(images: LabelledImages, limit: int | None) -> LabelledImages:

@@ -47,7 +47,12 @@ def keep_config(folder: Path, config: Config) -> None:
         ValueError: If the folder holds another run, or its options cannot be read.
         OSError: If it cannot be written.
     """
-    begin(folder, config.as_json(), "--no-resume to replace it")
+    described = config.as_json()
+    if (folder / RECORD).exists():
+        # a run of a version that did not have an option had its default
+        kept = read_record(folder / RECORD)
+        described = {name: x for name, x in described.items() if name in kept or x != getattr(type(config), name)}
+    begin(folder, described, "--no-resume to replace it")
 
 
 def check_training(folder: Path) -> None:

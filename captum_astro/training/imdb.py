@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from captum_astro.data.tokenisers import TOKENISER, encode, kept_tokeniser, lear
 from captum_astro.models.astromorphic_text import AstromorphicTextClassifier
 from captum_astro.training.batches import Texts
 from captum_astro.training.options import Count, Fraction, Length, Positive, Share, Vocabulary
-from captum_astro.training.scores import accuracy, classification
+from captum_astro.training.scores import accuracy, answers, classification
 from captum_astro.training.task import Config, Task
 
 
@@ -86,13 +87,19 @@ class Imdb(Config):
             fill_embedding(model.embed.weight, *read_glove(self.glove, known.get_vocab()))
         model = model.to(device)
 
-        def test(model: nn.Module) -> dict[str, float]:
+        @cache
+        def tests() -> Texts:
             others = _limited(read_imdb(self.data, "test"), self.limit)
-            inputs = Texts(encode(known, others.texts, self.length), torch.tensor(others.labels), device=device)
-            return {"accuracy": accuracy(model, inputs, inputs.lengths.argsort())}
+            return Texts(encode(known, others.texts, self.length), torch.tensor(others.labels), device=device)
 
-        loss, order = classification(self.smoothing), seen.lengths.argsort()
-        return Task(model, source, loss, lambda trained: accuracy(trained, seen, order), test)
+        return Task(
+            model,
+            source,
+            classification(self.smoothing),
+            lambda trained: accuracy(trained, seen, seen.lengths.argsort()),
+            lambda tested: {"accuracy": accuracy(tested, tests(), tests().lengths.argsort())},
+            lambda tested: answers(tested, tests(), tests().lengths.argsort()),
+        )
 
 
 def _limited(reviews: LabelledTexts, limit: int | None) -> LabelledTexts:

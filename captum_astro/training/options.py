@@ -25,10 +25,13 @@ class Options:
 
     Attributes:
         data: Location of the data.
-        attention: ``"astromorphic"`` or ``"softmax"``; the next three options apply to the former.
+        attention: ``"astromorphic"`` or ``"softmax"``; the next six options apply to the former.
         nonlinearity: Where sigma is applied.
         alpha: Exponent of the calcium response.
+        scale: s; by default the number of hidden units per head.
         relative_position: Whether astrocytes write.
+        position_scale: The reach of the positions, in tokens; by default the square root of their number.
+        output_projection: Whether a linear map follows the heads.
         dim: Width.
         depth: Blocks.
         heads: Divides ``dim``.
@@ -53,7 +56,10 @@ class Options:
     attention: AttentionKind = "astromorphic"
     nonlinearity: Nonlinearity = "inside"
     alpha: Annotated[float, number(least=0)] = 0.25
+    scale: Positive | None = None
     relative_position: bool = True
+    position_scale: Positive | None = None
+    output_projection: bool = False
     dim: Count = 128
     depth: Count = 4
     heads: Count = 4
@@ -92,7 +98,10 @@ class Options:
             "attention": self.attention,
             "nonlinearity": self.nonlinearity,
             "alpha": self.alpha,
+            "scale": self.scale,
             "relative_position": self.relative_position,
+            "position_scale": self.position_scale,
+            "output_projection": self.output_projection,
         }
 
     def as_json(self) -> dict[str, Any]:

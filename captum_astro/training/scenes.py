@@ -19,7 +19,7 @@ from captum_astro.training.batches import Batch, Source
 from captum_astro.training.options import Count, Fraction, Positive
 from captum_astro.training.patch_head import WithPatchHead, patch_loss
 from captum_astro.training.pooled import start_from
-from captum_astro.training.scores import accuracy
+from captum_astro.training.scores import accuracy, answers
 from captum_astro.training.task import Config, Task
 
 _EPOCH = 6400  # scenes; their supply is unlimited
@@ -96,6 +96,7 @@ class ScenesTask(Config):
             patch_loss,
             lambda inner: accuracy(cast(WithPatchHead, inner).model, valid, batch_size=_AT_ONCE),
             lambda tested: {"accuracy": accuracy(tested, tests, batch_size=_AT_ONCE)},
+            lambda tested: answers(tested, tests, batch_size=_AT_ONCE),
             inner=model,
         )
 

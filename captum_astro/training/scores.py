@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -32,28 +34,36 @@ def language(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, source: Source, order: torch.Tensor | None = None, batch_size: int = 256) -> float:
-    """Accuracy of a model in eval mode.
+def answers(model: nn.Module, source: Source, order: torch.Tensor | None = None, batch_size: int = 256) -> torch.Tensor:
+    """Which samples a model in eval mode classifies correctly.
 
     Args:
         model: Maps inputs to logits.
         source: The samples; batch elements after inputs and classes are ignored.
         order: The order in which they are read, such as by length; the result does not depend on it.
         batch_size: Samples at a time.
+
+    Returns:
+        1 for each sample that is, 0 otherwise, in the order of the source: float64, ``(N,)``.
     """
     order = torch.arange(len(source)) if order is None else order
-    right = 0
+    right = torch.zeros(len(source), dtype=torch.float64)
     for indices in order.split(batch_size):
         inputs, labels, *_ = source.batch(indices)
-        right += int((model(inputs).argmax(-1) == labels).sum())
-    return right / len(source)
+        right[indices] = (model(inputs).argmax(-1) == labels).double().cpu()
+    return right
+
+
+def accuracy(model: nn.Module, source: Source, order: torch.Tensor | None = None, batch_size: int = 256) -> float:
+    """The share of correct `answers`; takes the same arguments."""
+    return float(answers(model, source, order, batch_size).mean())
 
 
 @torch.no_grad()
-def negative_log_likelihood(
+def token_losses(
     model: nn.Module, ids: torch.Tensor, length: int, stride: int | None = None, batch_size: int = 16
-) -> tuple[float, int]:
-    """Cross-entropy of a text under a causal language model in eval mode, in windows.
+) -> torch.Tensor:
+    """Cross-entropy of each token of a text under a causal language model in eval mode, in windows.
 
     Every token but the first is predicted once, from the longest window that holds it last: with a stride below the
     length, each after the first window sees at least ``length - stride`` tokens.
@@ -66,7 +76,7 @@ def negative_log_likelihood(
         batch_size: Windows at a time.
 
     Returns:
-        The sum over tokens, in nats, and how many tokens were predicted.
+        In nats, float64, ``(n - 1,)``.
 
     Raises:
         ValueError: If the stride is not from 1 to the length.
@@ -77,7 +87,7 @@ def negative_log_likelihood(
     device = next(model.parameters()).device
     whole = len(ids) - 1
     starts = [0] + [start for start in range(stride, whole, stride) if start + length - stride < whole]
-    total = 0.0
+    losses = torch.zeros(whole, dtype=torch.float64)
     full = [start for start in starts if start + length <= whole]
     groups = [full[i : i + batch_size] for i in range(0, len(full), batch_size)]
     groups += [[start] for start in starts if start + length > whole]
@@ -85,8 +95,25 @@ def negative_log_likelihood(
         size = min(length, whole - group[0])
         seen = torch.stack([ids[start : start + size + 1] for start in group]).to(device)
         each = F.cross_entropy(model(seen[:, :-1]).float().transpose(1, 2), seen[:, 1:], reduction="none")
-        fresh = torch.ones_like(each)
         for row, start in enumerate(group):
-            fresh[row, : 0 if start == 0 else length - stride] = 0
-        total += float((each * fresh).double().sum())
-    return total, whole
+            fresh = 0 if start == 0 else length - stride
+            losses[start + fresh : start + size] = each[row, fresh:].double().cpu()
+    return losses
+
+
+def stretches(losses: torch.Tensor, length: int) -> torch.Tensor:
+    """The losses of a text's tokens as samples: of stretches, because neighbouring tokens depend on each other.
+
+    Args:
+        losses: ``(n,)``.
+        length: Tokens in a stretch, about: their lengths differ by one at most.
+
+    Returns:
+        One number for each stretch, whose mean is that of the losses: ``(ceil(n / length),)``.
+
+    Example:
+        >>> stretches(torch.tensor([1.0, 3.0, 4.0, 4.0]), 2).tolist()
+        [2.0, 4.0]
+    """
+    parts = losses.tensor_split(math.ceil(len(losses) / length))
+    return torch.stack([part.sum() for part in parts]) * (len(parts) / len(losses))

@@ -25,6 +25,11 @@ def _no_figures(model: nn.Module) -> dict[str, float]:
     return {}
 
 
+def _no_samples(model: nn.Module) -> torch.Tensor:
+    del model
+    return torch.zeros(0, dtype=torch.float64)
+
+
 @dataclass
 class Task:
     """A model with its data.
@@ -35,6 +40,8 @@ class Task:
         loss: See `Loss`.
         evaluate: The metric of the trained module on validation data, in eval mode without gradients.
         test: Results of the final model on test data by name, the metric first.
+        samples: The final model on each test sample, float64, ``(N,)``: the mean is the accuracy, or the logarithm of
+            the perplexity.
         inner: The final model, if the trained module contains more.
     """
 
@@ -43,6 +50,7 @@ class Task:
     loss: Loss
     evaluate: Callable[[nn.Module], float]
     test: Callable[[nn.Module], dict[str, float]] = _no_figures
+    samples: Callable[[nn.Module], torch.Tensor] = _no_samples
     inner: nn.Module | None = None
 
     @property

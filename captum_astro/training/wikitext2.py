@@ -23,7 +23,7 @@ from captum_astro.kinds import number
 from captum_astro.models.astromorphic_text import AstromorphicLanguageModel
 from captum_astro.training.batches import TokenStream
 from captum_astro.training.options import Count, Fraction, Length, Metric, Positive, Share, Vocabulary
-from captum_astro.training.scores import language, negative_log_likelihood
+from captum_astro.training.scores import language, stretches, token_losses
 from captum_astro.training.task import Config, Task
 
 if TYPE_CHECKING:
@@ -94,22 +94,26 @@ class WikiText2(Config):
         seen = encode_stream(known, valid)
         model = self.build(folder).to(device)
 
-        def evaluate(trained: nn.Module) -> float:
-            total, tokens = negative_log_likelihood(trained, seen, self.length)
-            return math.exp(total / tokens)
+        def losses(tested: nn.Module) -> torch.Tensor:
+            return token_losses(tested, encode_stream(known, parts["test"]), self.length, max(1, self.length // 2))
 
-        def test(trained: nn.Module) -> dict[str, float]:
-            ids = encode_stream(known, parts["test"])
-            total, tokens = negative_log_likelihood(trained, ids, self.length, max(1, self.length // 2))
-            words = count_words(parts["test"])
+        def test(tested: nn.Module) -> dict[str, float]:
+            found, words = losses(tested), count_words(parts["test"])
             return {
-                "perplexity": math.exp(total / tokens),
-                "perplexity of a word": math.exp(total / words),
-                "tokens": tokens,
+                "perplexity": math.exp(float(found.mean())),
+                "perplexity of a word": math.exp(float(found.sum()) / words),
+                "tokens": len(found),
                 "words": words,
             }
 
-        return Task(model, source, language, evaluate, test)
+        return Task(
+            model,
+            source,
+            language,
+            lambda trained: math.exp(float(token_losses(trained, seen, self.length).mean())),
+            test,
+            lambda tested: stretches(losses(tested), self.length),
+        )
 
     def _learnt(self, text: str) -> Tokenizer:
         if self.tokens not in ("words", "bpe"):

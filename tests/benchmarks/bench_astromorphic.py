@@ -20,7 +20,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from captum_astro.functional.astromorphic import astromorphic_attention, position_keys
+from captum_astro.functional.astromorphic import astromorphic_attention
+from captum_astro.functional.astromorphic_positions import position_keys
 
 HEADS, UNITS = 3, 64
 READINGS = ("inside", "outside", "none")

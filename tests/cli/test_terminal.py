@@ -24,7 +24,7 @@ HARMLESS = r"a\x1b[31m\x07\r\x9b1m\u202e\u2028:a:[b]é"
 HELP = """
 import sys
 from captum_astro import cli
-for words in ([], ["explain"], ["ablate"], ["bench"], ["report"], ["check"], ["methods"], ["demo"], ["vita"],
+for words in ([], ["explain"], ["ablate"], ["parts"], ["bench"], ["report"], ["check"], ["methods"], ["demo"], ["vita"],
               ["vita", "search"], ["vita", "evaluate"], ["train"], *(["train", t] for t in sys.argv[1].split())):
     sys.argv = ["captum-astro", *words, "--help"]
     try:

@@ -10,16 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
-from captum_astro.functional.astromorphic import (
-    FLOOR,
-    astromorphic_attention,
-    decayed,
-    feature_map,
-    normaliser,
-    position_keys,
-    read_and_written,
-)
+from captum_astro.functional.astromorphic import astromorphic_attention
 from captum_astro.functional.astromorphic_effective import effective_attention, secant
+from captum_astro.functional.astromorphic_features import FLOOR, feature_map, normaliser, read_and_written
+from captum_astro.functional.astromorphic_positions import decayed, position_keys
 
 OPTIONS = [
     {"nonlinearity": n, "alpha": a, "causal": c}

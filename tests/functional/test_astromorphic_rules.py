@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from captum_astro.functional.astromorphic import astromorphic_attention, feature_map
+from captum_astro.functional.astromorphic import astromorphic_attention
 from captum_astro.functional.astromorphic_effective import effective_attention, secant
+from captum_astro.functional.astromorphic_features import feature_map
 from captum_astro.functional.astromorphic_rules import AstromorphicZ, ConstantAttention, shared_gradients
 from captum_astro.functional.transformer_attribution import attention_relevance
 

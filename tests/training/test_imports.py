@@ -19,9 +19,21 @@ ROOMS = ("captum_astro.training", "captum_astro.models")
 OPTIONAL = {*EXTRAS, "sklearn"}
 LAYERS = (
     {"options", "checkpoint", "batches", "optimiser", "pooled", "weights", "logs"},
-    {"curve", "task", "patch_head", "scores", "fit", "undisturbed", "callback"},
+    {
+        "curve",
+        "bands",
+        "variants",
+        "task",
+        "patch_head",
+        "scores",
+        "fit",
+        "undisturbed",
+        "callback",
+        "interventions",
+        "recorded",
+    },
     {"cifar10", "imdb", "scenes", "wikitext2"},
-    {"config", "run", "ablation"},
+    {"config", "run", "ablation", "parts"},
 )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from captum_astro.models.bundled import ASTROMORPHIC, PIT, PLAIN
-from captum_astro.training.ablation import VARIANTS, run_ablation, summary, variants_of
+from captum_astro.training.ablation import run_ablation, summary
+from captum_astro.training.bands import bands
 from captum_astro.training.cifar10 import Cifar10
-from captum_astro.training.config import configured, tasks
+from captum_astro.training.config import configured, keep_config, read_config, tasks
+from captum_astro.training.curve import Row
 from captum_astro.training.imdb import Imdb
 from captum_astro.training.patch_head import BACKGROUND, WithPatchHead, patch_loss
 from captum_astro.training.run import load_trained, read_result, train
 from captum_astro.training.scenes import ScenesTask
-from captum_astro.training.scores import negative_log_likelihood
+from captum_astro.training.scores import stretches, token_losses
+from captum_astro.training.variants import VARIANTS, variants_of
 from captum_astro.training.weights import save_weights
 from captum_astro.training.wikitext2 import WikiText2
 from tests.training.making import cifar_folder, cifar_parquet, imdb_parquet, wikitext
@@ -143,11 +147,19 @@ def test_every_token_is_predicted_once() -> None:
 
     for tokens in (2, 5, 16, 17, 33, 40):
         for length, stride in ((16, 16), (16, 8), (5, 3), (4, 1)):
-            total, count = negative_log_likelihood(Uniform(), torch.randint(0, 7, (tokens,)), length, stride, 3)
-            assert count == tokens - 1
-            assert total == pytest.approx((tokens - 1) * math.log(7), rel=1e-6), (tokens, length, stride)
+            losses = token_losses(Uniform(), torch.randint(0, 7, (tokens,)), length, stride, 3)
+            expected = torch.full((tokens - 1,), math.log(7), dtype=torch.float64)
+            torch.testing.assert_close(losses, expected, rtol=1e-6, atol=0, msg=f"{tokens}, {length}, {stride}")
     with pytest.raises(ValueError, match="stride must be from 1"):
-        negative_log_likelihood(Uniform(), torch.zeros(9, dtype=torch.long), 4, 5)
+        token_losses(Uniform(), torch.zeros(9, dtype=torch.long), 4, 5)
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 50])
+def test_stretches_of_a_text_have_its_mean(length: int) -> None:
+    losses = torch.arange(10, dtype=torch.float64) ** 2
+    found = stretches(losses, length)
+    assert len(found) == math.ceil(10 / length)
+    assert float(found.mean()) == pytest.approx(28.5, rel=1e-15)
 
 
 def test_scenes(tmp_path: Path) -> None:
@@ -240,6 +252,7 @@ def test_ablation(tmp_path: Path) -> None:
     out = tmp_path / "ablation"
     text = run_ablation(config, variants_of(VARIANTS, [0.5]), out, seeds=(0, 1), reach=0.9)
     assert "| variant | test accuracy (95 %) | epochs to 90.0% (95 %), reached |" in text
+    assert pd.read_csv(out / "curves.csv")["runs"].eq(2).all()
     table = pd.read_csv(out / "ablation.csv")
     assert list(table["variant"]) == [*VARIANTS, "alpha 0.5"]
     assert (table["runs"] == 2).all()
@@ -254,6 +267,75 @@ def test_ablation(tmp_path: Path) -> None:
         variants_of(["half"])
     with pytest.raises(ValueError, match="imdb has no option patch"):
         run_ablation(config, {"x": {"patch": 2}}, tmp_path / "x")
+
+
+def test_two_runs_at_a_time_are_the_same_runs(tmp_path: Path) -> None:
+    config = Imdb(data=str(imdb_parquet(tmp_path)), steps=6, length=20, **SMALL)
+    chosen = variants_of(["full", "4m:scale=32"], task=Imdb)
+    apart = run_ablation(config, chosen, tmp_path / "two", seeds=(1,), jobs=2)
+    columns = ["variant", "seed", "accuracy", "valid", "step"]
+    run_ablation(config, chosen, tmp_path / "one", seeds=(1,))
+    one, two = (pd.read_csv(tmp_path / name / "runs.csv")[columns] for name in ("one", "two"))
+    pd.testing.assert_frame_equal(one, two)
+    assert json.loads((tmp_path / "two" / "4m" / "seed-1" / "run.json").read_text())["scale"] == 32
+    assert run_ablation(config, chosen, tmp_path / "two", seeds=(1,)) == apart  # resumed by another number of jobs
+    with pytest.raises(ValueError, match="there is no such file or folder"):  # what fails in a process is said here
+        run_ablation(replace(config, data=str(tmp_path / "no")), {"full": {}}, tmp_path / "none", seeds=(0,), jobs=2)
+
+
+def test_variants_by_options() -> None:
+    words = ["full", "linear", "linear 4m:alpha=1:scale=128", "softmax:dim=32", "none:patch=2"]
+    assert variants_of(words, task=Cifar10) == {
+        "full": {},
+        "linear": {"alpha": 1.0},
+        "linear 4m": {"alpha": 1.0, "scale": 128.0},
+        "softmax": {"attention": "softmax", "dim": 32},
+        "none": {"patch": 2},
+    }
+    for word, message in {
+        "half": "no variant 'half'",
+        ":scale=2": "no variant ''",
+        "a:patch=2": "a has no option 'patch=2'",
+        "a:scale=0": "a: scale must be a number above 0, or none, not '0'",
+        "a:scale": "a has no option 'scale'. Expected NAME=VALUE",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            variants_of([word], task=Imdb)
+    with pytest.raises(ValueError, match="'full' is given twice"):
+        variants_of(["full", "full:alpha=1"])
+    with pytest.raises(ValueError, match="The variants 'a b' and 'a-b' would share the folder a-b"):
+        run_ablation(Imdb(), variants_of(["a b:alpha=1", "a-b:alpha=0"]), Path("nowhere"))
+
+
+def test_bands_are_over_the_runs_of_a_variant() -> None:
+    def curve(*values: float) -> list[Row]:
+        return [Row(10 * n, n / 2, 2 * x, 0.1, 0.0, x, 1.0) for n, x in enumerate(values, 1)]
+
+    found = bands({"b": [curve(1, 2), curve(3)], "a": [curve(5)]}).to_dict("records")
+    names = ("variant", "step", "epoch", "runs", "loss", "valid", "valid_low", "valid_high")
+    assert [tuple(row[name] for name in names) for row in found] == [
+        ("b", 10, 0.5, 2, 4, 2, 1, 3), ("b", 20, 1.0, 1, 4, 2, 2, 2), ("a", 10, 0.5, 1, 10, 5, 5, 5),
+    ]  # fmt: skip
+
+
+def test_a_run_from_before_an_option_existed_had_its_default(tmp_path: Path) -> None:
+    config = Imdb(steps=3)
+    record = tmp_path / "run.json"
+    record.write_text(json.dumps({name: x for name, x in config.as_json().items() if name != "scale"}))
+    keep_config(tmp_path, config)
+    with pytest.raises(ValueError, match=r"holds results of another run \(scale differ\)"):
+        keep_config(tmp_path, replace(config, scale=4.0))
+    assert read_config(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, (8.0, 20**0.5, False)), ({"scale": 3.0, "position_scale": 2.0, "output_projection": True}, (3.0, 2.0, True))],
+)
+def test_options_of_the_attention_reach_it(tmp_path: Path, options, expected) -> None:
+    train(Imdb(data=str(imdb_parquet(tmp_path)), steps=1, length=20, **SMALL, **options), tmp_path / "run")
+    layer = load_trained(tmp_path / "run")[0].blocks[0].attn
+    assert (layer.scale, layer.position_scale, isinstance(layer.proj, nn.Linear)) == expected
 
 
 def test_summary() -> None:

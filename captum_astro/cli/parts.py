@@ -1,0 +1,34 @@
+"""``captum-astro parts``: what each part of a trained model's attention contributes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from captum_astro.cli._common import Device, examples, option, out_folder
+from captum_astro.cli._terminal import console
+
+
+@examples(
+    "parts runs/imdb -o parts",
+    "parts runs/cifar10 --data cifar/ -o parts",
+)
+def parts(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run of captum-astro train.")],
+    out: Annotated[Path, out_folder("Folder for parts.json and parts.md.")] = Path("parts"),
+    data: Annotated[Path | None, option("Folder of the data, if they were moved.", metavar="FOLDER")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Set each part of a trained model's attention to zero or its mean.
+
+    The tables have the test accuracy (or perplexity) with each change, the saturation of sigma, the sizes of the two
+    memories, and gradients at the start and the end of training. The run must be one with astromorphic blocks.
+    """
+    from captum_astro.training.parts import contributions, write
+
+    found = contributions(run, data=str(data or ""), device=device)
+    write(found, out)
+    console.print(found.markdown)
+    console.print(f"{out}/parts.json, {out}/parts.md")
