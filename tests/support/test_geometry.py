@@ -41,8 +41,9 @@ SHIFTED: dict[str, Move] = {
 # two or seven a side, poolings cover some, and one in the middle is in no corner.
 SIDES = {
     "cpubone_nano": 256, "csatv2": 128, "efficientvit_m0": 224, "ese_vovnet19b_slim_dw": 256, "iformer_t": 256,
-    "inception_v3": 299, "legacy_xception": 128, "levit_128s": 224, "levit_256d": 224, "levit_conv_128s": 224,
-    "pit_ti_224": 128, "poolformerv2_s12": 224, "resnetv2_18": 128,
+    "inception_resnet_v2": 299, "inception_v3": 299, "inception_v4": 299, "legacy_xception": 128, "levit_128s": 224,
+    "levit_256d": 224, "levit_conv_128s": 224, "pit_ti_224": 128, "poolformerv2_s12": 224, "resnetv2_18": 128,
+    "selecsls42": 128,
 }  # fmt: skip
 # VOLO adds to each class the largest value that it has at a single place, wherever the pattern is.
 OPTIONS = {"volo_d1_224": {"use_aux_head": False}}
@@ -51,7 +52,7 @@ WEAK = {"gmlp_ti16_224"}  # whose linear layers mix places
 DIVIDING = {"LRP", "TransformerAttribution", "TokenGradCAMPlusPlus", "ViTAGradCAMPlusPlus"}
 NOISE = 1e-3
 EVERY_METHOD = 3_000_000  # models have fewer parameters
-LARGEST = 28_000_000
+LARGEST = 60_000_000
 WAYS = ("VTranM", "TokenGradCAM", "AttnLRP")  # to a map: a row's grid, a feature map's places, a gradient of the pixels
 
 
