@@ -116,7 +116,7 @@ IMPORTS = {
     "viz": {"storage"},
     "training": {
         "caller", "data", "devices", "explaining", "extras", "functional", "kinds", "layouts", "metrics", "models",
-        "progress", "storage", "wording",
+        "options", "progress", "storage", "versions", "wording",
     },
 }  # fmt: skip
 
