@@ -338,7 +338,7 @@ def test_explain_under_astrocytes(monkeypatch, capsys, tmp_path: Path, scene: Pa
         (("search", "--data", "scenes", "--k", "4;6"), "--k must be a whole number, not '4;6'"),
         (("search", "--data", "scenes", "--tau", "0"), "tau must be a whole number of at least 1"),
         (("search", "--data", "scenes", "--layer", "blocks.9.mlp.fc1", "--limit", "1"), "no layer 'blocks.9.mlp.fc1'"),
-        (("search", "--data", "scenes", "--layer", "blocks.[5-9].*"), "No linear layer of VisionTransformer matches"),
+        (("search", "--data", "scenes", "--layer", "blocks.[7-9].*"), "No linear layer of VisionTransformer matches"),
         (("evaluate", "--data", "scenes", "--vita", "kappa=3"), "--vita has no option 'kappa=3'. Options: k, tau"),
         (("evaluate", "--data", "scenes", "--vita", "k=six"), "--vita: k must be a whole number, not 'six'"),
         (("evaluate", "--data", "scenes", "--methods", "Magic"), "no method 'Magic'"),

@@ -73,6 +73,12 @@ class Collected:
         if pooling is not None and layout.pooling is not None:
             weights = layout.pooling.rows(pooling.attention.queries)
         elif layout.per_position:
+            if self.output.ndim < 3:
+                raise UnsupportedModelError(
+                    f"{type(layout.model).__name__} has an output for each token, which something after it joins, and "
+                    "what that reads is unknown. Explain the model itself with a target (token, output); TokenGradCAM "
+                    "and AttnLRP work on the whole."
+                )
             weights = layout.read_by(self.call.target.positions(self.output.detach()), self.grids[-1])
         else:
             assert self.recorder.entry.inputs is not None

@@ -94,7 +94,7 @@ def test_names_of_files(monkeypatch, capsys, tmp_path: Path) -> None:
 def test_help_on_a_narrow_terminal(environment: dict[str, str]) -> None:
     code, out = _python(environment, "-c", HELP, "cifar10 imdb wikitext2 scenes")
     assert code == 0, out
-    assert out.count("Usage: ") == 16
+    assert out.count("Usage: ") == 17
 
 
 @narrow

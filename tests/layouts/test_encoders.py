@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import timm
 import torch
+from torch import nn
 
 from captum_astro import (
     AttentionGradCAM,
     AttentionRollout,
+    AttnLRP,
     UnsupportedModelError,
     VTranM,
     check,
@@ -128,3 +130,19 @@ def test_timm_models_by_name(name: str) -> None:
 def test_a_pooling_without_weights_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="Create it with global_pool='avg'"):
         layout_for(timm.create_model("samvit_base_patch16_224", depth=1, global_pool="max"))
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name.endswith("_encoder")])
+def test_an_output_for_each_token_that_a_wrapper_joins_is_refused(name: str) -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = build(name)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.model(x).mean(1)
+
+    model, x = Mean(), images(name)
+    with pytest.raises(UnsupportedModelError, match=r"an output for each token.* Explain the model itself"):
+        VTranM(model).attribute(x, target=3)
+    assert AttnLRP(model).attribute(x, target=3).abs().amax((1, 2, 3)).gt(0).all()
