@@ -16,7 +16,7 @@ from tests.libraries import loaded, renamed, split_qkv, without_relu
 transformers = pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
 
 # BeyondIntuition and InFlow are not defined for pooling heads
-METHODS = [e.method for e in explainers() if e.name not in {"BeyondIntuition", "InFlow"}]
+METHODS = [e.method for e in explainers() if e.name not in {"BeyondIntuition", "InFlow", "ViTCX"}]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
 VISION = {
     "num_patches": 16, "patch_size": 8, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
