@@ -15,7 +15,7 @@ from tests.libraries import loaded, renamed, split_qkv, without_relu
 
 transformers = pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
 
-# BeyondIntuition and InFlow are not defined for pooling heads
+# BeyondIntuition and InFlow are not defined for pooling heads; ViTCX masks pixels
 METHODS = [e.method for e in explainers() if e.name not in {"BeyondIntuition", "InFlow", "ViTCX"}]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
 VISION = {
