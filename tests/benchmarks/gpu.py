@@ -16,6 +16,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,10 @@ def speed(left: float) -> dict[str, Any]:
         model = timm.create_model("vit_base_patch16_224", img_size=side).eval().requires_grad_(False)
         model, x = model.to("cuda", torch.bfloat16), torch.randn(batch, 3, side, side).to("cuda", torch.bfloat16)
         target, rounds = torch.arange(batch, device="cuda"), 20 if side < 500 else 3
-        rows = {FLOOR: measured(lambda: floor(model, x, target), rounds)}  # noqa: B023
+        rows = {FLOOR: measured(partial(floor, model, x, target), rounds)}
         for name, method in METHODS.items():
             explain = method(model)
-            run = lambda: explain.attribute(x, target=target)  # noqa: B023, E731
+            run = partial(explain.attribute, x, target=target)
             rows[name] = measured(run, rounds)
             rows[f"{name}, without the kernel"] = without_kernel(run, rounds)
         found[f"{side} x {side}, batch {batch}"] = rows
@@ -114,7 +115,7 @@ def kernel(left: float) -> dict[str, Any]:
         wide = g.float()  # as gradients are recorded
         rounds = 50 if tokens < 500 else 5
         for name, gradient in (("half gradients", g), ("float32 gradients", wide)):
-            run = lambda: transformer_mm_update(row, layer, gradient)  # noqa: B023, E731
+            run = partial(transformer_mm_update, row, layer, gradient)
             seconds = measured(run, rounds)["ms"] / 1000
             # the scores twice, once for the log-sum-exp, and the slopes: three products of n x n x 64
             operations = 3 * 2 * batch * 12 * tokens**2 * 64

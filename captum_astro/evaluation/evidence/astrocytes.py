@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from captum_astro.evaluation.evidence.page import environment
+from captum_astro.evaluation.evidence.text import headings
 from captum_astro.evaluation.report.grid import LEVEL, MINUS, MISSING, p_value
 from captum_astro.evaluation.report.visible import visible
 from captum_astro.evaluation.specification.command import quoted, wrapped
@@ -66,11 +67,7 @@ def write_vita(
         OSError: If a file cannot be read or written.
     """
     out, paths = Path(out), [Path(folder) for folder in folders]
-    names = [path.resolve().name for path in paths]
-    if out.suffix.lower() != ".md":
-        raise ValueError(f"--out {out}: the page is Markdown. Give a name that ends in .md.")
-    if not paths or len({*names}) < len(names):
-        raise ValueError("Give at least one folder, and folders of different names: these are the page's headings.")
+    names = headings(paths, out)
     runs = [_read(path) for path in paths]
     words = [quoted(f"$RUNS/{name}") for name in names]
     words += [f"--title {quoted(title)}", *(f"--note {quoted(note)}" for note in notes), f"--out {quoted(out.name)}"]

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from captum_astro.evaluation.evidence.figure import write_figure
 from captum_astro.evaluation.evidence.section import Section, made, sections
-from captum_astro.evaluation.evidence.text import breakable, code, inert
+from captum_astro.evaluation.evidence.text import breakable, code, headings, inert
 from captum_astro.evaluation.report.grid import LEVEL, MISSING
 from captum_astro.evaluation.report.visible import visible
 from captum_astro.evaluation.specification.command import quoted, wrapped
@@ -48,11 +48,7 @@ def write_evidence(
     from captum_astro.evaluation.run.results import read_run
 
     out, paths = Path(out), [Path(folder) for folder in folders]
-    names = [path.resolve().name for path in paths]
-    if out.suffix.lower() != ".md":
-        raise ValueError(f"--out {out}: the page is Markdown. Give a name that ends in .md.")
-    if not paths or len({*names}) < len(names):
-        raise ValueError("Give at least one folder, and folders of different names: these are the page's headings.")
+    names = headings(paths, out)
     runs = [read_run(path) for path in paths]
     empty = next((path for path, run in zip(paths, runs, strict=True) if run.rows.empty), None)
     if empty is not None:
