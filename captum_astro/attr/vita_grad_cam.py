@@ -21,8 +21,7 @@ class ViTAGradCAM(TokenGradCAM):
 
     Without a ``target``, each image's class is the unmodulated model's top prediction, which costs one more forward
     pass: astrocytes serve explanation, not classification. With `captum.attr.NoiseTunnel` pass the target,
-        otherwise
-    each noisy copy is explained for its own prediction.
+    otherwise each noisy copy is explained for its own prediction.
 
     Source: ViTA, arXiv 2505.21513; for what is known of it see `captum_astro.astro.ViTA`. Grad-CAM: arXiv
     1610.02391.
