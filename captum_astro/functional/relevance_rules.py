@@ -22,8 +22,8 @@ Product_ = Callable[[Tensor, Tensor], Tensor]
 
 def divided(relevance: Tensor, total: Tensor) -> Tensor:
     """``R / Z``, 0 where Z is 0; a small Z keeps its sign."""
-    safe = torch.where(total >= 0, total.clamp(min=_TINY), total.clamp(max=-_TINY))
-    return torch.where(total == 0, torch.zeros_like(relevance), relevance / safe)
+    safe = total.abs().clamp_(min=_TINY).copysign_(total)
+    return (relevance / safe).masked_fill_(total == 0, 0)
 
 
 def factors(needed: tuple[bool, ...]) -> int:
@@ -55,11 +55,10 @@ class LinearZPlus(torch.autograd.Function):
         absolute = ctx.product(size, strength)
         total = output + absolute
         # where every contribution is negative, the sum is rounding error; published code passes on nothing there
-        total = total.masked_fill(total <= 8 * torch.finfo(total.dtype).eps * absolute, 0)
-        share = divided(relevance[0], total)
+        nothing = total <= absolute.mul_(8 * torch.finfo(total.dtype).eps)
+        share = (relevance[0] / total.clamp_(min=_TINY)).masked_fill_(nothing, 0)
         back = x * ctx.back(share, weight)
-        back += size * ctx.back(share, strength)
-        return back, None, None, None, None
+        return back.addcmul_(size, ctx.back(share, strength)), None, None, None, None
 
 
 class InputZB(torch.autograd.Function):
