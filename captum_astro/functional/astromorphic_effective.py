@@ -28,7 +28,7 @@ i and one of j: `EffectiveAttention.pull` computes gradient-weighted methods in 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -114,6 +114,12 @@ class EffectiveAttention:
     def prepared(self) -> EffectiveAttention:
         """Itself; its inputs need no other memory layout."""
         return self
+
+    def selected(self, samples: slice, heads: slice) -> EffectiveAttention:
+        """That of some samples and heads; each has all of its channels."""
+        read, keys, value = (x[samples, heads] for x in (self.read, self.keys, self.value))
+        slope = None if self.slope is None else self.slope[samples, heads]
+        return replace(self, read=read, keys=keys, value=value, slope=slope)
 
     @property
     def per_channel(self) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 
-# elements of one (B, heads, rows, n) chunk: large enough to keep a GPU busy, small enough for a laptop's cache
+# elements of one (B, heads, rows, n) chunk: large enough to keep a GPU busy, small enough for a laptop's memory
 CHUNK_ELEMENTS = 1 << 21
+# on the CPU: several tensors of this size fit into its cache; but products of fewer queries are slow
+_CACHED_ELEMENTS, _QUERIES = 1 << 18, 64
 
 
 class AttentionMap(Protocol):
@@ -25,6 +27,9 @@ class AttentionMap(Protocol):
 
     def prepared(self) -> AttentionMap:
         """The same attention in a memory layout for many calls of `rows`."""
+
+    def selected(self, samples: slice, heads: slice) -> AttentionMap:
+        """That of some samples and heads."""
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """The rows from ``start`` to ``stop``: ``(B, H, stop - start, n)``, safe to modify."""
@@ -57,6 +62,14 @@ class Softmax:
     def prepared(self) -> Softmax:
         """A copy with a contiguous key, for many products: a slice of a fused projection would be copied each time."""
         return replace(self, key=widen(self.key).contiguous())
+
+    def selected(self, samples: slice, heads: slice) -> Softmax:
+        """That of some samples and heads."""
+        bias = self.bias
+        if bias is not None:
+            bias = bias[(None,) * (4 - bias.ndim)]
+            bias = bias[samples if len(bias) > 1 else slice(None), heads if bias.shape[1] > 1 else slice(None)]
+        return replace(self, query=self.query[samples, heads], key=self.key[samples, heads], bias=bias)
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """The attention of the queries from ``start`` to ``stop``: ``(B, H, stop - start, n)``; rows sum to 1, or 0."""
@@ -97,43 +110,6 @@ class Softmax:
         return self.bias is None
 
 
-class FusedCall(NamedTuple):
-    """The arguments of one ``F.scaled_dot_product_attention``, with keys and values expanded per head."""
-
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    bias: torch.Tensor | None
-    dropout: float
-    causal: bool
-    scale: float
-
-    @classmethod
-    def of(
-        cls,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attn_mask: torch.Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> FusedCall:
-        """Has the signature of that function."""
-        if enable_gqa:
-            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
-        key, value = (x.expand(*query.shape[:-2], *x.shape[-2:]) for x in (key, value))  # multi-query: one for all
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        bias = None if attn_mask is None else attn_mask.detach()
-        return cls(query, key, value, bias, dropout_p, is_causal, scale)
-
-    @property
-    def map(self) -> Softmax:
-        """The attention map, without a graph."""
-        return Softmax(self.query.detach(), self.key.detach(), self.scale, self.bias, self.causal)
-
-
 @dataclass(frozen=True)
 class Given:
     """An attention map ``(B, H, m, n)`` that the model computed itself, and what it is a softmax of, if known."""
@@ -144,6 +120,11 @@ class Given:
     def prepared(self) -> Given:
         """Itself; the map is stored."""
         return self
+
+    def selected(self, samples: slice, heads: slice) -> Given:
+        """That of some samples and heads."""
+        logits = None if self.logits is None else self.logits[samples, heads]
+        return Given(self.attention[samples, heads], logits)
 
     @property
     def queries(self) -> int:
@@ -203,10 +184,38 @@ class Attention:
             total = total + weight * part
         return total
 
+    def selected(self, samples: slice, heads: slice) -> Attention:
+        """The layer of some samples and heads."""
+        maps = tuple(part.selected(samples, heads) for part in self.maps)
+        constant = self.constant
+        if constant is not None:
+            constant = constant.expand(*self.value.shape[:2], *constant.shape[-2:])[samples, heads]
+        return replace(self, maps=maps, value=self.value[samples, heads], constant=constant)
+
+    def groups(self) -> Iterator[tuple[tuple[slice, slice], Attention]]:
+        """The layer in parts that fit into a cache, or of one head: slices of the samples and the heads, and the part.
+
+        Only the heads of softmaxes and of stored maps are computed apart.
+        """
+        batch, heads, keys = self.value.shape[0], self.value.shape[1], self.value.shape[2]
+        together = max(1, self._at_once // max(1, self.queries * keys))
+        apart = all(isinstance(part, Softmax | Given) for part in self.maps)
+        step, samples = min(together, heads) if apart else heads, max(1, together // heads)
+        for start in range(0, batch, samples):
+            for head in range(0, heads, step):
+                group = slice(start, start + samples), slice(head, head + step)
+                yield group, self.selected(*group)
+
+    @property
+    def _at_once(self) -> int:
+        """The elements of a chunk."""
+        return min(CHUNK_ELEMENTS, _CACHED_ELEMENTS) if self.value.device.type == "cpu" else CHUNK_ELEMENTS
+
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """All rows in order, a chunk at a time: the slice of queries, and ``(B, H, rows, n)``, safe to modify."""
         batch, heads, keys = self.value.shape[0], self.value.shape[1], self.value.shape[2]
-        step = max(1, CHUNK_ELEMENTS // max(1, batch * heads * keys))
+        row = max(1, batch * heads * keys)
+        step = max(1, self._at_once // row, min(_QUERIES, CHUNK_ELEMENTS // row))
         ready = replace(self, maps=tuple(part.prepared() for part in self.maps))
         for start in range(0, self.queries, step):
             stop = min(start + step, self.queries)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from captum_astro.functional.attention import Attention, attention_gradient, widen
-from captum_astro.functional.fused import fused_rows
+from captum_astro.functional.head_rows import head_rows
 
 
 def attention_grad_cam(
@@ -38,11 +38,7 @@ def attention_grad_cam(
     """
     value = widen(attention.value).contiguous()
     batch, heads, keys, _ = value.shape
-    read = fused_rows(row, attention, "attention")
-    if read is None:
-        read = value.new_zeros(batch, heads, keys)
-        for chunk, probabilities in attention.chunks():
-            read += torch.einsum("bi,bhij->bhj", row[:, chunk], probabilities)
+    read = head_rows(row, attention, "attention")
     # dA is linear in dO, so the rows are averaged before the product
     averaged = torch.einsum("bi,bhiv->bhv", row, widen(gradient))
     slopes = attention_gradient(averaged[:, :, None], value)[:, :, 0]

@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from captum_astro.functional.attention import Attention, attention_gradient, forbidden, widen
-from captum_astro.functional.fused import fused_rows
+from captum_astro.functional.attention import Attention, widen
+from captum_astro.functional.head_rows import head_rows
 
 
 def head_weights(
@@ -32,15 +32,9 @@ def head_weights(
     Returns:
         ``(B, H)``, which sum to 1 over the heads; 0 where no gradient arrives.
     """
-    value = widen(attention.value).contiguous()
-    batch, heads, keys, _ = value.shape
-    every = value.new_ones(batch, attention.queries)
-    total = fused_rows(every, attention, "size" if power == 1 else "square", gradient)
-    if total is None:
-        total = value.new_zeros(batch, heads, keys)
-        for chunk, probabilities in attention.chunks():
-            slopes = attention_gradient(gradient[:, :, chunk], value).abs_().pow_(power)
-            total += slopes.masked_fill_(forbidden(probabilities), 0).sum(2)
+    batch, heads = attention.value.shape[:2]
+    every = widen(gradient).new_ones(batch, attention.queries)
+    total = head_rows(every, attention, "size" if power == 1 else "square", gradient)
     if present is not None:
         total = total * present.repeat(batch // len(present), 1)[:, None]
     sizes = total.sum(-1).reshape(images, -1, heads).sum(1) ** (1 / power)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import torch
 
-from captum_astro.functional.attention import Attention, attention_gradient, forbidden, widen
-from captum_astro.functional.fused import fused_rows
+from captum_astro.functional.attention import Attention
+from captum_astro.functional.head_rows import head_rows
 
 
 def legrad_map(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) -> torch.Tensor:
@@ -27,12 +27,4 @@ def legrad_map(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) 
     Returns:
         ``(B, n)``.
     """
-    if (found := fused_rows(row, attention, "rise", gradient)) is not None:
-        return found.mean(1)
-    value = widen(attention.value).contiguous()
-    total = row.new_zeros(len(row), value.shape[2])
-    for chunk, probabilities in attention.chunks():
-        slopes = attention_gradient(gradient[:, :, chunk], value).clamp_(min=0)
-        slopes.masked_fill_(forbidden(probabilities), 0)
-        total += torch.einsum("bi,bhij->bj", row[:, chunk], slopes)
-    return total / value.shape[1]
+    return head_rows(row, attention, "rise", gradient).mean(1)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from captum_astro.functional import gradient_rules, relevance_rules
-from captum_astro.functional.attention import AttentionMap, FusedCall
+from captum_astro.functional.attention import AttentionMap
+from captum_astro.functional.fused_call import FusedCall
 
 
 class Recorded(NamedTuple):
@@ -118,9 +119,7 @@ class FusedAttention:
             return found.reshape(*call.query.shape[:-3], *found.shape[1:])
         query, key, value = (x.detach() for x in (call.query, call.key, call.value))
         output = F.scaled_dot_product_attention(query, key, value, call.bias, is_causal=call.causal, scale=call.scale)
-        result: torch.Tensor = relevance_rules.FusedAttention.apply(
-            call.query, call.key, call.value, output, call.map.rows
-        )
+        result: torch.Tensor = relevance_rules.FusedAttention.apply(call.query, call.key, call.value, output, call.map)
         return result
 
     def constant_weights(self, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_astro.functional.attention import CHUNK_ELEMENTS
+from captum_astro.functional.attention import Attention, AttentionMap
 
 _TINY = 1e-12
 Product_ = Callable[[Tensor, Tensor], Tensor]
@@ -22,8 +22,8 @@ Product_ = Callable[[Tensor, Tensor], Tensor]
 
 def divided(relevance: Tensor, total: Tensor) -> Tensor:
     """``R / Z``, 0 where Z is 0; a small Z keeps its sign."""
-    safe = torch.where(total >= 0, total.clamp(min=_TINY), total.clamp(max=-_TINY))
-    return torch.where(total == 0, torch.zeros_like(relevance), relevance / safe)
+    safe = total.abs().clamp_(min=_TINY).copysign_(total)
+    return (relevance / safe).masked_fill_(total == 0, 0)
 
 
 def factors(needed: tuple[bool, ...]) -> int:
@@ -55,11 +55,10 @@ class LinearZPlus(torch.autograd.Function):
         absolute = ctx.product(size, strength)
         total = output + absolute
         # where every contribution is negative, the sum is rounding error; published code passes on nothing there
-        total = total.masked_fill(total <= 8 * torch.finfo(total.dtype).eps * absolute, 0)
-        share = divided(relevance[0], total)
+        nothing = total <= absolute.mul_(8 * torch.finfo(total.dtype).eps)
+        share = (relevance[0] / total.clamp_(min=_TINY)).masked_fill_(nothing, 0)
         back = x * ctx.back(share, weight)
-        back += size * ctx.back(share, strength)
-        return back, None, None, None, None
+        return back.addcmul_(size, ctx.back(share, strength)), None, None, None, None
 
 
 class InputZB(torch.autograd.Function):
@@ -208,26 +207,24 @@ class FusedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, output: Tensor, rows: Any) -> Tensor:
-        """``output`` is the output of the operation; ``rows(start, stop)`` returns rows of the map."""
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, output: Tensor, maps: AttentionMap) -> Tensor:
+        """``output`` is the output of the operation, and ``maps`` its attention."""
         ctx.save_for_backward(query, key, value, output)
-        ctx.rows = rows
+        ctx.maps = maps
         return output.clone()
 
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         query, key, value, output = ctx.saved_tensors
         share = divided(relevance[0], output) / 2
-        key, value = key.contiguous(), value.contiguous()
         out_q, out_k, out_v = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        step = max(1, CHUNK_ELEMENTS // max(1, query.shape[0] * query.shape[1] * key.shape[2]))
-        for start in range(0, query.shape[2], step):
-            part = slice(start, min(start + step, query.shape[2]))
-            probabilities = ctx.rows(part.start, part.stop)
-            of_map = (share[:, :, part] @ value.transpose(-2, -1)).mul_(probabilities)
-            out_v += probabilities.transpose(-2, -1) @ share[:, :, part]
-            scores = query[:, :, part] @ key.transpose(-2, -1)
-            of_scores = divided(of_map, scores) / factors(ctx.needs_input_grad[:2])
-            out_q[:, :, part] = query[:, :, part] * (of_scores @ key)
-            out_k += of_scores.transpose(-2, -1) @ query[:, :, part]
+        for group, part in Attention((ctx.maps,), (1.0,), value).groups():
+            q, k, v, shares = (x[group].contiguous() for x in (query, key, value, share))
+            for queries, probabilities in part.chunks():
+                of_map = (shares[:, :, queries] @ v.transpose(-2, -1)).mul_(probabilities)
+                out_v[group] += probabilities.transpose(-2, -1) @ shares[:, :, queries]
+                scores = q[:, :, queries] @ k.transpose(-2, -1)
+                of_scores = divided(of_map, scores) / factors(ctx.needs_input_grad[:2])
+                out_q[group][:, :, queries] = q[:, :, queries] * (of_scores @ k)
+                out_k[group] += of_scores.transpose(-2, -1) @ q[:, :, queries]
         return out_q, out_k * key, out_v * value, None, None

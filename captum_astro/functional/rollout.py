@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 from captum_astro.functional.attention import Attention
-from captum_astro.functional.fused import fused_rows
+from captum_astro.functional.head_rows import head_rows
 
 
 def mixed_row(row: torch.Tensor, attention: Attention, weights: torch.Tensor | None = None) -> torch.Tensor:
@@ -27,12 +27,13 @@ def mixed_row(row: torch.Tensor, attention: Attention, weights: torch.Tensor | N
     Returns:
         ``(B, ..., n)``.
     """
-    if row.ndim == 2 and (found := fused_rows(row, attention, "attention")) is not None:
+    if row.ndim == 2:
+        found = head_rows(row, attention, "attention")
         return found.mean(1) if weights is None else torch.einsum("bh,bhj->bj", weights, found)
     total = row.new_zeros(*row.shape[:-1], attention.value.shape[2])
     for chunk, probabilities in attention.chunks():
         mixed = probabilities.mean(1) if weights is None else torch.einsum("bh,bhij->bij", weights, probabilities)
-        total += torch.einsum("b...i,bij->b...j", row[..., chunk], mixed)
+        total += row[..., chunk] @ mixed
     return total
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from captum_astro.functional.attention import Attention, attention_gradient, widen
-from captum_astro.functional.fused import fused_rows
+from captum_astro.functional.head_rows import head_rows
 
 
 def transformer_mm_update(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) -> torch.Tensor:
@@ -25,11 +25,11 @@ def transformer_mm_update(row: torch.Tensor, attention: Attention, gradient: tor
     Returns:
         ``(B, ..., n)``.
     """
-    if row.ndim == 2 and (found := fused_rows(row, attention, "flow", gradient)) is not None:
-        return found.mean(1)
+    if row.ndim == 2:
+        return head_rows(row, attention, "flow", gradient).mean(1)
     value = widen(attention.value).contiguous()
     total = row.new_zeros(*row.shape[:-1], value.shape[2])
     for chunk, probabilities in attention.chunks():
         update = attention_gradient(gradient[:, :, chunk], value).mul_(probabilities).clamp_(min=0)
-        total += torch.einsum("b...i,bhij->b...j", row[..., chunk], update)
+        total += row[..., chunk] @ update.sum(1)
     return total / value.shape[1]

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection
 import torch
 
 from captum_astro.functional.attention import CHUNK_ELEMENTS, Attention, attention_gradient, widen
-from captum_astro.functional.fused import fused_rows
+from captum_astro.functional.head_rows import head_rows
 
 COMPONENTS = ("length", "direction")
 
@@ -179,27 +179,17 @@ def attention_update(
     single = rows.ndim == 2
     if single and isinstance(weights, torch.Tensor):
         scaled = rows if query_scale is None else rows[:, None] * query_scale
-        if (found := fused_rows(scaled, attention, "flow", gradient)) is not None:
-            return (found * weights).mean(1)
+        return (head_rows(scaled, attention, "gain", gradient) * weights).mean(1)
+    several = rows[:, None] if single else rows
     value = widen(attention.value).contiguous()
-    batch, heads, keys = value.shape[:3]
-    # a single row is summed head by head, and weighted once at the end
-    total = value.new_zeros((batch, heads, keys) if single else (batch, rows.shape[1], keys))
+    total = value.new_zeros(*several.shape[:2], value.shape[2])
     for chunk, probabilities in attention.chunks():
         update = attention_gradient(gradient[:, :, chunk], value).clamp_(min=0).mul_(probabilities)
         if query_scale is not None:
             update.mul_(query_scale[:, :, chunk, None])
-        if not isinstance(weights, torch.Tensor):
-            update.mul_(weights(chunk))
-        elif not single:
-            update.mul_(weights[:, :, None])
-        if single:
-            total += (rows[:, None, None, chunk] @ update)[:, :, 0]
-        else:
-            total += rows[:, :, chunk] @ update.mean(1)
-    if not single:
-        return total
-    return (total * weights if isinstance(weights, torch.Tensor) else total).mean(1)
+        update.mul_(weights[:, :, None] if isinstance(weights, torch.Tensor) else weights(chunk))
+        total += several[:, :, chunk] @ update.mean(1)
+    return total[:, 0] if single else total
 
 
 def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:

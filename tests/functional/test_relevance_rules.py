@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from captum_astro.functional import original_rules
+from captum_astro.functional import attention, original_rules
 from captum_astro.functional import relevance_rules as rules
 from captum_astro.functional.attention import Softmax
 from captum_astro.functional.operations import ATTENTION
@@ -167,7 +167,7 @@ def test_fused_attention_is_its_products() -> None:
     r, scale = _normal(2, 3, 6, 4), 0.5
     maps = Softmax(q.detach(), k.detach(), scale)
     output = F.scaled_dot_product_attention(q.detach(), k.detach(), v.detach(), scale=scale)
-    fused = rules.FusedAttention.apply(q, k, v, output, maps.rows)
+    fused = rules.FusedAttention.apply(q, k, v, output, maps)
     got = _carried(fused, [q, k, v], r)
     scores = rules.Product.apply(q, k.transpose(-2, -1))
     attention = rules.Unchanged.apply(scores, (scores.detach() * scale).softmax(-1))
@@ -191,7 +191,7 @@ def test_small_denominators_keep_their_sign() -> None:
 
 def test_windows_in_a_dimension_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention ``(B, windows, H, n, d)``, also a few rows at a time, is attention of each window by itself."""
-    monkeypatch.setattr(rules, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(attention, "CHUNK_ELEMENTS", 1)
     operation = ATTENTION[F.scaled_dot_product_attention]
     inputs = [torch.randn(2, 3, 2, 4, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     relevance = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64)
