@@ -25,7 +25,7 @@ CALLS = {torch.Tensor.cpu, torch.Tensor.numpy, torch.Tensor.tolist}  # on a CPU,
 MADE = {torch.arange, torch.as_tensor, torch.eye, torch.full, torch.ones, torch.tensor, torch.zeros}
 MASKED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}  # by a mask: as many as are True
 CARRIED = [one.name for one in explainers() if issubclass(one.method, TokenAttribution)]
-MODELS = ["cls", "average", "map_pooling", "differential", "swin_padded", "astromorphic"]
+MODELS = ["cls", "average", "map_pooling", "differential", "swin_padded", "levit", "astromorphic"]
 
 
 class _Calls(TorchFunctionMode):
