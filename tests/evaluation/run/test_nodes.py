@@ -18,7 +18,7 @@ from tests.evaluation.making import contents
 from tests.evaluation.run.hosts import Host, two_hosts
 
 KILLS = int(os.environ.get("CAPTUM_ASTRO_KILLS", "1"))
-CHUNKS = 12
+CHUNKS = 12 + 4 * (KILLS - 1)
 PATIENCE = 400.0  # seconds
 BENCH = (
     "-m captum_astro.cli bench --models astromorphic_scenes_tiny_patch8_64 --methods VTranM,Random --data scenes "
@@ -104,24 +104,22 @@ def test_two_hosts_give_the_rows_of_one_process(
     assert _rows(first) == undisturbed
 
 
-@pytest.mark.parametrize("kill", range(KILLS))
-def test_a_host_dies_and_comes_back(
-    hosts: list[Host], undisturbed: dict[str, bytes], tmp_path: Path, kill: int
-) -> None:
-    moment = random.Random(kill)
-    chunks, delay = moment.randrange(CHUNKS), moment.random()
-    victim, folder = hosts[kill % 2], tmp_path / "out"
+@pytest.mark.timeout(600 * KILLS)
+def test_hosts_die_and_come_back(hosts: list[Host], undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    moments, folder = random.Random(0), tmp_path / "out"
     with _job(hosts, [folder, folder], tmp_path) as job:
-        _until(lambda: _chunks(folder) >= chunks, job)
-        time.sleep(delay)
-        before = _chunks(folder)
-        if kill % 3 == 0:  # the other learns nothing from the network
-            victim.link("down")
-        victim.die()
-        time.sleep(0.5)
-        victim.link("up")
+        for kill, chunks in enumerate(sorted(moments.sample(range(CHUNKS), KILLS))):
+            _until(lambda least=chunks: _chunks(folder) >= least, job, again=True)
+            time.sleep(moments.random())
+            victim = moments.choice(hosts)
+            print(f"{victim.name} dies after {_chunks(folder)} of {CHUNKS} chunks")
+            if kill % 3 == 0:  # the other learns nothing from the network
+                victim.link("down")
+            victim.die()
+            time.sleep(moments.random())
+            victim.link("up")
+            job.start_what_ended()
         _until((folder / "results.parquet").exists, job, again=True)
-    print(f"{victim.name} died after {before} of {CHUNKS} chunks")
     assert _rows(folder) == undisturbed
 
 
