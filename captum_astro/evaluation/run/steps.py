@@ -23,6 +23,7 @@ from captum_astro.evaluation.run.store import BenchStore
 from captum_astro.evaluation.specification.config import BenchConfig
 
 Progress = Callable[[int, int], None]
+ALONE = 20.0  # seconds without a record after which a process begins before the first one
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Run:
         self.mine = shard.mine(self.chunks)
 
     def begin(self) -> None:
-        """The first process writes the record, the others wait for it; all check it."""
+        """Write the record, or check it. The first process writes it, or another if the first writes elsewhere."""
 
         def absent() -> int:
             if self.store.record.exists():
@@ -79,8 +80,8 @@ class Run:
             self.notices.check()
             return 1
 
-        if not self.shard.first and wait(absent, self.shard.patience):
-            raise ValueError(f"{self.store.record} did not appear: the first process has not begun.")
+        if not self.shard.first:
+            wait(absent, min(self.shard.patience, ALONE))
         self.store.begin(self.described)
 
     def complete(self, dataset: Samples, models: list[nn.Module], roles: Sequence[str], progress: Progress) -> Outcome:
@@ -138,7 +139,10 @@ class Run:
             return len(missing)
 
         if looked():
-            self.say(f"Waiting for {len(missing)} chunks of the other processes.")
+            self.say(
+                f"Waiting for {len(missing)} chunks of the other processes. If they write elsewhere, copy their chunks "
+                f"and maps into {self.store.folder}."
+            )
             if wait(looked, self.shard.patience, pause=2.0):
                 gone = f"{len(missing)} chunks are missing: their processes are gone."
                 self.say(f"{gone} Run the same command again to resume.")
