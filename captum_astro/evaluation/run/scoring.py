@@ -14,10 +14,11 @@ from captum_astro.data.samples import Samples
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.run.again import Again
 from captum_astro.evaluation.run.batches import Batch, Job
-from captum_astro.evaluation.run.cases import Case, Failed, load_cases
+from captum_astro.evaluation.run.cases import Case, Failed
 from captum_astro.evaluation.run.examples import class_text, kept_image, kept_map
 from captum_astro.evaluation.run.explaining import Explaining
 from captum_astro.evaluation.run.failures import Failure
+from captum_astro.evaluation.run.loading import Loaded, Loading
 from captum_astro.evaluation.run.measures import NO_ANSWER, Figure, measure, measure_model
 from captum_astro.evaluation.run.rows import MapRow, Row
 from captum_astro.evaluation.specification.config import BenchConfig
@@ -73,18 +74,17 @@ class Scorer:
             autocast=self._config.autocast,
         )
 
-    def score(self, dataset: Samples, numbers: Sequence[int]) -> Scored:
-        """The rows of some consecutive samples.
+    def loading(self, dataset: Samples) -> Loading:
+        """What loads the samples of a dataset for this model."""
+        return Loading(dataset, self._transform, self._human, self._like.device)
 
-        Args:
-            dataset: The samples.
-            numbers: Their indices.
-        """
-        cases, failed = load_cases(dataset, numbers, self._transform, self._human)
+    def score(self, loaded: Loaded) -> Scored:
+        """The rows of a chunk."""
+        cases, failed = list(loaded.cases), list(loaded.failed)
         samples = {case.number: case.digest for case in cases} | {one.number: one.digest for one in failed}
         scored = Scored([], [], samples)
         if cases:
-            pixels = torch.stack([case.pixels for case in cases]).to(self._like.device)
+            pixels = loaded.pixels.to(self._like.device, non_blocking=True)
             logits = self._perturber.untouched(pixels)
             seen = logits if self._chooser is None else self._chooser.untouched(pixels)
             finite = (logits.isfinite() & seen.isfinite()).all(1).tolist()

@@ -18,7 +18,7 @@ from captum_astro.evaluation.run.scoring import Scorer
 from captum_astro.metrics.declaration import Given, Metric
 from captum_astro.metrics.registry import metric_named
 from captum_astro.models.loading import load_model
-from tests.evaluation.making import config
+from tests.evaluation.making import config, scored
 
 
 def test_a_sample_by_hand() -> None:
@@ -27,7 +27,7 @@ def test_a_sample_by_hand() -> None:
     model.float()
     made = config("VTranM", crop="none", steps=4)
     dataset = samples("scenes", 2)
-    rows = Scorer("nano", model, made, ("predicted", "true")).score(dataset, range(2)).rows
+    rows = scored(Scorer("nano", model, made, ("predicted", "true")), dataset, range(2)).rows
     found = {(row.metric, row.explained): row for row in rows if row.sample == 1}
     transform = ModelTransform(model, "none")
     sample = dataset[1]
