@@ -114,6 +114,7 @@ def asked() -> BenchConfig:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--amp", default="none")
     parser.add_argument("--random", action="store_true", help="random weights")
     given = parser.parse_args()
@@ -125,6 +126,7 @@ def asked() -> BenchConfig:
         limit=given.limit,
         device=given.device,
         batch_size=given.batch_size,
+        compile=given.compile,
         workers=given.workers,
         amp=given.amp,
         pretrained=not given.random,

@@ -83,7 +83,8 @@ def measure(
     material = _Material(maps.cpu(), jobs, batch, curves, perturber, again)
     for same in _alike(wanted):
         entries = [entry for entry in _entries(jobs, same[0]) if material.has(entry, same[0].needs)]
-        step = max(1, len(batch.pixels))  # intermediate results for all maps together would be large
+        # full batches for the model; intermediate results for all maps together would be large
+        step = max(len(batch.pixels), perturber.batch_size)
         for start in range(0, len(entries), step):
             _compute(same, entries[start : start + step], material, found)
     return found

@@ -15,6 +15,7 @@ from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.run.again import Again
 from captum_astro.evaluation.run.batches import Batch, Job
 from captum_astro.evaluation.run.cases import Case, Failed
+from captum_astro.evaluation.run.compiling import compiled
 from captum_astro.evaluation.run.examples import class_text, kept_image, kept_map
 from captum_astro.evaluation.run.explaining import Explaining
 from captum_astro.evaluation.run.failures import Failure
@@ -67,7 +68,7 @@ class Scorer:
 
     def _perturbing(self, model: nn.Module) -> Perturber:
         return Perturber(
-            model,
+            compiled(model, self._transform.size) if self._config.compile else model,
             lambda pixels: self._transform.normalise(pixels).to(self._like.dtype),
             steps=self._config.steps,
             batch_size=self._config.batch_size,

@@ -30,6 +30,7 @@ class BenchConfig:
         chunk_size: Consecutive samples that are computed and stored together.
         examples: Number of samples whose maps are stored for the report.
         batch_size: Images at a time in the model.
+        compile: Compile the models for the forward passes on perturbed and whole images; maps use them as they are.
         workers: Threads that read samples while those before are scored; 0 reads none ahead. No result depends on it.
         crop: How an image is preprocessed: ``timm`` as the model was evaluated, ``none`` the whole image, which human
             maps need; ``auto`` is ``none`` if they are used, otherwise ``timm``.
@@ -54,6 +55,7 @@ class BenchConfig:
     chunk_size: int = 10
     examples: int = 40
     batch_size: int = 16
+    compile: bool = False
     workers: int = 1
     crop: Literal["auto", "timm", "none"] = "auto"
     pretrained: bool = True
@@ -119,6 +121,7 @@ class BenchConfig:
             "chunk_size": self.chunk_size,
             "examples": self.examples,
             "batch_size": self.batch_size,
+            "compile": self.compile,
             "crop": self.crop,
             "pretrained": self.pretrained,
             "amp": self.amp,
