@@ -82,7 +82,7 @@ class Listed:
 
 def scored(scorer: Scorer, dataset: Samples, numbers: Sequence[int]) -> Scored:
     """The rows of some samples."""
-    return scorer.score(scorer.loading(dataset)(numbers))
+    return scorer.score(scorer.loading(dataset)(numbers))()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

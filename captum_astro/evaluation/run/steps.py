@@ -119,7 +119,7 @@ class Run:
         reported: set[str] = set()
         for number in range(len(self.config.models)):
             own = sorted(chunk for model, chunk in todo if model == number)
-            for (_, chunk), scored in behind(self._scored(dataset, models, roles, number, own), self._store):
+            for (_, chunk), scored in behind(self._scored(dataset, models, roles, number, own), self._stored):
                 _report(scored.rows, reported, self.say)
                 done += len(numbers_of(chunk, size, self.count))
                 progress(done, total)
@@ -127,8 +127,8 @@ class Run:
 
     def _scored(
         self, dataset: Samples, models: list[nn.Module], roles: Sequence[str], number: int, chunks: list[int]
-    ) -> Iterator[tuple[Chunk, Scored]]:
-        """The rows of some chunks of one model."""
+    ) -> Iterator[tuple[Chunk, Callable[[], Scored]]]:
+        """What the model answered for some chunks, and what computes their rows."""
         if not chunks:
             return
         model = _placed(models[number], self.shard.device(self.config.device))
@@ -138,9 +138,11 @@ class Run:
             for chunk, one in zip(chunks, loaded, strict=True):
                 yield (number, chunk), scorer.score(one)
 
-    def _store(self, one: tuple[Chunk, Scored]) -> None:
-        chunk, scored = one
+    def _stored(self, one: tuple[Chunk, Callable[[], Scored]]) -> tuple[Chunk, Scored]:
+        chunk, rest = one
+        scored = rest()
         self.store.add(chunk, scored.rows, scored.maps, scored.samples)
+        return chunk, scored
 
     def _wait(self, earlier: Earlier, missing: list[Chunk]) -> int:
         """Wait for the chunks of the other processes. Returns the number that are missing at the end."""

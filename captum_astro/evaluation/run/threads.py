@@ -1,4 +1,4 @@
-"""Work beside the main thread, so that what computes waits neither for files that are read nor for those written."""
+"""Work beside the main thread, so that what computes waits neither for what is read nor for what is written."""
 
 from __future__ import annotations
 
@@ -43,28 +43,25 @@ def ahead(items: Iterable[Item], read: Callable[[Item], Result], workers: int) -
                 future.cancel()
 
 
-def behind(items: Iterable[Item], write: Callable[[Item], object]) -> Iterator[Item]:
-    """The items, in order, each once it is written, which happens while the next one is made.
+def behind(items: Iterable[Item], finish: Callable[[Item], Result]) -> Iterator[Result]:
+    """What finishing each item gives, in order; an item is finished while the next one is made.
 
     Args:
         items: Makes the items.
-        write: Writes one; one thread calls it.
+        finish: Finishes one; one thread calls it.
 
     Raises:
-        Exception: What ``write`` raises; no further item is written.
+        Exception: What ``finish`` raises; no further item is finished.
 
     Example:
-        >>> written = []
-        >>> list(behind(["a", "b"], written.append)), written
-        (['a', 'b'], ['a', 'b'])
+        >>> list(behind([3, 1, 2], str))
+        ['3', '1', '2']
     """
-    last: tuple[Item, Future[object]] | None = None
-    with ThreadPoolExecutor(1, "writing") as pool:
+    last: Future[Result] | None = None
+    with ThreadPoolExecutor(1, "finishing") as pool:
         for item in items:
             if last is not None:
-                last[1].result()
-                yield last[0]
-            last = item, pool.submit(write, item)
+                yield last.result()
+            last = pool.submit(finish, item)
         if last is not None:
-            last[1].result()
-            yield last[0]
+            yield last.result()

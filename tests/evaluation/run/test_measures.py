@@ -79,7 +79,7 @@ def test_a_sample_by_hand() -> None:
 
 def test_constant_map_scores_zero_agreement() -> None:
     batch = Batch(torch.rand(1, 3, 8, 8), torch.zeros(1, 3), [0], [None], [None], [torch.rand(8, 8)])
-    found = measure([Job("a", 0, torch.ones(8, 8), {"predicted": 0})], batch, [metric_named("Spearman")], NOBODY)
+    found = measure([Job("a", 0, torch.ones(8, 8), {"predicted": 0})], batch, [metric_named("Spearman")], NOBODY)()
     assert [figure.value for figure in found.figures] == [0.0]
     assert found.failures == {}
 
@@ -95,7 +95,7 @@ def test_a_metric_that_fails_on_one_map_fails_there_alone() -> None:
     metrics = [Metric("sum", sums), Metric("first", lambda given: given.maps[:, 0, 0])]
     batch = Batch(torch.rand(2, 3, 4, 4), torch.zeros(2, 3), [0, 0], [None] * 2, [None] * 2, [None] * 2)
     jobs = [Job("a", i % 2, torch.full((4, 4), float(i)), {"predicted": 0}) for i in range(4)]
-    found = measure(jobs, batch, metrics, NOBODY)
+    found = measure(jobs, batch, metrics, NOBODY)()
     assert {(f.job, f.metric): f.value for f in found.figures} == {
         **{(i, "sum"): 16.0 * i for i in (0, 1, 3)}, **{(i, "first"): float(i) for i in range(4)},
     }  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_metric_of_classes_is_computed_for_each() -> None:
     jobs = [Job("a", 0, torch.zeros(4, 4), {"predicted": 5, "true": 7}),
             Job("a", 1, torch.zeros(4, 4), {"predicted": 5, "true": 5}),
             Job("a", 2, torch.zeros(4, 4), {"predicted": 6})]  # fmt: skip
-    found = measure(jobs, batch, metrics, NOBODY)
+    found = measure(jobs, batch, metrics, NOBODY)()
     assert seen == [[5, 7, 5], [6]]
     assert [(f.job, f.explained, f.value) for f in found.figures if f.metric == "class"] == [
         (0, "predicted", 5.0), (0, "true", 7.0), (1, "predicted", 5.0), (1, "true", 5.0), (2, "predicted", 6.0),

@@ -73,7 +73,11 @@ def test_an_item_comes_out_once_it_is_written_while_the_next_is_made() -> None:
             order.append(f"made {item}")
             yield item
 
-    for item in behind(made(), lambda item: order.append(f"wrote {item}")):
+    def write(item: int) -> int:
+        order.append(f"wrote {item}")
+        return item
+
+    for item in behind(made(), write):
         assert f"wrote {item}" in order
         order.append(f"out {item}")
     assert [word for word in order if word[0] in "mo"] == ["made 0", "made 1", "out 0", "made 2", "out 1", "out 2"]
