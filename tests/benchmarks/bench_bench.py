@@ -80,7 +80,7 @@ class Clocks:
 def bare(model: torch.nn.Module, batches: list[int], like: BenchConfig) -> np.ndarray:
     """The seconds of forward passes of some batches."""
     clocks = Clocks(like.device)
-    images = torch.rand(max(batches), 3, *[ModelTransform(model).size] * 2, device=like.device)
+    images = torch.rand(max(batches, default=1), 3, *[ModelTransform(model).size] * 2, device=like.device)
     precision = torch.autocast(like.device, like.autocast, enabled=like.autocast is not None)
     with torch.inference_mode(), precision:
         model(images)
