@@ -82,6 +82,8 @@ DeiT-B, ViT-B and ViT-L on ImageNet and its segmentations, and models of its own
 methods, not the digits." \
         "Here are DeiT-tiny on 40 photographs of ImageNet and on others with masks, in 10 steps (the paper: 20), and a \
 small astromorphic model on CIFAR-10. $WEIGHTS" \
+        "The model on CIFAR-10 averages its tokens, where the definition of VTranM [says \
+little](../methods.md#on-a-hierarchical-model): the row starts out equal for all of them. The paper's models have a class token." \
         -- table1-cifar10 table2-segmentation table2-perturbation table3 table4-segmentation table4-perturbation
 }
 
