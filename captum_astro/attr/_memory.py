@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -17,7 +18,8 @@ _UNTOLD = 2 * 2**30  # what is taken to be free where the system does not say
 class Peak(TorchDispatchMode):
     """A context that counts the bytes of the tensors that operations make in this thread, as long as they live.
 
-    What an operation needs for itself while it runs, and frees again, is not counted.
+    What an operation needs for itself while it runs, and frees again, is not counted, nor are tensors without a plain
+    storage, such as sparse ones.
 
     Attributes:
         bytes: The most that lived at a time.
@@ -30,6 +32,8 @@ class Peak(TorchDispatchMode):
         8000
     """
 
+    supports_higher_order_operators = True  # such as flex attention
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = self._now = 0
@@ -37,6 +41,9 @@ class Peak(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
+        if isinstance(func, HigherOrderOperator):  # whose results are all new
+            self._add(made)
+            return made
         for declared, value in zip(func._schema.returns, made if isinstance(made, tuple) else (made,), strict=False):
             if declared.alias_info is None:  # otherwise it is a part of an input, or the input itself
                 self._add(value)
@@ -44,7 +51,7 @@ class Peak(TorchDispatchMode):
 
     def _add(self, value: Any) -> None:
         for tensor in tree_leaves(value):
-            if not isinstance(tensor, torch.Tensor):
+            if not isinstance(tensor, torch.Tensor) or not torch._C._has_storage(tensor):
                 continue
             storage = tensor.untyped_storage()
             if id(storage) not in self._known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,22 @@ def test_what_is_kept_for_the_backward_pass_counts() -> None:
         assert 3 * KIB <= peak.bytes <= 3 * KIB + 8
         loss.backward()
     assert peak.bytes >= 4 * KIB
+
+
+@pytest.mark.parametrize(
+    ("run", "size"),
+    [
+        (lambda: torch.eye(32).to_sparse(), KIB),  # the sparse copy does not count
+        (lambda: torch.eye(32).to_mkldnn(), KIB),
+        (lambda: torch.cond(torch.tensor(True), lambda x: x + 1, lambda x: x - 1, (torch.ones(1024),)), 2 * KIB),
+    ],
+    ids=["sparse", "opaque", "higher-order"],
+)
+def test_operations_of_every_kind_run(run: Callable[[], torch.Tensor], size: int) -> None:
+    with Peak() as peak:
+        made = run()
+    assert isinstance(made, torch.Tensor)
+    assert peak.bytes == size
 
 
 V1, V2 = "4:memory:/a/b\n3:cpu:/\n", "0::/a\n"
