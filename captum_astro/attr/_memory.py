@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +77,7 @@ def free_memory(root: Path = Path("/")) -> int:
     try:
         lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
+    except (OSError, StopIteration, ValueError, IndexError):
         return _UNTOLD
     return min([free, *_within_groups(root)])
 
@@ -84,11 +85,11 @@ def free_memory(root: Path = Path("/")) -> int:
 def _within_groups(root: Path) -> Iterator[int]:
     """What each control group of this process, and each group around it, has left of its limit."""
     try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = os.fsdecode((root / "proc/self/cgroup").read_bytes()).splitlines()
     except OSError:
         return
     for line in lines:
-        _, kinds, path = line.split(":", 2)
+        kinds, _, path = line.partition(":")[2].partition(":")
         if kinds and "memory" not in kinds.split(","):
             continue
         base = root / "sys/fs/cgroup" / ("memory" if kinds else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +71,18 @@ V1, V2 = "4:memory:/a/b\n3:cpu:/\n", "0::/a\n"
         ({"proc/self/cgroup": V2, "a/memory.max": "max", "a/memory.current": "5"}, 7 * 1024),
         ({"proc/self/cgroup": V2, "a/memory.max": "1000", "a/memory.current": "400"}, 7 * 1024),
         ({"proc/self/cgroup": V2, "a/memory.max": "1000", "a/memory.current": "400", "a/memory.stat": ""}, 600),
+        ({"proc/meminfo": "MemAvailable:\n"}, 2 * 2**30),
+        ({"proc/self/cgroup": "\nno group\n"}, 7 * 1024),
+        pytest.param(
+            {
+                "proc/self/cgroup": "0::/\udcff\n",  # any bytes but 0 and / may be in a name
+                "\udcff/memory.max": "1000",
+                "\udcff/memory.current": "400",
+                "\udcff/memory.stat": "",
+            },
+            600,
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8 need Linux"),
+        ),
         (
             {
                 "proc/self/cgroup": V2,
@@ -95,5 +109,5 @@ def test_free_memory(tmp_path: Path, files: dict[str, str], free: int) -> None:
     for name, text in files.items():
         file = tmp_path / (name if name.startswith("proc") else f"sys/fs/cgroup/{name}")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        file.write_bytes(os.fsencode(text))
     assert free_memory(tmp_path) == free
