@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -17,7 +19,8 @@ _UNTOLD = 2 * 2**30  # what is taken to be free where the system does not say
 class Peak(TorchDispatchMode):
     """A context that counts the bytes of the tensors that operations make in this thread, as long as they live.
 
-    What an operation needs for itself while it runs, and frees again, is not counted.
+    What an operation needs for itself while it runs, and frees again, is not counted, nor are tensors without a plain
+    storage, such as sparse ones.
 
     Attributes:
         bytes: The most that lived at a time.
@@ -30,6 +33,8 @@ class Peak(TorchDispatchMode):
         8000
     """
 
+    supports_higher_order_operators = True  # such as flex attention
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = self._now = 0
@@ -37,6 +42,9 @@ class Peak(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
+        if isinstance(func, HigherOrderOperator):  # whose results are all new
+            self._add(made)
+            return made
         for declared, value in zip(func._schema.returns, made if isinstance(made, tuple) else (made,), strict=False):
             if declared.alias_info is None:  # otherwise it is a part of an input, or the input itself
                 self._add(value)
@@ -44,7 +52,7 @@ class Peak(TorchDispatchMode):
 
     def _add(self, value: Any) -> None:
         for tensor in tree_leaves(value):
-            if not isinstance(tensor, torch.Tensor):
+            if not isinstance(tensor, torch.Tensor) or not torch._C._has_storage(tensor):
                 continue
             storage = tensor.untyped_storage()
             if id(storage) not in self._known:
@@ -69,7 +77,7 @@ def free_memory(root: Path = Path("/")) -> int:
     try:
         lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
+    except (OSError, StopIteration, ValueError, IndexError):
         return _UNTOLD
     return min([free, *_within_groups(root)])
 
@@ -77,11 +85,11 @@ def free_memory(root: Path = Path("/")) -> int:
 def _within_groups(root: Path) -> Iterator[int]:
     """What each control group of this process, and each group around it, has left of its limit."""
     try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = os.fsdecode((root / "proc/self/cgroup").read_bytes()).splitlines()
     except OSError:
         return
     for line in lines:
-        _, kinds, path = line.split(":", 2)
+        kinds, _, path = line.partition(":")[2].partition(":")
         if kinds and "memory" not in kinds.split(","):
             continue
         base = root / "sys/fs/cgroup" / ("memory" if kinds else "")

@@ -33,7 +33,7 @@ def mixed_row(row: torch.Tensor, attention: Attention, weights: torch.Tensor | N
     total = row.new_zeros(*row.shape[:-1], attention.value.shape[2])
     for chunk, probabilities in attention.chunks():
         mixed = probabilities.mean(1) if weights is None else torch.einsum("bh,bhij->bij", weights, probabilities)
-        total += row[..., chunk] @ mixed
+        total += torch.einsum("b...i,bij->b...j", row[..., chunk], mixed)
     return total
 
 

@@ -31,5 +31,5 @@ def transformer_mm_update(row: torch.Tensor, attention: Attention, gradient: tor
     total = row.new_zeros(*row.shape[:-1], value.shape[2])
     for chunk, probabilities in attention.chunks():
         update = attention_gradient(gradient[:, :, chunk], value).mul_(probabilities).clamp_(min=0)
-        total += row[..., chunk] @ update.sum(1)
+        total += torch.einsum("b...i,bij->b...j", row[..., chunk], update.sum(1))
     return total / value.shape[1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,22 @@ def test_what_is_kept_for_the_backward_pass_counts() -> None:
     assert peak.bytes >= 4 * KIB
 
 
+@pytest.mark.parametrize(
+    ("run", "size"),
+    [
+        (lambda: torch.eye(32).to_sparse(), KIB),  # the sparse copy does not count
+        (lambda: torch.eye(32).to_mkldnn(), KIB),
+        (lambda: torch.cond(torch.tensor(True), lambda x: x + 1, lambda x: x - 1, (torch.ones(1024),)), 2 * KIB),
+    ],
+    ids=["sparse", "opaque", "higher-order"],
+)
+def test_operations_of_every_kind_run(run: Callable[[], torch.Tensor], size: int) -> None:
+    with Peak() as peak:
+        made = run()
+    assert isinstance(made, torch.Tensor)
+    assert peak.bytes == size
+
+
 V1, V2 = "4:memory:/a/b\n3:cpu:/\n", "0::/a\n"
 
 
@@ -52,6 +71,18 @@ V1, V2 = "4:memory:/a/b\n3:cpu:/\n", "0::/a\n"
         ({"proc/self/cgroup": V2, "a/memory.max": "max", "a/memory.current": "5"}, 7 * 1024),
         ({"proc/self/cgroup": V2, "a/memory.max": "1000", "a/memory.current": "400"}, 7 * 1024),
         ({"proc/self/cgroup": V2, "a/memory.max": "1000", "a/memory.current": "400", "a/memory.stat": ""}, 600),
+        ({"proc/meminfo": "MemAvailable:\n"}, 2 * 2**30),
+        ({"proc/self/cgroup": "\nno group\n"}, 7 * 1024),
+        pytest.param(
+            {
+                "proc/self/cgroup": "0::/\udcff\n",  # any bytes but 0 and / may be in a name
+                "\udcff/memory.max": "1000",
+                "\udcff/memory.current": "400",
+                "\udcff/memory.stat": "",
+            },
+            600,
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8 need Linux"),
+        ),
         (
             {
                 "proc/self/cgroup": V2,
@@ -78,5 +109,5 @@ def test_free_memory(tmp_path: Path, files: dict[str, str], free: int) -> None:
     for name, text in files.items():
         file = tmp_path / (name if name.startswith("proc") else f"sys/fs/cgroup/{name}")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        file.write_bytes(os.fsencode(text))
     assert free_memory(tmp_path) == free

@@ -44,3 +44,12 @@ def test_several_rows(update: object) -> None:
     each = torch.stack([update(row, layer, gradient) for row in rows.unbind(1)], 1)
     assert each.abs().max() > 0.1
     torch.testing.assert_close(update(rows, layer, gradient), each, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("update", [_rollout, _weighted, transformer_mm_update, _attribution])
+def test_rows_in_several_dimensions(update: object) -> None:
+    """Of which the first has as many as there are images."""
+    assert callable(update)
+    (layer, gradient), rows = _layer(), torch.rand(2, 2, 3, 4, dtype=torch.float64)
+    expected = update(rows.flatten(1, 2), layer, gradient).unflatten(1, (2, 3))
+    torch.testing.assert_close(update(rows, layer, gradient), expected, rtol=1e-12, atol=0)

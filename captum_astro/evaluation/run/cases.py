@@ -14,6 +14,7 @@ from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.run.failures import Failure
 from captum_astro.evaluation.run.human import prepared
 from captum_astro.metrics.declaration import Need
+from captum_astro.wording import reason
 
 
 class Case(NamedTuple):
@@ -106,7 +107,7 @@ def load_cases(
                     looked = prepared(sample.human, human, name)
                 cases.append(Case(number, name, label, pixels, mask, looked, digest))
             except Exception as error:
-                failure = Failure.of(error, "sample")
+                failure = _failure(error, name)
         if failure is not None:
             failed.append(Failed(number, name, label, failure, digest))
     return cases, failed
@@ -126,8 +127,16 @@ def read_sample(dataset: Samples, number: int) -> Read:
         sample = dataset[number]
         return Read(sample, plain_text(sample.name), sample_digest(sample))
     except Exception as error:
-        failure = Failure.of(error, "sample")
+        failure = _failure(error, f"sample {number}")
     return Read(None, f"sample {number}", hashlib.sha256(str(failure).encode()).hexdigest()[:16], failure)
+
+
+def _failure(error: Exception, name: str) -> Failure:
+    """Why a sample cannot be read; where it ends the run for lack of memory, the error says of which."""
+    try:
+        return Failure.of(error, "sample")
+    except MemoryError as lacking:
+        raise MemoryError(f"{name} does not fit into memory ({reason(lacking)})") from lacking
 
 
 def probe(dataset: Samples, looks: int = 16) -> Probe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -120,15 +120,19 @@ class Run:
         reported: set[str] = set()
         for number in range(len(self.config.models)):
             own = sorted(chunk for model, chunk in todo if model == number)
-            for (_, chunk), scored in behind(self._scored(dataset, models, roles, number, own), self._stored):
-                _report(scored.rows, reported, self.say)
-                done += len(numbers_of(chunk, size, self.count))
-                progress(done, total)
+            with (  # so that an error that is kept, as by a notebook, keeps no threads
+                contextlib.closing(self._scored(dataset, models, roles, number, own)) as answered,
+                contextlib.closing(behind(answered, self._stored)) as stored,
+            ):
+                for (_, chunk), scored in stored:
+                    _report(scored.rows, reported, self.say)
+                    done += len(numbers_of(chunk, size, self.count))
+                    progress(done, total)
             models[number] = nn.Identity()  # free its memory for the next model
 
     def _scored(
         self, dataset: Samples, models: list[nn.Module], roles: Sequence[str], number: int, chunks: list[int]
-    ) -> Iterator[tuple[Chunk, Callable[[], Scored]]]:
+    ) -> Generator[tuple[Chunk, Callable[[], Scored]]]:
         """What the model answered for some chunks, and what computes their rows."""
         if not chunks:
             return

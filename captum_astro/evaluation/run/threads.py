@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -43,7 +43,7 @@ def ahead(items: Iterable[Item], read: Callable[[Item], Result], workers: int) -
                 future.cancel()
 
 
-def behind(items: Iterable[Item], finish: Callable[[Item], Result]) -> Iterator[Result]:
+def behind(items: Iterable[Item], finish: Callable[[Item], Result]) -> Generator[Result]:
     """What finishing each item gives, in order; an item is finished while the next one is made.
 
     Args:

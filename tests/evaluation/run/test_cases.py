@@ -35,6 +35,18 @@ def test_unusable_samples_are_separated(transform) -> None:
     assert [case.number for case in load_cases(dataset, range(4), transform)[0]] == [0, 3]
 
 
+def test_memory_that_does_not_suffice_is_said_to_lack_for_a_sample(transform) -> None:
+    """It ends the run, so that no row tells of which."""
+    with pytest.raises(MemoryError, match=r"^sample 1 does not fit into memory \(no 9 GB\)$"):
+        load_cases(Listed([GOOD, MemoryError("no 9 GB")]), range(2), transform)
+
+    def full(*args: object) -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError, match=r"^good does not fit into memory \(MemoryError\)$"):
+        load_cases(Listed([GOOD]), [0], full)
+
+
 def test_non_utf8_name_can_be_written(transform) -> None:
     dataset = Listed([GOOD._replace(name="caf\udce9.png"), OSError("no caf\udce9.png")])
     [case], [failed] = load_cases(dataset, range(2), transform)

@@ -130,6 +130,20 @@ def test_only_one_thread_reads_a_dataset_that_is_read_in_order(in_order: bool) -
     assert max(most) == (1 if in_order else 3)
 
 
+@pytest.mark.parametrize("fails", ["write", "progress"])
+def test_an_error_that_is_kept_keeps_no_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "disk full")
+
+    if fails == "write":
+        monkeypatch.setattr(BenchStore, "add", full)
+    told = full if fails == "progress" else lambda *args: None
+    with pytest.raises(OSError, match="disk full") as raised:
+        run_bench(config("Random", workers=3), tmp_path, progress=lambda done, total: told() if done else None)
+    assert raised.value.__traceback__
+    assert not [one.name for one in threading.enumerate() if one.name.startswith(("reading", "finishing"))]
+
+
 def test_workers_change_nothing(tmp_path: Path) -> None:
     """Neither rows nor record, so a run may go on with another number."""
     before = torch.get_num_threads()
