@@ -3,13 +3,13 @@
 pip install grad-cam torchcam hilrp lxt legrad-torch pnpxai
 git clone https://github.com/hila-chefer/Transformer-Explainability
 PYTHONPATH=Transformer-Explainability:. python -m tests.benchmarks.bench_speed
-    [--model vit_base_patch16_224] [--size 512] [--batch 8] [--rounds 5] [--threads 1] [--only VTranM hilrp]
+    [--model vit_base_patch16_224] [--size 512] [--batch 8] [--rounds 5] [--threads 1] [--only VTranM hilrp] [--brief]
 
 Every candidate has a process of its own, because some patch classes for good; the processes take turns, so that what
 else the machine does meets all of them. Times are relative to the model's own passes in the same round: the median,
 and the lowest and the highest in brackets. Memory is what one call needs beyond the built model, in a fresh process.
-A candidate that refuses a batch, or changes its result, explains the images one by one. `all`, `ours` and `peers` are
-what `--only` knows besides parts of names.
+A candidate that refuses a batch, or changes its result, explains the images one by one; `--brief` does not look for
+that, nor for what has changed in the model. `all`, `ours` and `peers` are what `--only` knows besides parts of names.
 """
 
 from __future__ import annotations
@@ -62,6 +62,12 @@ class Candidate:
             self.together, answer = False, f"refused: {type(refusal).__name__}"
         return Seen(answer, ", ".join(left) or "unchanged")
 
+    def used(self) -> Seen:
+        """Call it once with one image."""
+        getattr(self.explain, "prepare", lambda: None)()
+        self.explain(*images(1, self.size))
+        return Seen("", "")
+
     def seconds(self, batch: int) -> float:
         """Of one call with a batch."""
         x, targets = images(batch, self.size)
@@ -79,13 +85,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", default=["all"], help="parts of candidates' names")
+    parser.add_argument("--brief", action="store_true", help="time and memory only")
     args = parser.parse_args()
     setting, names = Setting(args.model, args.size), chosen(args.only)
     processes = {name: ProcessPoolExecutor(1, get_context("spawn")) for name in names}
     found, times = dict[str, Any](), dict[str, list[float]]()
     try:
         for name, process in processes.items():
-            found[name] = answer(process.submit(begin, name, setting, args.threads))
+            found[name] = answer(process.submit(begin, name, setting, args.threads, args.brief))
             print(name, found[name], file=sys.stderr, flush=True)
             if isinstance(found[name], Seen):
                 times[name] = []
@@ -107,7 +114,7 @@ def main() -> None:
         ratios = [a / b for a, b in zip(times[name], times[BASE], strict=True)]
         over = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-            together = found[name].batch == "yes"
+            together = found[name].batch in ("yes", "")
             need = answer(fresh.submit(memory, name, setting, args.threads, args.batch, together))
         need = f"{need / 2**20:.0f}" if isinstance(need, int) else need
         ms = f"{1000 * statistics.median(times[name]):.0f}"
@@ -133,10 +140,10 @@ def answer(question: Future[Any]) -> Any:
 _here: list[Candidate] = []
 
 
-def begin(name: str, setting: Setting, threads: int) -> Seen:
+def begin(name: str, setting: Setting, threads: int, brief: bool) -> Seen:
     """Build a candidate in this process."""
     _here.append(Candidate(name, setting, threads))
-    return _here[0].seen()
+    return _here[0].used() if brief else _here[0].seen()
 
 
 def timed(batch: int) -> float:
