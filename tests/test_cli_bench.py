@@ -183,10 +183,10 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch, capsys, tmp_path: Pat
 
     score = Scorer.score
 
-    def interrupted(self, dataset, numbers):
-        if 1 in numbers:
+    def interrupted(self, loaded):
+        if loaded.cases[0].number == 1:
             raise KeyboardInterrupt
-        return score(self, dataset, numbers)
+        return score(self, loaded)
 
     with monkeypatch.context() as patched:
         patched.setattr(Scorer, "score", interrupted)

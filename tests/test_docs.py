@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import traceback
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,29 @@ def test_pictures_are_small_and_shown() -> None:
 def test_code_on_a_page_fits(page: Path) -> None:
     for code in re.findall(r"^```\w[^\n]*\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
         assert not [line for line in code.splitlines() if len(line) > 80]
+
+
+def _written_in(language: str) -> list[Any]:
+    """The blocks of a language on all pages."""
+    block = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    return [
+        pytest.param(code, id=f"{page.relative_to(ROOT)}:{number}")
+        for page in PAGES
+        for number, code in enumerate(block.findall(page.read_text()))
+    ]
+
+
+@pytest.mark.parametrize("code", _written_in("bash"))
+def test_shell_scripts_parse(code: str) -> None:
+    for script in (code, *re.findall(r"bash -c '(.*?)'", code, re.DOTALL)):
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("code", _written_in("yaml"))
+def test_yaml_loads(code: str) -> None:
+    yaml = pytest.importorskip("yaml")
+    assert all(isinstance(document, dict) for document in yaml.safe_load_all(code))
 
 
 def test_titles_are_unique() -> None:

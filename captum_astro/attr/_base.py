@@ -123,9 +123,8 @@ class TokenAttribution(Explanation):
                     f"{'; '.join(layout.approximate)}."
                 )
             batch = Batch(replica, layout, inputs, Target(target, output), common)
-            found = [(part, self._one(part.call, wanted, update, batch.attribute_to)) for part in batch.parts()]
-        attributions: TensorOrTuple = batch.joined(found)
-        return attributions
+            explained: TensorOrTuple = batch.explained(lambda call: self._one(call, wanted, update, batch.attribute_to))
+        return explained
 
     def _one(self, call: Call, wanted: Wanted, update: Update, attribute_to: AttributeTo) -> torch.Tensor:
         """Run the method on one part, and convert its tokens to the requested form."""

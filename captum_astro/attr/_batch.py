@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from captum._utils.common import _format_additional_forward_args
 from captum_astro.attr._contract import Common
 from captum_astro.attr._inputs import check_inputs
 from captum_astro.attr._patches import lengths, padded, shortened
+from captum_astro.attr._split import split_of
 from captum_astro.caller import warn
 from captum_astro.capture.call import Call
 from captum_astro.capture.replica import Replica
@@ -42,8 +43,13 @@ class Batch:
         target: What is explained.
         common: The arguments common to all methods.
 
+    Attributes:
+        attribute_to: The requested form.
+        device: That of the inputs.
+
     Raises:
         AssertionError: If the inputs are not a tensor.
+        IndexError: If a position of a text is out of range.
         ValueError: If they cannot be explained, or an argument has an invalid value.
     """
 
@@ -62,41 +68,56 @@ class Batch:
         layout = layout.reading(given) if layout is not None and isinstance(given, torch.Tensor) else layout
         check_inputs(given, replica.model, layout, self.attribute_to, extra)
         self._given: torch.Tensor = given
+        self.device = given.device
         self._dtype = replica.dtype
-        self._step = _part_size(common.get("internal_batch_size"), len(given))
+        self._split = split_of(common.get("internal_batch_size"), given.device)
         self._call = Call(replica.model, replica.widened(given), target, tuple(map(replica.widened, extra)), layout)
         self._reads_text = layout is not None and layout.reads_text
         self._grouped = layout is not None and layout.dimensions != (4,)
+        self._lengths, self._per_position = _lengths(self._call) if self._grouped else ([], False)
+
+    def explained(self, explain: Callable[[Call], torch.Tensor]) -> Any:
+        """The attributions of all samples, as `joined` returns them.
+
+        Args:
+            explain: Explains some samples together.
+        """
+
+        def one(samples: list[int]) -> tuple[Part, torch.Tensor]:
+            part = self._part(samples)
+            return part, explain(part.call)
+
+        return self.joined([found for group in self._groups() for found in self._split(group, one)])
 
     def parts(self) -> Iterator[Part]:
         """A few samples at a time; texts or lists of patches of equal length together, without their padding.
 
         The output depends neither on padding nor on what follows an explained position, and methods that average over
         tokens must not see them.
-
-        Raises:
-            IndexError: If a position of a text is out of range.
         """
+        for group in self._groups():
+            yield from self._split(group, self._part)
+
+    def _groups(self) -> list[list[int]]:
+        """The samples that can be explained together."""
         if not self._grouped:
-            batch = len(self._given)
-            for start in range(0, batch, self._step):
-                samples = list(range(start, min(start + self._step, batch)))
-                yield Part(self._cut(slice(start, start + len(samples))), samples)
-            return
-        numbers, positions = _text_lengths(self._call) if self._reads_text else (lengths(self._call), None)
+            return [list(range(len(self._given)))]
         groups: dict[int, list[int]] = {}
-        for sample, length in enumerate(numbers):
+        for sample, length in enumerate(self._lengths):
             groups.setdefault(length, []).append(sample)
-        for length, samples in groups.items():
-            for start in range(0, len(samples), self._step):
-                part = samples[start : start + self._step]
-                call = self._cut(part)
-                if positions is not None:
-                    classes = call.target.classes
-                    each = classes if isinstance(classes, list) else [classes] * len(part)
-                    moved = [(length - 1, *one[1:]) for one in each]
-                    call = replace(call, target=replace(call.target, classes=moved))
-                yield Part(shortened(call, length), part)
+        return list(groups.values())
+
+    def _part(self, samples: list[int]) -> Part:
+        """Some samples of a group; they follow each other where all samples are one group."""
+        if not self._grouped:
+            return Part(cut(self._call, slice(samples[0], samples[-1] + 1)), samples)
+        call, length = cut(self._call, samples), self._lengths[samples[0]]
+        if self._per_position:
+            classes = call.target.classes
+            each = classes if isinstance(classes, list) else [classes] * len(samples)
+            moved = [(length - 1, *one[1:]) for one in each]
+            call = replace(call, target=replace(call.target, classes=moved))
+        return Part(shortened(call, length), samples)
 
     def joined(self, found: list[tuple[Part, torch.Tensor]]) -> Any:
         """The attributions of all parts in the order of the samples; a tuple if the input was a tuple."""
@@ -116,9 +137,6 @@ class Batch:
             )
         return (attributions,) if self._tuple else attributions
 
-    def _cut(self, samples: slice | list[int]) -> Call:
-        return cut(self._call, samples)
-
 
 def cut(call: Call, samples: slice | list[int]) -> Call:
     """A call with some of its samples, their targets and their arguments."""
@@ -129,13 +147,6 @@ def cut(call: Call, samples: slice | list[int]) -> Call:
         target=replace(call.target, classes=_select(call.target.classes, samples, batch)),
         arguments=tuple(_select(value, samples, batch) for value in call.arguments),
     )
-
-
-def _part_size(internal_batch_size: int | None, batch: int) -> int:
-    step = batch if internal_batch_size is None else internal_batch_size
-    if not isinstance(step, int) or step < 1:
-        raise ValueError(f"internal_batch_size must be a whole number of at least 1, not {internal_batch_size}.")
-    return step
 
 
 def _select(value: Any, samples: slice | list[int], batch: int) -> Any:
@@ -150,13 +161,15 @@ def _select(value: Any, samples: slice | list[int], batch: int) -> Any:
     return value
 
 
-def _text_lengths(call: Call) -> tuple[list[int], list[int] | None]:
-    """The number of tokens read from each text, and its explained position if outputs are per position."""
+def _lengths(call: Call) -> tuple[list[int], bool]:
+    """The number of tokens read from each text or list of patches, and whether a position of each text is explained."""
     assert call.layout is not None
+    if not call.layout.reads_text:
+        return lengths(call), False
     positions = _positions(call.target.classes, *call.inputs.shape) if call.layout.per_position else None
     if positions is None:
-        return call.layout.lengths(call.inputs), None
-    return [position + 1 for position in positions], positions
+        return call.layout.lengths(call.inputs), False
+    return [position + 1 for position in positions], True
 
 
 def _positions(target: Any, batch: int, longest: int) -> list[int] | None:

@@ -20,7 +20,7 @@ class Batched(TypedDict, total=False):
     """How a batch is run."""
 
     additional_forward_args: Any
-    internal_batch_size: int | None
+    internal_batch_size: int | Literal["auto"] | None
 
 
 class Common(Batched, total=False):
@@ -43,10 +43,12 @@ class WholeMap(Batched, total=False):
 
 _LAYERS = "layers: The blocks to use, counted from 0 (negative: from the end); the others are treated as ``I``."
 _EXTRA = "additional_forward_args: Passed to the model after the inputs, such as ``(patch_coord, patch_valid)``."
+_SIZE = """internal_batch_size: The number of samples to explain at a time, or ``"auto"``, as many as fit: on a GPU
+    all are tried, then half as many; on a CPU one is measured, and the others fill half of the free memory."""
 _ARGUMENTS: dict[str, tuple[Any, Any, str]] = {
     "layers": (Iterable[int] | None, None, _LAYERS),
     "additional_forward_args": (Any, None, _EXTRA),
-    "internal_batch_size": (int | None, None, "internal_batch_size: The number of samples to explain at a time."),
+    "internal_batch_size": (int | Literal["auto"] | None, None, _SIZE),
     "attribute_to": (
         AttributeTo,
         "input",

@@ -84,9 +84,9 @@ class PropagationAttribution(Explanation):
         with self._private(self.forward_func, least) as replica:
             layout = _layout(replica.model, common.get("attribute_to", "input"))
             batch = Batch(replica, layout, inputs, Target(target, output), common)
-            found = [(part, self._one(part.call, batch.attribute_to, mode or self._mode)) for part in batch.parts()]
-        attributions: TensorOrTuple = batch.joined(found)
-        return attributions
+            rules = mode or self._mode
+            explained: TensorOrTuple = batch.explained(lambda call: self._one(call, batch.attribute_to, rules))
+        return explained
 
     def _one(self, call: Call, attribute_to: AttributeTo, mode: Callable[[Call], Rules]) -> torch.Tensor:
         """Run the method on one part."""

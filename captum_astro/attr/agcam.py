@@ -10,7 +10,7 @@ from captum_astro.attr._base import TokenAttribution
 from captum_astro.attr._contract import Layered, TensorOrTuple, contract
 from captum_astro.capture.call import Call
 from captum_astro.capture.carry import Update, carry, through
-from captum_astro.capture.records import AttentionRecord, Pass
+from captum_astro.capture.records import AttentionRecord, Pass, StageRecord
 from captum_astro.capture.target import Output
 from captum_astro.capture.wanted import Wanted
 from captum_astro.functional.agcam import agcam_map
@@ -60,28 +60,53 @@ class AGCAM(TokenAttribution):
         return self._explain(inputs, target, _AGCAMUpdate(), common, output)
 
     def _row(self, call: Call, wanted: Wanted, passed: Pass, update: Update) -> torch.Tensor:
+        assert call.layout is not None
         readout = passed.readout
         if passed.pooling is None:
             start = torch.stack([readout, torch.zeros_like(readout)], 1)
         else:  # it classifies none of the blocks' rows, so that all of them count alike
             start = through(torch.stack([readout, torch.zeros_like(readout)], 1), passed.pooling, update)
             start = torch.stack([torch.full_like(start[:, 1], 1 / start.shape[-1]), start[:, 1]], 1)
-        return carry(passed, update, start)
+        return carry(passed, _AGCAMUpdate(_read(start[:, 0]), call.layout.num_prefix_tokens), start)
+
+
+def _read(row: torch.Tensor) -> range:
+    """From the first token that has a weight in an image to the last, often the class token only.
+
+    The host waits for a device here, once, so that no layer has to.
+    """
+    places: list[int] = row.any(0).nonzero().flatten().tolist()
+    return range(places[0], places[-1] + 1) if places else range(0)
 
 
 class _AGCAMUpdate(Update):
-    """Carries two rows: the read-out, which passes back only through merging, and the sum so far."""
+    """Carries two rows: the read-out, which passes back only through merging, and the sum so far.
+
+    Args:
+        read: The final tokens in the read-out; None for all queries.
+        prefix: The number of prefix tokens, which keep their places where tokens are merged.
+    """
 
     by_place = True
 
+    def __init__(self, read: range | None = None, prefix: int = 0) -> None:
+        self._read, self._prefix = read, prefix
+
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
-        if any(part.scores([0]) is None for part in record.attention.maps):
+        if any(part.scores(0, 1) is None for part in record.attention.maps):
             raise UnsupportedModelError(
                 f"AGCAM needs the scores before the softmax, but the map of {record.branch.name} is no plain "
                 f"softmax. TransformerMM and LeGrad need the map only."
             )
-        added = agcam_map(row[:, 0], record.attention, record.gradient)
+        read = self._read if record.outputs is None else None
+        read = range(record.attention.queries) if read is None else read
+        added = agcam_map(row[:, 0], record.attention, record.gradient, read)
         return torch.stack([torch.zeros_like(added), added], 1)
+
+    def passing(self, row: torch.Tensor, record: StageRecord) -> torch.Tensor:
+        if record.merging is not None and self._read is not None and self._read.stop > self._prefix:
+            self._read = None  # patches come from several places
+        return row
 
     def finish(self, row: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
         return row[:, 1]

@@ -86,7 +86,7 @@ class BeyondIntuition(TokenAttribution):
         update.check(passed, type(call.layout.model).__name__, call.layout.reads_text)
         read = passed.readout.any(0).nonzero().flatten()
         batch, tokens = passed.readout.shape
-        start = torch.eye(tokens).to(passed.readout)[read].expand(batch, -1, -1)
+        start = torch.eye(tokens, dtype=passed.readout.dtype, device=passed.readout.device)[read].expand(batch, -1, -1)
         slopes, last = [], replace(wanted, blocks={call.layout.last_attention})
         for fraction in torch.linspace(0, 1, update.steps).tolist():
             darker = capture(replace(call, inputs=call.inputs * fraction), last)

@@ -14,6 +14,7 @@ from captum_astro.attr._batch import Batch, cut
 from captum_astro.attr._channels import ChannelMaps, Known, maps_of_layer
 from captum_astro.attr._contract import AttributeTo, Common, TensorOrTuple, check_names, contract
 from captum_astro.attr._layer import find_tap, timm_model
+from captum_astro.attr._split import Split, split_of
 from captum_astro.capture.call import Call
 from captum_astro.capture.entry import check_unmoved
 from captum_astro.capture.features import lacks_classes
@@ -87,7 +88,7 @@ class ViTCX(Explanation):
             noise: The standard deviation of the noise, in the units of the inputs.
             seed: Random seed of the noise, which is the same for each image of a batch.
             internal_batch_size: The number of samples, and of perturbed images, at a time; by default all samples, and
-                50 perturbed images.
+                50 perturbed images; with ``"auto"`` as many as fit, and at most 50 perturbed images.
             attribute_to: ``"input"`` returns the inputs' shape, the pixel map shared equally among the channels;
                 ``"pixels"`` returns ``(B, 1, H, W)``, ``"grid"`` ``(B, 1, rows, columns)``, the mean of each cell;
                 ``"tokens"`` ``(B, n)``, 0 for the prefix tokens.
@@ -107,11 +108,10 @@ class ViTCX(Explanation):
             layer = replica.of(self.layer)
             layout, _ = find_tap(replica.model, layer)
             batch = Batch(replica, layout, inputs, Target(target, output), common)
-            at_a_time = common.get("internal_batch_size") or _AT_A_TIME
-            options = layer, distance, _Noise(noise, seed), at_a_time, batch.attribute_to
-            found = [(part, self._one(part.call, *options)) for part in batch.parts()]
-        attributions: TensorOrTuple = batch.joined(found)
-        return attributions
+            split = split_of(_halved(common.get("internal_batch_size")), batch.device, _AT_A_TIME // 2)
+            options = layer, distance, _Noise(noise, seed), split, batch.attribute_to
+            explained: TensorOrTuple = batch.explained(lambda call: self._one(call, *options))
+        return explained
 
     def _one(
         self,
@@ -119,7 +119,7 @@ class ViTCX(Explanation):
         layer: nn.Module | str | None,
         distance: float,
         noise: _Noise,
-        at_a_time: int,
+        split: Split,
         attribute_to: AttributeTo,
     ) -> torch.Tensor:
         """Run the method on one part."""
@@ -135,7 +135,7 @@ class ViTCX(Explanation):
         maps: list[torch.Tensor] = []
         for sample in range(len(call.inputs)):
             masks = _masks(seen, sample, call.inputs, distance)
-            impacts = _impacts(cut(call, [sample]), masks, noise, at_a_time)
+            impacts = _impacts(cut(call, [sample]), masks, noise, split)
             maps.append(impact_map(masks.flatten(1), impacts).reshape(1, *masks.shape[2:]))
         return _shaped(torch.stack(maps), seen, call.inputs, attribute_to)
 
@@ -167,23 +167,34 @@ class _Noise:
     def start(self) -> None:
         """Begin again, for another image."""
         self._generator = torch.Generator().manual_seed(self._seed)
+        self._last, self._before = -1, self._generator.get_state()
 
-    def like(self, image: torch.Tensor, count: int) -> torch.Tensor:
-        """The next noise for some copies of an image ``(C, H, W)``."""
-        drawn = [torch.randn(image.shape, generator=self._generator) for _ in range(count)]
+    def like(self, image: torch.Tensor, masks: list[int]) -> torch.Tensor:
+        """The noise of the next masks for copies of an image ``(C, H, W)``, or again of those that begin as before."""
+        if masks[0] == self._last:
+            self._generator.set_state(self._before)
+        self._last, self._before = masks[0], self._generator.get_state()
+        drawn = [torch.randn(image.shape, generator=self._generator) for _ in masks]
         return self._deviation * torch.stack(drawn).to(image)
 
 
 @torch.no_grad()
-def _impacts(call: Call, masks: torch.Tensor, noise: _Noise, at_a_time: int) -> torch.Tensor:
+def _impacts(call: Call, masks: torch.Tensor, noise: _Noise, split: Split) -> torch.Tensor:
     """``s``, ``(N,)``, for masks ``(N, 1, H, W)``; two images run for each mask."""
-    image, found = widen(call.inputs)[0], []
+    image = widen(call.inputs)[0]
     noise.start()
-    for some in masks.split(max(1, at_a_time // 2)):
-        through, whole_image = masked(image, some, noise.like(image, len(some)))
+
+    def run(some: list[int]) -> torch.Tensor:
+        through, whole_image = masked(image, masks[some], noise.like(image, some))
         scores = _scores(call, torch.cat([through, whole_image]))
-        found.append(scores[: len(some)] - scores[len(some) :])
-    return torch.cat(found) + _scores(call, image[None])
+        return scores[: len(some)] - scores[len(some) :]
+
+    return torch.cat(list(split(list(range(len(masks))), run))) + _scores(call, image[None])
+
+
+def _halved(images: Any) -> Any:
+    """The number of masks at a time: each takes two images."""
+    return images if images is None or isinstance(images, str) else max(1, images // 2)
 
 
 def _scores(call: Call, images: torch.Tensor) -> torch.Tensor:

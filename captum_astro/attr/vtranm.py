@@ -151,7 +151,7 @@ class _VTranMUpdate(Update):
         if not self._full:
             return None
         batch, tokens = passed.stages[-1].following.shape[:2]
-        return torch.eye(tokens).to(passed.readout).expand(batch, -1, -1)
+        return torch.eye(tokens, dtype=passed.readout.dtype, device=passed.readout.device).expand(batch, -1, -1)
 
     def attention(self, row: torch.Tensor, record: AttentionRecord) -> torch.Tensor:
         value, output_map, query_scale = record.transformed(self._include_norm)

@@ -123,7 +123,7 @@ def _replaced(row: torch.Tensor, stage: StageRecord, update: Update) -> torch.Te
     A new token without a positive term has no source.
     """
     batch, tokens = row.shape[0], row.shape[-1]
-    terms = _added(torch.eye(tokens).to(row).expand(batch, tokens, tokens), stage, update)
+    terms = _added(torch.eye(tokens, dtype=row.dtype, device=row.device).expand(batch, -1, -1), stage, update)
     assert terms is not None
     total = terms.sum(-1, keepdim=True)
     shares = torch.where(total > 0, terms / total, torch.zeros_like(terms))

@@ -100,6 +100,12 @@ def bench(
     batch_size: Annotated[
         int | None, whole_number("Images at a time; by default 16 on a CPU, otherwise 64.", "--batch-size", "-b")
     ] = None,
+    compiling: Annotated[
+        bool, typer.Option("--compile", help="Compile the models for the forward passes, not for the maps.")
+    ] = False,
+    workers: Annotated[
+        int, whole_number("Threads that read images while those before are scored; 0 reads none ahead.", least=0)
+    ] = 1,
     crop: Annotated[
         str | None, option("timm: the model's evaluation transform; none: the whole image.", metavar="timm|none")
     ] = None,
@@ -151,6 +157,8 @@ def bench(
             chunk_size=chunk_size,
             examples=examples,
             batch_size=batch_size or (16 if device == "cpu" else 64),
+            compile=compiling,
+            workers=workers,
             pretrained=pretrained,
             use_ema=ema,
             device=device,

@@ -34,6 +34,8 @@ class ClickMeSamples(Dataset[Sample]):
             damaged.
     """
 
+    in_order = True  # by one thread: a sample before the latest one costs a pass over those before it
+
     def __init__(self, path: Path | str, limit: int | None = None) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}.")

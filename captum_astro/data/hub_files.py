@@ -144,9 +144,10 @@ class _Images(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         number = bisect_right(self._ends, index)
         row = index - (self._ends[number - 1] if number else 0)
-        if self._read is None or self._read[0] != number:
-            self._read = number, self._group(*self._groups[number])
-        for part in self._read[1]:
+        read = self._read  # other threads may replace it meanwhile
+        if read is None or read[0] != number:
+            read = self._read = number, self._group(*self._groups[number])
+        for part in read[1]:
             if row < len(part):
                 return part[row].as_py()
             row -= len(part)

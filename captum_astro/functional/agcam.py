@@ -16,13 +16,14 @@ from captum_astro.functional import attention as maths
 from captum_astro.functional.attention import Attention, attention_gradient, widen
 
 
-def agcam_map(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) -> torch.Tensor:
+def agcam_map(row: torch.Tensor, attention: Attention, gradient: torch.Tensor, read: range) -> torch.Tensor:
     """``sum over the heads of r relu(dy/dA) sigmoid(Z)``. Each softmax of differential attention is a head.
 
     Args:
         row: Weights of the queries, ``(B, q)``.
         attention: The layer, whose scores are known.
         gradient: ``dy/dO`` at the heads' outputs, ``(B, H, q, d_v)``.
+        read: The queries of which some have a weight; the others cost nothing.
 
     Returns:
         ``(B, n)``.
@@ -30,12 +31,13 @@ def agcam_map(row: torch.Tensor, attention: Attention, gradient: torch.Tensor) -
     value = widen(attention.value).contiguous()
     batch, heads, keys, _ = value.shape
     total = row.new_zeros(batch, keys)
-    read = row.any(0).nonzero().flatten()  # often one query only, that of the class token
-    for places in read.split(max(1, maths.CHUNK_ELEMENTS // max(1, batch * heads * keys))):
-        slopes = attention_gradient(gradient[:, :, places], value)
+    step = max(1, maths.CHUNK_ELEMENTS // max(1, batch * heads * keys))
+    for start in range(read.start, read.stop, step):
+        stop = min(start + step, read.stop)
+        slopes = attention_gradient(gradient[:, :, start:stop], value)
         for part, weight in zip(attention.maps, attention.weights, strict=True):
-            scores = part.scores(places.tolist())
+            scores = part.scores(start, stop)
             assert scores is not None
             cam = (weight * slopes).clamp_(min=0) * scores.sigmoid_()
-            total += torch.einsum("bi,bhij->bj", row[:, places], cam)
+            total += torch.einsum("bi,bhij->bj", row[:, start:stop], cam)
     return total

@@ -151,7 +151,7 @@ class EffectiveAttention:
         """As `rows`, for single queries."""
         return torch.cat([self.rows(place, place + 1) for place in places], 2)
 
-    def scores(self, places: list[int]) -> None:
+    def scores(self, start: int, stop: int) -> None:
         """None: its rows are no softmax."""
 
     def contributions(self, start: int, stop: int) -> torch.Tensor:

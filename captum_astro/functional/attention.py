@@ -37,8 +37,8 @@ class AttentionMap(Protocol):
     def at(self, places: list[int]) -> torch.Tensor:
         """Single rows: ``(B, H, places, n)``."""
 
-    def scores(self, places: list[int]) -> torch.Tensor | None:
-        """What single rows are a softmax of, ``(B, H, places, n)``, safe to modify; None if unknown."""
+    def scores(self, start: int, stop: int) -> torch.Tensor | None:
+        """What the rows are a softmax of, ``(B, H, stop - start, n)``, safe to modify; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -73,30 +73,30 @@ class Softmax:
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """The attention of the queries from ``start`` to ``stop``: ``(B, H, stop - start, n)``; rows sum to 1, or 0."""
-        return self._rows(slice(start, stop), torch.arange(start, stop))
+        return self._rows(slice(start, stop))
 
     def at(self, places: list[int]) -> torch.Tensor:
         """The attention of single queries: ``(B, H, places, n)``."""
-        return self._rows(places, torch.tensor(places))
+        return self._rows(places)
 
-    def _rows(self, chosen: slice | list[int], places: torch.Tensor) -> torch.Tensor:
-        probabilities = self._scores(chosen, places).softmax(-1)
+    def _rows(self, chosen: slice | list[int]) -> torch.Tensor:
+        probabilities = self._scores(chosen).softmax(-1)
         # a query that may attend to nothing outputs zero, as in the fused kernels
         return probabilities if self.bias is None else probabilities.nan_to_num_(0.0)
 
-    def scores(self, places: list[int]) -> torch.Tensor:
-        """The scores of single queries before the softmax: ``(B, H, places, n)``; -inf where attention is masked."""
-        return self._scores(places, torch.tensor(places))
+    def scores(self, start: int, stop: int) -> torch.Tensor:
+        """The scores of these rows before the softmax: ``(B, H, stop - start, n)``; -inf where attention is masked."""
+        return self._scores(slice(start, stop))
 
-    def _scores(self, chosen: slice | list[int], places: torch.Tensor) -> torch.Tensor:
+    def _scores(self, chosen: slice | list[int]) -> torch.Tensor:
         query = widen(self.query[:, :, chosen]).contiguous() * self.scale
         scores = query @ widen(self.key).contiguous().transpose(-2, -1)
         if self.bias is not None:
             bias = self.bias if self.bias.shape[-2] == 1 else self.bias[..., chosen, :]
             scores = scores.masked_fill_(~bias, -torch.inf) if bias.dtype == torch.bool else scores.add_(bias)
         if self.causal:
-            later = torch.arange(self.key.shape[2], device=query.device) > places.to(query.device)[:, None]
-            scores.masked_fill_(later, -torch.inf)
+            queries, keys = (torch.arange(x.shape[2], device=x.device) for x in (self.query, self.key))
+            scores.masked_fill_(keys > queries[chosen][:, None], -torch.inf)
         return scores
 
     @property
@@ -144,9 +144,9 @@ class Given:
         """Single rows: ``(B, H, places, n)``."""
         return widen(self.attention[:, :, places])
 
-    def scores(self, places: list[int]) -> torch.Tensor | None:
-        """What single rows are a softmax of, ``(B, H, places, n)``; None if unknown."""
-        return None if self.logits is None else widen(self.logits[:, :, places])
+    def scores(self, start: int, stop: int) -> torch.Tensor | None:
+        """What the rows are a softmax of, ``(B, H, stop - start, n)``; None if unknown."""
+        return None if self.logits is None else widen(self.logits[:, :, start:stop].clone())
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -50,13 +50,17 @@ def head_rows(
 
 def _chunks(part: Attention, row: torch.Tensor) -> Iterator[tuple[slice | list[int], torch.Tensor]]:
     """The queries of a group that the row reads, a chunk at a time, and their attention."""
-    read: Sequence[int] = range(part.queries)
-    if row.device.type == "cpu":  # a GPU would have to wait for what is read
-        read = row.any(0).any(0).nonzero().flatten().tolist()
-    if len(read) > _SINGLE:
-        yield from part.chunks()
-    elif read:
-        yield list(read), part.at(list(read))
+    if _on_host(row):  # otherwise a device would have to wait for what is read
+        read: list[int] = row.any(0).any(0).nonzero().flatten().tolist()
+        if len(read) <= _SINGLE:
+            yield from [(read, part.at(read))] if read else []
+            return
+    yield from part.chunks()
+
+
+def _on_host(tensor: torch.Tensor) -> bool:
+    """Whether its values can be read at no cost."""
+    return tensor.device.type == "cpu"
 
 
 def _entries(probabilities: torch.Tensor, slopes: torch.Tensor, entry: Function) -> torch.Tensor:

@@ -47,7 +47,9 @@ class TokenMap:
 
     def to(self, device: torch.device) -> TokenMap:
         """A copy on a device."""
-        return self if self.index.device == device else replace(self, index=self.index.to(device))
+        if self.index.device == device:
+            return self
+        return replace(self, index=self.index.to(device), share=None if self.share is None else self.share.to(device))
 
     def with_share(self, share: torch.Tensor) -> TokenMap:
         """A copy with measured weights ``(B, groups, targets, k)``."""
@@ -205,7 +207,7 @@ def spread_map(grid: Grid, size: Grid) -> TokenMap:
         size: Rows and columns of a cell.
     """
     cells = merge_map(grid, size, columns_first=False)
-    return replace(cells, grid=None, share=(cells.index >= 0).to(torch.float64)[None])
+    return replace(cells, grid=None, share=(cells.index >= 0).float()[None])
 
 
 def with_prefix(tokens: TokenMap, prefix: int) -> TokenMap:

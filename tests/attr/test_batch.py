@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from captum_astro import TokenGradCAMPlusPlus, TransformerAttribution, TransformerMM, VTranM
+from captum_astro import TokenGradCAMPlusPlus, TransformerAttribution, TransformerMM, VTranM, explainers
+from captum_astro.attr import _split
 from captum_astro.attr._batch import Batch
+from captum_astro.attr._split import Fitting
 from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Target
 from tests.families import build, images
+from tests.libraries import without_relu
 
 
 def _batch(x: torch.Tensor, target: Any, **common: Any) -> Batch:
@@ -35,10 +39,11 @@ def test_parts() -> None:
     assert (len(whole.call.inputs), whole.call.target.classes, whole.call.arguments) == (5, 7, ())
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2"])
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2", "Auto", "", torch.ones(2)], ids=str)
 def test_bad_part_sizes(wrong: Any) -> None:
     assert len(list(_batch(torch.rand(5, 3, 2, 2), 0, internal_batch_size=9).parts())) == 1
-    with pytest.raises(ValueError, match=f"at least 1, not {wrong}"):
+    said = f"internal_batch_size must be 'auto' or a whole number of at least 1, not {wrong!r}."
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         _batch(torch.rand(5, 3, 2, 2), 0, internal_batch_size=wrong)
 
 
@@ -66,3 +71,78 @@ def test_values_that_overflow_are_warned_of(method: Any) -> None:
         method(model).attribute(images("cls", 1, torch.float32), target=1, **options)
     assert said[-1].filename == __file__
     assert method(model.double()).attribute(images("cls", 1), target=1, **options).isfinite().all()
+
+
+class Full:
+    """Stands for a device with room for a few samples, and counts what it is asked for."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.asked = room, list[int]()
+
+    def __call__(self, count: int) -> None:
+        self.asked.append(count)
+        if count > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_a_gpu_is_asked_for_half_as_many_until_they_fit() -> None:
+    full, fitting = Full(3), Fitting(torch.device("cuda"))
+
+    def explain(samples: list[int]) -> torch.Tensor:
+        full(len(samples))
+        return torch.tensor(samples)
+
+    found = [values.tolist() for values in fitting(list(range(10)), explain)]
+    assert found == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    assert full.asked == [10, 5, 2, 2, 2, 2, 2]
+    assert [values.tolist() for values in fitting([7, 5, 3], explain)] == [[7, 5], [3]]
+    assert full.asked[7:] == [2, 1]  # what fitted is remembered
+    full.room = 0
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        list(fitting([0, 1], explain))
+    assert full.asked[9:] == [2, 1]
+
+
+@pytest.mark.parametrize(("free", "sizes"), [(0, [1] * 6), (49_000, [1, 3, 2]), (10**9, [1, 5])])
+def test_on_a_cpu_one_is_measured_and_the_others_fill_half_of_the_free_memory(monkeypatch, free, sizes) -> None:
+    monkeypatch.setattr(_split, "free_memory", lambda: free)
+
+    def explain(samples: list[int]) -> list[int]:
+        assert torch.ones(len(samples), 1000, dtype=torch.float64).any()
+        return samples
+
+    found = list(Fitting(torch.device("cpu"))(list(range(6)), explain))
+    assert [len(samples) for samples in found] == sizes
+    assert [sample for samples in found for sample in samples] == list(range(6))
+    assert [len(samples) for samples in Fitting(torch.device("cpu"), 2)(list(range(6)), explain)] == (
+        sizes if free == 0 else [1, 2, 2, 1]
+    )
+
+
+@pytest.mark.parametrize("method", [explainer.method for explainer in explainers()], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_as_many_as_fit_give_the_same(method: Any, device: str, monkeypatch) -> None:
+    """With an argument for each sample; on a device that is full in the middle of a pass, and on a small machine."""
+    full = Full(2 if device == "cuda" else 9)
+
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = build("cls")
+            self.inner.blocks[2].register_forward_pre_hook(lambda block, given: full(len(given[0])))
+
+        def forward(self, x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+            return self.inner(x + shift)
+
+    x, shift = images("cls", 5), torch.linspace(0, 1, 5, dtype=torch.float64)[:, None, None, None]
+    given: Any = {"target": [1, 3, 0, 2, 1], "additional_forward_args": shift, **without_relu(method)}
+    explain = method(Shifted()).attribute
+    expected = explain(x, internal_batch_size=2, **given)
+    full.asked.clear()
+    monkeypatch.setattr(_split, "Fitting", lambda _, most: Fitting(torch.device(device), most))
+    monkeypatch.setattr(_split, "free_memory", lambda: 0)
+    random = torch.get_rng_state()
+    torch.testing.assert_close(explain(x, internal_batch_size="auto", **given), expected, rtol=1e-7, atol=1e-12)
+    assert torch.equal(random, torch.get_rng_state())
+    assert full.asked[0] == (5 if device == "cuda" else 1)
+    assert device == "cuda" or max(full.asked) <= 2  # two images for each mask of ViTCX

@@ -67,7 +67,7 @@ def test_a_batch_is_its_images_without_padding(method: Any, name: str) -> None:
     if method is InFlow and name == "patches_pooling":
         pytest.skip("InFlow is not defined for pooling heads")
     prefix = model.num_prefix_tokens
-    for options in ({"internal_batch_size": 1}, {"attribute_to": "tokens"}):
+    for options in ({"internal_batch_size": 1}, {"internal_batch_size": "auto"}, {"attribute_to": "tokens"}):
         explain = method(model).attribute
         found = explain(patches, target=TARGETS, additional_forward_args=(coord, valid), **options)
         tokens = "attribute_to" in options

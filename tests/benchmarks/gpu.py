@@ -168,11 +168,20 @@ def throughput(left: float) -> dict[str, Any]:
     return {"images / s": 100 / max(1e-9, seconds[120] - seconds[20]), "methods": 2, "metrics": "all"}
 
 
+def rates(left: float) -> dict[str, Any]:
+    """The parts of ``bench`` on ViT-B/16 in bfloat16, and its forward passes next to bare ones, as text."""
+    words = [sys.executable, "-m", "tests.benchmarks.bench_bench", "--device", "cuda", "--amp", "bfloat16", "--random"]
+    words += ["--model", "vit_base_patch16_224", "--limit", "10", "--batch-size", "64"]
+    done = subprocess.run(words, cwd=ROOT, timeout=min(left, 100), capture_output=True, text=True, check=False)
+    return {"text": done.stdout} if done.returncode == 0 else {"error": done.stderr[-1000:]}
+
+
 PARTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "kernel": kernel,
     "speed": speed,
     "tests": tests,
     "bench": throughput,
+    "rates": rates,
 }
 
 
@@ -191,6 +200,8 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if "images / s" in found.get("bench", {}):
         lines += ["", f"`bench` with two methods and all metrics: {found['bench']['images / s']:.1f} images a second."]
+    if "text" in found.get("rates", {}):
+        lines += ["", found["rates"]["text"]]
     return "\n".join(lines)
 
 

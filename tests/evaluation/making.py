@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 
-from captum_astro.data.samples import Sample
+from captum_astro.data.samples import Sample, Samples
 from captum_astro.evaluation.run.bench import run_bench
+from captum_astro.evaluation.run.scoring import Scored, Scorer
 from captum_astro.evaluation.specification import BenchConfig, ModelChoice
 from captum_astro.evaluation.specification.methods import methods_of
 from captum_astro.evaluation.specification.metrics import metrics_of
@@ -76,6 +78,11 @@ class Listed:
         if isinstance(item, Exception):
             raise item
         return item
+
+
+def scored(scorer: Scorer, dataset: Samples, numbers: Sequence[int]) -> Scored:
+    """The rows of some samples."""
+    return scorer.score(scorer.loading(dataset)(numbers))()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

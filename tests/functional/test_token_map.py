@@ -226,3 +226,9 @@ def test_a_token_alone_and_one_that_is_new() -> None:
     assert torch.equal(first_map(4, 1).gather(x), x[:, :1])
     assert torch.equal(preceded_map(4, 1).gather(x), torch.cat([torch.zeros_like(x[:, :1]), x], 1))
     assert torch.equal(preceded_map(4, 1).scatter(torch.arange(5.0)[None]), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+
+
+def test_a_copy_on_a_device_takes_its_shares_along() -> None:
+    there = _made(True).to(torch.device("meta"))
+    assert there.share is not None
+    assert (there.index.is_meta, there.share.is_meta) == (True, True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ _CURVES: dict[Need, tuple[Baseline, int]] = {
     "blurred_positive_logits": ("blurred", 0),
     "blurred_negative_logits": ("blurred", 1),
 }
+# the others are computed on the CPU, from maps, answers and annotations alone
+_OF_THE_DEVICE = frozenset[Need](("pixels", "answers", "probability", "explain", "randomised"))
 
 
 class Figure(NamedTuple):
@@ -59,8 +61,8 @@ class _Entry(NamedTuple):
 
 def measure(
     jobs: Sequence[Job], batch: Batch, metrics: Sequence[Metric], perturber: Perturber, again: Again | None = None
-) -> Measured:
-    """All metrics of all maps that their images support.
+) -> Callable[[], Measured]:
+    """All metrics of all maps that their images support; what needs the model is computed at once.
 
     Args:
         jobs: The maps.
@@ -68,11 +70,14 @@ def measure(
         metrics: The metrics; those of the model are skipped.
         perturber: The perturber of the model.
         again: Explains other images, or with other models, for the metrics that need it.
+
+    Returns:
+        Computes the rest, on the CPU, and returns all results; another thread may call it, once.
     """
     found = Measured()
     wanted = [metric for metric in metrics if not metric.of_model]
     if not jobs or not wanted:
-        return found
+        return lambda: found
     maps = torch.stack([job.map for job in jobs])
     curves: dict[Baseline, dict[int, Any]] = {}
     for baseline in dict.fromkeys(baseline for baseline, _ in _CURVES.values()):
@@ -81,12 +86,26 @@ def measure(
             curves[baseline], failures = _curves(jobs, maps, batch, perturber.with_baseline(baseline))
             found.failures.update({(job, m.name): why for job, why in failures.items() for m in of_it})
     material = _Material(maps.cpu(), jobs, batch, curves, perturber, again)
-    for same in _alike(wanted):
+    # full batches for the model; intermediate results for all maps together would be large
+    step = max(len(batch.pixels), perturber.batch_size)
+
+    def compute(same: Sequence[Metric]) -> None:
         entries = [entry for entry in _entries(jobs, same[0]) if material.has(entry, same[0].needs)]
-        step = max(1, len(batch.pixels))  # intermediate results for all maps together would be large
         for start in range(0, len(entries), step):
             _compute(same, entries[start : start + step], material, found)
-    return found
+
+    alike = list(_alike(wanted))
+    for same in alike:
+        if _OF_THE_DEVICE.intersection(same[0].needs):
+            compute(same)
+
+    def rest() -> Measured:
+        for same in alike:
+            if not _OF_THE_DEVICE.intersection(same[0].needs):
+                compute(same)
+        return found
+
+    return rest
 
 
 def measure_model(batch: Batch, metrics: Sequence[Metric], perturber: Perturber) -> Measured:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -14,11 +14,13 @@ from captum_astro.data.samples import Samples
 from captum_astro.data.transforms import ModelTransform
 from captum_astro.evaluation.run.again import Again
 from captum_astro.evaluation.run.batches import Batch, Job
-from captum_astro.evaluation.run.cases import Case, Failed, load_cases
+from captum_astro.evaluation.run.cases import Case, Failed
+from captum_astro.evaluation.run.compiling import compiled
 from captum_astro.evaluation.run.examples import class_text, kept_image, kept_map
-from captum_astro.evaluation.run.explaining import Explaining
+from captum_astro.evaluation.run.explaining import Explaining, Failures
 from captum_astro.evaluation.run.failures import Failure
-from captum_astro.evaluation.run.measures import NO_ANSWER, Figure, measure, measure_model
+from captum_astro.evaluation.run.loading import Loaded, Loading
+from captum_astro.evaluation.run.measures import NO_ANSWER, Figure, Measured, measure, measure_model
 from captum_astro.evaluation.run.rows import MapRow, Row
 from captum_astro.evaluation.specification.config import BenchConfig
 from captum_astro.metrics.declaration import OF_THE_DATA, Metric
@@ -66,25 +68,28 @@ class Scorer:
 
     def _perturbing(self, model: nn.Module) -> Perturber:
         return Perturber(
-            model,
+            compiled(model, self._transform.size) if self._config.compile else model,
             lambda pixels: self._transform.normalise(pixels).to(self._like.dtype),
             steps=self._config.steps,
             batch_size=self._config.batch_size,
             autocast=self._config.autocast,
         )
 
-    def score(self, dataset: Samples, numbers: Sequence[int]) -> Scored:
-        """The rows of some consecutive samples.
+    def loading(self, dataset: Samples) -> Loading:
+        """What loads the samples of a dataset for this model."""
+        return Loading(dataset, self._transform, self._human, self._like.device)
 
-        Args:
-            dataset: The samples.
-            numbers: Their indices.
+    def score(self, loaded: Loaded) -> Callable[[], Scored]:
+        """Run the model on a chunk.
+
+        Returns:
+            Computes the rows, which needs the device no more; another thread may call it, once.
         """
-        cases, failed = load_cases(dataset, numbers, self._transform, self._human)
+        cases, failed = list(loaded.cases), list(loaded.failed)
         samples = {case.number: case.digest for case in cases} | {one.number: one.digest for one in failed}
-        scored = Scored([], [], samples)
+        rest: Callable[[], tuple[list[Row], list[MapRow]]] = lambda: ([], [])  # noqa: E731
         if cases:
-            pixels = torch.stack([case.pixels for case in cases]).to(self._like.device)
+            pixels = loaded.pixels.to(self._like.device, non_blocking=True)
             logits = self._perturber.untouched(pixels)
             seen = logits if self._chooser is None else self._chooser.untouched(pixels)
             finite = (logits.isfinite() & seen.isfinite()).all(1).tolist()
@@ -98,10 +103,14 @@ class Scorer:
             cases = [cases[i] for i in good]
             if cases:
                 predicted = [int(index) for index in seen[good].argmax(-1)]
-                rows, maps = self._scored(cases, _batch(cases, pixels[good], logits[good], predicted))
-                scored = Scored(rows, maps, samples)
-        for one, method in product(failed, ["-", *self._methods]):
-            scored.rows.extend(self._failed(one, method))
+                rest = self._scored(cases, _batch(cases, pixels[good], logits[good], predicted))
+
+        def scored() -> Scored:
+            rows, maps = rest()
+            for one, method in product(failed, ["-", *self._methods]):
+                rows.extend(self._failed(one, method))
+            return Scored(rows, maps, samples)
+
         return scored
 
     def _wrong(self, case: Case, finite: bool, classes: int) -> Failure | None:
@@ -113,11 +122,18 @@ class Scorer:
             return Failure("ValueError", f"label {case.label} is none of the model's classes, {known}", "sample")
         return None
 
-    def _scored(self, cases: Sequence[Case], batch: Batch) -> tuple[list[Row], list[MapRow]]:
+    def _scored(self, cases: Sequence[Case], batch: Batch) -> Callable[[], tuple[list[Row], list[MapRow]]]:
         rows = self._of_model(cases, batch)
         jobs, failures = self._explaining(batch, [case.number for case in cases], self._roles)
         measured = measure(jobs, batch, self._metrics, self._perturber, self._again)
-        done = set()
+        kept = self._kept(cases, batch, jobs)
+        return lambda: (rows + self._of_maps(cases, batch, jobs, failures, measured()), kept)
+
+    def _of_maps(
+        self, cases: Sequence[Case], batch: Batch, jobs: Sequence[Job], failures: Failures, measured: Measured
+    ) -> list[Row]:
+        """Rows that belong to the methods."""
+        rows, done = [], set()
         for figure in measured.figures:
             job = jobs[figure.job]
             done.add((job.method, job.image, figure.metric, figure.explained))
@@ -128,7 +144,7 @@ class Scorer:
                 if (method, i, metric.name, role) not in done:
                     why = failures.get((method, i, role)) or wrong.get((method, i, metric.name))
                     rows.append(self._without(case, method, metric, role, why or _lacking(metric, batch, i)))
-        return rows, self._kept(cases, batch, jobs)
+        return rows
 
     def _of_model(self, cases: Sequence[Case], batch: Batch) -> list[Row]:
         """Rows that belong to the model or to the data."""

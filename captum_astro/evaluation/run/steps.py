@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,13 +17,15 @@ from captum_astro.evaluation.run.fitting import for_model
 from captum_astro.evaluation.run.notices import Notices
 from captum_astro.evaluation.run.resuming import Earlier
 from captum_astro.evaluation.run.rows import Row
-from captum_astro.evaluation.run.scoring import Scorer
+from captum_astro.evaluation.run.scoring import Scored, Scorer
 from captum_astro.evaluation.run.seals import Chunk, DamagedError, Seal
 from captum_astro.evaluation.run.shards import Shard, wait
 from captum_astro.evaluation.run.store import BenchStore
+from captum_astro.evaluation.run.threads import behind
 from captum_astro.evaluation.specification.config import BenchConfig
 
 Progress = Callable[[int, int], None]
+ALONE = 20.0  # seconds without a record after which a process begins before the first one
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Run:
         self.mine = shard.mine(self.chunks)
 
     def begin(self) -> None:
-        """The first process writes the record, the others wait for it; all check it."""
+        """Write the record, or check it. The first process writes it, or another if the first writes elsewhere."""
 
         def absent() -> int:
             if self.store.record.exists():
@@ -79,8 +82,8 @@ class Run:
             self.notices.check()
             return 1
 
-        if not self.shard.first and wait(absent, self.shard.patience):
-            raise ValueError(f"{self.store.record} did not appear: the first process has not begun.")
+        if not self.shard.first:
+            wait(absent, min(self.shard.patience, ALONE))
         self.store.begin(self.described)
 
     def complete(self, dataset: Samples, models: list[nn.Module], roles: Sequence[str], progress: Progress) -> Outcome:
@@ -115,19 +118,32 @@ class Run:
             self.say(f"{done} of {total} samples are already done.")
         progress(done, total)
         reported: set[str] = set()
-        for number, label in enumerate(self.config.labels):
+        for number in range(len(self.config.models)):
             own = sorted(chunk for model, chunk in todo if model == number)
-            if own:
-                model = _placed(models[number], self.shard.device(self.config.device))
-                scorer = Scorer(label, model, for_model(self.config, number), roles)
-            for chunk in own:
-                numbers = numbers_of(chunk, size, self.count)
-                scored = scorer.score(dataset, numbers)
-                self.store.add((number, chunk), scored.rows, scored.maps, scored.samples)
+            for (_, chunk), scored in behind(self._scored(dataset, models, roles, number, own), self._stored):
                 _report(scored.rows, reported, self.say)
-                done += len(numbers)
+                done += len(numbers_of(chunk, size, self.count))
                 progress(done, total)
             models[number] = nn.Identity()  # free its memory for the next model
+
+    def _scored(
+        self, dataset: Samples, models: list[nn.Module], roles: Sequence[str], number: int, chunks: list[int]
+    ) -> Iterator[tuple[Chunk, Callable[[], Scored]]]:
+        """What the model answered for some chunks, and what computes their rows."""
+        if not chunks:
+            return
+        model = _placed(models[number], self.shard.device(self.config.device))
+        scorer = Scorer(self.config.labels[number], model, for_model(self.config, number), roles)
+        numbers = [numbers_of(chunk, self.config.chunk_size, self.count) for chunk in chunks]
+        with contextlib.closing(scorer.loading(dataset).ahead(numbers, self.config.workers)) as loaded:
+            for chunk, one in zip(chunks, loaded, strict=True):
+                yield (number, chunk), scorer.score(one)
+
+    def _stored(self, one: tuple[Chunk, Callable[[], Scored]]) -> tuple[Chunk, Scored]:
+        chunk, rest = one
+        scored = rest()
+        self.store.add(chunk, scored.rows, scored.maps, scored.samples)
+        return chunk, scored
 
     def _wait(self, earlier: Earlier, missing: list[Chunk]) -> int:
         """Wait for the chunks of the other processes. Returns the number that are missing at the end."""
@@ -138,7 +154,10 @@ class Run:
             return len(missing)
 
         if looked():
-            self.say(f"Waiting for {len(missing)} chunks of the other processes.")
+            self.say(
+                f"Waiting for {len(missing)} chunks of the other processes. If they write elsewhere, copy their chunks "
+                f"and maps into {self.store.folder}."
+            )
             if wait(looked, self.shard.patience, pause=2.0):
                 gone = f"{len(missing)} chunks are missing: their processes are gone."
                 self.say(f"{gone} Run the same command again to resume.")

@@ -29,8 +29,8 @@ from captum_astro.storage import RECORD, begin, read_record, write_whole
 MERGED = "results.parquet"
 FORMAT = 3  # of the folder; in the first, rows did not say what they were computed from, then images not their classes
 MADE = "made"
-# may change in a run: it does not change what is computed
-FREE = ("configuration.batch_size", MADE, *(f"{MADE}.{name}" for name in NAMES))
+# may change in a run: it does not change what is computed, or only the last digits
+FREE = ("configuration.batch_size", "configuration.compile", MADE, *(f"{MADE}.{name}" for name in NAMES))
 
 
 class BenchStore:

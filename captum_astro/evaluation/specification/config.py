@@ -30,6 +30,8 @@ class BenchConfig:
         chunk_size: Consecutive samples that are computed and stored together.
         examples: Number of samples whose maps are stored for the report.
         batch_size: Images at a time in the model.
+        compile: Compile the models for the forward passes on perturbed and whole images; maps use them as they are.
+        workers: Threads that read samples while those before are scored; 0 reads none ahead. No result depends on it.
         crop: How an image is preprocessed: ``timm`` as the model was evaluated, ``none`` the whole image, which human
             maps need; ``auto`` is ``none`` if they are used, otherwise ``timm``.
         pretrained: Published weights if there is no checkpoint; otherwise random ones, from the seed.
@@ -53,6 +55,8 @@ class BenchConfig:
     chunk_size: int = 10
     examples: int = 40
     batch_size: int = 16
+    compile: bool = False
+    workers: int = 1
     crop: Literal["auto", "timm", "none"] = "auto"
     pretrained: bool = True
     use_ema: bool = True
@@ -64,7 +68,7 @@ class BenchConfig:
     def __post_init__(self) -> None:
         if not self.models or not self.methods or not self.metrics:
             raise ValueError("A benchmark needs at least one model, one method and one metric.")
-        for name, least in (("steps", 2), ("chunk_size", 1), ("examples", 0), ("batch_size", 1)):
+        for name, least in (("steps", 2), ("chunk_size", 1), ("examples", 0), ("batch_size", 1), ("workers", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}.")
         if self.limit is not None and self.limit < 1:
@@ -117,6 +121,7 @@ class BenchConfig:
             "chunk_size": self.chunk_size,
             "examples": self.examples,
             "batch_size": self.batch_size,
+            "compile": self.compile,
             "crop": self.crop,
             "pretrained": self.pretrained,
             "amp": self.amp,

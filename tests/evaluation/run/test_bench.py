@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -194,13 +195,26 @@ def test_dead_processes(tmp_path: Path) -> None:
     assert not read_run(tmp_path).finished
     assert run_bench(config("Random", "saco"), tmp_path).missing == 0
     assert pq.read_table(tmp_path / "results.parquet").num_rows == 6
-    with pytest.raises(ValueError, match="did not appear"):
-        run_bench(config("Random", "saco"), tmp_path / "never", shard=Shard(1, 2, patience=0.1))
+
+
+def test_processes_with_folders_of_their_own(tmp_path: Path) -> None:
+    """The first never begins in the second's folder; the second's chunks, copied to the first, are joined there."""
+    made, lines = config("Random", "saco"), list[str]()
+    run_bench(made, tmp_path / "whole")
+    outcome = run_bench(made, tmp_path / "second", shard=Shard(1, 2, patience=0.1))
+    assert (outcome.computed, outcome.missing) == (1, 0)
+    run_bench(made, tmp_path / "first", shard=Shard(0, 2, patience=0.1), say=lines.append)
+    assert lines[0] == (
+        "Waiting for 1 chunks of the other processes. If they write elsewhere, copy their chunks and maps into "
+        f"{tmp_path / 'first'}."
+    )
+    for name in ("chunks", "maps"):
+        shutil.copytree(tmp_path / "second" / name, tmp_path / "first" / name, dirs_exist_ok=True)
+    assert run_bench(made, tmp_path / "first").computed == 0
+    assert contents(tmp_path / "first") == contents(tmp_path / "whole")
 
 
 def _remove(folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder)
 
 

@@ -16,9 +16,12 @@ from captum_astro.evaluation.run.failures import Failure
 from captum_astro.evaluation.run.measures import measure
 from captum_astro.evaluation.run.scoring import Scorer
 from captum_astro.metrics.declaration import Given, Metric
+from captum_astro.metrics.perturber import Perturber
 from captum_astro.metrics.registry import metric_named
 from captum_astro.models.loading import load_model
-from tests.evaluation.making import config
+from tests.evaluation.making import config, scored
+
+NOBODY = Perturber(lambda images: images, lambda pixels: pixels, batch_size=1)  # for metrics that ask no model
 
 
 def test_a_sample_by_hand() -> None:
@@ -27,7 +30,7 @@ def test_a_sample_by_hand() -> None:
     model.float()
     made = config("VTranM", crop="none", steps=4)
     dataset = samples("scenes", 2)
-    rows = Scorer("nano", model, made, ("predicted", "true")).score(dataset, range(2)).rows
+    rows = scored(Scorer("nano", model, made, ("predicted", "true")), dataset, range(2)).rows
     found = {(row.metric, row.explained): row for row in rows if row.sample == 1}
     transform = ModelTransform(model, "none")
     sample = dataset[1]
@@ -76,7 +79,7 @@ def test_a_sample_by_hand() -> None:
 
 def test_constant_map_scores_zero_agreement() -> None:
     batch = Batch(torch.rand(1, 3, 8, 8), torch.zeros(1, 3), [0], [None], [None], [torch.rand(8, 8)])
-    found = measure([Job("a", 0, torch.ones(8, 8), {"predicted": 0})], batch, [metric_named("Spearman")], None)
+    found = measure([Job("a", 0, torch.ones(8, 8), {"predicted": 0})], batch, [metric_named("Spearman")], NOBODY)()
     assert [figure.value for figure in found.figures] == [0.0]
     assert found.failures == {}
 
@@ -92,7 +95,7 @@ def test_a_metric_that_fails_on_one_map_fails_there_alone() -> None:
     metrics = [Metric("sum", sums), Metric("first", lambda given: given.maps[:, 0, 0])]
     batch = Batch(torch.rand(2, 3, 4, 4), torch.zeros(2, 3), [0, 0], [None] * 2, [None] * 2, [None] * 2)
     jobs = [Job("a", i % 2, torch.full((4, 4), float(i)), {"predicted": 0}) for i in range(4)]
-    found = measure(jobs, batch, metrics, None)
+    found = measure(jobs, batch, metrics, NOBODY)()
     assert {(f.job, f.metric): f.value for f in found.figures} == {
         **{(i, "sum"): 16.0 * i for i in (0, 1, 3)}, **{(i, "first"): float(i) for i in range(4)},
     }  # fmt: skip
@@ -111,9 +114,20 @@ def test_a_metric_of_classes_is_computed_for_each() -> None:
     jobs = [Job("a", 0, torch.zeros(4, 4), {"predicted": 5, "true": 7}),
             Job("a", 1, torch.zeros(4, 4), {"predicted": 5, "true": 5}),
             Job("a", 2, torch.zeros(4, 4), {"predicted": 6})]  # fmt: skip
-    found = measure(jobs, batch, metrics, None)
+    found = measure(jobs, batch, metrics, NOBODY)()
     assert seen == [[5, 7, 5], [6]]
     assert [(f.job, f.explained, f.value) for f in found.figures if f.metric == "class"] == [
         (0, "predicted", 5.0), (0, "true", 7.0), (1, "predicted", 5.0), (1, "true", 5.0), (2, "predicted", 6.0),
     ]  # fmt: skip
     assert len([f for f in found.figures if f.metric == "any"]) == 5
+
+
+def test_maps_of_several_methods_share_the_batches_of_a_metric() -> None:
+    torch.manual_seed(0)
+    model, sizes = load_model("bench_vit_nano", pretrained=False), list[int]()
+    model.register_forward_pre_hook(
+        lambda module, inputs: sizes.append(len(inputs[0])) if torch.is_inference_mode_enabled() else None
+    )
+    made = config("VTranM,RawAttention,AttentionRollout,Random", "average drop", crop="none", batch_size=5)
+    scored(Scorer("nano", model, made, ("predicted",)), samples("scenes", 2), range(2))
+    assert sizes == [2, 5, 3]  # the two images, and a masked one for each of eight maps

@@ -15,7 +15,7 @@ from captum_astro.metrics import energy_inside, registry
 from captum_astro.metrics.declaration import Metric
 from captum_astro.metrics.registry import all_metrics
 from captum_astro.models.loading import load_model
-from tests.evaluation.making import Listed, config
+from tests.evaluation.making import Listed, config, scored
 
 BOTH = ("predicted", "true")
 
@@ -28,7 +28,7 @@ def model() -> torch.nn.Module:
 
 def _scored(model: torch.nn.Module, dataset: Any, numbers: range, methods: str = "VTranM,Random", metrics: str = "all"):
     made = config(methods, metrics, crop="none")
-    return Scorer("nano", model, made, BOTH).score(dataset, numbers)
+    return scored(Scorer("nano", model, made, BOTH), dataset, numbers)
 
 
 def _said(row) -> str | None:
@@ -129,7 +129,7 @@ def test_nan_output_for_one_image(model, monkeypatch) -> None:
         scorer._perturber, "untouched", lambda p: torch.cat([untouched(p)[:-1], torch.full((1, 10), torch.nan)])
         if len(p) == 2 else untouched(p),
     )  # fmt: skip
-    rows = scorer.score(samples("scenes", 2), range(2)).rows
+    rows = scored(scorer, samples("scenes", 2), range(2)).rows
     assert {_said(row) for row in rows if row.sample == 0} == {None}
     assert {_said(row) for row in rows if row.sample == 1} == {
         "ValueError: the model's output holds NaN or infinite values"
@@ -184,7 +184,7 @@ def test_a_label_that_the_model_does_not_have(model) -> None:
     }
     assert {_said(row) for row in rows if row.sample == 1} == {None}
     made = config("Random", "energy inside", crop="none")
-    rows = Scorer("nano", model, made, ("predicted",)).score(dataset, range(2)).rows
+    rows = scored(Scorer("nano", model, made, ("predicted",)), dataset, range(2)).rows
     assert {_said(row) for row in rows} == {None}  # no label is needed
 
 
