@@ -27,7 +27,7 @@ from captum_astro import AttentionRollout, TransformerMM, VTranM
 from captum_astro.functional.attention import Attention, Softmax
 from captum_astro.functional.fused import SWITCH
 from captum_astro.functional.transformer_mm import transformer_mm_update
-from tests.benchmarks.bench_vtranm import floor
+from tests.benchmarks.direct import floor
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 330  # in which the last part must begin and end; starting Python takes the rest of the six minutes

@@ -1,109 +1,139 @@
-"""How each other package explains a ViT-S/16 at 224: functions that build a model and a call, as their manuals say.
+"""How this package and others explain a Vision Transformer: functions that build a model and a call, as manuals say.
 
-Each returns the model and ``explain(x, targets)``. A package that is not installed raises an `ImportError`.
+Each takes a `Setting` and returns the model and ``explain(x, targets)``. A package that is not installed raises an
+`ImportError`, a model that a package has no class for a `ValueError`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
 from torch import nn
 
 from captum_astro import explainers
+from tests.benchmarks.direct import direct, floor
 
 Explain = Callable[[torch.Tensor, Sequence[int]], Any]
 Built = tuple[nn.Module, Explain]
-NAME = "deit_small_patch16_224"
 
 
-def timm_model() -> nn.Module:
-    """The model that everything is measured on, if a package accepts it."""
-    torch.manual_seed(0)
-    return timm.create_model(NAME).eval()
+class Setting(NamedTuple):
+    """The model of timm, and the side of the images in pixels."""
+
+    model: str = "deit_small_patch16_224"
+    size: int = 224
+
+    def build(self) -> nn.Module:
+        """The model that everything is measured on, if a package accepts it."""
+        torch.manual_seed(0)
+        return timm.create_model(self.model, img_size=self.size).eval()
+
+    def sizes(self) -> dict[str, int]:
+        """The sizes of a plain ViT, for packages that have a class of their own."""
+        with torch.device("meta"):
+            model = self.build()
+        if type(model) is not timm.models.VisionTransformer or model.num_prefix_tokens != 1:
+            raise ValueError(f"for plain ViTs, not {self.model}")
+        return {
+            "image_size": self.size,
+            "patch_size": model.patch_embed.patch_size[0],
+            "num_layers": len(model.blocks),
+            "num_heads": model.blocks[0].attn.num_heads,
+            "hidden_dim": model.embed_dim,
+            "mlp_dim": 4 * model.embed_dim,
+        }
 
 
-def torchvision_model() -> nn.Module:
+def torchvision_model(setting: Setting) -> nn.Module:
     """The same size in torchvision's class."""
     from torchvision.models import VisionTransformer
 
     torch.manual_seed(0)
-    model = VisionTransformer(224, 16, 12, 6, 384, 1536).eval()
+    model = VisionTransformer(**setting.sizes()).eval()
     nn.init.normal_(model.heads.head.weight, std=0.02)  # zero otherwise, and so would be every gradient
     return model
 
 
-def passes() -> Built:
+def forward(setting: Setting) -> Built:
+    """The forward pass alone."""
+    model = setting.build().requires_grad_(False)
+    return model, lambda x, targets: model(x)
+
+
+def passes(setting: Setting) -> Built:
     """Forward and backward to the input."""
-    model = timm_model().requires_grad_(False)
-
-    def explain(x: torch.Tensor, targets: Sequence[int]) -> torch.Tensor:
-        image = x.clone().requires_grad_(True)
-        score = model(image)[range(len(x)), targets].sum()
-        return torch.autograd.grad(score, image)[0]
-
-    return model, explain
+    model = setting.build().requires_grad_(False)
+    return model, lambda x, targets: floor(model, x, torch.tensor(targets))
 
 
-def ours(name: str) -> Callable[[], Built]:
+def ours(name: str, **options: Any) -> Callable[[Setting], Built]:
     """A method of this package."""
 
-    def build() -> Built:
-        model = timm_model()
+    def build(setting: Setting) -> Built:
+        model = setting.build()
         method = next(explainer.method for explainer in explainers() if explainer.name == name)(model)
-        return model, lambda x, targets: method.attribute(x, target=list(targets))
+        return model, lambda x, targets: method.attribute(x, target=list(targets), **options)
 
     return build
 
 
-def captum_gradients() -> Built:
-    """Captum's IntegratedGradients, with 32 steps."""
-    from captum.attr import IntegratedGradients
+def written_directly(published: bool) -> Callable[[Setting], Built]:
+    """VTranM with unfused attention and stored maps."""
 
-    model = timm_model()
-    method = IntegratedGradients(model)
-    return model, lambda x, targets: method.attribute(x, target=list(targets), n_steps=32)
+    def build(setting: Setting) -> Built:
+        setting.sizes()  # for plain ViTs
+        model = setting.build().requires_grad_(published)
+        return model, lambda x, targets: direct(model, x, torch.tensor(targets), published)
 
-
-def captum_lrp() -> Built:
-    """Captum's LRP."""
-    from captum.attr import LRP
-
-    model = timm_model()
-    return model, lambda x, targets: LRP(model).attribute(x, target=list(targets))
+    return build
 
 
-def pytorch_grad_cam() -> Built:
-    """grad-cam's GradCAM, at the layer and with the reshaping that its manual gives for ViT."""
+def captum(name: str, **options: Any) -> Callable[[Setting], Built]:
+    """A method of Captum."""
+
+    def build(setting: Setting) -> Built:
+        import captum.attr
+
+        model = setting.build()
+        method = getattr(captum.attr, name)(model)
+        return model, lambda x, targets: method.attribute(x, target=list(targets), **options)
+
+    return build
+
+
+def pytorch_grad_cam(setting: Setting) -> Built:
+    """grad-cam's GradCAM, at the layer that its manual gives for ViT."""
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
 
-    model = timm_model()
-    cam = GradCAM(model, [model.blocks[-1].norm1], reshape_transform=vit_reshape_transform)
+    model = setting.build()
+    layer, places = _last_layer(model)
+    cam = GradCAM(model, [layer], reshape_transform=places)
     return model, lambda x, targets: cam(x, [ClassifierOutputTarget(target) for target in targets])
 
 
-def torchcam_grad_cam() -> Built:
+def torchcam_grad_cam(setting: Setting) -> Built:
     """torchcam's GradCAM, with a reshaping of one's own."""
     from torchcam.methods import GradCAM
 
-    model = timm_model()
+    model = setting.build()
+    layer, places = _last_layer(model)
 
     def explain(x: torch.Tensor, targets: Sequence[int]) -> torch.Tensor:
-        with GradCAM(model, "blocks.11.norm1", reshape_transform=_places) as cam:
+        with GradCAM(model, layer, reshape_transform=places) as cam:
             return cam(list(targets), model(x))[0]
 
     return model, explain
 
 
-def torchcam_legrad() -> Built:
+def torchcam_legrad(setting: Setting) -> Built:
     """torchcam's LeGrad, which reads torchvision's attention, in all blocks."""
     from torchcam.methods import LeGrad
 
-    model = torchvision_model()
+    model = torchvision_model(setting)
 
     def explain(x: torch.Tensor, targets: Sequence[int]) -> torch.Tensor:
         with LeGrad(model, list(model.encoder.layers)) as cam:
@@ -113,65 +143,73 @@ def torchcam_legrad() -> Built:
     return model, explain
 
 
-def chefer(method: str) -> Callable[[], Built]:
+def chefer(method: str) -> Callable[[Setting], Built]:
     """The code of Chefer et al., from a clone of their repository on Python's path."""
 
-    def build() -> Built:
+    def build(setting: Setting) -> Built:
         from baselines.ViT.ViT_explanation_generator import LRP
         from baselines.ViT.ViT_LRP import VisionTransformer
 
+        sizes = setting.sizes()
         torch.manual_seed(0)
         torch.Tensor.cuda = lambda self, *_, **__: self  # their code asks for a GPU
-        model = VisionTransformer(embed_dim=384, depth=12, num_heads=6, mlp_ratio=4, qkv_bias=True).eval()
+        model = VisionTransformer(
+            setting.size, sizes["patch_size"], embed_dim=sizes["hidden_dim"], depth=sizes["num_layers"],
+            num_heads=sizes["num_heads"], mlp_ratio=4, qkv_bias=True,
+        ).eval()  # fmt: skip
         return model, lambda x, targets: LRP(model).generate_LRP(x, list(targets), method=method)
 
     return build
 
 
-def pnpxai(name: str) -> Callable[[], Built]:
+def pnpxai(name: str) -> Callable[[Setting], Built]:
     """An explainer of pnpxai."""
 
-    def build() -> Built:
+    def build(setting: Setting) -> Built:
         import pnpxai.explainers
 
-        model = timm_model()
+        model = setting.build()
         explainer = getattr(pnpxai.explainers, name)(model)
         return model, lambda x, targets: explainer.attribute(x, torch.tensor(targets))
 
     return build
 
 
-def lxt() -> Built:
+def lxt(setting: Setting) -> Built:
     """lxt's rules on torchvision's model: input times gradient under patched classes."""
     from lxt.efficient import monkey_patch
     from torchvision.models import vision_transformer
 
-    model = torchvision_model()
+    model = torchvision_model(setting)
 
     def explain(x: torch.Tensor, targets: Sequence[int]) -> torch.Tensor:
         image = x.clone().requires_grad_(True)
         model(image)[range(len(x)), targets].sum().backward()
         return image * image.grad
 
-    explain.prepare = lambda: monkey_patch(vision_transformer)
+    explain.prepare = lambda: monkey_patch(vision_transformer)  # type: ignore[attr-defined]
     return model, explain
 
 
-def hilrp() -> Built:
+def hilrp(setting: Setting) -> Built:
     """hilrp on timm's model."""
     import hilrp as package
 
-    model = timm_model()
-    return model, lambda x, targets: package.attribute(model, x, target=targets[0], arch=NAME)["pixel_map"]
+    model, name = setting.build(), setting.model
+    return model, lambda x, targets: package.attribute(model, x, target=targets[0], arch=name)["pixel_map"]
 
 
-def legrad() -> Built:
+def legrad(setting: Setting) -> Built:
     """LeGrad's own package, on open_clip's model of the same size, for an embedding in place of a text."""
     import open_clip
     from legrad import LeWrapper
 
+    sizes = setting.sizes()
     torch.manual_seed(0)
-    vision = {"image_size": 224, "patch_size": 16, "width": 384, "layers": 12, "head_width": 64}
+    vision = {
+        "image_size": setting.size, "patch_size": sizes["patch_size"], "width": sizes["hidden_dim"],
+        "layers": sizes["num_layers"], "head_width": sizes["hidden_dim"] // sizes["num_heads"],
+    }  # fmt: skip
     text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
     model = open_clip.CLIP(512, vision, text).eval()
     texts = nn.functional.normalize(torch.randn(1000, 512), dim=1)
@@ -179,20 +217,29 @@ def legrad() -> Built:
     return model, lambda x, targets: wrapper.compute_legrad(texts[list(targets)], x)
 
 
-def _places(tokens: torch.Tensor) -> torch.Tensor:
-    return tokens[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)
+def _last_layer(model: nn.Module) -> tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
+    """The layer of the last block that Grad-CAM reads, and its tokens as ``(B, C, H, W)``."""
+    if not hasattr(model, "blocks"):
+        return model.layers[-1].blocks[-1].norm1, lambda x: x.permute(0, 3, 1, 2)
+    prefix, grid = model.num_prefix_tokens, model.patch_embed.grid_size
+    return model.blocks[-1].norm1, lambda x: x[:, prefix:].unflatten(1, grid).permute(0, 3, 1, 2)
 
 
-PEERS: dict[str, Callable[[], Built]] = {
-    "forward + backward to the input": passes,
-    **{
-        f"captum_astro {name}": ours(name)
-        for name in ("VTranM", "TransformerMM", "TransformerAttribution", "AttentionRollout", "TokenGradCAM")
-    },
-    "captum_astro AttnLRP": ours("AttnLRP"),
-    "captum_astro ConservativeLRP": ours("ConservativeLRP"),
-    "captum IntegratedGradients, 32 steps": captum_gradients,
-    "captum LRP": captum_lrp,
+BASE = "forward + backward to the input"
+OURS = ("VTranM", "ProjectedFlow", "TransformerMM", "AttentionRollout", "TokenGradCAM", "AttnLRP", "ConservativeLRP")
+PEERS: dict[str, Callable[[Setting], Built]] = {
+    BASE: passes,
+    "forward": forward,
+    **{f"captum_astro {name}": ours(name) for name in OURS},
+    "captum_astro LRP": ours("LRP"),
+    "captum_astro LRP, float32": ours("LRP", precision="float32"),
+    "captum_astro TransformerAttribution": ours("TransformerAttribution"),
+    "captum_astro TransformerAttribution, float32": ours("TransformerAttribution", precision="float32"),
+    "VTranM written directly, parameters frozen": written_directly(published=False),
+    "VTranM written directly, as published code runs": written_directly(published=True),
+    "captum Saliency": captum("Saliency"),
+    "captum IntegratedGradients, 20 steps": captum("IntegratedGradients", n_steps=20),
+    "captum LRP": captum("LRP"),
     "grad-cam GradCAM": pytorch_grad_cam,
     "torchcam GradCAM": torchcam_grad_cam,
     "torchcam LeGrad": torchcam_legrad,

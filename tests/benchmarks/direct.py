@@ -1,20 +1,9 @@
-"""Time VTranM relative to forward + input-backward and a direct implementation, alternated in one run.
-
-python -m tests.benchmarks.bench_vtranm [--model vit_base_patch16_224] [--batch 4] [--rounds 7] [--device cpu] [--alone]
-"""
+"""What methods are measured against: a model's own passes, and VTranM written directly from its definition."""
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable
-
-import timm
 import torch
 from torch import nn
-
-from captum_astro import VTranM
 
 
 def floor(model: nn.Module, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -28,9 +17,8 @@ def direct(model: nn.Module, x: torch.Tensor, target: torch.Tensor, published: b
     """A direct implementation: unfused attention, stored maps and gradients, n x n products. Plain ViT only.
 
     ``published`` runs it as the published code of this family of methods does: ``score.backward()`` on a model whose
-    parameters require gradients. Otherwise they are frozen, as for VTranM.
+    parameters require gradients. Otherwise it takes the gradients of the maps alone.
     """
-    model.requires_grad_(published)
     kept: list[tuple[torch.Tensor, ...]] = []
     hooks = []
     for block in model.blocks:
@@ -60,7 +48,6 @@ def direct(model: nn.Module, x: torch.Tensor, target: torch.Tensor, published: b
     finally:
         for hook in hooks:
             hook.remove()
-        model.requires_grad_(False)
         for block in model.blocks:
             block.attn.fused_attn = True
     with torch.no_grad():
@@ -79,48 +66,3 @@ def direct(model: nn.Module, x: torch.Tensor, target: torch.Tensor, published: b
             necc = torch.cosine_similarity(state["F"], state["E2"], dim=-1).softmax(-1)
             contribution = contribution + (ratio * necc)[..., None] * contribution
     return contribution[:, 0]
-
-
-def main() -> None:
-    """Print the times and their ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="vit_base_patch16_224")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--alone", action="store_true", help="skip the direct implementation, which needs a plain ViT")
-    args = parser.parse_args()
-    model = timm.create_model(args.model).eval().requires_grad_(False).to(args.device)
-    x = torch.randn(args.batch, *model.default_cfg["input_size"]).to(args.device)
-    target = torch.arange(args.batch, device=args.device)
-    method = VTranM(model)
-    runs: dict[str, Callable[[], torch.Tensor]] = {
-        "forward + input-backward": lambda: floor(model, x, target),
-        "VTranM": lambda: method.attribute(x, target=target),
-    }
-    if type(model).__name__ == "VisionTransformer" and not args.alone:
-        runs |= {
-            "direct form, frozen": lambda: direct(model, x, target, published=False),
-            "direct form, published style": lambda: direct(model, x, target, published=True),
-        }
-        streamed = method.attribute(x, target=target, attribute_to="tokens")
-        error = (streamed - runs["direct form, published style"]()).abs().max() / streamed.abs().max()
-        print(f"largest difference from the direct form: {error:.1e} of the largest value")
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(args.rounds):
-        for name, run in runs.items():
-            if args.device != "cpu":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            run()
-            if args.device != "cpu":
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - start)
-    base = times["forward + input-backward"]
-    for name, values in times.items():
-        ratio = statistics.median(value / other for value, other in zip(values, base, strict=True))
-        print(f"{name:28s} {statistics.median(values):8.3f} s   {ratio:6.3f} of forward + input-backward")
-
-
-if __name__ == "__main__":
-    main()
