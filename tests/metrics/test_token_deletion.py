@@ -56,8 +56,10 @@ def _texts_by_loops(ids: Sequence[int], values: Sequence[float]) -> dict[str, li
 @pytest.mark.parametrize("need", ["without_logits", "only_logits", "most_first_logits", "least_first_logits"])
 def test_the_texts_are_those_of_loops(need: str) -> None:
     ids, attributions = _reviews()
-    found = shortened(ids, token_removals(attributions, LENGTHS, STEPS)[need])
+    removed = token_removals(attributions, LENGTHS, STEPS)[need]
+    found = shortened(ids, removed)
     for i, n in enumerate(LENGTHS.tolist()):
+        assert removed[i, :, n:].all()  # padding is never left
         texts = _texts_by_loops(ids[i, :n].tolist(), attributions[i, :n].tolist())[need]
         assert found[i].tolist() == [text + [0] * (12 - len(text)) for text in texts]
 
