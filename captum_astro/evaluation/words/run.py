@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -91,9 +92,15 @@ def _described(
             subject.name: {"weights": weights_digest(subject.model), "options": dict(subject.options), "left_out": left}
             for subject, left in zip(subjects, refused, strict=True)
         },
-        "samples": {"count": len(reviews), "digests": {str(review.number): review.digest for review in reviews}},
+        "samples": {"count": len(reviews), "digest": _digest(reviews)},
         MADE: {
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             "machine": machine(config.device),
         },
     }
+
+
+def _digest(reviews: Sequence[Review]) -> str:
+    """A short digest of all reviews and their places in the test set."""
+    words = " ".join(f"{review.number} {review.digest}" for review in reviews)
+    return hashlib.sha256(words.encode()).hexdigest()[:16]

@@ -118,7 +118,7 @@ def test_it_resumes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "chunks" / "rows-00-000000.parquet").write_bytes(b"damaged")
     assert run() == whole
     assert asked[2:] == [[*range(10)], [10]]
-    with pytest.raises(ValueError, match=r"results of another run \(.*samples\.digests\.0.* differ"):
+    with pytest.raises(ValueError, match=r"results of another run \(samples\.digest differ\)"):
         run_words([subject()], ["k k", *TEXTS[1:]], LABELS, CONFIG, tmp_path)
 
 
