@@ -25,7 +25,4 @@ def answers(model: nn.Module, texts: torch.Tensor, batch_size: int) -> torch.Ten
     lengths = (every != 0).sum(1)
     order = lengths.argsort(stable=True)
     parts = [model(every[part, : max(1, int(lengths[part].max()))]) for part in order.split(batch_size)]
-    found = torch.cat(parts)
-    ordered: torch.Tensor = torch.empty_like(found).index_copy_(0, order, found)
-    placed: torch.Tensor = ordered.unflatten(0, texts.shape[:2])
-    return placed
+    return torch.cat(parts)[order.argsort()].reshape(*texts.shape[:2], -1)
