@@ -25,6 +25,7 @@ from captum_astro.cli.report import report
 from captum_astro.cli.sweep import sweep
 from captum_astro.cli.train import app as train_app
 from captum_astro.cli.vita import app as vita_app
+from captum_astro.cli.words import words
 from captum_astro.extras import MissingExtraError, explained
 from captum_astro.wording import EXPECTED, reason
 
@@ -49,6 +50,7 @@ def _version(asked: bool) -> None:
 app.command()(explain)
 app.command()(ablate)
 app.command()(parts)
+app.command()(words)
 app.command()(bench)
 app.command()(report)
 app.command()(evidence)

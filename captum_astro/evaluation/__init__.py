@@ -1,7 +1,8 @@
-"""Runs over datasets, in five parts that import each other one way.
+"""Runs over datasets, in seven parts that import each other one way.
 
 ``specification`` defines what to run, ``run`` computes the rows, ``analysis`` derives tables from them, ``report``
-writes the tables and an HTML page, and ``vita`` searches over astrocyte settings with the engine of ``run``.
+writes the tables and an HTML page, ``evidence`` pages in Markdown, ``vita`` searches over astrocyte settings with the
+engine of ``run``, and ``words`` computes such rows for text models.
 """
 
 from captum_astro.extras import require

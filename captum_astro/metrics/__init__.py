@@ -38,3 +38,8 @@ from captum_astro.metrics.statistics import bootstrap_interval as bootstrap_inte
 from captum_astro.metrics.statistics import compare_many as compare_many
 from captum_astro.metrics.statistics import compare_paired as compare_paired
 from captum_astro.metrics.statistics import holm as holm
+from captum_astro.metrics.token_deletion import comprehensiveness as comprehensiveness
+from captum_astro.metrics.token_deletion import shortened as shortened
+from captum_astro.metrics.token_deletion import sufficiency as sufficiency
+from captum_astro.metrics.token_deletion import token_places as token_places
+from captum_astro.metrics.token_deletion import token_removals as token_removals

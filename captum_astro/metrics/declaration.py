@@ -26,6 +26,10 @@ Need = Literal[
     "answers",
     "explain",
     "randomised",
+    "without_logits",
+    "only_logits",
+    "most_first_logits",
+    "least_first_logits",
 ]
 OF_THE_DATA: dict[Need, str] = {"labels": "label", "masks": "mask", "human_maps": "human map"}
 RANDOM_MAPS: Literal["random maps"] = "random maps"
@@ -58,6 +62,11 @@ class Given:
         explain: Takes the same, and returns the maps ``(N, H, W)`` that the method of each gives for its class.
         randomised: Takes whether layers are randomised one after the other, from the output down (else each one alone),
             and returns the maps ``(M, layers, H, W)`` on the randomised models.
+        without_logits: ``(M, L, classes)``, of texts: whole, then without shares of their tokens; for this and the next
+            three see `captum_astro.metrics.token_deletion.token_removals`.
+        only_logits: The same, of these shares alone.
+        most_first_logits: The same, as tokens are deleted, most important first.
+        least_first_logits: The same, least important first.
     """
 
     maps: torch.Tensor
@@ -75,6 +84,10 @@ class Given:
     answers: Answers
     explain: Explain
     randomised: Randomised
+    without_logits: torch.Tensor
+    only_logits: torch.Tensor
+    most_first_logits: torch.Tensor
+    least_first_logits: torch.Tensor
 
     def __init__(self, **known: Any) -> None:
         vars(self).update(known)
@@ -183,6 +196,7 @@ class Metric:
         pooling: The value of a set, if it is not the mean of the samples' values.
         constant: The score of a map that is the same everywhere: NaN undefined, None as ``compute`` returns it.
         of_model: It belongs to the model or the data, not to a map.
+        of_text: It scores an order of tokens, so it is none of the benchmark on images.
         predicted_only: It is defined only for the predicted class.
         on_request: It costs many passes of its own, and is computed only where it is named: ``all`` leaves it out.
         ranks: Whether it says which of two maps is better. What only describes maps, or checks methods, has no part in
@@ -205,6 +219,7 @@ class Metric:
     pooling: Pooling | None = None
     constant: float | None = None
     of_model: bool = False
+    of_text: bool = False
     predicted_only: bool = False
     on_request: bool = False
     ranks: bool = True

@@ -37,7 +37,9 @@ def register(metric: Metric) -> Metric:
 
 
 def all_metrics() -> dict[str, Metric]:
-    """All metrics by name, grouped by kind, then by the name of their module: in whichever order these were imported.
+    """The metrics of maps by name, grouped by kind, then by the name of their module, in whichever order imported.
+
+    Those of texts are `text_metrics`.
 
     Example:
         >>> list(all_metrics())[:3]
@@ -49,7 +51,18 @@ def all_metrics() -> dict[str, Metric]:
     def place(metric: Metric) -> tuple[int, bool, str]:
         return places.get(metric.kind, len(places)), metric.of_model, metric.compute.__module__
 
-    return {metric.name: metric for metric in sorted(_REGISTERED.values(), key=place)}
+    return {metric.name: metric for metric in sorted(_REGISTERED.values(), key=place) if not metric.of_text}
+
+
+def text_metrics() -> dict[str, Metric]:
+    """The metrics of texts by name, in the order in which they are declared.
+
+    Example:
+        >>> list(text_metrics())
+        ['comprehensiveness', 'sufficiency', 'most first', 'least first']
+    """
+    _discover()
+    return {name: metric for name, metric in _REGISTERED.items() if metric.of_text}
 
 
 def metric_named(name: str) -> Metric:
@@ -59,7 +72,8 @@ def metric_named(name: str) -> Metric:
         >>> metric_named("mIoU").percent, metric_named("mine").title
         (True, 'Other metrics')
     """
-    return all_metrics().get(name) or Metric(name, _not_known, kind="other", heading="Other metrics")
+    _discover()
+    return _REGISTERED.get(name) or Metric(name, _not_known, kind="other", heading="Other metrics")
 
 
 @cache

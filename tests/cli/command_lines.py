@@ -117,6 +117,16 @@ COMMANDS: dict[str, dict[str, tuple[list[str | None], list[str]]]] = {
         "--out": ([], OUT),
     },
     "parts": {"": ([], [*FILES, "{work}/empty"]), "--out": (["{out}"], OUT), "--data": ([], FILES)},
+    "words": {
+        "": ([], [*FILES, "{work}/empty"]),
+        "--out": (["{out}"], OUT),
+        "--data": ([], FILES),
+        "--limit": (["2"], COUNTS),
+        "--draws": (["2"], COUNTS),
+        "--batch-size": (["4"], COUNTS),
+        "--device": (["cpu"], DEVICES),
+        "--seed": (["3"], NUMBERS),
+    },
     "methods": {"--help": ([None], [])},
     "demo": {
         "--out": ([], ["{work}/noext", "{work}/a.txt", "{work}/missing/a.png", "{work}", HARM]),

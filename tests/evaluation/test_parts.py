@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "report": {"specification", "run", "analysis"},
     "evidence": {"specification", "run", "analysis", "report"},
     "vita": {"specification", "run"},
+    "words": {"specification", "run"},
 }
 
 

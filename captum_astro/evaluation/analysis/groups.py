@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from captum_astro.evaluation.analysis.failed import has_failed
 from captum_astro.metrics.declaration import Metric
-from captum_astro.metrics.registry import all_metrics, metric_named
+from captum_astro.metrics.registry import all_metrics, metric_named, text_metrics
 
 _NEEDED = ("sample", "model", "method", "metric", "explained", "value")
 
@@ -80,7 +80,7 @@ class Group:
 
 
 def groups(rows: pd.DataFrame) -> list[Group]:
-    """The groups, models in order of occurrence, metrics in the order of `all_metrics`, ``predicted`` before ``true``.
+    """The groups, models in order of occurrence, metrics in that of their declarations, ``predicted`` before ``true``.
 
     Args:
         rows: As `captum_astro.evaluation.run.rows.Row`; for an unknown metric, higher is better.
@@ -109,7 +109,7 @@ def groups(rows: pd.DataFrame) -> list[Group]:
         for (model, metric, explained), own in rows.groupby(["model", "metric", "explained"], sort=False)
     ]
     models = {model: place for place, model in enumerate(pd.unique(rows["model"]))}
-    known = all_metrics()
+    known = {**all_metrics(), **text_metrics()}
     metrics = {name: place for place, name in enumerate([*known, *sorted(set(rows["metric"]) - set(known))])}
     return sorted(found, key=lambda g: (models[g.model], metrics[g.info.name], g.explained))
 
