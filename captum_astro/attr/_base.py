@@ -123,8 +123,12 @@ class TokenAttribution(Explanation):
                     f"{'; '.join(layout.approximate)}."
                 )
             batch = Batch(replica, layout, inputs, Target(target, output), common)
-            explained: TensorOrTuple = batch.explained(lambda call: self._one(call, wanted, update, batch.attribute_to))
-        return explained
+            found = []
+            for part in batch.parts():
+                with batch.trying():
+                    found.append((part, self._one(part.call, wanted, update, batch.attribute_to)))
+            attributions: TensorOrTuple = batch.joined(found)
+        return attributions
 
     def _one(self, call: Call, wanted: Wanted, update: Update, attribute_to: AttributeTo) -> torch.Tensor:
         """Run the method on one part, and convert its tokens to the requested form."""

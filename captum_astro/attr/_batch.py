@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,19 +77,6 @@ class Batch:
         self._grouped = layout is not None and layout.dimensions != (4,)
         self._lengths, self._per_position = _lengths(self._call) if self._grouped else ([], False)
 
-    def explained(self, explain: Callable[[Call], torch.Tensor]) -> Any:
-        """The attributions of all samples, as `joined` returns them.
-
-        Args:
-            explain: Explains some samples together.
-        """
-
-        def one(samples: list[int]) -> tuple[Part, torch.Tensor]:
-            part = self._part(samples)
-            return part, explain(part.call)
-
-        return self.joined([found for group in self._groups() for found in self._split(group, one)])
-
     def parts(self) -> Iterator[Part]:
         """A few samples at a time; texts or lists of patches of equal length together, without their padding.
 
@@ -96,7 +84,11 @@ class Batch:
         tokens must not see them.
         """
         for group in self._groups():
-            yield from self._split(group, self._part)
+            yield from map(self._part, self._split.parts(group))
+
+    def trying(self) -> AbstractContextManager[None]:
+        """A context in which the latest part is explained; it is left without an error if the part does not fit."""
+        return self._split.trying()
 
     def _groups(self) -> list[list[int]]:
         """The samples that can be explained together."""

@@ -84,9 +84,12 @@ class PropagationAttribution(Explanation):
         with self._private(self.forward_func, least) as replica:
             layout = _layout(replica.model, common.get("attribute_to", "input"))
             batch = Batch(replica, layout, inputs, Target(target, output), common)
-            rules = mode or self._mode
-            explained: TensorOrTuple = batch.explained(lambda call: self._one(call, batch.attribute_to, rules))
-        return explained
+            found = []
+            for part in batch.parts():
+                with batch.trying():
+                    found.append((part, self._one(part.call, batch.attribute_to, mode or self._mode)))
+            attributions: TensorOrTuple = batch.joined(found)
+        return attributions
 
     def _one(self, call: Call, attribute_to: AttributeTo, mode: Callable[[Call], Rules]) -> torch.Tensor:
         """Run the method on one part."""

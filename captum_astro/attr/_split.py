@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 
 from captum_astro.attr._memory import Peak, free_memory
 from captum_astro.kinds import whole
 
-Result = TypeVar("Result")
 _SHARE = 0.5  # of the free memory: operations need some for themselves, and so do other programs
 _SIZE = whole(least=1)
 
 
 class Split(Protocol):
-    """Runs some samples a few at a time, and yields what each part gives."""
+    """Which samples run together: ``for some in split.parts(samples): with split.trying(): ...``."""
 
-    def __call__(self, samples: list[int], run: Callable[[list[int]], Result]) -> Iterator[Result]: ...
+    def parts(self, samples: list[int]) -> Iterator[list[int]]:
+        """A few samples at a time; again fewer of them if they did not fit."""
+
+    def trying(self) -> AbstractContextManager[None]:
+        """A context in which the latest part runs; it is left without an error if the part does not fit."""
 
 
 def split_of(size: Any, device: torch.device, most: int | None = None) -> Split:
@@ -38,13 +42,24 @@ def split_of(size: Any, device: torch.device, most: int | None = None) -> Split:
         return Fitting(device, most)
     if size is not None and not _SIZE.holds(size):
         raise ValueError(f"internal_batch_size must be 'auto' or {_SIZE.accepted}, not {size!r}.")
-    return partial(_fixed, most if size is None else int(size))
+    return Fixed(most if size is None else int(size))
 
 
-def _fixed(size: int | None, samples: list[int], run: Callable[[list[int]], Result]) -> Iterator[Result]:
-    step = size or len(samples)
-    for start in range(0, len(samples), step):
-        yield run(samples[start : start + step])
+class Fixed:
+    """A number of samples at a time; all of them for None."""
+
+    def __init__(self, size: int | None) -> None:
+        self._size = size
+
+    def parts(self, samples: list[int]) -> Iterator[list[int]]:
+        """The samples, as many at a time."""
+        step = self._size or len(samples)
+        for start in range(0, len(samples), step):
+            yield samples[start : start + step]
+
+    def trying(self) -> AbstractContextManager[None]:
+        """Nothing is tried twice."""
+        return contextlib.nullcontext()
 
 
 class Fitting:
@@ -62,44 +77,48 @@ class Fitting:
     def __init__(self, device: torch.device, most: int | None = None) -> None:
         self._device, self._most = device, most
         self._measured = device.type in ("cpu", "mps")  # which share the memory of the machine
+        self._peak: Peak | None = None
+        self._part, self._full = list[int](), False
 
-    def __call__(self, samples: list[int], run: Callable[[list[int]], Result]) -> Iterator[Result]:
-        """Run samples that can be run together.
+    def parts(self, samples: list[int]) -> Iterator[list[int]]:
+        """Samples that can be run together, a few at a time.
 
         Args:
             samples: Their indices.
-            run: Runs some of them; it may be called again with fewer.
 
         Yields:
-            The result of each part.
+            Some of them, to be run in `trying`; if they do not fit, half of them next.
+        """
+        size = self._most or len(samples)
+        if self._measured and len(samples) > 1:
+            self._peak = peak = Peak()
+            self._part = samples[:1]
+            yield self._part
+            self._peak = None
+            samples, size = samples[1:], min(size, max(1, int(_SHARE * free_memory() / max(1, peak.bytes))))
+        while samples:
+            self._part, self._full = samples[:size], False
+            yield self._part
+            if not self._full:
+                samples = samples[size:]
+                continue
+            size = self._most = len(self._part) // 2
+            self._release()
+
+    @contextlib.contextmanager
+    def trying(self) -> Iterator[None]:
+        """Run the latest part, and measure it if it is the first.
 
         Raises:
             torch.OutOfMemoryError: If a single sample does not fit.
         """
-        size = self._most or len(samples)
-        if self._measured and len(samples) > 1:
-            with Peak() as peak:
-                first = run(samples[:1])
-            yield first
-            samples, size = samples[1:], min(size, max(1, int(_SHARE * free_memory() / max(1, peak.bytes))))
-        while samples:
-            part = samples[:size]
-            found = self._tried(part, run)
-            if found is None:
-                size = self._most = len(part) // 2
-                self._release()
-                continue
-            yield found
-            samples = samples[size:]
-
-    def _tried(self, part: list[int], run: Callable[[list[int]], Result]) -> Result | None:
-        """The result of a part; None if its memory does not suffice. What had been computed is no longer held then."""
         try:
-            return run(part)
+            with self._peak or contextlib.nullcontext():
+                yield
         except torch.OutOfMemoryError:
-            if len(part) == 1:
+            if len(self._part) == 1:
                 raise
-            return None
+            self._full = True
 
     def _release(self) -> None:
         gc.collect()  # the frames of the error may hold each other

@@ -98,8 +98,12 @@ class TokenGradCAM(Explanation):
             layout, _ = find_tap(replica.model, layer)
             batch = Batch(replica, layout, inputs, Target(target, output), common)
             options = layer, relu_attributions, batch.attribute_to
-            explained: TensorOrTuple = batch.explained(lambda call: self._one(call, *options))
-        return explained
+            found = []
+            for part in batch.parts():
+                with batch.trying():
+                    found.append((part, self._one(part.call, *options)))
+            attributions: TensorOrTuple = batch.joined(found)
+        return attributions
 
     def _one(self, call: Call, layer: nn.Module | str | None, relu: bool, attribute_to: AttributeTo) -> torch.Tensor:
         """Run the method on one part."""

@@ -110,8 +110,12 @@ class ViTCX(Explanation):
             batch = Batch(replica, layout, inputs, Target(target, output), common)
             split = split_of(_halved(common.get("internal_batch_size")), batch.device, _AT_A_TIME // 2)
             options = layer, distance, _Noise(noise, seed), split, batch.attribute_to
-            explained: TensorOrTuple = batch.explained(lambda call: self._one(call, *options))
-        return explained
+            found = []
+            for part in batch.parts():
+                with batch.trying():
+                    found.append((part, self._one(part.call, *options)))
+            attributions: TensorOrTuple = batch.joined(found)
+        return attributions
 
     def _one(
         self,
@@ -181,15 +185,14 @@ class _Noise:
 @torch.no_grad()
 def _impacts(call: Call, masks: torch.Tensor, noise: _Noise, split: Split) -> torch.Tensor:
     """``s``, ``(N,)``, for masks ``(N, 1, H, W)``; two images run for each mask."""
-    image = widen(call.inputs)[0]
+    image, found = widen(call.inputs)[0], []
     noise.start()
-
-    def run(some: list[int]) -> torch.Tensor:
-        through, whole_image = masked(image, masks[some], noise.like(image, some))
-        scores = _scores(call, torch.cat([through, whole_image]))
-        return scores[: len(some)] - scores[len(some) :]
-
-    return torch.cat(list(split(list(range(len(masks))), run))) + _scores(call, image[None])
+    for some in split.parts(list(range(len(masks)))):
+        with split.trying():
+            through, whole_image = masked(image, masks[some], noise.like(image, some))
+            scores = _scores(call, torch.cat([through, whole_image]))
+            found.append(scores[: len(some)] - scores[len(some) :])
+    return torch.cat(found) + _scores(call, image[None])
 
 
 def _halved(images: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -85,6 +86,14 @@ class Full:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
+def _run(fitting: Fitting, samples: list[int], explain: Callable[[list[int]], Any]) -> list[Any]:
+    found = []
+    for some in fitting.parts(samples):
+        with fitting.trying():
+            found.append(explain(some))
+    return found
+
+
 def test_a_gpu_is_asked_for_half_as_many_until_they_fit() -> None:
     full, fitting = Full(3), Fitting(torch.device("cuda"))
 
@@ -92,14 +101,14 @@ def test_a_gpu_is_asked_for_half_as_many_until_they_fit() -> None:
         full(len(samples))
         return torch.tensor(samples)
 
-    found = [values.tolist() for values in fitting(list(range(10)), explain)]
+    found = [values.tolist() for values in _run(fitting, list(range(10)), explain)]
     assert found == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert full.asked == [10, 5, 2, 2, 2, 2, 2]
-    assert [values.tolist() for values in fitting([7, 5, 3], explain)] == [[7, 5], [3]]
+    assert [values.tolist() for values in _run(fitting, [7, 5, 3], explain)] == [[7, 5], [3]]
     assert full.asked[7:] == [2, 1]  # what fitted is remembered
     full.room = 0
     with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
-        list(fitting([0, 1], explain))
+        _run(fitting, [0, 1], explain)
     assert full.asked[9:] == [2, 1]
 
 
@@ -111,10 +120,10 @@ def test_on_a_cpu_one_is_measured_and_the_others_fill_half_of_the_free_memory(mo
         assert torch.ones(len(samples), 1000, dtype=torch.float64).any()
         return samples
 
-    found = list(Fitting(torch.device("cpu"))(list(range(6)), explain))
+    found = _run(Fitting(torch.device("cpu")), list(range(6)), explain)
     assert [len(samples) for samples in found] == sizes
     assert [sample for samples in found for sample in samples] == list(range(6))
-    assert [len(samples) for samples in Fitting(torch.device("cpu"), 2)(list(range(6)), explain)] == (
+    assert [len(samples) for samples in _run(Fitting(torch.device("cpu"), 2), list(range(6)), explain)] == (
         sizes if free == 0 else [1, 2, 2, 1]
     )
 
