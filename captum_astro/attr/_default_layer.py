@@ -59,7 +59,7 @@ def _gradients(call: Call, modules: list[nn.Module]) -> dict[nn.Module, torch.Te
         for module in modules:
             hooks.after(module, partial(note, module))
         score = LargestOutput().scores(call.run()).sum()
-        if not score.requires_grad:
+        if not seen or not score.requires_grad:
             return {}
         found = torch.autograd.grad(score, list(seen.values()), allow_unused=True)
     return {module: gradient for module, gradient in zip(seen, found, strict=True) if gradient is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from captum_astro.attr._batch import Batch
 from captum_astro.attr._split import Fitting
 from captum_astro.capture.replica import Replica
 from captum_astro.capture.target import Target
+from tests.attr.test_split import Full
 from tests.families import build, images
 from tests.libraries import without_relu
 
@@ -72,60 +72,6 @@ def test_values_that_overflow_are_warned_of(method: Any) -> None:
         method(model).attribute(images("cls", 1, torch.float32), target=1, **options)
     assert said[-1].filename == __file__
     assert method(model.double()).attribute(images("cls", 1), target=1, **options).isfinite().all()
-
-
-class Full:
-    """Stands for a device with room for a few samples, and counts what it is asked for."""
-
-    def __init__(self, room: int) -> None:
-        self.room, self.asked = room, list[int]()
-
-    def __call__(self, count: int) -> None:
-        self.asked.append(count)
-        if count > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-
-
-def _run(fitting: Fitting, samples: list[int], explain: Callable[[list[int]], Any]) -> list[Any]:
-    found = []
-    for some in fitting.parts(samples):
-        with fitting.trying():
-            found.append(explain(some))
-    return found
-
-
-def test_a_gpu_is_asked_for_half_as_many_until_they_fit() -> None:
-    full, fitting = Full(3), Fitting(torch.device("cuda"))
-
-    def explain(samples: list[int]) -> torch.Tensor:
-        full(len(samples))
-        return torch.tensor(samples)
-
-    found = [values.tolist() for values in _run(fitting, list(range(10)), explain)]
-    assert found == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
-    assert full.asked == [10, 5, 2, 2, 2, 2, 2]
-    assert [values.tolist() for values in _run(fitting, [7, 5, 3], explain)] == [[7, 5], [3]]
-    assert full.asked[7:] == [2, 1]  # what fitted is remembered
-    full.room = 0
-    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
-        _run(fitting, [0, 1], explain)
-    assert full.asked[9:] == [2, 1]
-
-
-@pytest.mark.parametrize(("free", "sizes"), [(0, [1] * 6), (49_000, [1, 3, 2]), (10**9, [1, 5])])
-def test_on_a_cpu_one_is_measured_and_the_others_fill_half_of_the_free_memory(monkeypatch, free, sizes) -> None:
-    monkeypatch.setattr(_split, "free_memory", lambda: free)
-
-    def explain(samples: list[int]) -> list[int]:
-        assert torch.ones(len(samples), 1000, dtype=torch.float64).any()
-        return samples
-
-    found = _run(Fitting(torch.device("cpu")), list(range(6)), explain)
-    assert [len(samples) for samples in found] == sizes
-    assert [sample for samples in found for sample in samples] == list(range(6))
-    assert [len(samples) for samples in _run(Fitting(torch.device("cpu"), 2), list(range(6)), explain)] == (
-        sizes if free == 0 else [1, 2, 2, 1]
-    )
 
 
 @pytest.mark.parametrize("method", [explainer.method for explainer in explainers()], ids=lambda m: m.__name__)

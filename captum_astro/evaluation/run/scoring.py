@@ -87,7 +87,7 @@ class Scorer:
         """
         cases, failed = list(loaded.cases), list(loaded.failed)
         samples = {case.number: case.digest for case in cases} | {one.number: one.digest for one in failed}
-        rest: Callable[[], tuple[list[Row], list[MapRow]]] = lambda: ([], [])  # noqa: E731
+        rest: Callable[[], tuple[list[Row], list[MapRow]]] | None = None
         if cases:
             pixels = loaded.pixels.to(self._like.device, non_blocking=True)
             logits = self._perturber.untouched(pixels)
@@ -106,7 +106,7 @@ class Scorer:
                 rest = self._scored(cases, _batch(cases, pixels[good], logits[good], predicted))
 
         def scored() -> Scored:
-            rows, maps = rest()
+            rows, maps = ([], []) if rest is None else rest()
             for one, method in product(failed, ["-", *self._methods]):
                 rows.extend(self._failed(one, method))
             return Scored(rows, maps, samples)
