@@ -94,8 +94,11 @@ class Fitting:
             self._peak = peak = Peak()
             self._part = samples[:1]
             yield self._part
+            if self._peak is None:
+                size = 1
+            else:
+                samples, size = samples[1:], min(size, max(1, int(_SHARE * free_memory() / max(1, peak.bytes))))
             self._peak = None
-            samples, size = samples[1:], min(size, max(1, int(_SHARE * free_memory() / max(1, peak.bytes))))
         while samples:
             self._part, self._full = samples[:size], False
             yield self._part
@@ -119,6 +122,10 @@ class Fitting:
             if len(self._part) == 1:
                 raise
             self._full = True
+        except NotImplementedError:
+            if self._peak is None:
+                raise
+            self._peak = None  # older PyTorch cannot count within flex attention and its like: one at a time
 
     def _release(self) -> None:
         gc.collect()  # the frames of the error may hold each other

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_astro.attr import _split
 from captum_astro.attr._split import Fitting, Fixed, split_of
@@ -81,6 +83,19 @@ def test_other_errors_are_not_tried_again() -> None:
     next(parts)
     with pytest.raises(RuntimeError, match="shape"), fitting.trying():
         raise RuntimeError("shape")
+
+
+def test_one_at_a_time_where_memory_cannot_be_counted() -> None:
+    branches = torch.tensor(True), lambda x: x + 1, lambda x: x - 1
+    old = not hasattr(TorchDispatchMode, "supports_higher_order_operators")
+
+    def explain(samples: list[int]) -> list[float]:
+        return list(torch.cond(*branches, (torch.tensor(samples),)).tolist())
+
+    found = _run(Fitting(torch.device("cpu")), [4, 2, 7], explain)
+    assert found == ([[5], [3], [8]] if old else [[5], [3, 8]])
+    with pytest.raises(NotImplementedError, match="the model's own"):
+        _run(Fitting(torch.device("cpu")), [4, 2, 7], Mock(side_effect=NotImplementedError("the model's own")))
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, "all", [2]])
