@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 
 from captum_astro.metrics._maps import finite_planes, unit_range
 from captum_astro.metrics.declaration import Given, Metric
@@ -128,8 +127,7 @@ def ssim(maps: torch.Tensor, human: torch.Tensor, window: int = 7) -> torch.Tens
             "enlarge the maps or pass a smaller odd window."
         )
     x, y = unit_range(maps), unit_range(human)
-    means = F.avg_pool2d(torch.stack([x, y, x * x, y * y, x * y], 1), window, stride=1)
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = means.unbind(1)
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (_window_means(plane, window) for plane in (x, y, x * x, y * y, x * y))
     unbiased = window**2 / (window**2 - 1)
     variances = unbiased * (mean_xx - mean_x**2 + mean_yy - mean_y**2)
     covariance = unbiased * (mean_xy - mean_x * mean_y)
@@ -171,12 +169,29 @@ def _pair(maps: torch.Tensor, human: torch.Tensor) -> tuple[torch.Tensor, torch.
     return maps, human.to(maps.device)
 
 
+def _window_means(x: torch.Tensor, window: int) -> torch.Tensor:
+    """The mean of every window inside ``(B, H, W)``, from sums of columns; several times faster than pooling."""
+    for axis in (1, 2):
+        inside = x.shape[axis] - window + 1
+        total = x.narrow(axis, 0, inside).clone()
+        for shift in range(1, window):
+            total += x.narrow(axis, shift, inside)
+        x = total
+    return x / window**2
+
+
 def _centred_ranks(values: torch.Tensor) -> torch.Tensor:
     """Ranks minus their mean, ``(B, N)``: multiples of one half, so that their sums are exact in any order."""
-    ordered = values.sort(-1).values
-    below = torch.searchsorted(ordered, values)
-    up_to = torch.searchsorted(ordered, values, right=True)
-    return (below + up_to - values.shape[1]).double() / 2
+    count = values.shape[1]
+    ordered, order = values.sort(-1)
+    place = torch.arange(count, device=values.device).expand_as(order)
+    begins = torch.ones_like(order, dtype=torch.bool)
+    begins[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    ends = begins.roll(-1, -1)
+    first = place.where(begins, 0).cummax(-1).values  # of the equal values around each place
+    last = place.where(ends, count).flip(-1).cummin(-1).values.flip(-1)
+    middle = (first + last + 1 - count).double() / 2
+    return torch.empty_like(middle).scatter_(-1, order, middle)
 
 
 def _top_pixels(maps: torch.Tensor, human: torch.Tensor, percentile: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -190,8 +205,7 @@ def _above(values: torch.Tensor, percentile: float) -> torch.Tensor:
     position = percentile / 100 * (values.shape[1] - 1)
     low = int(position)
     weight = position - low
-    ordered = values.sort(-1).values
-    lower, upper = ordered[:, low, None], ordered[:, min(low + 1, values.shape[1] - 1), None]
+    lower, upper = (values.kthvalue(min(at, values.shape[1]), -1, keepdim=True).values for at in (low + 1, low + 2))
     step = upper - lower
     return values > (lower + step * weight if weight < 0.5 else upper - step * (1 - weight))
 
