@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,11 @@ def test_ablate(monkeypatch, capsys, tmp_path: Path) -> None:
     assert code == 0, out
     assert "| alpha 0.5 |" in out
     assert (tmp_path / "a" / "ablation.png").exists()
+    page = (tmp_path / "a" / "ablation.md").read_text()
+    made = json.loads((tmp_path / "a" / "made.json").read_text())
+    assert page.startswith("| variant |")
+    assert str(tmp_path) not in page  # the same for everybody
+    assert made["versions"]["torch"] in page
+    shown = shlex.split(made["command"].replace("\\\n", "").replace("$DATA", str(tmp_path / "imdb")))
+    assert shown[:4] == ["captum-astro", "ablate", "imdb", "--data"]
+    assert {"--variants=full,softmax", "--alphas=0.5", "--seeds=2", "--reach=0.6", "--set=dim=16"} < {*shown}

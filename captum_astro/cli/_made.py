@@ -1,4 +1,4 @@
-"""How a run of ``captum-astro vita`` was made, for the page that reports it."""
+"""How a run of ``captum-astro vita`` or ``ablate`` was made, for the page that reports it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from pathlib import Path
 from typing import Any
 
 
-def record_made(out: Path, command: str, data: str, device: str, options: Mapping[str, Any]) -> None:
+def record_made(out: Path, command: str, data: str, device: str, options: Mapping[str, Any]) -> str:
     """Write ``made.json``: the command, for anyone's folders ``$DATA`` and ``$RUNS``, the day, machine and versions.
 
     Args:
         out: The run's folder.
         command: The command, such as ``vita search``.
-        data: The dataset, as it was given.
+        data: The dataset, as it was given; empty if the command needs none.
         device: The model's device.
         options: The other options by name; None and an empty list are left out, a path is a file in ``$DATA``.
+
+    Returns:
+        The same in Markdown.
     """
-    from captum_astro.evaluation.run.circumstances import machine
-    from captum_astro.evaluation.specification.command import DATA, portable, quoted, wrapped
+    from captum_astro.command_lines import DATA, portable, quoted, wrapped
+    from captum_astro.devices import machine
     from captum_astro.storage import write_whole
     from captum_astro.versions import LIBRARIES, versions
 
-    words = [f"captum-astro {command}", f"--data {quoted(portable(data))}"]
+    words = [f"captum-astro {command}", *([f"--data {quoted(portable(data))}"] if data else [])]
     for name, value in options.items():
         if isinstance(value, bool):
             words += [f"--{'' if value else 'no-'}{name}"]
@@ -32,7 +35,7 @@ def record_made(out: Path, command: str, data: str, device: str, options: Mappin
         for one in value if isinstance(value, list) else [value]:
             text = f"{DATA}/{one.name}" if isinstance(one, Path) else str(one)
             words += [] if one is None else [f"--{name}={quoted(text)}"]
-    made = {
+    made: dict[str, Any] = {
         "command": wrapped([*words, f"--out {quoted(f'$RUNS/{out.resolve().name}')}"]),
         "data": portable(data),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -40,3 +43,5 @@ def record_made(out: Path, command: str, data: str, device: str, options: Mappin
         "versions": versions([*LIBRARIES, "scipy"]),
     }
     write_whole(out / "made.json", lambda file: file.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8"))
+    libraries = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    return f"```bash\n{made['command']}\n```\n\n{made['date']} (UTC); {made['machine']}; {libraries}."

@@ -45,8 +45,11 @@ def ablate(
     The tables have the epochs to a target, the final value, and 95 % intervals; learning curves have a band over the
     seeds.
     """
+    from captum_astro.cli._made import record_made
+    from captum_astro.command_lines import DATA
     from captum_astro.kinds import number
     from captum_astro.options import listed, listed_values, named_texts
+    from captum_astro.storage import write_whole
     from captum_astro.training.ablation import run_ablation
     from captum_astro.training.config import configured
     from captum_astro.training.variants import variants_of
@@ -65,6 +68,9 @@ def ablate(
     table = run_ablation(
         config, chosen, out, seeds=range(seeds), reach=reach, device=device, jobs=jobs, console=console
     )
+    asked = {"variants": variants, "alphas": alphas, "seeds": seeds, "reach": reach, "set": options, "limit": limit}
+    made = record_made(out, f"ablate {task}", DATA if data is not None else "", device, asked)
+    write_whole(out / "ablation.md", lambda file: file.write_text(f"{table}\n\n{made}\n", encoding="utf-8"))
     console.print(table)
-    written = ("ablation.csv", "ablation.md", "ablation.png", "curves.csv", "runs.csv")
+    written = ("ablation.csv", "ablation.md", "ablation.png", "curves.csv", "made.json", "runs.csv")
     console.print(", ".join(f"{out}/{name}" for name in written))

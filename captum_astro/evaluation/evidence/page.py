@@ -9,12 +9,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from captum_astro.command_lines import quoted, wrapped
 from captum_astro.evaluation.evidence.figure import write_figure
 from captum_astro.evaluation.evidence.section import Section, made, sections
 from captum_astro.evaluation.evidence.text import breakable, code, headings, inert
 from captum_astro.evaluation.report.grid import LEVEL, MISSING
 from captum_astro.evaluation.report.visible import visible
-from captum_astro.evaluation.specification.command import quoted, wrapped
 from captum_astro.evaluation.specification.presets import PRESETS
 from captum_astro.storage import write_whole
 from captum_astro.wording import counted

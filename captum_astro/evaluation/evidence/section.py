@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from captum_astro.command_lines import portable
 from captum_astro.evaluation import analysis
 from captum_astro.evaluation.evidence.scores import Found, Score, scores
 from captum_astro.evaluation.evidence.text import code
 from captum_astro.evaluation.report.verdict import Verdict, verdict
 from captum_astro.evaluation.run.results import BenchResults
-from captum_astro.evaluation.specification.command import command, portable
+from captum_astro.evaluation.specification.command import command
 from captum_astro.evaluation.specification.presets import PRESETS
 from captum_astro.evaluation.specification.published import published
 from captum_astro.metrics.registry import metric_named

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from captum_astro.evaluation.run.circumstances import machine
+from captum_astro.devices import machine
 from captum_astro.evaluation.run.seals import DamagedError
 from captum_astro.evaluation.run.store import FORMAT, MADE, BenchStore
 from captum_astro.evaluation.words.orders import orders_for

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from captum_astro.evaluation.run import circumstances as module
+from captum_astro.devices import machine
 from captum_astro.evaluation.run.bench import run_bench
 from captum_astro.evaluation.run.results import read_run
 from captum_astro.evaluation.specification import ModelChoice
@@ -22,7 +22,7 @@ def test_what_is_recorded(tmp_path: Path) -> None:
     run_bench(made, tmp_path / "out")
     found = read_run(tmp_path / "out").config["made"]
     assert re.fullmatch(r"20\d\d-\d\d-\d\d", found.pop("date"))
-    assert found.pop("machine") == module.machine()
+    assert found.pop("machine") == machine()
     assert found == {"checkpoints": ["w.pt"], "classes": [None], "ema": True, "preset": None}
     assert str(tmp_path) not in (tmp_path / "out" / RECORD).read_text()
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_astro.evaluation.specification.command import WIDTH, command, portable
+from captum_astro.command_lines import WIDTH, portable
+from captum_astro.evaluation.specification.command import command
 from captum_astro.models.loading import load_model
 from captum_astro.storage import RECORD
 from tests.commands import run_command
