@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,13 @@ def configured(task: str, values: dict[str, Any]) -> Config:
     return kinds[task](**{name: _parsed(name, value, options[name]) for name, value in values.items()})
 
 
-def keep_config(folder: Path, config: Config) -> None:
+def keep_config(folder: Path, config: Config, free: Collection[str] = ()) -> None:
     """Write the options of a run, or check that those in the folder are the same.
+
+    Args:
+        folder: The folder of the run.
+        config: The options.
+        free: Options that may differ.
 
     Raises:
         ValueError: If the folder holds another run, or its options cannot be read.
@@ -52,7 +58,7 @@ def keep_config(folder: Path, config: Config) -> None:
         # a run of a version that did not have an option had its default
         kept = read_record(folder / RECORD)
         described = {name: x for name, x in described.items() if name in kept or x != getattr(type(config), name)}
-    begin(folder, described, "--no-resume to replace it")
+    begin(folder, described, "--no-resume to replace it", free)
 
 
 def check_training(folder: Path) -> None:

@@ -39,6 +39,9 @@ def train(
 ) -> dict[str, float]:
     """Train a task's model, or resume the run in the folder; a finished one is not trained again.
 
+    For a finished one its data may lie elsewhere now, and of its files ``run.json``, ``result.json`` and ``curve.csv``
+    are enough.
+
     The folder gets ``run.json`` (the options), ``curve.csv`` and ``curve.png``, ``weights.safetensors`` (see
     `Config.keep`), ``result.json``, and for texts ``tokeniser.json``.
 
@@ -63,8 +66,9 @@ def train(
     if not resume:
         for name in (RECORD, CHECKPOINT, BEST, CURVE, PICTURE, WEIGHTS, RESULT, TOKENISER):
             (folder / name).unlink(missing_ok=True)
-    keep_config(folder, config)
-    if (folder / RESULT).exists():
+    finished = (folder / RESULT).exists()
+    keep_config(folder, config, free=("data",) if finished else ())
+    if finished:
         return read_result(folder)
     check_device(device)
     seed_everything(config.seed)

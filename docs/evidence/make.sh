@@ -87,6 +87,34 @@ little](../methods.md#on-a-hierarchical-model): the row starts out equal for all
         -- table1-cifar10 table2-segmentation table2-perturbation table3 table4-segmentation table4-perturbation
 }
 
+# The two parts below take hours, and are run on request only.
+
+astrocytes() {
+    local gaze=("${DEIT[@]}" --data "clickme:$DATA/gaze" ${TRIAL:+-n "$TRIAL"}) layer
+    for layer in attn.proj mlp.fc1; do
+        echo "== published values at blocks.0.$layer"
+        python -m captum_astro vita evaluate "${gaze[@]}" --out "$RUNS/published-$layer" \
+            --vita "layer=blocks.0.$layer,k=6,tau=3,phi=-0.5,alpha=1.5,beta=0.05" >/dev/null
+    done
+    echo "== search"
+    python -m captum_astro vita search "${gaze[@]}" --layer "blocks.[0-2].*" --phi=-0.5,0 --alpha 1.5 \
+        --out "$RUNS/search" >/dev/null
+    python -m captum_astro vita report "$RUNS"/{published-attn.proj,published-mlp.fc1,search} \
+        --title "Astrocytes and where people looked" --note "$WEIGHTS" --out "$PAGES/astrocytes.md"
+}
+
+astromorphic() {
+    local imdb=(--data "$DATA" --set dim=64 --set length=256 --set lr=2e-3 --set epochs=3 --reach 0.85)
+    local full="$RUNS/ablation-imdb/full/seed-0" softmax="$RUNS/ablation-imdb/softmax/seed-0"
+    echo "== ablation on IMDB"
+    python -m captum_astro ablate imdb "${imdb[@]}" --out "$RUNS/ablation-imdb" --jobs "${PROCESSES:-2}" \
+        ${TRIAL:+-n 200 --seeds 1} >/dev/null
+    echo "== ablation on CIFAR-10"
+    python -m captum_astro ablate cifar10 --data "$DATA" --set dim=64 --set depth=4 --set steps=1200 --reach 0.5 \
+        --variants "full,4m:scale=64,none 4m:scale=64:nonlinearity=none,softmax" \
+        --out "$RUNS/ablation-cifar10" --jobs "${PROCESSES:-2}" ${TRIAL:+-n 1000 --seeds 1} >/dev/null
+}
+
 mkdir -p "$RUNS"
 for part in "${@:-photographs scenes gaze tables}"; do
     for one in $part; do "$one"; done

@@ -262,7 +262,10 @@ def test_ablation(tmp_path: Path) -> None:
     assert (described["nonlinearity"], described["seed"]) == ("outside", 1)
     assert json.loads((out / "neither" / "seed-0" / "run.json").read_text())["relative_position"] is False
     (out / "ablation.md").unlink()
-    assert run_ablation(config, variants_of(VARIANTS, [0.5]), out, seeds=(0, 1), reach=0.9) == text
+    for file in [*out.rglob("weights.safetensors"), *out.rglob("tokeniser.json")]:
+        file.unlink()
+    moved = replace(config, data="moved")
+    assert run_ablation(moved, variants_of(VARIANTS, [0.5]), out, seeds=(0, 1), reach=0.9) == text
     with pytest.raises(ValueError, match="no variant 'half'"):
         variants_of(["half"])
     with pytest.raises(ValueError, match="imdb has no option patch"):
