@@ -8,6 +8,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from captum_astro.processes import end_with_parent
+
 _GIGABYTES = 16  # of address space
 
 
@@ -41,6 +43,7 @@ def apart(function: Callable[[Any], dict[str, Any]], argument: Any, seconds: flo
 
 
 def _send(pipe: Connection, function: Callable[[Any], dict[str, Any]], argument: Any) -> None:
+    end_with_parent()
     with contextlib.suppress(ImportError):  # on Windows
         import resource
 

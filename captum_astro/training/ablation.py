@@ -15,6 +15,7 @@ from rich.console import Console
 
 from captum_astro.extras import needed
 from captum_astro.metrics.statistics import bootstrap_interval
+from captum_astro.processes import end_with_parent
 from captum_astro.storage import write_table, write_whole
 from captum_astro.training.bands import bands, plot_bands
 from captum_astro.training.curve import Row, epochs_to, read_csv
@@ -118,7 +119,7 @@ def _results(
         return
     threads = max(1, torch.get_num_threads() // jobs)
     # a fork of a process that has run PyTorch's threads may hang
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         running = {
             pool.submit(_train, run.config, run.place, str(device), threads): number
             for number, run in enumerate(planned)

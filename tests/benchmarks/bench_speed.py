@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from captum_astro.processes import end_with_parent
 from tests.benchmarks.peers import BASE, PEERS, Built, Explain, Setting
 
 
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--brief", action="store_true", help="time and memory only")
     args = parser.parse_args()
     setting, names = Setting(args.model, args.size), chosen(args.only)
-    processes = {name: ProcessPoolExecutor(1, get_context("spawn")) for name in names}
+    processes = {name: ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) for name in names}
     found, times = dict[str, Any](), dict[str, list[float]]()
     try:
         for name, process in processes.items():
@@ -113,7 +114,7 @@ def main() -> None:
             continue
         ratios = [a / b for a, b in zip(times[name], times[BASE], strict=True)]
         over = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as fresh:
             together = found[name].batch in ("yes", "")
             need = answer(fresh.submit(memory, name, setting, args.threads, args.batch, together))
         need = f"{need / 2**20:.0f}" if isinstance(need, int) else need
