@@ -30,7 +30,6 @@ if __name__ == "__main__":
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are seen in /proc")
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     (tmp_path / "starts.py").write_text(STARTS)
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     parent = subprocess.Popen(
         [sys.executable, str(tmp_path / "starts.py")],
         stdout=subprocess.PIPE,
