@@ -4,6 +4,10 @@ Run ``python -m tests.benchmarks.bench_astromorphic --threads 2 --png docs/pictu
 
 One sample, D = 192 in 3 heads, as ViT-tiny; queries, keys and values are given. Astromorphic attention computes its
 position keys from M each time, as in training. Peak memory is the maximum that PyTorch allocates beyond its inputs.
+
+With ``--layers`` whole layers from tokens to tokens are compared, with their projections, also with those of other
+packages that are linear in length: ``pip install performer-pytorch linear-attention-transformer mambapy``. ``--width``
+is D, in heads of 64.
 """
 
 from __future__ import annotations
@@ -13,15 +17,19 @@ import gc
 import os
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from captum_astro.functional.astromorphic import astromorphic_attention
 from captum_astro.functional.astromorphic_positions import position_keys
+from captum_astro.models.astromorphic import AstromorphicAttention, SoftmaxAttention
 
 HEADS, UNITS = 3, 64
 READINGS = ("inside", "outside", "none")
@@ -29,12 +37,13 @@ SOFTMAX = "softmax"
 PASSES = ("forward", "forward and backward")
 FIT_FROM = 1024
 
+Prepared = tuple[Callable[[], torch.Tensor], list[torch.Tensor]]
+"""What is timed, and whose gradients are taken."""
+
 Measured = dict[tuple[str, str], dict[int, tuple[float, float]]]
 
 
-def attention(
-    kind: str, tokens: int, device: str, causal: bool
-) -> tuple[Callable[[], torch.Tensor], list[torch.Tensor]]:
+def attention(kind: str, tokens: int, device: str, causal: bool) -> Prepared:
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, HEADS, tokens, UNITS, device=device, requires_grad=True) for _ in range(3))
     if kind == SOFTMAX:
@@ -48,6 +57,44 @@ def attention(
         )  # fmt: skip
 
     return run, [query, key, value, memory]
+
+
+def performer(width: int, tokens: int) -> nn.Module:
+    from performer_pytorch import SelfAttention
+
+    return SelfAttention(dim=width, heads=width // UNITS, dim_head=UNITS)
+
+
+def linear_attention(width: int, tokens: int) -> nn.Module:
+    from linear_attention_transformer.linear_attention_transformer import SelfAttention
+
+    return SelfAttention(width, width // UNITS)
+
+
+def mamba(width: int, tokens: int) -> nn.Module:
+    from mambapy.mamba import MambaBlock, MambaConfig
+
+    return MambaBlock(MambaConfig(d_model=width, n_layers=1, expand_factor=1))  # which has as many weights as attention
+
+
+LAYERS: dict[str, tuple[str, Callable[[int, int], nn.Module]]] = {
+    "astromorphic": ("captum_astro", lambda width, tokens: AstromorphicAttention(width, width // UNITS, tokens)),
+    "astromorphic, no sigma": (
+        "captum_astro",
+        lambda width, tokens: AstromorphicAttention(width, width // UNITS, tokens, nonlinearity="none"),
+    ),
+    "fused softmax": ("captum_astro", lambda width, tokens: SoftmaxAttention(width, width // UNITS)),
+    "Performer (performer-pytorch)": ("performer_pytorch", performer),
+    "linear attention (linear-attention-transformer)": ("linear_attention_transformer", linear_attention),
+    "Mamba (mambapy)": ("mambapy", mamba),
+}
+
+
+def layer(kind: str, tokens: int, device: str, width: int) -> Prepared:
+    torch.manual_seed(0)
+    module = LAYERS[kind][1](width, tokens).to(device)
+    x = torch.randn(1, tokens, width, device=device, requires_grad=True)
+    return lambda: module(x), [x, *module.parameters()]
 
 
 def once(run: Callable[[], torch.Tensor], inputs: list[torch.Tensor], backward: bool) -> None:
@@ -87,12 +134,14 @@ def peak_bytes(step: Callable[[], None], device: str) -> float:
     return float(held.max(initial=0))
 
 
-def measure(lengths: list[int], device: str, causal: bool, least: float) -> Measured:
+def measure(
+    kinds: list[str], prepare: Callable[[str, int], Prepared], lengths: list[int], device: str, least: float
+) -> Measured:
     found: Measured = {}
     for tokens in lengths:
-        for kind in (*READINGS, SOFTMAX):
+        for kind in kinds:
             for name in PASSES:
-                run, inputs = attention(kind, tokens, device, causal)
+                run, inputs = prepare(kind, tokens)
 
                 def step(run=run, inputs=inputs, backward=name != "forward") -> None:
                     once(run, inputs, backward)
@@ -116,16 +165,18 @@ def faster_from(ours: dict[int, float], theirs: dict[int, float]) -> int | None:
     return next((n for n in sorted(ours) if all(n > other for other in slower)), None)
 
 
-def report(found: Measured, lengths: list[int]) -> None:
+def report(found: Measured, kinds: list[str], lengths: list[int]) -> None:
     for name in PASSES:
         for unit, index, factor in (("ms", 0, 1e3), ("MB", 1, 1e-6)):
             print(f"\n{name}, {unit}\n")
             print(f"| attention | {' | '.join(map(str, lengths))} | exponent from {FIT_FROM} |")
             print(f"|---|{'---|' * (len(lengths) + 1)}")
-            for kind in (*READINGS, SOFTMAX):
+            for kind in kinds:
                 values = {n: both[index] for n, both in found[kind, name].items()}
                 cells = " | ".join(f"{values[n] * factor:.3g}" for n in lengths)
                 print(f"| {labelled(kind)} | {cells} | {exponent(values):.2f} |")
+        if SOFTMAX not in kinds:
+            continue
         theirs = {n: both[0] for n, both in found[SOFTMAX, name].items()}
         for kind in READINGS:
             start = faster_from({n: both[0] for n, both in found[kind, name].items()}, theirs)
@@ -134,16 +185,17 @@ def report(found: Measured, lengths: list[int]) -> None:
 
 
 def labelled(kind: str) -> str:
-    return "fused softmax" if kind == SOFTMAX else f"astromorphic, sigma {kind}"
+    names = {SOFTMAX: "fused softmax", **{reading: f"astromorphic, sigma {reading}" for reading in READINGS}}
+    return names.get(kind, kind)
 
 
-def draw(found: Measured, lengths: list[int], file: Path) -> None:
+def draw(found: Measured, kinds: list[str], lengths: list[int], file: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     for row, name in zip(figure.subplots(2, 2), PASSES, strict=True):
         for axes, label, index, factor in zip(row, ("ms", "peak MB"), (0, 1), (1e3, 1e-6), strict=True):
-            for number, kind in enumerate((*READINGS, SOFTMAX)):
+            for number, kind in enumerate(kinds):
                 values = [found[kind, name][n][index] * factor for n in lengths]
                 axes.loglog(lengths, values, marker="o", markersize=3, color=f"C{number}", label=labelled(kind), base=2)
             axes.set(title=name, xlabel="tokens", ylabel=label, xticks=lengths, xticklabels=lengths)
@@ -164,16 +216,26 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="number of CPU threads")
     parser.add_argument("--causal", action="store_true")
     parser.add_argument("--seconds", type=float, default=1.0, help="minimum time per measurement")
+    parser.add_argument("--layers", action="store_true", help="whole layers, also those of other packages")
+    parser.add_argument("--width", type=int, default=192, help="D of the layers, in heads of 64")
     parser.add_argument("--png", type=Path, help="the figure to write")
     given = parser.parse_args(words)
     if given.threads:
         torch.set_num_threads(given.threads)
     lengths = [2**power for power in range(4, 20) if given.least <= 2**power <= given.most]
-    found = measure(lengths, given.device, given.causal, given.seconds)
+    kinds = [*READINGS, SOFTMAX]
+    prepare = partial(attention, device=given.device, causal=given.causal)
+    if given.layers:
+        kinds = [name for name, (package, _) in LAYERS.items() if find_spec(package)]
+        prepare = partial(layer, device=given.device, width=given.width)
+        for name in kinds:
+            weights = sum(parameter.numel() for parameter in prepare(name, lengths[0])[1][1:])
+            print(f"{name}: {weights:,} parameters at n = {lengths[0]}")
+    found = measure(kinds, prepare, lengths, given.device, given.seconds)
     print(f"\nPyTorch {torch.__version__}, {given.device}, {torch.get_num_threads()} threads, causal: {given.causal}")
-    report(found, lengths)
+    report(found, kinds, lengths)
     if given.png:
-        draw(found, lengths, given.png)
+        draw(found, kinds, lengths, given.png)
 
 
 if __name__ == "__main__":
