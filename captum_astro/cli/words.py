@@ -44,7 +44,7 @@ def words(
     from captum_astro.evaluation.words import WordsConfig, run_words
     from captum_astro.progress import Lines
 
-    loaded = [_loaded(folder) for folder in run]
+    loaded = [_loaded(folder, name) for folder, name in zip(run, _names(run), strict=True)]
     reviews = read_imdb(data or loaded[0][0].data, "test")
     config = WordsConfig(reviews=limit, draws=draws, batch_size=batch_size, seed=seed, device=device)
     subjects = [subject for _, subject in loaded]
@@ -53,7 +53,18 @@ def words(
     console.print(", ".join([f"{out}/results.parquet", *map(str, write_words(out))]))
 
 
-def _loaded(folder: Path) -> tuple[Imdb, TextModel]:
+def _names(folders: list[Path]) -> list[str]:
+    """The folders' names, with those around them where names are equal, as the ``seed-0`` of two variants."""
+    paths = [folder.resolve().parts for folder in folders]
+    names = [path[-1] for path in paths]
+    for count in range(2, max(map(len, paths))):
+        if len({*names}) == len({*paths}):
+            break
+        names = [" ".join(path[-count:]) for path in paths]
+    return names
+
+
+def _loaded(folder: Path, name: str) -> tuple[Imdb, TextModel]:
     """The options and the model of a run."""
     from captum_astro.data.tokenisers import encode
     from captum_astro.evaluation.words import TextModel
@@ -70,7 +81,5 @@ def _loaded(folder: Path) -> tuple[Imdb, TextModel]:
     if tokeniser is None:
         raise ValueError(f"{folder}: the run's tokeniser.json is missing. Give a whole folder, or train it again.")
     options = {name: value for name, value in config.as_json().items() if name not in ("data", "tokeniser", "glove")}
-    subject = TextModel(
-        folder.resolve().name, model, lambda texts: encode(tokeniser, list(texts), config.length), options
-    )
+    subject = TextModel(name, model, lambda texts: encode(tokeniser, list(texts), config.length), options)
     return config, subject

@@ -43,6 +43,13 @@ def test_two_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     assert "results of another run (configuration.draws differ)" in " ".join(said.split())
 
 
+def test_runs_of_an_ablation(monkeypatch, capsys, tmp_path: Path) -> None:
+    runs = [_trained(tmp_path / name / "seed-0", attention=name) for name in ("astromorphic", "softmax")]
+    code, said = run_command(monkeypatch, capsys, "words", *runs, "-n", 2, "--draws", 1, "--out", tmp_path / "words")
+    assert code == 0, said
+    assert {*read_run(tmp_path / "words").rows["model"]} == {"astromorphic seed-0", "softmax seed-0"}
+
+
 def test_other_runs_are_refused(monkeypatch, capsys, tmp_path: Path) -> None:
     code, said = run_command(monkeypatch, capsys, "words", tmp_path, "--out", tmp_path / "words")
     assert code == 1
