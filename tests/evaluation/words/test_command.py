@@ -16,6 +16,7 @@ from tests.training.test_run import SMALL
 
 
 def _trained(folder: Path, **options: object) -> Path:
+    folder.mkdir(parents=True)
     train(Imdb(data=str(imdb_parquet(folder.parent)), steps=40, length=30, lr=1e-2, **SMALL | options), folder)
     return folder
 
