@@ -118,10 +118,14 @@ astromorphic() {
     cp "$RUNS"/words/words.{md,svg} "$PAGES"
     cp "$runs/ablation.png" "$PAGES/ablation-imdb.png"
     {
-        printf '# Astromorphic attention, part by part\n\n'
-        printf 'On IMDB, %s: the test accuracy of variants, each trained from several seeds, with 95 %% intervals over \
-the seeds, and the\nepochs to 85 %% of the validation reviews. What the variants are is [here](../astromorphic.md#ablations).\n\n' \
-            "models of width 64 that read 256 words"
+        cat <<'TEXT'
+# Astromorphic attention, part by part
+
+Models of width 64 and one block that read the first 256 words of a review of IMDB, trained for three epochs. The accuracy is that on
+the test reviews, and the epochs are those to 85 % of the validation reviews; intervals are over the seeds. What the variants are is
+[here](../astromorphic.md#ablations), and what is set to zero or to its mean [here](../astromorphic.md#what-each-part-contributes).
+
+TEXT
         cat "$runs/ablation.md"
         printf '\n![Learning curves of the variants on IMDB](ablation-imdb.png)\n'
         for variant in full sigma-none softmax; do
