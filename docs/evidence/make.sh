@@ -87,7 +87,7 @@ little](../methods.md#on-a-hierarchical-model): the row starts out equal for all
         -- table1-cifar10 table2-segmentation table2-perturbation table3 table4-segmentation table4-perturbation
 }
 
-# The two parts below take hours, and are run on request only.
+# The two parts below take hours, and are made when they are named.
 
 astrocytes() {
     local gaze=("${DEIT[@]}" --data "clickme:$DATA/gaze" ${TRIAL:+-n "$TRIAL"}) layer
@@ -107,8 +107,10 @@ astromorphic() {
     local runs="$RUNS/ablation-imdb" jobs=(--jobs "${PROCESSES:-2}") variant
     echo "== ablation on IMDB"
     python -m captum_astro ablate imdb --data "$DATA" --out "$runs" "${jobs[@]}" --reach 0.85 ${TRIAL:+-n 200 --seeds 1} \
-        --set dim=64 --set length=256 --set lr=2e-3 --set epochs=3 >/dev/null
+        --set dim=64 --set length=256 --set lr=2e-3 --set epochs=3 --variants "full,no positions,linear,neither,softmax,\
+sigma none,sigma outside,linear louder:alpha=1:nonlinearity=none:scale=0.25" >/dev/null
     for variant in full sigma-none softmax; do
+        [ ! -f "$RUNS/parts-$variant/parts.md" ] || continue
         echo "== parts of $variant"
         python -m captum_astro parts "$runs/$variant/seed-0" --data "$DATA" --out "$RUNS/parts-$variant" >/dev/null
     done
@@ -122,14 +124,15 @@ astromorphic() {
 # Astromorphic attention, part by part
 
 Models of width 64 and one block that read the first 256 words of a review of IMDB, trained for three epochs. The accuracy is that on
-the test reviews, and the epochs are those to 85 % of the validation reviews; intervals are over the seeds. What the variants are is
-[here](../astromorphic.md#ablations), and what is set to zero or to its mean [here](../astromorphic.md#what-each-part-contributes).
+the test reviews, and the epochs are those to 85 % of the validation reviews; intervals are over three seeds. What the variants are
+is [here](../astromorphic.md#ablations); "linear louder" is linear without sigma, with s = m / 64. What follows from the tables is
+[there](../astromorphic.md#what-was-found).
 
 TEXT
         cat "$runs/ablation.md"
         printf '\n![Learning curves of the variants on IMDB](ablation-imdb.png)\n'
         for variant in full sigma-none softmax; do
-            printf '\n## What the parts of "%s" contribute\n\n' "${variant/-/ }"
+            printf '\n## What the parts of "%s" contribute\n\nOf the run with seed 0.\n\n' "${variant/-/ }"
             cat "$RUNS/parts-$variant/parts.md"
         done
     } >"$PAGES/astromorphic.md"
