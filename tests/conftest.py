@@ -1,5 +1,6 @@
 import warnings
 import zlib
+from collections import Counter
 
 import pytest
 import torch
@@ -9,11 +10,27 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every", action="store_true", help="run every combination of the tests marked one_in as well")
     parser.addoption("--one-in", type=int, default=1, metavar="N", help="run one in N tests, drawn by their names")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    drawn = [item for item in items if zlib.crc32(item.nodeid.encode()) % config.getoption("one_in") == 0]
+    asked = config.getoption("every") or config.getoption("keyword") or any("::" in word for word in config.args)
+
+    seen: Counter[str] = Counter()
+
+    def is_drawn(item: pytest.Item) -> bool:
+        if zlib.crc32(item.nodeid.encode()) % config.getoption("one_in"):
+            return False
+        mark = None if asked else item.get_closest_marker("one_in")
+        if mark is None:
+            return True
+        test = item.nodeid.partition("[")[0]
+        place, seen[test] = seen[test], seen[test] + 1
+        # by the golden ratio: evenly over the rows and columns of a grid
+        return place * 0.6180339887 % 1 < 1 / mark.args[0]
+
+    drawn = [item for item in items if is_drawn(item)]
     config.hook.pytest_deselected(items=[*{*items} - {*drawn}])
     items[:] = drawn
 

@@ -44,6 +44,7 @@ def _layers(name: str, model: nn.Module) -> list[str]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("rescale", ["length", "moments", "none"])
+@pytest.mark.one_in(3)
 def test_every_layer_of_every_family_passes_the_identity_check(name: str, rescale: Any) -> None:
     model, x = build(name), images(name)
     assert _layers(name, model)

@@ -42,6 +42,7 @@ def test_a_copy_made_inside_is_the_modulated_model(method: Any) -> None:
     "method", [e.method for e in explainers() if e.name != "BeyondIntuition"], ids=lambda m: m.__name__
 )
 @pytest.mark.parametrize("layer", ["blocks.0.attn.proj", "blocks.0.attn.qkv", "blocks.1.mlp.fc1"])
+@pytest.mark.one_in(2)
 def test_every_method_explains_it(method: Any, layer: str) -> None:
     model, x = build("cls"), images("cls")
     vita = ViTA(model, **MILD, layer=layer)

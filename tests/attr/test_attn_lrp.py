@@ -15,6 +15,7 @@ from tests.families import build, images
 
 
 @pytest.mark.parametrize("name", reference.TRACED)
+@pytest.mark.one_in(2)
 def test_agrees_with_the_rules_one_by_one(name: str) -> None:
     reference.agree_with_gradient_rules(AttnLRP, name, attn=True)
 

@@ -41,6 +41,7 @@ def attended(taken: twins.Taken) -> list[tuple[torch.Tensor, Any]]:
 
 
 @pytest.mark.parametrize(("form", "name"), CASES)
+@pytest.mark.one_in(2)
 def test_beyond_intuition(form: str, name: str) -> None:
     model, taken, readout = reference.taken(name)
     n = len(readout)

@@ -58,6 +58,7 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 @every_method
 @pytest.mark.parametrize("name", [*FAMILIES, "swin_padded", "swin_odd", "swin_v2_dynamic", "swin_v2_cr_norms"])
+@pytest.mark.one_in(6)
 def test_batch_equals_single_images(method: Any, name: str) -> None:
     skip_undefined(method, build(name), x=images(name))
     uncut = UNCUT.get(method.__name__, {})
@@ -117,6 +118,7 @@ def test_captum_tools(method: Any) -> None:
 
 @every_method
 @pytest.mark.parametrize("name", ["cls", "eva02", "map_pooling", "written_out"])
+@pytest.mark.one_in(3)
 def test_state_is_restored(method: Any, name: str) -> None:
     model, x = build(name), images(name)
     skip_undefined(method, model, x=x)
@@ -170,7 +172,7 @@ def test_memory_stays_flat(method: Any) -> None:
     for _ in range(3):
         explain(x, target=1)
     before = tensors()
-    for _ in range(50):
+    for _ in range(20):
         explain(x, target=1)
     assert tensors() <= before
 
@@ -178,6 +180,7 @@ def test_memory_stays_flat(method: Any) -> None:
 @every_method
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["cls", "eva02", "map_pooling", "differential"])
+@pytest.mark.one_in(3)
 def test_half_precision(method: Any, dtype: torch.dtype, name: str) -> None:
     skip_undefined(method, build(name), x=images(name))
     given: Any = {"target": 1, "attribute_to": "grid", **UNCUT.get(method.__name__, {})}

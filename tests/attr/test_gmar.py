@@ -30,6 +30,7 @@ def weighted(attention: Any, gradient: Any, size: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", ["l1", "l2"])
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.one_in(3)
 def test_gmar(name: str, size: str) -> None:
     model: Any
     model, taken, row = reference.taken(name)

@@ -32,6 +32,7 @@ def legrad(name: str, model: torch.nn.Module, averaged: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("averaged", [True, False])
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.one_in(3)
 def test_legrad(name: str, averaged: bool) -> None:
     expected = legrad(name, build(name), averaged)
     reference.close(reference.tokens(LeGrad, name, averaged=averaged), expected)

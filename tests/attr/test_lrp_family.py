@@ -23,6 +23,7 @@ from tests.families import FAMILIES, SMALL, _vit, build, images
 
 @pytest.mark.parametrize(("rules", "twin"), [("normalised", twin_rules.DeepTaylor), ("original", twin_rules.Original)])
 @pytest.mark.parametrize("name", reference.TRACED)
+@pytest.mark.one_in(3)
 def test_lrp_agrees_with_the_rules_one_by_one(name: str, rules: str, twin: Any) -> None:
     trace = reference.traced(name)
     arrived = trace.back(reference.TARGET, twin())
@@ -62,6 +63,7 @@ def test_lrp_conserves(name: str) -> None:
         and not ("diff" in name and method in (LRP, TransformerAttribution))
     ],
 )
+@pytest.mark.one_in(3)
 def test_fused_and_written_out_attention_agree(method: Any, name: str) -> None:
     """Two code paths of the rules. A position bias gets a share only if it is added explicitly."""
     fused, open_ = build(name), build(name)

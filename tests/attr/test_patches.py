@@ -62,6 +62,7 @@ def _one(number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @every_model
 @every_method
 @pytest.mark.filterwarnings("ignore:.*zero everywhere")
+@pytest.mark.one_in(3)
 def test_a_batch_is_its_images_without_padding(method: Any, name: str) -> None:
     model, (patches, coord, valid) = families.build(name), _lists()
     if method is InFlow and name == "patches_pooling":

@@ -42,6 +42,7 @@ def _model(name: str) -> nn.Module:
 
 @pytest.mark.parametrize(("method", "attn"), METHODS, ids=["AttnLRP", "ConservativeLRP"])
 @pytest.mark.parametrize("name", [name for name in reference.TRACED if name not in OTHERS])
+@pytest.mark.one_in(2)
 def test_each_patch_shares_its_positions_relevance_among_its_pixels(name: str, method: Any, attn: bool) -> None:
     trace, layout, x = reference.traced(name), layout_for(build(name)), images(name, 1)
     arrived = trace.back(TARGET, twin_rules.Gradients(attn))

@@ -98,6 +98,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("include_norm", [True, False])
 @every_model
+@pytest.mark.one_in(4)
 def test_vtranm(name: str, option: str, include_norm: bool) -> None:
     given = {"include_norm": include_norm, **OPTIONS[option]}
     model, taken = twin.of_model(name, given.get("output", "probability"))

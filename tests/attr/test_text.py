@@ -79,6 +79,7 @@ def test_methods_that_are_not_defined_name_those_that_are(name: str) -> None:
 
 @every_method
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@pytest.mark.one_in(2)
 def test_a_classifier(method: Any, nonlinearity: Any) -> None:
     model, ids = _classifier(nonlinearity), _texts()
     given = UNCUT.get(method.__name__, {})

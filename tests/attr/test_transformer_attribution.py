@@ -12,6 +12,7 @@ from tests.attr import reference
 
 
 @pytest.mark.parametrize("name", reference.TRACED)
+@pytest.mark.one_in(2)
 def test_transformer_attribution_agrees_with_the_rules_one_by_one(name: str) -> None:
     trace, relevance, gradients = reference.traced(name), twin_rules.DeepTaylor(), twin_rules.AttentionGradients()
     trace.back(reference.TARGET, relevance)

@@ -32,6 +32,7 @@ def _taken(name: str, output: str) -> tuple[torch.nn.Module, twins.Taken]:
 @pytest.mark.parametrize("name", TWINNED)
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("include_norm", [True, False])
+@pytest.mark.one_in(4)
 def test_agrees_with_the_loops(name: str, option: str, include_norm: bool) -> None:
     given = {"output": "probability", "aggregation": True, "components": ("length", "direction"), "gain": 1.0}
     given |= OPTIONS[option]

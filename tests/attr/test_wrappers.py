@@ -58,6 +58,7 @@ class Around(nn.Module):
     ],
     ids=["forward_features", "forward_head", "keyword", "call", "forward_intermediates"],
 )
+@pytest.mark.one_in(3)
 def test_head_on_a_backbone_is_the_whole_model(method, call):
     whole = tiny()
     head = Around(tiny(num_classes=0), call, whole.head).eval()
@@ -122,6 +123,7 @@ SIZES = {"centre crop": (40, 40), "a quarter": (64, 64), "enlarged": (24, 40), "
 
 @pytest.mark.parametrize("name", MOVES)
 @pytest.mark.parametrize("method", [*ATTENTION, *CAMS])
+@pytest.mark.one_in(3)
 def test_moved_image_is_refused(name, method):
     model = Around(tiny(), lambda around, x: around.model(MOVES[name](x))).eval()
     x = photo(1, 3, *SIZES.get(name, (32, 32)))

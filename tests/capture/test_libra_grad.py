@@ -55,6 +55,7 @@ def _close(got: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", reference.TRACED)
+@pytest.mark.one_in(2)
 def test_gradients_agree_with_the_rules_one_by_one(name: str) -> None:
     x = images(name, 1)
     gradient = _gradient(name, x)
@@ -107,6 +108,7 @@ EVERYWHERE += [name for name in HYBRID if name != "iformer"]
 
 
 @pytest.mark.parametrize("name", EVERYWHERE)
+@pytest.mark.one_in(3)
 def test_image_and_constants_add_up_to_the_output(name: str) -> None:
     model, x = build(name), images(name, 1)
     with private(model) as replica:

@@ -71,6 +71,7 @@ def _pair(kind: str, path: str) -> tuple[nn.Module, nn.Module]:
 
 @every_method
 @pytest.mark.parametrize("kind", COMPUTED)
+@pytest.mark.one_in(3)
 def test_every_method_follows_a_computed_weight(method: Any, kind: str) -> None:
     (model, plain), x = _pair(kind, "blocks.1.attn.proj"), images("cls", 1)
     before = [(id(p), p.detach().clone()) for p in model.parameters()]
@@ -84,6 +85,7 @@ def test_every_method_follows_a_computed_weight(method: Any, kind: str) -> None:
 @pytest.mark.parametrize("method", MODULATED, ids=lambda m: m.__name__)
 @pytest.mark.parametrize("kind", [kind for kind in COMPUTED if kind != "lora"])
 @pytest.mark.parametrize("path", ["blocks.0.attn.proj", "blocks.1.attn.qkv", "blocks.1.mlp.fc1"])
+@pytest.mark.one_in(6)
 def test_astrocytes_on_a_computed_weight(method: Any, kind: str, path: str) -> None:
     (model, plain), x = _pair(kind, path), images("cls", 1)
     given: dict[str, Any] = {"target": 1, "attribute_to": "tokens"}

@@ -63,6 +63,7 @@ def test_rollout(name: str) -> None:
 
 @every_model
 @pytest.mark.parametrize("method", ROWS, ids=lambda m: m.__name__)
+@pytest.mark.one_in(3)
 def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     model, x, target = build(name), images(name, 2), _target(name)
     given = {"relu_attributions": False} if method is AttentionGradCAM else {}

@@ -152,6 +152,7 @@ def test_clip_with_its_own_activation(method: Any) -> None:
 
 @every_method
 @pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.one_in(3)
 def test_maps_equal_those_of_timm(method: Any, name: str) -> None:
     family = name.split(",", maxsplit=1)[0]
     theirs, other = build(family), CONVERTED[name]()
@@ -263,6 +264,7 @@ def test_the_identity_holds_and_the_read_out_is_right(name: str) -> None:
 
 @every_method
 @pytest.mark.parametrize("name", ["dinov2 registers", "dinov3 gated", "clip projected", "siglip features", "beit"])
+@pytest.mark.one_in(3)
 def test_every_method_and_a_batch_equals_single_calls(method: Any, name: str) -> None:
     model, x = _drawn(name), images("cls", 2)
     skip_undefined(method, model, x=x)

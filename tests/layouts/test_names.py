@@ -37,6 +37,7 @@ REFUSED |= hybrid_layouts.REFUSED
 
 
 @pytest.mark.parametrize("name", NAMED)
+@pytest.mark.one_in(4)
 def test_timm_models_by_name(name: str) -> None:
     """Every name has a layout, or is refused with the reason; described without weights."""
     module = timm.models.model_entrypoint(name).__module__.rsplit(".", 1)[-1]

@@ -88,6 +88,7 @@ def test_the_identity_holds(name: str) -> None:
 
 
 @every_model
+@pytest.mark.one_in(2)
 def test_vtranm(name: str) -> None:
     model, taken = twin.of_model(name, TARGET)
     x = images(name, 1)
@@ -104,6 +105,7 @@ def test_rollout(name: str) -> None:
 
 @every_model
 @pytest.mark.parametrize("method", ROWS, ids=lambda m: m.__name__)
+@pytest.mark.one_in(5)
 def test_a_batch_equals_single_calls(method: Any, name: str) -> None:
     model, x = build(name), images(name, 2)
     given = {"relu_attributions": False} if method is AttentionGradCAM else {}

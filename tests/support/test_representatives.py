@@ -37,6 +37,7 @@ STEADY = (
 
 
 @pytest.mark.parametrize("kind", representatives())
+@pytest.mark.one_in(5)
 def test_what_the_sweep_found_holds(kind: dict[str, Any]) -> None:
     form = Form.of(kind)
     found = outcomes(form.build(), form.images(), explainers_named(METHODS).values())
@@ -45,6 +46,7 @@ def test_what_the_sweep_found_holds(kind: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", representatives(*STEADY))
+@pytest.mark.one_in(3)
 def test_a_changed_corner_changes_the_map_there(kind: dict[str, Any]) -> None:
     """With weights that keep places apart. A map that is turned or mirrored changes in another corner."""
     form = Form.of(kind)
