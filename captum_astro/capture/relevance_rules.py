@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from captum_astro.capture.constants import Constants
+from captum_astro.capture.convolutions import convolution, of_patches, reads_patches
 from captum_astro.capture.operations import (
     ACTIVATION,
     ADD,
@@ -49,8 +49,6 @@ from captum_astro.functional.gradient_rules import ScaledGradient
 from captum_astro.functional.operations import ATTENTION, RULED
 from captum_astro.layouts.errors import UnsupportedModelError
 
-_INPUT: dict[int, Any] = {1: conv1d_input, 2: conv2d_input, 3: conv3d_input}
-
 
 class Relevance(Rules):
     """Deep Taylor with z+: the backward pass carries relevance.
@@ -67,6 +65,7 @@ class Relevance(Rules):
         super().__init__(model)
         self._images, self._from_pixels = images, from_pixels
         self._moved_pixels = WeakTensorKeyDictionary()
+        self._spare = rules.Spare()
 
     def noted(self, constants: Constants, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Sums, except those that normalise the pixels."""
@@ -163,29 +162,11 @@ class Relevance(Rules):
         bias = None if bias is None else bias.detach()
         if self._are_pixels(x):
             output = func(x.detach(), weight, bias, **given)
-            return _apply(rules.InputZB, x, lambda y, w: func(y, w, None, **given), weight, output)
+            product = of_patches if reads_patches(func, x, weight, given) else partial(func, bias=None, **given)
+            return _apply(rules.InputZB, x, product, weight, output)
         if func in CONVOLUTION | TRANSPOSED:
-            return _apply(self.linear, x, weight, bias, *_convolution(func, given, x.detach()))
-        return _apply(self.linear, x, weight, bias, F.linear, torch.matmul)
-
-
-def _convolution(func: Any, given: Any, like: torch.Tensor) -> tuple[Any, Any]:
-    """A convolution of an input of this shape as ``(x, weight)``, and its transpose as ``(relevance, weight)``."""
-
-    def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = func(x, weight, None, **given)
-        return result
-
-    def back(relevance: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        if func in CONVOLUTION and not isinstance(given.get("padding"), str):  # saves a pass
-            passed: torch.Tensor = _INPUT[weight.ndim - 2](like.shape, weight, relevance, **given)
-            return passed
-        with torch.enable_grad():
-            leaf = like.requires_grad_(True)
-            (found,) = torch.autograd.grad(product(leaf, weight), leaf, relevance)
-        return found
-
-    return product, back
+            return _apply(self.linear, x, weight, bias, *convolution(func, given, x.detach()), self._spare)
+        return _apply(self.linear, x, weight, bias, F.linear, torch.matmul, self._spare)
 
 
 def _attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:

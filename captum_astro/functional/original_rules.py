@@ -30,7 +30,7 @@ class LinearBySign(LinearZPlus):
         for sign in (1, -1):
             part, strength = (sign * x).clamp(min=0), (sign * weight).clamp(min=0)
             back += part * ctx.back(divided(relevance[0], ctx.product(part, strength)), strength)
-        return back, None, None, None, None
+        return back, None, None, None, None, None
 
 
 class ProportionalAdd(torch.autograd.Function):
