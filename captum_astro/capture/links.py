@@ -27,12 +27,15 @@ class Links:
 
     def __init__(self, tensor: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self._tensor = tensor
-        self._known: dict[int, tuple[Any, Any]] = {}  # by identity: what was met, kept alive, and what replaces it
+        # two containers instead of thousands of pairs, which would keep the garbage collector busy
+        self._known: dict[int, Any] = {}  # by identity: what replaces what was met
+        self._alive: list[Any] = []  # what was met, so that nothing else gets its identity
         self._unfilled: list[tuple[Any, Any]] = []  # filled last, because they may contain each other
 
     def know(self, value: Any, copy: Any) -> None:
         """Let something stand for a value."""
-        self._known[id(value)] = value, copy
+        self._known[id(value)] = copy
+        self._alive.append(value)
 
     def knows(self, value: Any) -> bool:
         """Whether something stands for a value, or the value itself does."""
@@ -53,7 +56,7 @@ class Links:
             elif issubclass(kind, tuple):
                 waiting += value
             elif self._begun(value):
-                waiting += contents(self._known[id(value)][1])
+                waiting += contents(self._known[id(value)])
 
     def of(self, value: Any) -> Any:
         """What stands for a value: itself, if it leads to nothing that something else stands for."""
@@ -69,7 +72,7 @@ class Links:
             return value
         if not self.knows(value) and self._leads(value) and not self._begun(value):
             self.know(value, self._made(value))
-        return self._known[id(value)][1] if self.knows(value) else value
+        return self._known.get(id(value), value)
 
     def _begun(self, value: Any) -> bool:
         """Begin the copy of what can be changed, to be filled later; False if it cannot."""
@@ -87,7 +90,7 @@ class Links:
             if type(one) in _PLAIN or id(one) in met:
                 continue
             if self.knows(one):
-                if self._known[id(one)][1] is not one:
+                if self._known[id(one)] is not one:
                     return True
                 continue
             if issubclass(type(one), nn.Parameter) or _compiled(one) is not None:

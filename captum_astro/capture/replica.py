@@ -15,7 +15,9 @@ from captum_astro.capture.settled import settle
 from captum_astro.layouts.unwrap import python_code
 
 # what a module registers: parameters, buffers, children and hooks
-_REGISTERED = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
+_KEPT = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
+_IDLE = frozenset(name for name in _KEPT if "state_dict" in name)  # hooks around saving and loading stay the user's own
+_REGISTERED = _KEPT - _IDLE
 
 
 class Replica:
@@ -51,7 +53,7 @@ class Replica:
                 self._begin(module)
                 copied.append(module)
         for module in copied:
-            state = [part for name, part in tuple(vars(module).items()) if name not in _REGISTERED]
+            state = [part for name, part in tuple(vars(module).items()) if name not in _KEPT]
             self._links.claim([*state, *module._buffers.values(), *(part for part, _ in slots(module))])
         for module in copied:
             self._fill(self.of(module), module)
@@ -82,7 +84,9 @@ class Replica:
     def _fill(self, copy: nn.Module, module: nn.Module) -> None:
         own = vars(copy)
         for name, value in tuple(vars(module).items()):
-            if name not in _REGISTERED:
+            if name in _IDLE:
+                own[name] = value
+            elif name not in _REGISTERED:
                 own[name] = self.of(value)
             elif registered := own[name]:
                 registered.update({key: self.of(part) for key, part in registered.items()})
