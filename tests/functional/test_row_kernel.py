@@ -125,7 +125,7 @@ CHANGED = {
     "of differential attention": lambda layer: replace(layer, maps=layer.maps * 2, weights=(1.0, -0.2)),
     "weighted": lambda layer: replace(layer, weights=(0.5,)),
     "of wide heads": lambda layer: replace(layer, value=torch.empty(2, 3, 4, 257, device="cuda")),
-    "of other heads": lambda layer: replace(layer, value=layer.value[:, :1]),
+    "of other heads": lambda layer: replace(layer, value=torch.empty(2, 1, 4, 8, device="cuda")),
     "a stored map": lambda layer: replace(layer, maps=(Given(torch.empty(2, 3, 4, 4, device="cuda")),)),
 }
 
