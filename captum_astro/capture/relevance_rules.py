@@ -65,7 +65,7 @@ class Relevance(Rules):
         super().__init__(model)
         self._images, self._from_pixels = images, from_pixels
         self._moved_pixels = WeakTensorKeyDictionary()
-        self._spare = rules.Spare()
+        self._workspace = rules.Workspace()
 
     def noted(self, constants: Constants, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Sums, except those that normalise the pixels."""
@@ -165,8 +165,8 @@ class Relevance(Rules):
             product = of_patches if reads_patches(func, x, weight, given) else partial(func, bias=None, **given)
             return _apply(rules.InputZB, x, product, weight, output)
         if func in CONVOLUTION | TRANSPOSED:
-            return _apply(self.linear, x, weight, bias, *convolution(func, given, x.detach()), self._spare)
-        return _apply(self.linear, x, weight, bias, F.linear, torch.matmul, self._spare)
+            return _apply(self.linear, x, weight, bias, *convolution(func, given, x.detach()), self._workspace)
+        return _apply(self.linear, x, weight, bias, F.linear, torch.matmul, self._workspace)
 
 
 def _attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:

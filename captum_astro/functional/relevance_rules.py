@@ -31,7 +31,7 @@ def factors(needed: tuple[bool, ...]) -> int:
     return max(1, sum(needed))
 
 
-class Spare:
+class Workspace:
     """Memory for one tensor at a time: on a CPU, fresh pages for every layer cost more than what is written to them."""
 
     def __init__(self) -> None:
@@ -60,12 +60,12 @@ class LinearZPlus(torch.autograd.Function):
         bias: Tensor | None,
         product: Product_,
         back: Product_,
-        spare: Spare | None = None,
+        workspace: Workspace | None = None,
     ) -> Tensor:
         """``product(x, W)`` is the operation without its bias, ``back(R, W)`` its transpose."""
         output = product(x, weight)
         ctx.save_for_backward(x, weight, output)
-        ctx.product, ctx.back, ctx.spare = product, back, spare or Spare()
+        ctx.product, ctx.back, ctx.workspace = product, back, workspace or Workspace()
         if bias is None:
             return output.clone()
         return output + bias.reshape(-1, *[1] * (weight.ndim - 2))
@@ -73,7 +73,7 @@ class LinearZPlus(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         x, weight, output = ctx.saved_tensors
-        size, strength = x.abs(), ctx.spare.absolute(weight)
+        size, strength = x.abs(), ctx.workspace.absolute(weight)
         absolute = ctx.product(size, strength)
         total = output + absolute
         # where every contribution is negative, the sum is rounding error; published code passes on nothing there

@@ -210,11 +210,11 @@ def test_linear_layer_of_a_feature_map() -> None:
     torch.testing.assert_close(output, F.linear(x, weight, bias))
 
 
-def test_spare_memory_is_right_whatever_was_there_before() -> None:
-    spare = rules.Spare()
+def test_a_workspace_is_right_whatever_was_there_before() -> None:
+    workspace = rules.Workspace()
     for x in (_normal(3, 4), _normal(5, 7), _normal(2, 3).float(), _normal(4, 3).T, _normal(2, 2)):
-        found = spare.absolute(x)
+        found = workspace.absolute(x)
         assert found.dtype == x.dtype
         assert torch.equal(found, x.abs())
-    first = spare.absolute(_normal(6))
-    assert spare.absolute(_normal(6)).data_ptr() == first.data_ptr()
+    first = workspace.absolute(_normal(6))
+    assert workspace.absolute(_normal(6)).data_ptr() == first.data_ptr()

@@ -87,7 +87,7 @@ def test_chunks_and_shards_do_not_matter(tmp_path: Path) -> None:
     assert here["value"].equals(there[there["method"] == "Random"].reset_index(drop=True)["value"])
 
 
-def test_killed_at_five_moments(tmp_path: Path) -> None:
+def test_killed_ten_times(tmp_path: Path) -> None:
     made = config("Random", limit=12, chunk_size=1, examples=12)
     started(tmp_path / "first", config("Random", "saco", limit=1)).join()  # the libraries are imported
     whole = started(tmp_path / "whole", made)
@@ -98,7 +98,7 @@ def test_killed_at_five_moments(tmp_path: Path) -> None:
     assert whole.exitcode == 0
     lasts = time.monotonic() - began
     draw, progress = random.Random(0), []
-    while len(progress) < 5:  # each time a chunk further at least, and then at any moment of a chunk or two
+    while len(progress) < 10:  # each time a chunk further at least, and then at any moment of a chunk or two
         process = started(tmp_path / "killed", made)
         while process.is_alive() and _chunks(tmp_path / "killed") < len(progress):
             time.sleep(0.002)
