@@ -72,7 +72,7 @@ class Cifar10(Config):
             pos_drop_rate=self.drop,
             proj_drop_rate=self.drop,
             drop_path_rate=self.drop_path,
-            **self.attention_options,
+            **self.model_options,
         )
         model.pretrained_cfg = default_cfgs["astromorphic_vit_cifar10"].default.to_dict()
         return model

@@ -62,7 +62,7 @@ class Imdb(Config):
             length=self.length,
             mlp_ratio=self.mlp_ratio,
             drop_rate=self.drop,
-            **self.attention_options,
+            **self.model_options,
         )
 
     def prepare(self, folder: Path, device: torch.device | str) -> Task:

@@ -32,6 +32,8 @@ class Options:
         relative_position: Whether astrocytes write.
         position_scale: The reach of the positions, in tokens; by default the square root of their number.
         output_projection: Whether a linear map follows the heads.
+        pos_embed: ``"learn"`` adds a learnt embedding of each position to the tokens, ``"none"`` leaves positions to
+            the astrocytes; with either attention.
         dim: Width.
         depth: Blocks.
         heads: Divides ``dim``.
@@ -45,6 +47,7 @@ class Options:
         warm_up: Fraction of the steps used for warm-up.
         clip: Maximum gradient norm.
         seed: Random seed of weights, data order, augmentation and dropout.
+        evaluate_every: Steps between validations, each a row of the curve; None for an epoch.
         keep: Which weights are tested and written: the best on validation data, or the last.
         half: Whether they are written in half precision.
     """
@@ -60,6 +63,7 @@ class Options:
     relative_position: bool = True
     position_scale: Positive | None = None
     output_projection: bool = False
+    pos_embed: Literal["learn", "none"] = "learn"
     dim: Count = 128
     depth: Count = 4
     heads: Count = 4
@@ -73,6 +77,7 @@ class Options:
     warm_up: Fraction = 0.05
     clip: Positive = 1.0
     seed: Annotated[int, whole(0, 2**32 - 1)] = 0  # as NumPy's
+    evaluate_every: Count | None = None
     keep: Literal["best", "last"] = "best"
     half: bool = False
 
@@ -87,13 +92,8 @@ class Options:
         return {field.name: kind_of(hints[field.name]) for field in fields(cls)}
 
     @property
-    def evaluate_every(self) -> int | None:
-        """Steps between rows of the curve; None for an epoch."""
-        return None
-
-    @property
-    def attention_options(self) -> dict[str, Any]:
-        """The arguments of the models."""
+    def model_options(self) -> dict[str, Any]:
+        """The arguments that all models share."""
         return {
             "attention": self.attention,
             "nonlinearity": self.nonlinearity,
@@ -102,6 +102,7 @@ class Options:
             "relative_position": self.relative_position,
             "position_scale": self.position_scale,
             "output_projection": self.output_projection,
+            "pos_embed": self.pos_embed,
         }
 
     def as_json(self) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from captum_astro.training.scores import accuracy, answers
 from captum_astro.training.task import Config, Task
 
 _EPOCH = 6400  # scenes; their supply is unlimited
-_EVALUATE = 250
 _AT_ONCE = 64
 _OTHER_SCENES = 1_000_003  # seeds of validation scenes with training digits
 
@@ -54,6 +53,7 @@ class ScenesTask(Config):
     steps: Count | None = 4500
     lr: Positive = 1.5e-3
     warm_up: Fraction = 0.06
+    evaluate_every: Count | None = 250
     keep: Literal["best", "last"] = "last"
     half: bool = True
     bfloat16: bool = False
@@ -63,23 +63,18 @@ class ScenesTask(Config):
         super().__post_init__()
         if self.model not in (PLAIN, PIT, ASTROMORPHIC):
             raise ValueError(f"model must be {PLAIN}, {PIT} or {ASTROMORPHIC}, not {self.model!r}.")
-        own = () if self.model == ASTROMORPHIC else (*self.attention_options, "dim", "depth", "heads")
+        own = () if self.model == ASTROMORPHIC else (*self.model_options, "dim", "depth", "heads")
         changed = [n for n in (*own, "drop", "mlp_ratio", "epochs") if getattr(self, n) != getattr(type(self), n)]
         if changed:
             other = f"; {ASTROMORPHIC} has (model)" if set(changed) <= {*own} else ""
             raise ValueError(f"{self.model} has no {', '.join(changed)} to choose{other}.")
-
-    @property
-    def evaluate_every(self) -> int | None:
-        """A row of the curve every 250 steps."""
-        return _EVALUATE
 
     def build(self, folder: Path) -> nn.Module:
         """The model; the folder is not needed."""
         del folder
         options: dict[str, Any] = {}
         if self.model == ASTROMORPHIC:
-            options = self.attention_options | {"embed_dim": self.dim, "depth": self.depth, "num_heads": self.heads}
+            options = self.model_options | {"embed_dim": self.dim, "depth": self.depth, "num_heads": self.heads}
         return cast(nn.Module, timm.create_model(self.model, **options))
 
     def prepare(self, folder: Path, device: torch.device | str) -> Task:

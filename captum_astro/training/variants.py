@@ -18,8 +18,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "softmax": {"attention": "softmax"},
     "sigma outside": {"nonlinearity": "outside"},
     "sigma none": {"nonlinearity": "none"},
+    "no embedding": {"pos_embed": "none"},
+    "no order": {"pos_embed": "none", "relative_position": False},
 }
-"""The paper's ablations, and the versions of sigma. The learnt position embedding stays in all of them."""
+"""The paper's ablations, the versions of sigma, and models without the learnt position embedding, which stays in all
+others."""
 
 
 def variants_of(

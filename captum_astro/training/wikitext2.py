@@ -74,7 +74,7 @@ class WikiText2(Config):
             length=self.length,
             mlp_ratio=self.mlp_ratio,
             drop_rate=self.drop,
-            **self.attention_options,
+            **self.model_options,
         )
 
     def prepare(self, folder: Path, device: torch.device | str) -> Task:
