@@ -40,10 +40,10 @@ def problem_of(passed: Pass, layout: Layout, seen: dict[str, torch.Tensor], reac
     """
     model = type(layout.model).__name__
     compared = [] if draws(layout.model) else [*_stage_errors(passed), *_readout_errors(passed, seen)]
-    for name, error, tolerance in compared:
+    for (name, _, tolerance), error in zip(compared, _values(compared), strict=True):
         if not error <= tolerance:
             return (
-                f"{name} is something other than the layout says (relative error {float(error):.1e}). The layout "
+                f"{name} is something other than the layout says (relative error {error:.1e}). The layout "
                 f"of {model} does not hold for this model; captum_astro.check compares every layer."
             )
     if reached is not None:
@@ -57,6 +57,14 @@ def problem_of(passed: Pass, layout: Layout, seen: dict[str, torch.Tensor], reac
 
 
 Error = tuple[str, torch.Tensor, float]
+
+
+def _values(errors: list[Error]) -> list[float]:
+    """The errors as numbers, read at once: a GPU is waited for only here."""
+    if not errors:
+        return []
+    device = errors[0][1].device
+    return torch.stack([error.to(device, torch.float32) for _, error, _ in errors]).tolist()
 
 
 def _stage_errors(passed: Pass) -> Iterator[Error]:

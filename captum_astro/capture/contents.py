@@ -7,7 +7,7 @@ import copy
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from types import CellType, FunctionType, MemberDescriptorType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -80,12 +80,16 @@ def fill(copy: Any, value: Any, of: Callable[[Any], Any]) -> None:
 
 def slots(value: Any) -> Iterator[tuple[Any, MemberDescriptorType]]:
     """The contents of an instance's slots, and the slots."""
-    for base in type(value).__mro__:
-        if "__slots__" in vars(base):
-            for member in vars(base).values():
-                if isinstance(member, MemberDescriptorType):
-                    with contextlib.suppress(AttributeError):  # an empty one
-                        yield member.__get__(value), member
+    kind: type = type(value)
+    for member in _members(kind):
+        with contextlib.suppress(AttributeError):  # an empty one
+            yield member.__get__(value), member
+
+
+@lru_cache(maxsize=4096)
+def _members(kind: type) -> tuple[MemberDescriptorType, ...]:
+    slotted = [vars(base).values() for base in kind.__mro__ if "__slots__" in vars(base)]
+    return tuple(member for members in slotted for member in members if isinstance(member, MemberDescriptorType))
 
 
 def _content(cell: CellType) -> list[Any]:

@@ -12,6 +12,7 @@ from captum_astro.capture.call import Call
 from captum_astro.capture.hooks import Hooks
 from captum_astro.layouts.base import Layout
 from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.walk import modules_of
 
 
 class Entry:
@@ -104,8 +105,8 @@ def check_unmoved(call: Call, explained: nn.Module) -> None:
     given = call.inputs
     if call.model is explained or given.ndim != 4 or not given.is_floating_point():
         return
-    inside = set(explained.modules())
-    if any(isinstance(module, nn.Conv2d) for module in call.model.modules() if module not in inside):
+    inside = set(modules_of(explained))
+    if any(isinstance(module, nn.Conv2d) for module in modules_of(call.model) if module not in inside):
         return
     low, high = given.aminmax()
     span = torch.where(high > low, high - low, torch.ones_like(high))

@@ -15,6 +15,7 @@ from captum_astro.capture.replica import Replica
 from captum_astro.layouts.base import innermost
 from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.unwrap import unwrapped
+from captum_astro.layouts.walk import modules_of
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def private(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[Repl
     model = unwrapped(model)
     check_parameters(model)
     with explaining(innermost(model)), contextlib.ExitStack() as undo:
-        if any(module.training for module in model.modules()):
+        if any(module.training for module in modules_of(model)):
             undo.enter_context(torch.random.fork_rng())
         with torch.inference_mode(False):
             replica = Replica(model, dtype)
@@ -59,7 +60,7 @@ def check_parameters(model: nn.Module) -> None:
 
 def keep_in_order(model: nn.Module) -> None:
     """Have the gradients at a copy's batch norms be right, whatever PyTorch's version."""
-    for module in model.modules():
+    for module in modules_of(model):
         if isinstance(module, _BatchNorm):
             module.register_forward_hook(_ask_in_order)
 

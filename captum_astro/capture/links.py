@@ -60,7 +60,7 @@ class Links:
 
     def of(self, value: Any) -> Any:
         """What stands for a value: itself, if it leads to nothing that something else stands for."""
-        if type(value) in _PLAIN:
+        if is_plain(value):
             return value
         found = self._of(value)
         while self._unfilled:
@@ -130,6 +130,11 @@ class Links:
         copy = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, closure)
         copy.__kwdefaults__, copy.__dict__ = keywords, attributes
         return copy
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value leads nowhere and cannot change, such as a number or a text."""
+    return type(value) in _PLAIN
 
 
 def _compiled(value: Any) -> Any:

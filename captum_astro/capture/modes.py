@@ -5,10 +5,12 @@ from __future__ import annotations
 from timm.layers import DropPath, PatchDropout
 from torch import nn
 
+from captum_astro.layouts.walk import modules_of
+
 
 def draws(model: nn.Module) -> bool:
     """Whether the output is random, or depends on the rest of the batch."""
-    return any(module.training and _is_random(module) for module in model.modules())
+    return any(module.training and _is_random(module) for module in modules_of(model))
 
 
 def check_eval(model: nn.Module) -> None:

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from captum_astro.capture.contents import slots
-from captum_astro.capture.links import Links
+from captum_astro.capture.links import Links, is_plain
 from captum_astro.capture.opened import open_attention
 from captum_astro.capture.settled import settle
 from captum_astro.layouts.unwrap import python_code
+from captum_astro.layouts.walk import modules_of
 
 # what a module registers: parameters, buffers, children and hooks
-_KEPT = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
+_KEPT = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict | set))
 _IDLE = frozenset(name for name in _KEPT if "state_dict" in name)  # hooks around saving and loading stay the user's own
 _REGISTERED = _KEPT - _IDLE
 
@@ -44,7 +45,7 @@ class Replica:
         self.dtype = next((x.dtype for x in model.parameters()), torch.get_default_dtype())
         self._links = Links(partial(_stand_in, least=dtype))
         copied = []
-        for module in reversed(list(model.modules())):  # what is inside a compiled module comes first
+        for module in reversed(modules_of(model)):  # what is inside a compiled module comes first
             if (code := python_code(module)) is not None:
                 self._links.know(module, self.of(code))
             elif isinstance(module, torch.jit.ScriptModule):
@@ -53,14 +54,14 @@ class Replica:
                 self._begin(module)
                 copied.append(module)
         for module in copied:
-            state = [part for name, part in tuple(vars(module).items()) if name not in _KEPT]
+            state = [part for name, part in vars(module).copy().items() if name not in _KEPT and not is_plain(part)]
             self._links.claim([*state, *module._buffers.values(), *(part for part, _ in slots(module))])
         for module in copied:
             self._fill(self.of(module), module)
         self.model: nn.Module = self.of(model)
         device = next((x.device.type for x in model.parameters()), "cpu")
         with torch.no_grad(), torch.autocast(device, enabled=False):
-            for module in list(self.model.modules()):
+            for module in modules_of(self.model):
                 settle(module)
                 open_attention(module)
 
@@ -77,19 +78,20 @@ class Replica:
         theirs, own = vars(module), vars(copy)
         self._links.know(module, copy)
         self._links.know(theirs, own)
+        own.update(theirs)
         for name in _REGISTERED & theirs.keys():
             own[name] = theirs[name].copy()  # mostly empty, so this is nearly all that a copy costs
             self._links.know(theirs[name], own[name])
 
     def _fill(self, copy: nn.Module, module: nn.Module) -> None:
         own = vars(copy)
-        for name, value in tuple(vars(module).items()):
-            if name in _IDLE:
-                own[name] = value
-            elif name not in _REGISTERED:
+        for name, value in own.copy().items():
+            if is_plain(value) or name in _IDLE or (name in _REGISTERED and not value):
+                continue
+            if name not in _REGISTERED:
                 own[name] = self.of(value)
-            elif registered := own[name]:
-                registered.update({key: self.of(part) for key, part in registered.items()})
+            elif isinstance(value, dict):
+                value.update({key: self.of(part) for key, part in value.items()})
         for part, slot in slots(module):
             slot.__set__(copy, self.of(part))
         own["_compiled_call_impl"] = None

@@ -38,6 +38,7 @@ from captum_astro.capture.operations import (
 )
 from captum_astro.capture.settled import is_adapter
 from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.walk import modules_of
 
 _FACTORS = MUL | DIV | MATMUL | EINSUM | LINEAR  # of which one may be a gate
 
@@ -68,7 +69,7 @@ class Rules(TorchFunctionMode):
         self.constants: Constants | None = None
 
     def __enter__(self) -> Any:
-        for module in self._model.modules():
+        for module in modules_of(self._model):
             if isinstance(module, UnderRules):
                 name = type(module).__name__
                 raise UnsupportedModelError(
@@ -82,7 +83,7 @@ class Rules(TorchFunctionMode):
                     f"{type(module).__name__} adds a low-rank adapter to a layer that is not linear, so relevance "
                     f"would differ from that of the merged layer. Merge it: merge_and_unload() in peft."
                 )
-        for module in self._model.modules():
+        for module in modules_of(self._model):
             if type(module) in (*RMS, *COMPOSED_GATES) or is_composed(module):
                 self._handles.append(module.register_forward_pre_hook(self._into))
                 self._handles.append(module.register_forward_hook(self._out_of, always_call=True))

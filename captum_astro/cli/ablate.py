@@ -23,8 +23,8 @@ def ablate(
     variants: Annotated[
         str,
         option(
-            "Comma-separated: full, no positions, linear, neither, softmax, sigma outside, sigma none; or your own, as "
-            "'scale 4m:scale=96:alpha=1'.",
+            "Comma-separated: full, no positions, linear, neither, softmax, sigma outside, sigma none, no embedding, "
+            "no order; or your own, as 'scale 4m:scale=96:alpha=1'.",
             metavar="NAMES",
         ),
     ] = "full,no positions,linear,neither,softmax,sigma outside,sigma none",

@@ -16,6 +16,7 @@ from captum_astro.layouts.patch_lists import PatchLists
 from captum_astro.layouts.steps import Tap
 from captum_astro.layouts.structure import AttentionBranch, Pooling, Stage
 from captum_astro.layouts.unwrap import unwrapped
+from captum_astro.layouts.walk import modules_of
 
 
 class Layout(ABC):
@@ -181,20 +182,23 @@ def layout_for(model: nn.Module) -> Layout:
         (14, 14)
     """
     model = unwrapped(model)
-    found: list[tuple[str, nn.Module, Callable[..., Layout]]] = []
-    for name, module in model.named_modules():
-        inside = any(name == outer or name.startswith(outer + ".") or outer == "" for outer, _, _ in found)
+    found: dict[nn.Module, Callable[..., Layout]] = {}
+    inside: set[nn.Module] = set()
+    modules = modules_of(model)
+    for module in modules:
         layout = registered(_REGISTRY, type(module))
-        if layout is not None and not inside:
-            found.append((name, module, layout))
+        if layout is not None and module not in inside:
+            found[module] = layout
+            inside.update(modules_of(module))
     if len(found) == 1:
-        return _adapted(found[0][2](found[0][1]))
+        [(module, layout)] = found.items()
+        return _adapted(layout(module))
     if found:
-        names = ", ".join(f"{name} ({type(module).__name__})" for name, module, _ in found)
+        names = ", ".join(f"{name} ({type(part).__name__})" for name, part in model.named_modules() if part in found)
         raise UnsupportedModelError(
             f"{type(model).__name__} contains several models with a layout: {names}. Pass the one to explain."
         )
-    for module in model.modules():
+    for module in modules:
         reason = registered(_WITHOUT, type(module))
         if reason is not None:
             raise UnsupportedModelError(f"{type(module).__name__} has no layout: {reason}")
@@ -208,7 +212,7 @@ def layout_for(model: nn.Module) -> Layout:
 
 def innermost(model: nn.Module) -> nn.Module:
     """The model with a layout that wrappers are around; the model itself if there is none."""
-    known = [module for module in model.modules() if registered(_REGISTRY, type(module)) is not None]
+    known = [module for module in modules_of(model) if registered(_REGISTRY, type(module)) is not None]
     return known[-1] if known else model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 Class = type | str
@@ -20,8 +21,12 @@ def registered(registry: Mapping[Class, Value], kind: type) -> Value | None:
         >>> registered({"collections.OrderedDict": 1, dict: 2}, __import__("collections").OrderedDict)
         1
     """
-    keys: list[Class] = [key for base in kind.__mro__ for key in (base, f"{base.__module__}.{base.__qualname__}")]
-    return next((registry[key] for key in keys if key in registry), None)
+    return next((registry[key] for key in _keys(kind) if key in registry), None)
+
+
+@lru_cache(maxsize=4096)  # a model has hundreds of modules of a few classes
+def _keys(kind: type) -> tuple[Class, ...]:
+    return tuple(key for base in kind.__mro__ for key in (base, f"{base.__module__}.{base.__qualname__}"))
 
 
 def class_name(key: Class) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from captum_astro.layouts.errors import UnsupportedModelError
+from captum_astro.layouts.walk import modules_of
 
 
 def unwrapped(forward_func: Any) -> nn.Module:
@@ -34,18 +35,28 @@ def unwrapped(forward_func: Any) -> nn.Module:
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedModelError("A ScriptModule hides its layers. Pass the Python model that it was compiled from.")
-    for name, module in model.named_modules():
-        if getattr(module, "grad_checkpointing", False) is True:
+    for module in modules_of(model):
+        if _set(module, "grad_checkpointing"):
             raise UnsupportedModelError(
-                f"{name or type(module).__name__} recomputes its layers in the backward pass, where they cannot be "
+                f"{_name(module, model)} recomputes its layers in the backward pass, where they cannot be "
                 f"captured. Call model.set_grad_checkpointing(False)."
             )
-        if getattr(module, "gradient_checkpointing", False) is True and module.training:  # Hugging Face's
+        if _set(module, "gradient_checkpointing") and module.training:  # Hugging Face's
             raise UnsupportedModelError(
-                f"{name or type(module).__name__} recomputes its layers in the backward pass, where they cannot be "
+                f"{_name(module, model)} recomputes its layers in the backward pass, where they cannot be "
                 f"captured. Call model.gradient_checkpointing_disable(), or model.eval()."
             )
     return model
+
+
+def _set(module: nn.Module, name: str) -> bool:
+    """Whether an attribute is True; a module's own `getattr` takes long to say that there is none."""
+    return vars(module).get(name, getattr(type(module), name, None)) is True
+
+
+def _name(part: nn.Module, model: nn.Module) -> str:
+    """The path of a module in the model; the class of the model itself."""
+    return next((name for name, module in model.named_modules() if module is part and name), type(part).__name__)
 
 
 def python_code(module: Any) -> nn.Module | None:

@@ -19,7 +19,8 @@ from captum_astro.training.ablation import run_ablation, summary
 from captum_astro.training.bands import bands
 from captum_astro.training.cifar10 import Cifar10
 from captum_astro.training.config import configured, keep_config, read_config, tasks
-from captum_astro.training.curve import Row
+from captum_astro.training.curve import Row, read_csv
+from captum_astro.training.fit import CURVE
 from captum_astro.training.imdb import Imdb
 from captum_astro.training.patch_head import BACKGROUND, WithPatchHead, patch_loss
 from captum_astro.training.run import load_trained, read_result, train
@@ -257,10 +258,12 @@ def test_ablation(tmp_path: Path) -> None:
     assert list(table["variant"]) == [*VARIANTS, "alpha 0.5"]
     assert (table["runs"] == 2).all()
     assert (table["accuracy_low"] <= table["accuracy"]).all()
-    assert len(pd.read_csv(out / "runs.csv")) == 16
+    assert len(pd.read_csv(out / "runs.csv")) == 2 * len(table)
     described = json.loads((out / "sigma-outside" / "seed-1" / "run.json").read_text())
     assert (described["nonlinearity"], described["seed"]) == ("outside", 1)
     assert json.loads((out / "neither" / "seed-0" / "run.json").read_text())["relative_position"] is False
+    for name, kept in (("full", True), ("no-positions", True), ("no-embedding", False), ("no-order", False)):
+        assert ("pos_embed" in load_file(out / name / "seed-0" / "weights.safetensors")) is kept
     (out / "ablation.md").unlink()
     for file in [*out.rglob("weights.safetensors"), *out.rglob("tokeniser.json")]:
         file.unlink()
@@ -270,6 +273,12 @@ def test_ablation(tmp_path: Path) -> None:
         variants_of(["half"])
     with pytest.raises(ValueError, match="imdb has no option patch"):
         run_ablation(config, {"x": {"patch": 2}}, tmp_path / "x")
+
+
+def test_the_curve_has_a_row_for_each_validation(tmp_path: Path) -> None:
+    config = Imdb(data=str(imdb_parquet(tmp_path)), steps=7, evaluate_every=3, length=20, **SMALL)
+    train(config, tmp_path / "run")
+    assert [row.step for row in read_csv(tmp_path / "run" / CURVE)] == [3, 6, 7]
 
 
 def test_two_runs_at_a_time_are_the_same_runs(tmp_path: Path) -> None:
