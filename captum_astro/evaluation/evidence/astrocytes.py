@@ -32,7 +32,7 @@ class _Run:
         record: What identifies it: its settings, methods and metrics.
         made: How it was made.
         gains: A row for each method and metric, as `captum_astro.evaluation.vita.results.Results.best` returns them.
-        controls: As `captum_astro.evaluation.vita.controls.control_table` returns them.
+        controls: As `captum_astro.evaluation.vita.controls.control_table` returns them, of what rose.
         searched: Whether it is a search.
         figure: The figure over alpha and beta; None if it is none.
     """
@@ -73,7 +73,7 @@ def write_vita(
     words += [f"--title {quoted(title)}", *(f"--note {quoted(note)}" for note in notes), f"--out {quoted(out.name)}"]
     figures = {run.name: out.with_name(f"{out.stem}-{run.name}.svg") for run in runs if run.figure is not None}
     templates = environment()
-    templates.filters.update(score=_score, signed=partial(_score, sign="+"), percent=_percent, gain=_gain)
+    templates.filters.update(score=_score, signed=partial(_score, sign="+"), percent=_percent, gain=_gain, setting=_setting)
     page = templates.get_template("astrocytes.md.jinja").render(
         title=title,
         notes=notes,
@@ -102,6 +102,8 @@ def _read(folder: Path) -> _Run:
         raise ValueError(f"{folder} holds a damaged run.json or made.json: {_MADE}")
     figure = folder / "curve.svg"
     gains, controls = (pd.read_csv(file).to_dict("records") for file in tables)
+    rose = {(row["method"], row["metric"]) for row in gains if row["difference"] > 0}
+    controls = [row for row in controls if (row["method"], row["metric"]) in rose]
     return _Run(folder.resolve().name, found[0] or {}, found[1] or {}, gains, controls, searched,
                 figure if figure.is_file() else None)  # fmt: skip
 
@@ -139,6 +141,11 @@ def _gain(row: dict[str, Any]) -> str:
     same = "" if row["p_holm"] < LEVEL else "~"
     low, high = (_score(row[name], "+") for name in ("low", "high"))
     return f"{same}{_score(row['difference'], '+')}<br><small>[{low}, {high}] {p_value(row['p_holm'])}</small>"
+
+
+def _setting(setting: dict[str, Any]) -> str:
+    names = ("k", "tau", "phi", "alpha", "beta")
+    return ", ".join([f"`{setting['layer'] or 'first projection'}`", *(f"{name} {setting[name]}" for name in names)])
 
 
 def _copy(content: bytes, file: Path) -> None:

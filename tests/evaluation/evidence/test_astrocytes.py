@@ -65,7 +65,7 @@ def test_the_page_says_what_is_certain_and_what_the_controls_leave(tmp_path: Pat
     assert f"**{answer}; 1 of these gains is beyond every control.**" in page
     assert "ClickMe was not at hand." in page
     small = "<br><small>[+0.010, +0.100] p = 0.020</small>"
-    assert f"| ssim | 60 | 0.100 | 0.150 | +0.050{small} | +0.500 | 0.040 | 42 % | blocks.0.mlp.fc1, k 6, tau 3" in page
+    assert f"| ssim | 60 | 0.100 | 0.150 | +0.050{small} | +0.500 | 0.040 | 42 % | `blocks.0.mlp.fc1`, k 6, tau 3" in page
     assert "| spearman | 60 | 0.100 | 0.150 | ~+0.050<br>" in page
     assert "| centre, width 0.2 | 60 | 0.150 | 0.300 |" in page
     assert f"| blurred | 60 | 0.150 | 0.300 | ~{MINUS}0.150<br>" in page
@@ -87,6 +87,20 @@ def test_what_has_no_value_is_said(tmp_path: Path) -> None:
     row = " | ".join([MISSING] * 5)
     assert f"| dice | 60 | {row} | 42 % |" in page
     assert "**Astrocytes certainly improve the agreement with people in none of 1 comparison.**" in page
+
+
+def test_one_setting_is_said_once_and_only_what_rose_is_controlled(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", {"dice": 0.5, "ssim": 0.5}, {"dice": {"plain": 0.5}, "ssim": {"plain": 0.5}})
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"settings": [SETTING]}))
+    table = pd.read_csv(run / "best.csv")
+    table.loc[table["metric"] == "ssim", "difference"] = -0.05
+    table.to_csv(run / "best.csv", index=False)
+    page = write_vita([run], tmp_path / "page.md")[0].read_text()
+    assert page.count("k 6, tau 3") == 1
+    assert "`first projection`, k 6, tau 3, phi -0.5, alpha 1.5, beta 0.05; `VisionTransformer`" in page
+    assert "| dice | plain | 60 |" in page
+    assert "| ssim | plain |" not in page
 
 
 @pytest.mark.parametrize("lost", ["best.csv", "controls.csv", "run.json", "made.json"])
