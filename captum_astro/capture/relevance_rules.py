@@ -47,6 +47,7 @@ from captum_astro.capture.rules_mode import Rules
 from captum_astro.functional import relevance_rules as rules
 from captum_astro.functional.gradient_rules import ScaledGradient
 from captum_astro.functional.operations import ATTENTION, RULED
+from captum_astro.functional.z_plus import LinearZPlus, Workspace
 from captum_astro.layouts.errors import UnsupportedModelError
 
 
@@ -59,13 +60,13 @@ class Relevance(Rules):
         from_pixels: Whether the first layer reads pixels, and uses the pixel rule.
     """
 
-    linear: type[rules.LinearZPlus] = rules.LinearZPlus  # the rule of linear layers and convolutions
+    linear: type[LinearZPlus] = LinearZPlus  # the rule of linear layers and convolutions
 
     def __init__(self, model: nn.Module, images: int, from_pixels: bool = True) -> None:
         super().__init__(model)
         self._images, self._from_pixels = images, from_pixels
         self._moved_pixels = WeakTensorKeyDictionary()
-        self._workspace = rules.Workspace()
+        self._workspace = Workspace()
 
     def noted(self, constants: Constants, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Sums, except those that normalise the pixels."""

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_astro.functional.relevance_rules import LinearZPlus, divided, kept
+from captum_astro.functional.relevance_rules import divided, kept
+from captum_astro.functional.z_plus import LinearZPlus
 
 
 class LinearBySign(LinearZPlus):

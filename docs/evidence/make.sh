@@ -90,17 +90,30 @@ little](../methods.md#on-a-hierarchical-model): the row starts out equal for all
 # The two parts below take hours, and are made when they are named.
 
 astrocytes() {
-    local gaze=("${DEIT[@]}" --data "clickme:$DATA/gaze" ${TRIAL:+-n "$TRIAL"}) layer
+    local gaze=("${DEIT[@]}" --data "clickme:$DATA/gaze") trial=(${TRIAL:+-n "$TRIAL"}) layer model runs
+    local published="k=6,tau=3,phi=-0.5,alpha=1.5,beta=0.05"
+    runs=("$RUNS"/{published-attn.proj,published-mlp.fc1,search,without-gradients,scenes-vit,scenes-pit})
     for layer in attn.proj mlp.fc1; do
         echo "== published values at blocks.0.$layer"
-        python -m captum_astro vita evaluate "${gaze[@]}" --out "$RUNS/published-$layer" \
-            --vita "layer=blocks.0.$layer,k=6,tau=3,phi=-0.5,alpha=1.5,beta=0.05" >/dev/null
+        python -m captum_astro vita evaluate "${gaze[@]}" "${trial[@]}" --out "$RUNS/published-$layer" \
+            --vita "layer=blocks.0.$layer,$published" >/dev/null
     done
     echo "== search"
-    python -m captum_astro vita search "${gaze[@]}" --layer "blocks.[0-2].*" --phi=-0.5,0 --alpha 1.5 \
+    python -m captum_astro vita search "${gaze[@]}" "${trial[@]}" --layer "blocks.[0-2].*" --phi=-0.5,0 --alpha 1.5 \
         --out "$RUNS/search" >/dev/null
-    python -m captum_astro vita report "$RUNS"/{published-attn.proj,published-mlp.fc1,search} \
-        --title "Astrocytes and where people looked" --note "$WEIGHTS" --out "$PAGES/astrocytes.md"
+    echo "== methods without gradients"
+    python -m captum_astro vita evaluate "${gaze[@]}" -n "${TRIAL:-30}" --out "$RUNS/without-gradients" \
+        --vita "layer=blocks.0.attn.proj,$published" --method "Occlusion,Lime:samples=200,KernelShap:samples=200" >/dev/null
+    for model in vit pit; do
+        echo "== scenes, $model"
+        python -m captum_astro vita evaluate --data scenes -n "${TRIAL:-120}" -M "scenes_${model}_tiny_patch4_64" \
+            --out "$RUNS/scenes-$model" --vita "$published" >/dev/null
+    done
+    python -m captum_astro vita report "${runs[@]}" --title "Astrocytes and where people looked" --note "$WEIGHTS" \
+        --note "The published setting first, at two layers; then the best of 288 settings; then methods without \
+gradients, on the first 30 photographs; at last two bundled models on 120 scenes, where the human map is the object's \
+mask. ClickMe's own images and other ImageNet weights were not at hand." \
+        --out "$PAGES/astrocytes.md"
 }
 
 astromorphic() {

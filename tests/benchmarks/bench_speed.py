@@ -7,7 +7,8 @@ PYTHONPATH=Transformer-Explainability:. python -m tests.benchmarks.bench_speed
 
 Every candidate has a process of its own, because some patch classes for good; the processes take turns, so that what
 else the machine does meets all of them. Times are relative to the model's own passes in the same round: the median,
-and the lowest and the highest in brackets. Memory is what one call needs beyond the built model, in a fresh process.
+and the lowest and the highest in brackets; and the least time relative to their least, which says more where other
+programs run. Memory is what one call needs beyond the built model, in a fresh process.
 A candidate that refuses a batch, or changes its result, explains the images one by one; `--brief` does not look for
 that, nor for what has changed in the model. `all`, `ours` and `peers` are what `--only` knows besides parts of names.
 """
@@ -106,8 +107,8 @@ def main() -> None:
     print(
         f"{args.model}, {args.size} x {args.size}, batch {args.batch}, {args.rounds} rounds, {args.threads} threads\n"
     )
-    print("| candidate | ms | over forward + backward | MiB | batch as single images | the model afterwards |")
-    print("|---|---|---|---|---|---|")
+    print("| candidate | ms | over forward + backward | least | MiB | batch as single images | the model afterwards |")
+    print("|---|---|---|---|---|---|---|")
     for name in names:
         if name not in times:
             print(f"| {name} | {found[name]} |")
@@ -118,8 +119,11 @@ def main() -> None:
             together = found[name].batch in ("yes", "")
             need = answer(fresh.submit(memory, name, setting, args.threads, args.batch, together))
         need = f"{need / 2**20:.0f}" if isinstance(need, int) else need
-        ms = f"{1000 * statistics.median(times[name]):.0f}"
-        print(f"| {name} | {ms} | {over} | {need} | {found[name].batch} | {found[name].left} |", flush=True)
+        ms, least = 1000 * statistics.median(times[name]), min(times[name]) / min(times[BASE])
+        print(
+            f"| {name} | {ms:.0f} | {over} | {least:.2f} | {need} | {found[name].batch} | {found[name].left} |",
+            flush=True,
+        )
 
 
 def chosen(parts: list[str]) -> list[str]:

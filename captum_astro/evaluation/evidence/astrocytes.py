@@ -73,7 +73,9 @@ def write_vita(
     words += [f"--title {quoted(title)}", *(f"--note {quoted(note)}" for note in notes), f"--out {quoted(out.name)}"]
     figures = {run.name: out.with_name(f"{out.stem}-{run.name}.svg") for run in runs if run.figure is not None}
     templates = environment()
-    templates.filters.update(score=_score, signed=partial(_score, sign="+"), percent=_percent, gain=_gain, setting=_setting)
+    templates.filters.update(
+        score=_score, signed=partial(_score, sign="+"), percent=_percent, gain=_gain, setting=_setting
+    )
     page = templates.get_template("astrocytes.md.jinja").render(
         title=title,
         notes=notes,

@@ -65,7 +65,9 @@ def test_the_page_says_what_is_certain_and_what_the_controls_leave(tmp_path: Pat
     assert f"**{answer}; 1 of these gains is beyond every control.**" in page
     assert "ClickMe was not at hand." in page
     small = "<br><small>[+0.010, +0.100] p = 0.020</small>"
-    assert f"| ssim | 60 | 0.100 | 0.150 | +0.050{small} | +0.500 | 0.040 | 42 % | `blocks.0.mlp.fc1`, k 6, tau 3" in page
+    assert (
+        f"| ssim | 60 | 0.100 | 0.150 | +0.050{small} | +0.500 | 0.040 | 42 % | `blocks.0.mlp.fc1`, k 6, tau 3" in page
+    )
     assert "| spearman | 60 | 0.100 | 0.150 | ~+0.050<br>" in page
     assert "| centre, width 0.2 | 60 | 0.150 | 0.300 |" in page
     assert f"| blurred | 60 | 0.150 | 0.300 | ~{MINUS}0.150<br>" in page
