@@ -7,8 +7,9 @@ themselves with timm as soon as both are imported, in either order.
 from importlib import import_module
 
 import lazy_loader
-from wrapt import register_post_import_hook
+
+from captum_astro.after_import import after_import
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-register_post_import_hook(lambda _: import_module("captum_astro.models"), "timm")
+after_import("timm", lambda: import_module("captum_astro.models"))

@@ -124,11 +124,12 @@ astromorphic() {
         --set length=256 --set epochs=3 --variants "full,no positions,linear,neither,softmax,\
 sigma none,sigma outside,linear louder:alpha=1:nonlinearity=none:scale=0.25" >/dev/null
     echo "== ablation on CIFAR-10"
-    python -m captum_astro ablate cifar10 --data "$DATA" --out "$cifar" "${jobs[@]}" --reach 0.5 --set dim=64 \
-        --set depth=3 --set steps=1000 --set scale=64 --set evaluate_every=100 --set validation=2500 \
+    python -m captum_astro ablate cifar10 --data "$DATA" --out "$cifar" "${jobs[@]}" --reach 0.45 --set dim=64 \
+        --set depth=3 --set steps=1200 --set batch_size=64 --set scale=64 --set evaluate_every=100 \
+        --set validation=2500 \
         --variants "full,sigma none,softmax,no positions,no embedding,no order" >/dev/null
     echo "== alpha and s on IMDB"
-    python -m captum_astro ablate imdb --data "$DATA" --out "$sweeps" "${jobs[@]}" "${words[@]}" --set length=128 \
+    python -m captum_astro ablate imdb --data "$DATA" --out "$sweeps" "${jobs[@]}" "${words[@]}" --set length=64 \
         --set epochs=2 --alphas 0.1,0.5,0.75,1 \
         --variants "full,4m:scale=64,16m:scale=256,16 D:scale=1024,500 D:scale=32000" >/dev/null
     for run in imdb/full imdb/sigma-none imdb/softmax cifar10/full cifar10/sigma-none cifar10/no-embedding \
@@ -162,8 +163,8 @@ TEXT
 
 ## Photographs (CIFAR-10)
 
-Models of width 64 and three blocks with patches of 4 pixels and s = 4 m, trained for 1,000 steps of 128 images (2.7 epochs). The
-epochs are those to 50 % of the validation images, which are looked at every 100 steps. "no embedding" leaves positions to the
+Models of width 64 and three blocks with patches of 4 pixels and s = 4 m, trained for 1,200 steps of 64 images (1.6 epochs). The
+epochs are those to 45 % of the validation images, which are looked at every 100 steps. "no embedding" leaves positions to the
 astrocytes alone, and "no order" has neither: the image is a set of patches.
 
 TEXT
@@ -174,7 +175,7 @@ TEXT
 
 ## The exponent and the scale (IMDB)
 
-As above, with the first 128 words and two epochs: alpha from 0.1 to 1 (0.25 is "full"), and s from m = 16 ("full") to 500 D, as
+As above, with the first 64 words and two epochs: alpha from 0.1 to 1 (0.25 is "full"), and s from m = 16 ("full") to 500 D, as
 the paper prints it.
 
 TEXT
