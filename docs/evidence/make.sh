@@ -92,7 +92,7 @@ little](../methods.md#on-a-hierarchical-model): the row starts out equal for all
 astrocytes() {
     local gaze=("${DEIT[@]}" --data "clickme:$DATA/gaze") trial=(${TRIAL:+-n "$TRIAL"}) layer model runs
     local published="k=6,tau=3,phi=-0.5,alpha=1.5,beta=0.05"
-    runs=("$RUNS"/{published-attn.proj,published-mlp.fc1,search,without-gradients,scenes-vit,scenes-pit})
+    runs=("$RUNS"/{published-attn.proj,published-mlp.fc1,search,strength,without-gradients,scenes-vit,scenes-pit})
     for layer in attn.proj mlp.fc1; do
         echo "== published values at blocks.0.$layer"
         python -m captum_astro vita evaluate "${gaze[@]}" "${trial[@]}" --out "$RUNS/published-$layer" \
@@ -101,8 +101,11 @@ astrocytes() {
     echo "== search"
     python -m captum_astro vita search "${gaze[@]}" "${trial[@]}" --layer "blocks.[0-2].*" --phi=-0.5,0 --alpha 1.5 \
         --out "$RUNS/search" >/dev/null
+    echo "== alpha and beta"
+    python -m captum_astro vita search "${gaze[@]}" "${trial[@]}" --layer blocks.0.attn.proj --k 6 --tau 3 --phi=-0.5 \
+        --alpha 1.1,1.25,1.5,2 --beta 0.005,0.05,0.5,0.9 --out "$RUNS/strength" >/dev/null
     echo "== methods without gradients"
-    python -m captum_astro vita evaluate "${gaze[@]}" -n "${TRIAL:-30}" --out "$RUNS/without-gradients" \
+    python -m captum_astro vita evaluate "${gaze[@]}" -n "${TRIAL:-20}" --out "$RUNS/without-gradients" \
         --vita "layer=blocks.0.attn.proj,$published" --method "Occlusion,Lime:samples=200,KernelShap:samples=200" >/dev/null
     for model in vit pit; do
         echo "== scenes, $model"
@@ -110,9 +113,9 @@ astrocytes() {
             --out "$RUNS/scenes-$model" --vita "$published" >/dev/null
     done
     python -m captum_astro vita report "${runs[@]}" --title "Astrocytes and where people looked" --note "$WEIGHTS" \
-        --note "The published setting first, at two layers; then the best of 288 settings; then methods without \
-gradients, on the first 30 photographs; at last two bundled models on 120 scenes, where the human map is the object's \
-mask. ClickMe's own images and other ImageNet weights were not at hand." \
+        --note "The published setting first, at two layers; then the best of 288 settings, and of 16 strengths at one \
+layer; then methods without gradients, on the first 20 photographs; at last two bundled models on 120 scenes, where \
+the human map is the object's mask. ClickMe's own images and other ImageNet weights were not at hand." \
         --out "$PAGES/astrocytes.md"
 }
 
