@@ -201,7 +201,7 @@ def draw(found: Measured, kinds: list[str], lengths: list[int], file: Path) -> N
             axes.set(title=name, xlabel="tokens", ylabel=label, xticks=lengths, xticklabels=lengths)
             axes.tick_params(axis="x", labelsize=8)
             axes.set_yscale("log", base=10)
-    figure.axes[0].legend(fontsize=8)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8, ncols=3, loc="outside lower center")
     figure.savefig(file, dpi=110)
 
 
