@@ -87,7 +87,7 @@ little](../methods.md#on-a-hierarchical-model): the row starts out equal for all
         -- table1-cifar10 table2-segmentation table2-perturbation table3 table4-segmentation table4-perturbation
 }
 
-# The two parts below take hours, and are made when they are named.
+# The parts below take hours, and are made when they are named.
 
 astrocytes() {
     local gaze=("${DEIT[@]}" --data "clickme:$DATA/gaze") trial=(${TRIAL:+-n "$TRIAL"}) layer model runs
@@ -120,21 +120,17 @@ the human map is the object's mask. ClickMe's own images and other ImageNet weig
 }
 
 astromorphic() {
-    local imdb="$RUNS/ablation-imdb" cifar="$RUNS/ablation-cifar10" sweeps="$RUNS/sweeps-imdb" run
-    local jobs=(--jobs "${PROCESSES:-2}" ${TRIAL:+-n 200 --seeds 1}) words=(--set dim=64 --set lr=2e-3)
+    local imdb="$RUNS/ablation-imdb" cifar="$RUNS/ablation-cifar10" run
+    local jobs=(--jobs "${PROCESSES:-2}" ${TRIAL:+-n 200 --seeds 1})
     echo "== ablation on IMDB"
-    python -m captum_astro ablate imdb --data "$DATA" --out "$imdb" "${jobs[@]}" --reach 0.85 "${words[@]}" \
-        --set length=256 --set epochs=3 --variants "full,no positions,linear,neither,softmax,\
+    python -m captum_astro ablate imdb --data "$DATA" --out "$imdb" "${jobs[@]}" --reach 0.85 --set dim=64 \
+        --set lr=2e-3 --set length=256 --set epochs=3 --variants "full,no positions,linear,neither,softmax,\
 sigma none,sigma outside,linear louder:alpha=1:nonlinearity=none:scale=0.25" >/dev/null
     echo "== ablation on CIFAR-10"
     python -m captum_astro ablate cifar10 --data "$DATA" --out "$cifar" "${jobs[@]}" --reach 0.45 --set dim=64 \
         --set depth=3 --set steps=1200 --set batch_size=64 --set scale=64 --set evaluate_every=100 \
         --set validation=2500 \
         --variants "full,sigma none,softmax,no positions,no embedding,no order" >/dev/null
-    echo "== alpha and s on IMDB"
-    python -m captum_astro ablate imdb --data "$DATA" --out "$sweeps" "${jobs[@]}" "${words[@]}" --set length=64 \
-        --set epochs=2 --alphas 0.1,0.5,0.75,1 \
-        --variants "full,4m:scale=64,16m:scale=256,16 D:scale=1024,500 D:scale=32000" >/dev/null
     for run in imdb/full imdb/sigma-none imdb/softmax cifar10/full cifar10/sigma-none cifar10/no-embedding \
         cifar10/softmax; do
         [ ! -f "$RUNS/parts-$run/parts.md" ] || continue
@@ -145,7 +141,7 @@ sigma none,sigma outside,linear louder:alpha=1:nonlinearity=none:scale=0.25" >/d
     python -m captum_astro words "$imdb"/{full,sigma-none,softmax}/seed-0 --data "$DATA" --out "$RUNS/words" \
         ${TRIAL:+-n "$TRIAL"} >/dev/null
     cp "$RUNS"/words/words.{md,svg} "$PAGES"
-    for run in "$imdb" "$cifar" "$sweeps"; do cp "$run/ablation.png" "$PAGES/${run##*/}.png"; done
+    for run in "$imdb" "$cifar"; do cp "$run/ablation.png" "$PAGES/${run##*/}.png"; done
     {
         cat <<'TEXT'
 # Astromorphic attention, part by part
@@ -172,18 +168,7 @@ astrocytes alone, and "no order" has neither: the image is a set of patches.
 
 TEXT
         cat "$cifar/ablation.md"
-        cat <<'TEXT'
-
-![Learning curves of the variants on CIFAR-10](ablation-cifar10.png)
-
-## The exponent and the scale (IMDB)
-
-As above, with the first 64 words and two epochs: alpha from 0.1 to 1 (0.25 is "full"), and s from m = 16 ("full") to 500 D, as
-the paper prints it.
-
-TEXT
-        cat "$sweeps/ablation.md"
-        printf '\n![Learning curves for values of alpha and s on IMDB](sweeps-imdb.png)\n'
+        printf '\n![Learning curves of the variants on CIFAR-10](ablation-cifar10.png)\n'
         for run in "$RUNS"/parts-{imdb/{full,sigma-none,softmax},cifar10/{full,sigma-none,no-embedding,softmax}}; do
             printf '\n## What the parts contribute: %s\n\nOf the run with seed 0.\n\n' "$(named "${run#*/parts-}")"
             cat "$run/parts.md"
@@ -194,6 +179,25 @@ TEXT
 named() { # "imdb/sigma-none" as "sigma none" on IMDB
     local data=${1%%/*} variant=${1#*/}
     printf '"%s" on %s' "${variant//-/ }" "$([ "$data" = imdb ] && echo IMDB || echo CIFAR-10)"
+}
+
+scales() {
+    local runs="$RUNS/scales-imdb"
+    python -m captum_astro ablate imdb --data "$DATA" --out "$runs" --jobs "${PROCESSES:-2}" ${TRIAL:+-n 200 --seeds 1} \
+        --set dim=64 --set lr=2e-3 --set length=64 --set epochs=2 --alphas 0.1,0.5,0.75,1 \
+        --variants "full,4m:scale=64,16m:scale=256,16 D:scale=1024,500 D:scale=32000" >/dev/null
+    cp "$runs/ablation.png" "$PAGES/scales-imdb.png"
+    {
+        cat <<'TEXT'
+# The exponent and the scale
+
+Astromorphic models of width 64 and one block that read the first 64 words of a review of IMDB, trained for two epochs with three
+seeds: alpha from 0.1 to 1 (0.25 is "full"), and s from m = 16 ("full") to 500 D, as the paper prints it.
+
+TEXT
+        cat "$runs/ablation.md"
+        printf '\n![Learning curves for values of alpha and s on IMDB](scales-imdb.png)\n'
+    } >"$PAGES/scales.md"
 }
 
 mkdir -p "$RUNS"
