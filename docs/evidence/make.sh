@@ -105,7 +105,7 @@ astrocytes() {
     python -m captum_astro vita search "${gaze[@]}" "${trial[@]}" --layer blocks.0.attn.proj --k 6 --tau 3 --phi=-0.5 \
         --alpha 1.1,1.25,1.5,2 --beta 0.005,0.05,0.5,0.9 --out "$RUNS/strength" >/dev/null
     echo "== methods without gradients"
-    python -m captum_astro vita evaluate "${gaze[@]}" -n "${TRIAL:-20}" --out "$RUNS/without-gradients" \
+    python -m captum_astro vita evaluate "${gaze[@]}" -n "${TRIAL:-10}" --out "$RUNS/without-gradients" \
         --vita "layer=blocks.0.attn.proj,$published" --method "Occlusion,Lime:samples=200,KernelShap:samples=200" >/dev/null
     for model in vit pit; do
         echo "== scenes, $model"
@@ -114,7 +114,7 @@ astrocytes() {
     done
     python -m captum_astro vita report "${runs[@]}" --title "Astrocytes and where people looked" --note "$WEIGHTS" \
         --note "The published setting first, at two layers; then the best of 288 settings, and of 16 strengths at one \
-layer; then methods without gradients, on the first 20 photographs; at last two bundled models on 120 scenes, where \
+layer; then methods without gradients, on the first 10 photographs; at last two bundled models on 120 scenes, where \
 the human map is the object's mask. ClickMe's own images and other ImageNet weights were not at hand." \
         --out "$PAGES/astrocytes.md"
 }
