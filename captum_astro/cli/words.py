@@ -68,6 +68,7 @@ def _loaded(folder: Path, name: str) -> tuple[Imdb, TextModel]:
     """The options and the model of a run."""
     from captum_astro.data.tokenisers import encode
     from captum_astro.evaluation.words import TextModel
+    from captum_astro.storage import RECORD, read_record
     from captum_astro.training.config import read_config
     from captum_astro.training.imdb import Imdb
     from captum_astro.training.run import load_trained
@@ -80,6 +81,8 @@ def _loaded(folder: Path, name: str) -> tuple[Imdb, TextModel]:
     model, tokeniser = load_trained(folder)
     if tokeniser is None:
         raise ValueError(f"{folder}: the run's tokeniser.json is missing. Give a whole folder, or train it again.")
-    options = {name: value for name, value in config.as_json().items() if name not in ("data", "tokeniser", "glove")}
+    # as the run recorded them: a later version knows more options
+    recorded = read_record(folder / RECORD)
+    options = {name: value for name, value in recorded.items() if name not in ("data", "tokeniser", "glove")}
     subject = TextModel(name, model, lambda texts: encode(tokeniser, list(texts), config.length), options)
     return config, subject

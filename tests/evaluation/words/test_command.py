@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from captum_astro.evaluation.run.results import read_run
+from captum_astro.storage import RECORD
 from captum_astro.training.imdb import Imdb
 from captum_astro.training.run import train
 from captum_astro.training.wikitext2 import WikiText2
@@ -49,6 +51,17 @@ def test_runs_of_an_ablation(monkeypatch, capsys, tmp_path: Path) -> None:
     code, said = run_command(monkeypatch, capsys, "words", *runs, "-n", 2, "--draws", 1, "--out", tmp_path / "words")
     assert code == 0, said
     assert {*read_run(tmp_path / "words").rows["model"]} == {"astromorphic seed-0", "softmax seed-0"}
+
+
+def test_a_run_of_a_version_with_fewer_options_is_recorded_as_it_was(monkeypatch, capsys, tmp_path: Path) -> None:
+    run = _trained(tmp_path / "run")
+    record = json.loads((run / RECORD).read_text())
+    older = {name: value for name, value in record.items() if name not in ("pos_embed", "evaluate_every")}
+    (run / RECORD).write_text(json.dumps(older))
+    code, said = run_command(monkeypatch, capsys, "words", run, "-n", 2, "--draws", 1, "--out", tmp_path / "words")
+    assert code == 0, said
+    [model] = read_run(tmp_path / "words").config["models"].values()
+    assert model["options"].keys() == older.keys() - {"data", "tokeniser", "glove"}
 
 
 def test_other_runs_are_refused(monkeypatch, capsys, tmp_path: Path) -> None:
