@@ -120,7 +120,8 @@ def check_stored(file: Path, tensors: Tensors) -> None:
 
 def _safetensors(file: Path) -> Tensors:
     try:
-        return safetensors.torch.load_file(file)  # type: ignore[no-any-return]
+        found: Tensors = safetensors.torch.load_file(file)
+        return found
     except SafetensorError as error:
         raise _damaged(file, error) from error
 

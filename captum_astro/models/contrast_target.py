@@ -101,8 +101,8 @@ def contrast_target(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"The model must be a torch.nn.Module, not {type(model).__name__}.")
-    several = isinstance(against, Sequence) and against != "others"
-    given: tuple[Any, ...] = () if against == "others" else tuple(against) if several else (against,)  # type: ignore[arg-type]
+    given: tuple[Any, ...] = tuple(against) if isinstance(against, Sequence) else (against,)
+    given = () if against == "others" else given
     if any(isinstance(each, bool) or not isinstance(each, int) for each in given):
         raise TypeError(f"against must be a class as an int, several of them, or 'others', not {against!r}.")
     if against != "others" and not given:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,7 +20,7 @@ class Family(NamedTuple):
     channels: int
     grid: tuple[int, int]
     prefix: int = 0
-    options: dict[str, Any] = {}  # noqa: RUF012
+    options: Mapping[str, Any] = MappingProxyType({})
     size: int = 224
 
 

@@ -66,7 +66,9 @@ def _one(number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_a_batch_is_its_images_without_padding(method: Any, name: str) -> None:
     model, (patches, coord, valid) = families.build(name), _lists()
     if method is InFlow and name == "patches_pooling":
-        pytest.skip("InFlow is not defined for pooling heads")
+        with pytest.raises(UnsupportedModelError, match="InFlow needs the class score of a mean of tokens"):
+            method(model).attribute(patches, target=TARGETS, additional_forward_args=(coord, valid))
+        return
     prefix = model.num_prefix_tokens
     for options in ({"internal_batch_size": 1}, {"internal_batch_size": "auto"}, {"attribute_to": "tokens"}):
         explain = method(model).attribute

@@ -12,23 +12,24 @@ from torch import nn
 from captum_astro.capture.features import is_of_huggingface, lacks_classes
 
 
-def _model(outputs: int, **published: Any) -> nn.Module:
-    model = nn.Linear(2, 2)
-    model.num_classes = outputs  # type: ignore[assignment]
-    model.pretrained_cfg = published  # type: ignore[assignment]
-    return model
+class _Published(nn.Linear):
+    """A model that says how many outputs it has, and how many its published weights have."""
+
+    def __init__(self, outputs: int, **published: Any) -> None:
+        super().__init__(2, 2)
+        self.num_classes, self.pretrained_cfg = outputs, published
 
 
 def test_without_a_classifier() -> None:
     with torch.device("meta"):
-        model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
-        assert lacks_classes(timm.create_model("vit_tiny_patch16_224")) is None
+        model = timm.create_Published("vit_tiny_patch16_224", num_classes=0)
+        assert lacks_classes(timm.create_Published("vit_tiny_patch16_224")) is None
     assert lacks_classes(model) == "has no classifier (num_classes=0)"
 
 
-def test_an_image_encoder_of_an_image_text_model() -> None:
+def test_an_image_encoder_of_an_image_text_Published() -> None:
     with torch.device("meta"):
-        model = timm.create_model("vit_base_patch16_clip_224.openai")
+        model = timm.create_Published("vit_base_patch16_clip_224.openai")
     assert lacks_classes(model) == "is the image encoder of an image-text model, which returns 512 features"
 
 
@@ -36,10 +37,10 @@ def test_an_image_encoder_of_an_image_text_model() -> None:
     "model",
     [
         nn.Linear(2, 512),  # says nothing of its outputs
-        _model(512, num_classes=1000),  # a classifier that was trained for 512 classes
-        _model(512, num_classes=512, label_names=["cat"]),
-        _model(1000, num_classes=1000),
-        _model(500, num_classes=500),
+        _Published(512, num_classes=1000),  # a classifier that was trained for 512 classes
+        _Published(512, num_classes=512, label_names=["cat"]),
+        _Published(1000, num_classes=1000),
+        _Published(500, num_classes=500),
     ],
 )
 def test_classifiers(model: nn.Module) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from captum_astro.storage import PART
 
-try:
-    import fcntl as _locks
-except ImportError:  # Windows
-    _locks: Any = None  # type: ignore[no-redef]
+_locks: Any = import_module("fcntl") if find_spec("fcntl") else None  # Windows has none
 
 
 class Use:
