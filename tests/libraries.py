@@ -26,7 +26,7 @@ def skip_undefined(method: Any, *models: nn.Module, x: torch.Tensor) -> None:
     """Skip a test of a method that is not defined for these models: for all of them, because they compute the same."""
     refused = [found for model in models if method.__name__ in NARROW and (found := _refused(method(model), x))]
     if refused:
-        # InFlow reads the class score of the mean of normalised tokens, which not every library's head lets be asked for
+        # InFlow reads the class score of the mean of normalised tokens, which not every library's head gives
         alone = method.__name__ == "InFlow" and "class score of a mean of tokens" in refused[0]
         assert alone or len(refused) == len(models), f"{method.__name__} refuses only one of them: {refused}"
         pytest.skip(refused[0])
