@@ -125,7 +125,7 @@ def _largest(x: torch.Tensor, each: bool) -> torch.Tensor:
     if each:
         return x.abs().amax((0, 2))
     low, high = x.aminmax()  # one pass over the data, without a copy
-    return torch.maximum(-low, high)
+    return torch.maximum(low.abs(), high.abs())  # not -low: a size of -0 would make every error -inf
 
 
 def value_error(record: AttentionRecord) -> torch.Tensor:
