@@ -26,7 +26,7 @@ class Arrived:
         tokens: Relevance of the tokens that enter the first block, summed over their channels, ``(B, n)``; None if no
             layout says which tensor they are.
         image_size: Size of the image that the model itself received.
-        score: The explained output, summed over the samples.
+        score: The target as the model returns it, also where its probability is explained, summed over the samples.
         constants: The relevance of each of the model's constants that were noted.
     """
 

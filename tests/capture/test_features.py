@@ -22,14 +22,14 @@ class _Published(nn.Linear):
 
 def test_without_a_classifier() -> None:
     with torch.device("meta"):
-        model = timm.create_Published("vit_tiny_patch16_224", num_classes=0)
-        assert lacks_classes(timm.create_Published("vit_tiny_patch16_224")) is None
+        model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+        assert lacks_classes(timm.create_model("vit_tiny_patch16_224")) is None
     assert lacks_classes(model) == "has no classifier (num_classes=0)"
 
 
-def test_an_image_encoder_of_an_image_text_Published() -> None:
+def test_an_image_encoder_of_an_image_text_model() -> None:
     with torch.device("meta"):
-        model = timm.create_Published("vit_base_patch16_clip_224.openai")
+        model = timm.create_model("vit_base_patch16_clip_224.openai")
     assert lacks_classes(model) == "is the image encoder of an image-text model, which returns 512 features"
 
 
