@@ -34,6 +34,9 @@ Sigma = Annotated[
 Alpha = Annotated[float | None, finite_number("Exponent of the calcium response; 1 is the linear form.")]
 Scale = Annotated[float | None, finite_number("s, which divides the memory; by default the hidden units per head.")]
 Position = Annotated[bool, typer.Option(help="Whether astrocytes write positions.")]
+Embedding = Annotated[
+    str | None, option("learn (an embedding of each position is added) or none.", "--pos-embed", metavar="NAME")
+]
 Dim = Annotated[int | None, whole_number("Width.")]
 Depth = Annotated[int | None, whole_number("Blocks.")]
 Heads = Annotated[int | None, whole_number("Attention heads.")]
@@ -48,6 +51,7 @@ Seed = Annotated[
 ]
 Resume = Annotated[bool, typer.Option(help="Resume the run in the folder, or replace it.")]
 Every = Annotated[int, whole_number("Steps between checkpoints.")]
+Looks = Annotated[int | None, whole_number("Steps between validations, instead of an epoch.")]
 Length = Annotated[int | None, whole_number("Sequence length in tokens.", least=2)]
 Vocabulary = Annotated[int | None, whole_number("Size of the vocabulary to train.", least=3)]
 Tokeniser = Annotated[
@@ -68,6 +72,7 @@ def cifar10(
     alpha: Alpha = None,
     scale: Scale = None,
     relative_position: Position = True,
+    pos_embed: Embedding = None,
     dim: Dim = None,
     depth: Depth = None,
     heads: Heads = None,
@@ -82,6 +87,7 @@ def cifar10(
     batch_size: BatchSize = None,
     lr: Rate = None,
     seed: Seed = 0,
+    evaluate_every: Looks = None,
     limit: Annotated[int | None, limit_option("Images at most, for training and for test: for a trial.")] = None,
     device: Device = "cpu",
     resume: Resume = True,
@@ -108,6 +114,7 @@ def imdb(
     alpha: Alpha = None,
     scale: Scale = None,
     relative_position: Position = True,
+    pos_embed: Embedding = None,
     dim: Dim = None,
     depth: Depth = None,
     heads: Heads = None,
@@ -122,6 +129,7 @@ def imdb(
     batch_size: BatchSize = None,
     lr: Rate = None,
     seed: Seed = 0,
+    evaluate_every: Looks = None,
     limit: Annotated[int | None, limit_option("Reviews of each class at most: for a trial.")] = None,
     device: Device = "cpu",
     resume: Resume = True,
@@ -148,11 +156,15 @@ def wikitext2(
     alpha: Alpha = None,
     scale: Scale = None,
     relative_position: Position = True,
+    pos_embed: Embedding = None,
     dim: Dim = None,
     depth: Depth = None,
     heads: Heads = None,
     mlp_ratio: MlpRatio = None,
     length: Length = None,
+    causal: Annotated[
+        bool, typer.Option(help="--no-causal sums over all tokens, as the paper prints it: a leak, shown as such.")
+    ] = True,
     tokens: Annotated[
         str | None, option("bpe (trained byte pairs) or words (the words of the text).", metavar="NAME")
     ] = None,
@@ -164,12 +176,13 @@ def wikitext2(
     batch_size: BatchSize = None,
     lr: Rate = None,
     seed: Seed = 0,
+    evaluate_every: Looks = None,
     limit: Annotated[int | None, limit_option("Lines of each text at most: for a trial.")] = None,
     device: Device = "cpu",
     resume: Resume = True,
     checkpoint_every: Every = 200,
 ) -> None:
-    """A causal language model on WikiText-2's plain text.
+    """A language model on WikiText-2's plain text.
 
     If the train file is missing, the model is trained on the valid text (the last tenth of its lines for validation)
     and scored on the test text: compare such figures only with each other.
@@ -202,6 +215,7 @@ def scenes(
     batch_size: BatchSize = None,
     lr: Rate = None,
     seed: Seed = 0,
+    evaluate_every: Looks = None,
     bfloat16: Annotated[
         bool, typer.Option(help="As used for the plain model's bundled weights; very slow on CPUs without support.")
     ] = False,

@@ -9,6 +9,7 @@ from torch import nn
 
 from captum_astro.layouts.base import Layout, register_layout
 from captum_astro.layouts.blocks import describe_blocks
+from captum_astro.layouts.errors import UnsupportedModelError
 from captum_astro.layouts.steps import Tap
 from captum_astro.models.astromorphic_text import AstromorphicLanguageModel, AstromorphicTextClassifier
 
@@ -52,6 +53,14 @@ class LanguageModelLayout(TextClassifierLayout):
     """A model with one output per position; the target is ``(position, token id)``."""
 
     per_position = True
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        if not self._model.causal:
+            raise UnsupportedModelError(
+                "This language model was built with causal=False, so it sees the token that it predicts, and there is "
+                "nothing to explain. Build it with causal=True."
+            )
 
     def readout_of(self, inputs: torch.Tensor, tokens: int) -> torch.Tensor:
         return self.readout(tokens)

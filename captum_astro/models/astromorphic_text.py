@@ -179,7 +179,7 @@ class AstromorphicTextClassifier(AstromorphicTextEncoder):
 
 
 class AstromorphicLanguageModel(AstromorphicTextEncoder):
-    """A causal language model, by default of the paper's size for WikiText-2.
+    """A language model, by default of the paper's size for WikiText-2.
 
     Source: arXiv 2312.10925; see `captum_astro.functional.astromorphic` for the equations. The paper sums over all
     tokens and does not say how its decoder is made causal; here memory and normaliser are prefix sums, so the logits at
@@ -192,6 +192,8 @@ class AstromorphicLanguageModel(AstromorphicTextEncoder):
         depth: Number of blocks.
         length: The longest text, in tokens.
         tie_weights: Whether the output map shares the embedding's weight.
+        causal: False sums over all tokens, as the paper prints it. The model then sees the tokens that it predicts, so
+            its perplexity says nothing, and it is not explained.
         drop_rate: Dropout after the embedding, of the residual sums, and before the output.
         options: Further arguments of `AstromorphicTextEncoder`, `AstromorphicBlock` and `AstromorphicAttention`.
 
@@ -213,6 +215,7 @@ class AstromorphicLanguageModel(AstromorphicTextEncoder):
         length: int = 512,
         *,
         tie_weights: bool = True,
+        causal: bool = True,
         drop_rate: float = 0.1,
         **options: Any,
     ) -> None:
@@ -225,9 +228,10 @@ class AstromorphicLanguageModel(AstromorphicTextEncoder):
             # with tied weights, an embedding of length 1 gives logits of a reasonable size
             embed_scale=math.sqrt(dim) if tie_weights else 1.0,
             drop_rate=drop_rate,
-            causal=True,
+            causal=causal,
             **options,
         )
+        self.causal = causal
         at: dict[str, Any] = {name: options.get(name) for name in ("device", "dtype")}
         self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(dim, vocabulary, bias=False, **at)

@@ -1,4 +1,4 @@
-"""WikiText-2: a causal language model."""
+"""WikiText-2: a language model."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class WikiText2(Config):
 
     Attributes:
         length: Tokens per window.
+        causal: Whether a token sees only itself and those before it. False, as the paper's sums are printed, lets the
+            model see what it predicts.
         tokens: ``"bpe"``, trained byte pairs, which assign a probability to every text; or ``"words"``, WikiText's own,
             where words not seen in training are ``<unk>``: perplexities of the two are not comparable.
         vocabulary: Size of the vocabulary to train.
@@ -58,6 +60,7 @@ class WikiText2(Config):
     lr: Positive = 2e-3
     weight_decay: Annotated[float, number(least=0)] = 0.1
     length: Length = 128
+    causal: bool = True
     tokens: Literal["bpe", "words"] = "bpe"
     vocabulary: Vocabulary = 4096
     tokeniser: str = ""
@@ -74,6 +77,7 @@ class WikiText2(Config):
             length=self.length,
             mlp_ratio=self.mlp_ratio,
             drop_rate=self.drop,
+            causal=self.causal,
             **self.model_options,
         )
 

@@ -48,6 +48,8 @@ TRAINING = {
     "--seed": (["3"], COUNTS),
     "--attention": (["softmax"], NAMES),
     "--nonlinearity": (["outside"], NAMES),
+    "--pos-embed": (["none"], NAMES),
+    "--evaluate-every": (["1"], COUNTS),
     "--device": (["cpu"], DEVICES),
     "--vocabulary": (["300"], [*COUNTS, "2"]),
     "--tokeniser": ([], FILES),

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from captum_astro import UnsupportedModelError, VTranM
 from captum_astro.models.astromorphic_text import AstromorphicLanguageModel, AstromorphicTextClassifier
 
 CHOICES: list[dict[str, Any]] = [
@@ -68,6 +69,29 @@ def test_the_future_changes_nothing(options: dict[str, Any]) -> None:
     torch.testing.assert_close(model(changed)[:, :13], logits[:, :13], rtol=1e-12, atol=1e-12)
     assert not torch.allclose(model(changed)[:, 13:], logits[:, 13:])
     torch.testing.assert_close(model(text[:, :7]), logits[:, :7], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", CHOICES, ids=str)
+def test_sums_over_all_tokens_see_the_token_that_is_predicted(options: dict[str, Any]) -> None:
+    model = language_model(causal=False, **options)
+    text = torch.randint(50, (2, 20))
+    changed = text.clone()
+    changed[:, 13:] = (changed[:, 13:] + torch.randint(1, 50, (2, 7))) % 50
+    assert not torch.allclose(model(changed)[:, :13], model(text)[:, :13])
+
+
+def test_the_last_position_is_the_same_with_and_without_a_future() -> None:
+    causal, every = language_model(), language_model(causal=False)
+    every.load_state_dict(causal.state_dict())
+    text = torch.randint(50, (2, 20))
+    torch.testing.assert_close(every(text)[:, -1], causal(text)[:, -1], rtol=1e-12, atol=1e-12)
+
+
+def test_what_sees_its_own_answer_is_not_explained() -> None:
+    text = torch.randint(50, (1, 9))
+    assert VTranM(language_model()).attribute(text, target=(4, 7)).shape == (1, 9)
+    with pytest.raises(UnsupportedModelError, match=r"causal=False, so it sees the token.*Build it with causal=True"):
+        VTranM(language_model(causal=False)).attribute(text, target=(4, 7))
 
 
 def test_tied_weights(tmp_path: Path) -> None:

@@ -136,6 +136,21 @@ def test_wikitext2(tmp_path: Path, tokens: str) -> None:
     assert not any("number" in word for word in known)
 
 
+def test_a_language_model_that_sees_its_answers_has_no_perplexity_to_speak_of(tmp_path: Path) -> None:
+    # the words are a random sequence: nothing but the answer itself can tell the next one
+    words = "".join(f" {chr(97 + int(i))}" for i in torch.randint(0, 20, (4000,)))
+    for part in ("valid", "test"):
+        (tmp_path / f"wikitext2_{part}.txt").write_text(words.replace(" a", " a .\n"))
+    small = SMALL | {"batch_size": 32, "dim": 32, "drop": 0.0}
+    config = WikiText2(data=str(tmp_path), steps=300, length=6, vocabulary=60, lr=1e-2, tokens="words", **small)
+    found = {
+        causal: train(replace(config, causal=causal, attention="softmax"), tmp_path / str(causal))["perplexity"]
+        for causal in (True, False)
+    }
+    assert found[True] > 10
+    assert found[False] < found[True] / 2
+
+
 def test_every_token_is_predicted_once() -> None:
     class Uniform(nn.Module):
         def __init__(self) -> None:
