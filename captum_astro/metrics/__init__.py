@@ -38,6 +38,8 @@ from captum_astro.metrics.statistics import bootstrap_interval as bootstrap_inte
 from captum_astro.metrics.statistics import compare_many as compare_many
 from captum_astro.metrics.statistics import compare_paired as compare_paired
 from captum_astro.metrics.statistics import holm as holm
+from captum_astro.metrics.student_t import Mean as Mean
+from captum_astro.metrics.student_t import t_mean as t_mean
 from captum_astro.metrics.token_deletion import comprehensiveness as comprehensiveness
 from captum_astro.metrics.token_deletion import shortened as shortened
 from captum_astro.metrics.token_deletion import sufficiency as sufficiency

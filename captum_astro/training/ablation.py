@@ -14,13 +14,12 @@ import torch
 from rich.console import Console
 
 from captum_astro.extras import needed
-from captum_astro.metrics.statistics import bootstrap_interval
 from captum_astro.processes import end_with_parent
 from captum_astro.storage import write_table, write_whole
 from captum_astro.training.bands import bands, plot_bands
+from captum_astro.training.compared import markdown, summary
 from captum_astro.training.curve import Row, epochs_to, read_csv
 from captum_astro.training.fit import CURVE
-from captum_astro.training.options import Metric
 from captum_astro.training.run import train
 from captum_astro.training.task import Config
 from captum_astro.training.variants import Variants
@@ -137,55 +136,6 @@ def _results(
 def _train(config: Config, place: Path, device: str, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     return train(config, place, device=device)
-
-
-def summary(runs: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """One row per variant: runs, how many reached the value, and means with 95 % bootstrap intervals over seeds.
-
-    Args:
-        runs: Columns ``variant``, ``epochs_to`` (NaN: not reached), the metric, ``parameters`` and ``seconds``.
-        metric: Name of the metric.
-
-    Returns:
-        Columns ``variant``, ``runs``, ``reached``, ``epochs`` (mean over runs that reached it), ``epochs_low``,
-        ``epochs_high``, the metric with ``_low`` and ``_high``, ``parameters``, ``seconds``.
-    """
-    import pandas as pd
-
-    rows = []
-    for name, group in runs.groupby("variant", sort=False):
-        reached = group["epochs_to"].dropna().astype(float)
-        row: dict[str, Any] = {"variant": name, "runs": len(group), "reached": len(reached)}
-        for column, values in (("epochs", reached), (metric, group[metric])):
-            low, high = bootstrap_interval(values.to_numpy()) if len(values) else (float("nan"),) * 2
-            row |= {column: values.mean(), f"{column}_low": low, f"{column}_high": high}
-        row |= {"parameters": int(group["parameters"].iloc[0]), "seconds": group["seconds"].mean()}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def markdown(table: pd.DataFrame, metric: Metric, reach: float | None) -> str:
-    """The table of `summary` as Markdown."""
-
-    def value(x: float) -> str:
-        return f"{x:.1%}" if metric == "accuracy" else f"{x:.1f}"
-
-    head = ["variant", f"test {metric} (95 %)"]
-    if reach is not None:
-        head.append(f"epochs to {value(reach)} (95 %), reached")
-    head += ["parameters", "seconds a run"]
-    lines = [" | ".join(head), "|".join("---" for _ in head)]
-    for row in table.to_dict("records"):
-        low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-        cells = [row["variant"], f"{value(row[metric])} ({value(low)} .. {value(high)})"]
-        if reach is not None:
-            epochs = ""
-            if row["reached"]:
-                epochs = f"{row['epochs']:.1f} ({row['epochs_low']:.1f} .. {row['epochs_high']:.1f}), "
-            cells.append(f"{epochs}{row['reached']} of {row['runs']}")
-        cells += [f"{row['parameters']:,}", f"{row['seconds']:.0f}"]
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" if "---" not in line else f"|{line}|" for line in lines)
 
 
 def _changed(config: Config, changes: Mapping[str, Any], seed: int) -> Config:

@@ -147,7 +147,7 @@ sigma none,sigma outside,linear louder:alpha=1:nonlinearity=none:scale=0.25" >/d
 # Astromorphic attention, part by part
 
 What the variants are is [here](../astromorphic.md#ablations), and what follows from the tables
-[there](../astromorphic.md#what-was-found). All intervals are over three seeds.
+[there](../astromorphic.md#what-was-found). Intervals are [Student's, over three seeds](index.md#how-to-read-them).
 
 ## Reviews (IMDB)
 
@@ -195,7 +195,8 @@ all tokens:causal=false,softmax on all tokens:attention=softmax:causal=false" >/
 
 Models of width 64 and two blocks that read 128 byte pairs of WikiText-2, trained for 1,000 steps of 16 windows with three seeds.
 The training text was not at hand: they are trained on nine tenths of the validation text, and the perplexity is that of the
-test text. The epochs are those to a validation perplexity of 250; the curves are looked at every 100 steps.
+test text. The epochs are those to a validation perplexity of 250; the curves are looked at every 100 steps. Intervals are
+[Student's](index.md#how-to-read-them).
 
 The paper's sums run over all tokens. "all tokens" and "softmax on all tokens" do so too, so these two see the token that they
 predict: what they reach is no perplexity. It shows how much such a leak is worth.
@@ -226,7 +227,8 @@ scales() {
 # The exponent and the scale
 
 Astromorphic models of width 64 and one block that read the first 64 words of a review of IMDB, trained for two epochs with three
-seeds: alpha from 0.1 to 1 (0.25 is "full"), and s from m = 16 ("full") to 500 D, as the paper prints it.
+seeds: alpha from 0.1 to 1 (0.25 is "full"), and s from m = 16 ("full") to 500 D, as the paper prints it. Intervals are
+[Student's](index.md#how-to-read-them).
 
 TEXT
         cat "$runs/ablation.md"

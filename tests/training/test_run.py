@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from captum_astro.models.bundled import ASTROMORPHIC, PIT, PLAIN
-from captum_astro.training.ablation import run_ablation, summary
+from captum_astro.training.ablation import run_ablation
 from captum_astro.training.bands import bands
 from captum_astro.training.cifar10 import Cifar10
 from captum_astro.training.config import configured, keep_config, read_config, tasks
@@ -267,7 +267,7 @@ def test_ablation(tmp_path: Path) -> None:
     config = Imdb(data=str(imdb_parquet(tmp_path)), epochs=2, length=20, lr=1e-2, **SMALL)
     out = tmp_path / "ablation"
     text = run_ablation(config, variants_of(VARIANTS, [0.5]), out, seeds=(0, 1), reach=0.9)
-    assert "| variant | test accuracy (95 %) | epochs to 90.0% (95 %), reached |" in text
+    assert "| test accuracy (95 %) | difference from full, points (95 %) | epochs to 90.0% (range), reached |" in text
     assert pd.read_csv(out / "curves.csv")["runs"].eq(2).all()
     table = pd.read_csv(out / "ablation.csv")
     assert list(table["variant"]) == [*VARIANTS, "alpha 0.5"]
@@ -363,14 +363,3 @@ def test_options_of_the_attention_reach_it(tmp_path: Path, options, expected) ->
     train(Imdb(data=str(imdb_parquet(tmp_path)), steps=1, length=20, **SMALL, **options), tmp_path / "run")
     layer = load_trained(tmp_path / "run")[0].blocks[0].attn
     assert (layer.scale, layer.position_scale, isinstance(layer.proj, nn.Linear)) == expected
-
-
-def test_summary() -> None:
-    runs = pd.DataFrame({
-        "variant": ["a", "a", "b"], "epochs_to": [2.0, None, None], "accuracy": [0.5, 0.7, 0.4],
-        "parameters": [10, 10, 20], "seconds": [1.0, 3.0, 1.0],
-    })  # fmt: skip
-    a, b = summary(runs, "accuracy").to_dict("records")
-    assert (a["reached"], a["epochs"], a["accuracy"], a["seconds"]) == (1, 2.0, pytest.approx(0.6), 2.0)
-    assert b["reached"] == 0
-    assert math.isnan(b["epochs"])
