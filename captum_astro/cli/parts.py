@@ -17,7 +17,7 @@ from captum_astro.cli._terminal import console
 )
 def parts(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run of captum-astro train.")],
-    out: Annotated[Path, out_folder("Folder for parts.json and parts.md.")] = Path("parts"),
+    out: Annotated[Path, out_folder("Folder for the tables, parts.md and parts.json.")] = Path("parts"),
     data: Annotated[Path | None, option("Folder of the data, if they were moved.", metavar="FOLDER")] = None,
     device: Device = "cpu",
 ) -> None:
@@ -26,9 +26,14 @@ def parts(
     The tables have the test accuracy (or perplexity) with each change, the saturation of sigma, the sizes of the two
     memories, and gradients at the start and the end of training. The run must be one with astromorphic blocks.
     """
+    from captum_astro.cli._made import record_made
+    from captum_astro.command_lines import DATA
+    from captum_astro.storage import write_whole
     from captum_astro.training.parts import contributions, write
 
     found = contributions(run, data=str(data or ""), device=device)
     write(found, out)
+    made = record_made(out, "parts", DATA if data is not None else "", device, {}, run)
+    write_whole(out / "parts.md", lambda file: file.write_text(f"{found.markdown}\n\n{made}\n", encoding="utf-8"))
     console.print(found.markdown)
-    console.print(f"{out}/parts.json, {out}/parts.md")
+    console.print(f"{out}/made.json, {out}/parts.json, {out}/parts.md")

@@ -25,7 +25,7 @@ def summary(runs: pd.DataFrame, metric: Metric) -> pd.DataFrame:
         Columns ``variant``, ``runs``, ``reached``, ``epochs`` (mean over runs that reached it), ``epochs_low`` and
         ``epochs_high`` (their range), the metric with ``_low`` and ``_high`` (Student's 95 % interval), the paired
         ``difference`` with ``_low`` and ``_high``, ``p_holm`` (of its t-test, after Holm's correction over the table),
-        ``parameters``, ``seconds``. What one run cannot tell is NaN.
+        ``parameters``, ``seconds`` (the median). What one run cannot tell is NaN.
     """
     import pandas as pd
 
@@ -43,7 +43,8 @@ def summary(runs: pd.DataFrame, metric: Metric) -> pd.DataFrame:
             apart = t_mean(pairs)
             row |= {"difference": apart.value, "difference_low": apart.low, "difference_high": apart.high}
             row["p_holm"] = apart.p_value
-        row |= {"parameters": int(group["parameters"].iloc[0]), "seconds": group["seconds"].mean()}
+        # the median: a run that shared the machine with other work says nothing about the variant
+        row |= {"parameters": int(group["parameters"].iloc[0]), "seconds": group["seconds"].median()}
         rows.append(row)
     columns = ["variant", "runs", "reached", "epochs", "epochs_low", "epochs_high"]
     columns += [f"{name}{end}" for name in (metric, "difference") for end in ("", "_low", "_high")]
@@ -64,7 +65,8 @@ def markdown(table: pd.DataFrame, metric: Metric, reach: float | None) -> str:
     for row in table.to_dict("records"):
         cells = [row["variant"], _mean(row, metric, metric), _difference(row, metric)]
         if reach is not None:
-            epochs = f"{row['epochs']:.1f} ({row['epochs_low']:.1f} .. {row['epochs_high']:.1f}), "
+            spread = f" ({row['epochs_low']:.1f} .. {row['epochs_high']:.1f})" if row["reached"] > 1 else ""
+            epochs = f"{row['epochs']:.1f}{spread}, "
             cells.append(f"{epochs if row['reached'] else ''}{row['reached']} of {row['runs']}")
         lines.append([*cells, f"{row['parameters']:,}", f"{row['seconds']:.0f}"])
     return "\n".join(f"| {' | '.join(line)} |" if line[0] != "---" else f"|{'|'.join(line)}|" for line in lines)

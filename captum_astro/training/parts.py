@@ -137,11 +137,10 @@ def contributions(folder: Path, *, data: str = "", device: torch.device | str = 
 
 
 def write(found: Contributions, folder: Path) -> None:
-    """Write ``parts.json`` and ``parts.md``."""
+    """Write ``parts.json``."""
     text = json.dumps(found.as_json, indent=1, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "parts.json", lambda part: part.write_text(text, encoding="utf-8"))
-    write_whole(folder / "parts.md", lambda part: part.write_text(found.markdown + "\n", encoding="utf-8"))
 
 
 def _row(metric: Metric, part: str, set_to: str, values: torch.Tensor, whole: torch.Tensor) -> dict[str, Any]:

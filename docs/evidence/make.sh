@@ -90,9 +90,10 @@ little](../methods.md#on-a-hierarchical-model): the row starts out equal for all
 # The parts below take hours, and are made when they are named.
 
 astrocytes() {
-    local gaze=("${DEIT[@]}" --data "clickme:$DATA/gaze") trial=(${TRIAL:+-n "$TRIAL"}) layer model runs
-    local published="k=6,tau=3,phi=-0.5,alpha=1.5,beta=0.05"
-    runs=("$RUNS"/{published-attn.proj,published-mlp.fc1,search,strength,without-gradients,scenes-vit,scenes-pit})
+    local gaze=("${DEIT[@]}" --data "clickme:$DATA/gaze") trial=(${TRIAL:+-n "$TRIAL"}) layer runs published
+    published="k=6,tau=3,phi=-0.5,alpha=1.5,beta=0.05"
+    runs=("$RUNS"/{published-attn.proj,published-mlp.fc1,search,strength,without-gradients})
+    runs+=("$RUNS"/scenes-{attn.proj,mlp.fc1,astromorphic})
     for layer in attn.proj mlp.fc1; do
         echo "== published values at blocks.0.$layer"
         python -m captum_astro vita evaluate "${gaze[@]}" "${trial[@]}" --out "$RUNS/published-$layer" \
@@ -105,18 +106,24 @@ astrocytes() {
     python -m captum_astro vita search "${gaze[@]}" "${trial[@]}" --layer blocks.0.attn.proj --k 6 --tau 3 --phi=-0.5 \
         --alpha 1.1,1.25,1.5,2 --beta 0.005,0.05,0.5,0.9 --out "$RUNS/strength" >/dev/null
     echo "== methods without gradients"
-    python -m captum_astro vita evaluate "${gaze[@]}" -n "${TRIAL:-10}" --out "$RUNS/without-gradients" \
+    python -m captum_astro vita evaluate "${gaze[@]}" "${trial[@]}" --out "$RUNS/without-gradients" \
         --vita "layer=blocks.0.attn.proj,$published" --method "Occlusion,Lime:samples=200,KernelShap:samples=200" >/dev/null
-    for model in vit pit; do
-        echo "== scenes, $model"
-        python -m captum_astro vita evaluate --data scenes -n "${TRIAL:-120}" -M "scenes_${model}_tiny_patch4_64" \
-            --out "$RUNS/scenes-$model" --vita "$published" >/dev/null
-    done
+    on_scenes scenes-attn.proj scenes_vit_tiny_patch4_64 blocks.0.attn.proj
+    on_scenes scenes-mlp.fc1 scenes_vit_tiny_patch4_64 blocks.0.mlp.fc1
+    on_scenes scenes-astromorphic astromorphic_scenes_tiny_patch8_64 blocks.0.mlp.fc1
     python -m captum_astro vita report "${runs[@]}" --title "Astrocytes and where people looked" --note "$WEIGHTS" \
         --note "The published setting first, at two layers; then the best of 288 settings, and of 16 strengths at one \
-layer; then methods without gradients, on the first 10 photographs; at last two bundled models on 120 scenes, where \
-the human map is the object's mask. ClickMe's own images and other ImageNet weights were not at hand." \
+layer; then methods without gradients; at last bundled models on 120 scenes, where the human map is the object's mask, \
+and nobody looked." \
+        --note "The 120 photographs show birds of three classes of ImageNet, 60, 40 and 20 of each, and both halves have \
+all three. ClickMe's own images and other ImageNet weights were not at hand. Read the page as one on birds and DeiT-tiny." \
         --out "$PAGES/astrocytes.md"
+}
+
+on_scenes() { # the name of the run, the model and the layer; $published is the caller's
+    echo "== $1"
+    python -m captum_astro vita evaluate --data scenes -n "${TRIAL:-120}" -M "$2" --out "$RUNS/$1" \
+        --vita "layer=$3,$published" >/dev/null
 }
 
 astromorphic() {
@@ -125,7 +132,8 @@ astromorphic() {
     echo "== ablation on IMDB"
     python -m captum_astro ablate imdb --data "$DATA" --out "$imdb" "${jobs[@]}" --reach 0.85 --set dim=64 \
         --set lr=2e-3 --set length=256 --set epochs=3 --variants "full,no positions,linear,neither,softmax,\
-sigma none,sigma outside,linear louder:alpha=1:nonlinearity=none:scale=0.25" >/dev/null
+sigma none,sigma outside,linear none:alpha=1:nonlinearity=none,\
+linear louder:alpha=1:nonlinearity=none:scale=0.25" >/dev/null
     echo "== ablation on CIFAR-10"
     python -m captum_astro ablate cifar10 --data "$DATA" --out "$cifar" "${jobs[@]}" --reach 0.45 --set dim=64 \
         --set depth=3 --set steps=1200 --set batch_size=64 --set scale=64 --set evaluate_every=100 \
@@ -147,12 +155,14 @@ sigma none,sigma outside,linear louder:alpha=1:nonlinearity=none:scale=0.25" >/d
 # Astromorphic attention, part by part
 
 What the variants are is [here](../astromorphic.md#ablations), and what follows from the tables
-[there](../astromorphic.md#what-was-found). Intervals are [Student's, over three seeds](index.md#how-to-read-them).
+[there](../astromorphic.md#what-was-found). The intervals of the ablations are [Student's, over three
+seeds](index.md#how-to-read-them); those of the parts are bootstrap intervals over the test samples of one run.
 
 ## Reviews (IMDB)
 
 Models of width 64 and one block that read the first 256 words of a review, trained for three epochs. The accuracy is that on the
-test reviews, and the epochs are those to 85 % of the validation reviews. "linear louder" is linear without sigma, with s = m / 64.
+test reviews, with the weights of the best of three validations; the epochs are those to 85 % of the validation reviews. "linear
+none" has no sigma, and "linear louder" neither has one, with s = m / 64.
 
 TEXT
         cat "$imdb/ablation.md"
@@ -163,7 +173,7 @@ TEXT
 ## Photographs (CIFAR-10)
 
 Models of width 64 and three blocks with patches of 4 pixels and s = 4 m, trained for 1,200 steps of 64 images (1.6 epochs). The
-epochs are those to 45 % of the validation images, which are looked at every 100 steps. "no embedding" leaves positions to the
+epochs are those to 45 % of the validation images, which are looked at every 100 steps; the best weights are tested. "no embedding" leaves positions to the
 astrocytes alone, and "no order" has neither: the image is a set of patches.
 
 TEXT

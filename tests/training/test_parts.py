@@ -42,7 +42,7 @@ def test_the_unchanged_model_is_the_one_that_was_trained(tmp_path: Path, name: s
     first = config.build(tmp_path / "run").blocks[0].attn
     start = {(row["when"], row["part"]): row["rms"] for row in found.norms if row["layer"] == "blocks.0"}
     if name != "softmax":
-        assert start["start", "M"] == pytest.approx(float(first.positions.square().mean().sqrt()), rel=1e-6)
+        assert start["start", "M"] == pytest.approx(float(first.positions.detach().square().mean().sqrt()), rel=1e-6)
         assert start["end", "M"] != start["start", "M"]
     assert json.loads(json.dumps(found.as_json, allow_nan=False))["samples"] == found.samples
     assert found.markdown.count("\n|---|") == (2 if name == "softmax" else 3)
@@ -59,9 +59,13 @@ def test_a_change_is_paired_with_the_unchanged_model(tmp_path: Path) -> None:
 
 def test_the_command(monkeypatch, capsys, tmp_path: Path) -> None:
     train(TASKS["imdb"](tmp_path), tmp_path / "run")
-    code, out = run_command(monkeypatch, capsys, "parts", tmp_path / "run", "--out", tmp_path / "parts")
+    code, out = run_command(monkeypatch, capsys, "parts", tmp_path / "run", "--out", tmp_path / "all" / "parts")
     assert code == 0, out
-    assert (tmp_path / "parts" / "parts.md").read_text() in out
+    (tmp_path / "all" / "parts").rename(tmp_path / "parts")
+    tables, made = (tmp_path / "parts" / "parts.md").read_text().split("\n\n```bash\n")
+    assert tables in out
+    assert made.startswith('captum-astro parts "$RUNS/run" --out "$RUNS/all/parts"\n```\n')
+    assert f"torch {torch.__version__}" in made
     written = json.loads((tmp_path / "parts" / "parts.json").read_text())
     assert written["task"] == "imdb"
     assert written["versions"]["torch"] == torch.__version__

@@ -19,7 +19,7 @@ from captum_astro.evaluation.report.visible import visible
 from captum_astro.storage import read_json, write_whole
 from captum_astro.wording import counted
 
-_CONTROLS = 5  # the gain itself on the odd images among them
+_OWN, _SIMPLER = ("another", "class kept"), ("centre", "blurred")
 _MADE = "captum-astro vita search or vita evaluate, run again, makes them."
 
 
@@ -44,6 +44,39 @@ class _Run:
     controls: list[dict[str, Any]]
     searched: bool
     figure: Path | None
+
+    @property
+    def dataset(self) -> str:
+        """The name of the dataset, without its path."""
+        return str(self.made["data"]).partition(":")[0]
+
+    @property
+    def rises(self) -> list[dict[str, Any]]:
+        """The gains that are certain."""
+        return [row for row in self.gains if _certain(row) and row["difference"] > 0]
+
+    @property
+    def falls(self) -> list[dict[str, Any]]:
+        """The losses that are certain."""
+        return [row for row in self.gains if _certain(row) and row["difference"] < 0]
+
+    @property
+    def own(self) -> int:
+        """How many of the gains are certain with the image's own human map, and where the class is kept."""
+        return self._beyond(_OWN)
+
+    @property
+    def beyond(self) -> int:
+        """How many of the maps that gained are certainly better than a Gaussian and than the blurred plain map."""
+        return self._beyond(_SIMPLER)
+
+    def _beyond(self, controls: Sequence[str]) -> int:
+        better = {
+            (row["method"], row["metric"], row["control"])
+            for row in self.controls
+            if _certain(row) and row["difference"] > 0
+        }
+        return sum(all((row["method"], row["metric"], one) in better for one in controls) for row in self.rises)
 
 
 def write_vita(
@@ -111,21 +144,29 @@ def _read(folder: Path) -> _Run:
 
 
 def _answer(runs: Sequence[_Run]) -> str:
-    """The first sentence: how many gains are certain, and how many of them no control explains."""
-    certain = left = 0
-    for run in runs:
-        for row in filter(_gained, run.gains):
-            certain += 1
-            own = [c for c in run.controls if (c["method"], c["metric"]) == (row["method"], row["metric"])]
-            left += len(own) == _CONTROLS and all(map(_gained, own))
-    total = sum(len(run.gains) for run in runs)
-    gains = f"{certain or 'none'} of {counted(total, 'comparison')}"
-    beyond = f"; {left or 'none'} of these gains {'is' if left == 1 else 'are'} beyond every control" if certain else ""
-    return f"Astrocytes certainly improve the agreement with people in {gains}{beyond}."
+    """The first sentences: how many gains and losses are certain, for each dataset, and what the controls leave."""
+    parts = []
+    for name in dict.fromkeys(run.dataset for run in runs):
+        there = [run for run in runs if run.dataset == name]
+        rises, falls = sum(len(run.rises) for run in there), sum(len(run.falls) for run in there)
+        total = sum(len(run.gains) for run in there)
+        parts.append(
+            f"rises in {rises or 'none'} of {counted(total, 'comparison')} on {name} and falls in {falls or 'none'}"
+        )
+    answer = f"With astrocytes the agreement certainly {'; it '.join(parts)}."
+    if not (gains := sum(len(run.rises) for run in runs)):
+        return answer
+    own, beyond = sum(run.own for run in runs), sum(run.beyond for run in runs)
+    return (
+        f"{answer} Of {counted(gains, 'gain')}, {own or 'none'} {'is' if own <= 1 else 'are'} certain both beside "
+        f"another image's human map and where the class is kept; {beyond or 'none'} "
+        f"{'leaves' if beyond <= 1 else 'leave'} a map that is better than a Gaussian at the centre and than the "
+        f"blurred plain map."
+    )
 
 
-def _gained(row: dict[str, Any]) -> bool:
-    return bool(row["difference"] > 0 and row["p_holm"] < LEVEL)
+def _certain(row: dict[str, Any]) -> bool:
+    return bool(row["p_holm"] < LEVEL)
 
 
 def _score(value: float, sign: str = "-") -> str:
@@ -140,7 +181,7 @@ def _gain(row: dict[str, Any]) -> str:
     """The difference with its interval and its p-value; ~ before one that is not certain."""
     if math.isnan(row["difference"]):
         return MISSING
-    same = "" if row["p_holm"] < LEVEL else "~"
+    same = "" if _certain(row) else "~"
     low, high = (_score(row[name], "+") for name in ("low", "high"))
     return f"{same}{_score(row['difference'], '+')}<br><small>[{low}, {high}] {p_value(row['p_holm'])}</small>"
 

@@ -16,8 +16,8 @@ def surviving(gain: ArrayLike, kept: ArrayLike) -> tuple[float, float, float]:
         kept: ``(n,)``, whether its class is kept.
 
     Returns:
-        The share with its 95 % bootstrap interval, ``(share, low, high)``. NaN if there is no gain on all images, or no
-        class is kept.
+        The share with its 95 % bootstrap interval, ``(share, low, high)``. NaN if no class is kept, or the interval of
+        the gain on all images reaches down to 0: a share of what may be nothing can have any size.
 
     Example:
         >>> surviving([0.1, 0.1, 0.2, 0.2], [True, True, True, True])
@@ -27,9 +27,11 @@ def surviving(gain: ArrayLike, kept: ArrayLike) -> tuple[float, float, float]:
     """
     values, held = np.asarray(gain, dtype=np.float64), np.asarray(kept, dtype=bool)
     values, held = values[~np.isnan(values)], held[~np.isnan(values)]
-    if not held.any() or values.mean() <= 0:
+    if not held.any():
         return np.nan, np.nan, np.nan
     drawn = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
+    if np.quantile(values[drawn].mean(1), 0.025) <= 0:
+        return np.nan, np.nan, np.nan
     with np.errstate(invalid="ignore", divide="ignore"):  # a sample without a kept class has no share
         shares = _share(values[drawn], held[drawn])
     low, high = np.quantile(shares[np.isfinite(shares)], [0.025, 0.975])

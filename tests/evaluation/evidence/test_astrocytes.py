@@ -61,8 +61,14 @@ def test_the_page_says_what_is_certain_and_what_the_controls_leave(tmp_path: Pat
     assert [file.name for file in written] == ["vita.md", "vita-search.svg"]
     assert written[1].read_text() == "<svg/>"
     page = out.read_text()
-    answer = "Astrocytes certainly improve the agreement with people in 2 of 4 comparisons"
-    assert f"**{answer}; 1 of these gains is beyond every control.**" in page
+    answer = (
+        "With astrocytes the agreement certainly rises in 2 of 4 comparisons on clickme and falls in none. Of 2 gains, "
+        "2 are certain both beside another image's human map and where the class is kept; 1 leaves a map that is "
+        "better than a Gaussian at the centre and than the blurred plain map."
+    )
+    assert f"**{answer}**" in page
+    assert "| search | clickme | 3 | 2 | 0 | 2 | 1 |" in page
+    assert "| one | clickme | 1 | 0 | 0 | 0 | 0 |" in page
     assert "ClickMe was not at hand." in page
     small = "<br><small>[+0.010, +0.100] p = 0.020</small>"
     assert (
@@ -88,7 +94,24 @@ def test_what_has_no_value_is_said(tmp_path: Path) -> None:
     page = write_vita([run], tmp_path / "page.md")[0].read_text()
     row = " | ".join([MISSING] * 5)
     assert f"| dice | 60 | {row} | 42 % |" in page
-    assert "**Astrocytes certainly improve the agreement with people in none of 1 comparison.**" in page
+    answer = "With astrocytes the agreement certainly rises in none of 1 comparison on clickme and falls in none."
+    assert f"**{answer}**" in page
+
+
+def test_losses_and_datasets_are_counted_apart(tmp_path: Path) -> None:
+    gaze = _run(tmp_path / "gaze", {"dice": 0.001, "ssim": 0.001}, {"dice": dict.fromkeys(CONTROLS, 0.001)})
+    table = pd.read_csv(gaze / "best.csv")
+    table.loc[table["metric"] == "ssim", "difference"] = -0.05
+    table.to_csv(gaze / "best.csv", index=False)
+    scenes = _run(tmp_path / "scenes", {"dice": 0.001}, {"dice": dict.fromkeys(CONTROLS, 0.001) | {"another": 0.5}})
+    (scenes / "made.json").write_text(json.dumps(MADE | {"data": "scenes"}))
+    page = write_vita([gaze, scenes], tmp_path / "page.md")[0].read_text()
+    assert (
+        "rises in 1 of 2 comparisons on clickme and falls in 1; it rises in 1 of 1 comparison on scenes and falls in "
+        "none. Of 2 gains, 1 is certain both beside" in page
+    )
+    assert "; 2 leave a map" in page
+    assert "| scenes | scenes | 1 | 1 | 0 | 0 | 1 |" in page
 
 
 def test_one_setting_is_said_once_and_only_what_rose_is_controlled(tmp_path: Path) -> None:

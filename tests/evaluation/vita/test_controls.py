@@ -69,15 +69,25 @@ def test_the_surviving_share() -> None:
     assert surviving([0.2, 0.4], [True, True]) == (1, 1, 1)
     assert all(map(math.isnan, surviving([0.2, 0.4], [False, False])))
     assert all(map(math.isnan, surviving([-0.2, 0.1], [True, True])))  # there is no gain
+    assert all(map(math.isnan, surviving([-0.2, 0.4], [True, True])))  # there may be none
 
 
-@pytest.mark.parametrize("comparisons", [1, 12])
-def test_power_is_what_simulation_finds(comparisons: int) -> None:
-    draws = np.random.default_rng(0).normal(0, 0.3, (2000, 300))
+@pytest.mark.parametrize(
+    ("n", "comparisons"), [(6, 1), (10, 1), (10, 9), (12, 75), (40, 1), (60, 75), (120, 15), (300, 12), (301, 12)]
+)
+def test_power_is_what_simulation_finds(n: int, comparisons: int) -> None:
+    draws = np.random.default_rng(1).normal(0, 0.3, (3000, n))
     least = smallest_difference(draws[0] / draws[0].std(ddof=1) * 0.3, comparisons)
     found = stats.wilcoxon(draws + least, axis=1).pvalue < 0.05 / comparisons
-    assert found.mean() == pytest.approx(0.8, abs=0.03)
-    assert math.isnan(smallest_difference([0.1, math.nan]))
+    assert found.mean() == pytest.approx(0.8, abs=0.025)
+
+
+@pytest.mark.parametrize(("n", "comparisons"), [(1, 1), (5, 1), (6, 2), (6, 75), (10, 26)])
+def test_a_test_that_can_find_nothing_has_no_power(n: int, comparisons: int) -> None:
+    values = np.arange(1.0, n + 1)
+    assert stats.wilcoxon(values).pvalue >= 0.05 / comparisons
+    assert math.isnan(smallest_difference(values, comparisons))
+    assert math.isnan(smallest_difference([*values, math.nan], comparisons))
 
 
 def _rows(values: dict[tuple[int, str, str, float], list[float]]) -> pd.DataFrame:

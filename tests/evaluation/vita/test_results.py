@@ -100,9 +100,25 @@ def test_halves_and_compared() -> None:
     assert table.loc["dice", "modulated"] == pytest.approx(0.5)
     assert table.loc["dice", "same_class"] == 0.5
     assert table.loc["dice", ["plain_accuracy", "accuracy"]].tolist() == [0.5, 0.75]
-    assert table.loc["dice", "detectable"] == smallest_difference([0.1, 0.2, 0.3, 0.4])
+    assert math.isnan(table.loc["dice", "detectable"])  # four samples can find nothing
     assert table.loc["ssim", ["n", "left_out"]].tolist() == [0, 4]
     assert math.isnan(table.loc["ssim", "p_holm"])
     assert table.loc["dice", "p_holm"] == table.loc["dice", "p"]  # what is undefined does not count
     without = compared(scores[scores["metric"] != "accuracy"], {("A", "dice"): 0})
     assert "accuracy" not in without
+
+
+def test_the_least_difference_that_is_found_is_said() -> None:
+    gains = {"dice": [0.1, 0.2, 0.3, 0.4, 0.0, -0.1, 0.2, 0.1, 0.5, 0.3], "ssim": [0.0, 0.1] * 5}
+    rows = [
+        (i, setting, "A", metric, value if setting == 0 else 0.0)
+        for metric, values in gains.items()
+        for i, value in enumerate(values)
+        for setting in (PLAIN, 0)
+    ]
+    rows += [(i, 0, "-", "same class", 1.0) for i in range(10)]
+    scores = pd.DataFrame(rows, columns=["sample", "setting", "method", "metric", "value"])
+    table = compared(scores, {("A", "dice"): 0, ("A", "ssim"): 0}).set_index("metric")
+    for metric, values in gains.items():
+        assert table.loc[metric, "detectable"] == pytest.approx(smallest_difference(values, 2))
+        assert table.loc[metric, "detectable"] > smallest_difference(values)
