@@ -39,7 +39,6 @@ class _Model:
         left_out: The methods that are not defined for it.
         scores: Every method by every metric.
         ranks: As `captum_astro.evaluation.analysis.mean_ranks`.
-        apart: For each metric, the better methods with those that they are told apart from.
         rows: The rows.
     """
 
@@ -49,7 +48,6 @@ class _Model:
     left_out: list[str]
     scores: Grid
     ranks: pd.DataFrame
-    apart: dict[str, dict[str, list[str]]]
     rows: pd.DataFrame
 
 
@@ -98,9 +96,6 @@ def _model(name: str, rows: pd.DataFrame, record: Mapping[str, Any], bootstrap: 
     summary = analysis.summary(rows, bootstrap)
     accuracy = summary[summary["metric"] == "accuracy"]
     of_words = summary[summary["metric"].isin(text_metrics())]
-    apart: dict[str, dict[str, list[str]]] = {}
-    for pair in analysis.told_apart(rows, LEVEL).to_dict("records"):
-        apart.setdefault(pair["metric"], {}).setdefault(pair["better"], []).append(pair["worse"])
     return _Model(
         name,
         100 * float(accuracy["mean"].iloc[0]),
@@ -108,7 +103,6 @@ def _model(name: str, rows: pd.DataFrame, record: Mapping[str, Any], bootstrap: 
         sorted(record.get("left_out", {})),
         grid.scores(of_words, analysis.comparisons(rows, None, bootstrap))[0],
         analysis.mean_ranks(rows, bootstrap),
-        apart,
         rows,
     )
 
