@@ -138,7 +138,7 @@ linear louder:alpha=1:nonlinearity=none:scale=0.25" >/dev/null
     python -m captum_astro ablate cifar10 --data "$DATA" --out "$cifar" "${jobs[@]}" --reach 0.45 --set dim=64 \
         --set depth=3 --set steps=1200 --set batch_size=64 --set scale=64 --set evaluate_every=100 \
         --set validation=2500 \
-        --variants "full,sigma none,softmax,no positions,no embedding,no order" >/dev/null
+        --variants "full,sigma none,sigma outside,softmax,no positions,linear,neither,no embedding,no order" >/dev/null
     for run in imdb/full imdb/sigma-none imdb/softmax cifar10/full cifar10/sigma-none cifar10/no-embedding \
         cifar10/softmax; do
         [ ! -f "$RUNS/parts-$run/parts.md" ] || continue
