@@ -231,7 +231,6 @@ scales() {
     python -m captum_astro ablate imdb --data "$DATA" --out "$runs" --jobs "${PROCESSES:-2}" ${TRIAL:+-n 200 --seeds 1} \
         --set dim=64 --set lr=2e-3 --set length=64 --set epochs=2 --alphas 0.1,0.5,0.75,1 \
         --variants "full,4m:scale=64,16m:scale=256,16 D:scale=1024,500 D:scale=32000" >/dev/null
-    cp "$runs/ablation.png" "$PAGES/scales-imdb.png"
     {
         cat <<'TEXT'
 # The exponent and the scale
@@ -242,7 +241,6 @@ seeds: alpha from 0.1 to 1 (0.25 is "full"), and s from m = 16 ("full") to 500 D
 
 TEXT
         cat "$runs/ablation.md"
-        printf '\n![Learning curves for values of alpha and s on IMDB](scales-imdb.png)\n'
     } >"$PAGES/scales.md"
 }
 
