@@ -7,18 +7,19 @@ from typing import Annotated
 
 import typer
 
-from captum_astro.cli._common import Device, examples, option, out_folder
+from captum_astro.cli._common import Device, examples, limit_option, option, out_folder
 from captum_astro.cli._terminal import console
 
 
 @examples(
     "parts runs/imdb -o parts",
-    "parts runs/cifar10 --data cifar/ -o parts",
+    "parts runs/wikitext2 --data texts/ -n 600 -o parts",
 )
 def parts(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run of captum-astro train.")],
     out: Annotated[Path, out_folder("Folder for the tables, parts.md and parts.json.")] = Path("parts"),
     data: Annotated[Path | None, option("Folder of the data, if they were moved.", metavar="FOLDER")] = None,
+    limit: Annotated[int | None, limit_option("Samples at most, as for train with this task.")] = None,
     device: Device = "cpu",
 ) -> None:
     """Set each part of a trained model's attention to zero or its mean.
@@ -31,9 +32,9 @@ def parts(
     from captum_astro.storage import write_whole
     from captum_astro.training.parts import contributions, write
 
-    found = contributions(run, data=str(data or ""), device=device)
+    found = contributions(run, data=str(data or ""), limit=limit, device=device)
     write(found, out)
-    made = record_made(out, "parts", DATA if data is not None else "", device, {}, run)
+    made = record_made(out, "parts", DATA if data is not None else "", device, {"limit": limit}, run)
     write_whole(out / "parts.md", lambda file: file.write_text(f"{found.markdown}\n\n{made}\n", encoding="utf-8"))
     console.print(found.markdown)
     console.print(f"{out}/made.json, {out}/parts.json, {out}/parts.md")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from captum_astro.devices import check_device
 from captum_astro.metrics.statistics import bootstrap_interval
 from captum_astro.storage import write_whole
 from captum_astro.training.checkpoint import seed_everything
-from captum_astro.training.config import read_config
+from captum_astro.training.config import configured, read_config
 from captum_astro.training.interventions import changed, changes
 from captum_astro.training.options import Metric
 from captum_astro.training.recorded import norms, recorded
@@ -92,7 +92,9 @@ class Contributions:
         return "\n\n".join(_table(table) for table in (rows, shares, sizes) if table)
 
 
-def contributions(folder: Path, *, data: str = "", device: torch.device | str = "cpu") -> Contributions:
+def contributions(
+    folder: Path, *, data: str = "", limit: int | None = None, device: torch.device | str = "cpu"
+) -> Contributions:
     """Measure what each part of the attention contributes to the model of a finished run.
 
     Every part is set to zero or to its mean in all layers at once, see `captum_astro.training.interventions.changes`,
@@ -102,6 +104,8 @@ def contributions(folder: Path, *, data: str = "", device: torch.device | str = 
     Args:
         folder: The folder of the run.
         data: Where its data are now; by default where they were.
+        limit: Samples at most, as the task's ``limit`` counts them: the memories of a causal model, one for each token,
+            take long. By default as many as the run was tested on.
         device: Where to compute.
 
     Raises:
@@ -112,6 +116,8 @@ def contributions(folder: Path, *, data: str = "", device: torch.device | str = 
     load_trained(folder)  # says what is missing, before the data are read
     check_device(device)
     config = replace(config, data=data or config.data)
+    if limit is not None:
+        config = configured(config.task, {**asdict(config), "limit": limit})
     seed_everything(config.seed)
     task = config.prepare(folder, device)
     allowed = changes(task.model)

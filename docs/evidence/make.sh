@@ -196,7 +196,7 @@ all tokens:causal=false,softmax on all tokens:attention=softmax:causal=false" >/
     for run in full sigma-none softmax; do
         [ ! -f "$RUNS/parts-wikitext2/$run/parts.md" ] || continue
         echo "== parts of $run"
-        python -m captum_astro parts "$runs/$run/seed-0" --data "$DATA" --out "$RUNS/parts-wikitext2/$run" >/dev/null
+        python -m captum_astro parts "$runs/$run/seed-0" --data "$DATA" -n 600 --out "$RUNS/parts-wikitext2/$run" >/dev/null
     done
     cp "$runs/ablation.png" "$PAGES/ablation-wikitext2.png"
     {
@@ -215,7 +215,7 @@ TEXT
         cat "$runs/ablation.md"
         printf '\n![Learning curves of the variants on WikiText-2](ablation-wikitext2.png)\n'
         for run in full sigma-none softmax; do
-            printf '\n## What the parts contribute: "%s"\n\nOf the run with seed 0.\n\n' "${run//-/ }"
+            printf '\n## What the parts contribute: "%s"\n\nOf the run with seed 0, on the first 600 lines.\n\n' "${run//-/ }"
             cat "$RUNS/parts-wikitext2/$run/parts.md"
         done
     } >"$PAGES/language.md"

@@ -118,7 +118,12 @@ COMMANDS: dict[str, dict[str, tuple[list[str | None], list[str]]]] = {
         "--classes": (["3"], COUNTS),
         "--out": ([], OUT),
     },
-    "parts": {"": ([], [*FILES, "{work}/empty"]), "--out": (["{out}"], OUT), "--data": ([], FILES)},
+    "parts": {
+        "": ([], [*FILES, "{work}/empty"]),
+        "--out": (["{out}"], OUT),
+        "--data": ([], FILES),
+        "--limit": (["4"], COUNTS),
+    },
     "words": {
         "": ([], [*FILES, "{work}/empty"]),
         "--out": (["{out}"], OUT),

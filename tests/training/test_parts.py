@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from captum_astro.models.bundled import ASTROMORPHIC
 from captum_astro.training.checkpoint import seed_everything
 from captum_astro.training.cifar10 import Cifar10
 from captum_astro.training.imdb import Imdb
@@ -69,6 +70,20 @@ def test_the_command(monkeypatch, capsys, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "parts" / "parts.json").read_text())
     assert written["task"] == "imdb"
     assert written["versions"]["torch"] == torch.__version__
+
+
+def test_a_limit_tests_fewer_samples(monkeypatch, capsys, tmp_path: Path) -> None:
+    train(TASKS["wikitext2"](tmp_path), tmp_path / "run")
+    whole, part = contributions(tmp_path / "run"), contributions(tmp_path / "run", limit=20)
+    assert 1 < part.samples < whole.samples
+    assert [row["part"] for row in part.changes] == [row["part"] for row in whole.changes]
+    code, out = run_command(monkeypatch, capsys, "parts", tmp_path / "run", "-n", 20, "--out", tmp_path / "parts")
+    assert code == 0, out
+    assert part.markdown in (tmp_path / "parts" / "parts.md").read_text()
+    assert '--limit=20 --out "$RUNS/parts"' in (tmp_path / "parts" / "parts.md").read_text()
+    train(ScenesTask(model=ASTROMORPHIC, depth=1, dim=24, steps=1, batch_size=1, held_out=2), tmp_path / "scenes")
+    with pytest.raises(ValueError, match="scenes has no option 'limit'"):
+        contributions(tmp_path / "scenes", limit=2)
 
 
 def test_runs_without_parts_are_refused(monkeypatch, capsys, tmp_path: Path) -> None:
