@@ -69,7 +69,7 @@ class BeyondIntuition(TokenAttribution):
             output: ``y``, the target's ``"logit"``, as published, or its softmax ``"probability"``.
             form: Weight attention by ``"tokens"``, their lengths, or by ``"heads"``, their importance.
             steps: The number of images from ``0`` to the input, at which the last map's gradient is averaged.
-            start_layer: The first block whose attention is included. The authors' code leaves out the first four blocks
+            start_layer: The first block whose attention is included. The authors' code leaves out the first five blocks
                 of 12 by tokens, and the first three by heads.
 
         Raises:

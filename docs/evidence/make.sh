@@ -109,15 +109,16 @@ astrocytes() {
     # every fourth photograph, of all classes: these methods take a hundred times as long
     mkdir -p "$RUNS/gaze-fourth"
     find "$DATA/gaze" -name "*.npz" | sort | awk "NR % 4 == 1" | xargs cp -t "$RUNS/gaze-fourth"
-    python -m captum_astro vita evaluate "${DEIT[@]}" --data "clickme:$RUNS/gaze-fourth" "${trial[@]}" --out "$RUNS/without-gradients" \
-        --vita "layer=blocks.0.attn.proj,$published" --method "Occlusion,Lime:samples=200,KernelShap:samples=200" >/dev/null
+    python -m captum_astro vita evaluate "${DEIT[@]}" --data "clickme:$RUNS/gaze-fourth" "${trial[@]}" \
+        --out "$RUNS/without-gradients" --vita "layer=blocks.0.attn.proj,$published" \
+        --method "Occlusion,Lime:samples=200,KernelShap:samples=200" >/dev/null
     on_scenes scenes-attn.proj scenes_vit_tiny_patch4_64 blocks.0.attn.proj
     on_scenes scenes-mlp.fc1 scenes_vit_tiny_patch4_64 blocks.0.mlp.fc1
     on_scenes scenes-astromorphic astromorphic_scenes_tiny_patch8_64 blocks.0.mlp.fc1
     python -m captum_astro vita report "${runs[@]}" --title "Astrocytes and where people looked" --note "$WEIGHTS" \
         --note "The published setting first, at two layers; then the best of 288 settings, and of 16 strengths at one \
-layer; then methods without gradients, on every fourth photograph; at last bundled models on 120 scenes, where the human map is the object's mask, \
-and nobody looked." \
+layer; then methods without gradients, on every fourth photograph; at last bundled models on 120 scenes, where the \
+human map is the object's mask, and nobody looked." \
         --note "The 120 photographs show birds of three classes of ImageNet, 60, 40 and 20 of each, and both halves have \
 all three. ClickMe's own images and other ImageNet weights were not at hand. Read the page as one on birds and DeiT-tiny." \
         --out "$PAGES/astrocytes.md"
