@@ -183,7 +183,8 @@ def _gain(row: dict[str, Any]) -> str:
         return MISSING
     same = "" if _certain(row) else "~"
     low, high = (_score(row[name], "+") for name in ("low", "high"))
-    return f"{same}{_score(row['difference'], '+')}<br><small>[{low}, {high}] {p_value(row['p_holm'])}</small>"
+    test = p_value(row["p_holm"]).replace(" ", "&nbsp;")
+    return f"{same}{_score(row['difference'], '+')}<br><small>[{low},&nbsp;{high}] {test}</small>"
 
 
 def _setting(setting: dict[str, Any]) -> str:

@@ -70,7 +70,7 @@ def test_the_page_says_what_is_certain_and_what_the_controls_leave(tmp_path: Pat
     assert "| search | clickme | 3 | 2 | 0 | 2 | 1 |" in page
     assert "| one | clickme | 1 | 0 | 0 | 0 | 0 |" in page
     assert "ClickMe was not at hand." in page
-    small = "<br><small>[+0.010, +0.100] p = 0.020</small>"
+    small = "<br><small>[+0.010,&nbsp;+0.100] p&nbsp;=&nbsp;0.020</small>"
     assert (
         f"| ssim | 60 | 0.100 | 0.150 | +0.050{small} | +0.500 | 0.040 | 42 % | `blocks.0.mlp.fc1`, k 6, tau 3" in page
     )
