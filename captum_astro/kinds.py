@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import types
 import typing
@@ -149,10 +150,8 @@ def _one_of(kinds: Sequence[Kind], optional: bool) -> Kind:
         if optional and text.lower() == "none":
             return None
         for kind in kinds[:-1]:
-            try:
+            with contextlib.suppress(ValueError):
                 return kind.read(text)
-            except ValueError:  # noqa: PERF203
-                continue
         return kinds[-1].read(text)
 
     def holds(value: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 # they say what is wrong and what to do; any other error is a fault of the program, and is shown with its traceback
 EXPECTED = (ValueError, TypeError, NotImplementedError, OSError, IndexError, ImportError)
 
@@ -24,3 +26,17 @@ def reason(error: BaseException) -> str:
         ('two lines. Here', 'KeyError')
     """
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def p_value(value: float) -> str:
+    """A p-value as printed.
+
+    Example:
+        >>> p_value(0.0321), p_value(1e-5), p_value(1.0)
+        ('p = 0.032', 'p < 0.001', 'p = 1.00')
+    """
+    if math.isnan(value):
+        return ""
+    if value < 0.001:
+        return "p < 0.001"
+    return f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"

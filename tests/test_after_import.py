@@ -28,7 +28,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _note() -> None:
-    sys.modules["executed_late"].LOG.append("after")  # type: ignore[attr-defined]
+    sys.modules["executed_late"].LOG.append("after")
 
 
 def test_it_is_called_once_and_nothing_is_left(package: Path) -> None:
@@ -38,7 +38,7 @@ def test_it_is_called_once_and_nothing_is_left(package: Path) -> None:
     assert module.LOG == ["executed", "after"]
     assert list(sys.meta_path) == finders
     assert module.__spec__ is not None
-    assert type(module.__spec__.loader) is type(module.__loader__) is type(find_spec("this").loader)  # type: ignore[union-attr]
+    assert type(module.__spec__.loader) is type(module.__loader__) is type(find_spec("this").loader)
     assert module.__file__ == str(package)
     importlib.reload(module)
     assert module.LOG == ["executed"]

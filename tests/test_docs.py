@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import yaml
 
 from captum_astro import VTranM, explainers
 from captum_astro.functional import vtranm
@@ -69,7 +70,6 @@ def test_shell_scripts_parse(code: str) -> None:
 
 @pytest.mark.parametrize("code", _written_in("yaml"))
 def test_yaml_loads(code: str) -> None:
-    yaml = pytest.importorskip("yaml")
     assert all(isinstance(document, dict) for document in yaml.safe_load_all(code))
 
 

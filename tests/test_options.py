@@ -104,7 +104,7 @@ def test_the_options_of_astrocytes() -> None:
 
 
 def test_a_function_whose_annotations_cannot_be_read_takes_text() -> None:
-    def odd(value: Missing = 1) -> None:  # type: ignore[name-defined]  # noqa: F821
+    def odd(value: Missing = 1) -> None:  # noqa: F821
         ...
 
     assert named_values("X", ["value=3"], options_of(odd)) == {"value": "3"}

@@ -23,8 +23,9 @@ def settle(module: nn.Module) -> None:
     Args:
         module: A module of a `Replica`, changed in place.
     """
-    if "parametrizations" in vars(module)["_modules"]:  # no __getattr__ may answer for it
-        _fix(module, list(module.parametrizations))  # type: ignore[arg-type]
+    parts = vars(module)["_modules"]  # no __getattr__ may answer for it
+    if "parametrizations" in parts:
+        _fix(module, list(parts["parametrizations"]))
         del module._modules["parametrizations"]
         module.__class__ = type(module).__bases__[0]
     for key, hook in list(module._forward_pre_hooks.items()):

@@ -29,12 +29,10 @@ def parts(
     """
     from captum_astro.cli._made import record_made
     from captum_astro.command_lines import DATA
-    from captum_astro.storage import write_whole
     from captum_astro.training.parts import contributions, write
 
     found = contributions(run, data=str(data or ""), limit=limit, device=device)
-    write(found, out)
-    made = record_made(out, "parts", DATA if data is not None else "", device, {"limit": limit}, run)
-    write_whole(out / "parts.md", lambda file: file.write_text(f"{found.markdown}\n\n{made}\n", encoding="utf-8"))
+    out.mkdir(parents=True, exist_ok=True)
+    write(found, out, record_made(out, "parts", DATA if data is not None else "", device, {"limit": limit}, run))
     console.print(found.markdown)
     console.print(f"{out}/made.json, {out}/parts.json, {out}/parts.md")

@@ -34,7 +34,7 @@ Sigma = Annotated[
 Alpha = Annotated[float | None, finite_number("Exponent of the calcium response; 1 is the linear form.")]
 Scale = Annotated[float | None, finite_number("s, which divides the memory; by default the hidden units per head.")]
 Position = Annotated[bool, typer.Option(help="Whether astrocytes write positions.")]
-Embedding = Annotated[
+PosEmbed = Annotated[
     str | None, option("learn (an embedding of each position is added) or none.", "--pos-embed", metavar="NAME")
 ]
 Dim = Annotated[int | None, whole_number("Width.")]
@@ -51,7 +51,7 @@ Seed = Annotated[
 ]
 Resume = Annotated[bool, typer.Option(help="Resume the run in the folder, or replace it.")]
 Every = Annotated[int, whole_number("Steps between checkpoints.")]
-Looks = Annotated[int | None, whole_number("Steps between validations, instead of an epoch.")]
+EvaluateEvery = Annotated[int | None, whole_number("Steps between validations, instead of an epoch.")]
 Length = Annotated[int | None, whole_number("Sequence length in tokens.", least=2)]
 Vocabulary = Annotated[int | None, whole_number("Size of the vocabulary to train.", least=3)]
 Tokeniser = Annotated[
@@ -72,7 +72,7 @@ def cifar10(
     alpha: Alpha = None,
     scale: Scale = None,
     relative_position: Position = True,
-    pos_embed: Embedding = None,
+    pos_embed: PosEmbed = None,
     dim: Dim = None,
     depth: Depth = None,
     heads: Heads = None,
@@ -87,7 +87,7 @@ def cifar10(
     batch_size: BatchSize = None,
     lr: Rate = None,
     seed: Seed = 0,
-    evaluate_every: Looks = None,
+    evaluate_every: EvaluateEvery = None,
     limit: Annotated[int | None, limit_option("Images at most, for training and for test: for a trial.")] = None,
     device: Device = "cpu",
     resume: Resume = True,
@@ -114,7 +114,7 @@ def imdb(
     alpha: Alpha = None,
     scale: Scale = None,
     relative_position: Position = True,
-    pos_embed: Embedding = None,
+    pos_embed: PosEmbed = None,
     dim: Dim = None,
     depth: Depth = None,
     heads: Heads = None,
@@ -129,7 +129,7 @@ def imdb(
     batch_size: BatchSize = None,
     lr: Rate = None,
     seed: Seed = 0,
-    evaluate_every: Looks = None,
+    evaluate_every: EvaluateEvery = None,
     limit: Annotated[int | None, limit_option("Reviews of each class at most: for a trial.")] = None,
     device: Device = "cpu",
     resume: Resume = True,
@@ -156,7 +156,7 @@ def wikitext2(
     alpha: Alpha = None,
     scale: Scale = None,
     relative_position: Position = True,
-    pos_embed: Embedding = None,
+    pos_embed: PosEmbed = None,
     dim: Dim = None,
     depth: Depth = None,
     heads: Heads = None,
@@ -176,7 +176,7 @@ def wikitext2(
     batch_size: BatchSize = None,
     lr: Rate = None,
     seed: Seed = 0,
-    evaluate_every: Looks = None,
+    evaluate_every: EvaluateEvery = None,
     limit: Annotated[int | None, limit_option("Lines of each text at most: for a trial.")] = None,
     device: Device = "cpu",
     resume: Resume = True,
@@ -211,11 +211,12 @@ def scenes(
     alpha: Alpha = None,
     scale: Scale = None,
     relative_position: Position = True,
+    pos_embed: PosEmbed = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
     lr: Rate = None,
     seed: Seed = 0,
-    evaluate_every: Looks = None,
+    evaluate_every: EvaluateEvery = None,
     bfloat16: Annotated[
         bool, typer.Option(help="As used for the plain model's bundled weights; very slow on CPUs without support.")
     ] = False,

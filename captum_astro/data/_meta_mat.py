@@ -16,7 +16,7 @@ def main() -> None:
 
     synsets = loadmat(sys.argv[2], squeeze_me=True, variable_names=["synsets"])["synsets"]
     pairs = zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)
-    print(json.dumps([(int(number), str(wnid).strip()) for number, wnid in pairs]))  # noqa: T201
+    json.dump([(int(number), str(wnid).strip()) for number, wnid in pairs], sys.stdout)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class LanguageModelLayout(TextClassifierLayout):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        if not self._model.causal:
+        if not all(block.attn.causal for block in self._model.blocks):
             raise UnsupportedModelError(
                 "This language model was built with causal=False, so it sees the token that it predicts, and there is "
                 "nothing to explain. Build it with causal=True."

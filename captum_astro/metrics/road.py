@@ -8,6 +8,8 @@ Source: Rong et al., "A consistent and efficient evaluation strategy for attribu
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from captum_astro.extras import require
@@ -47,8 +49,8 @@ def imputed(image: torch.Tensor, gone: torch.Tensor, noise: float = 0.01, seed: 
     require("ROAD", "quantus")
     from quantus.functions.perturb_func import noisy_linear_imputation
 
-    indices = gone.flatten().nonzero()[:, 0].cpu().numpy()
-    values = noisy_linear_imputation(image.detach().cpu().numpy(), indices, noise=0)  # type: ignore[arg-type]
+    indices: Any = gone.flatten().nonzero()[:, 0].cpu().numpy()
+    values = noisy_linear_imputation(image.detach().cpu().numpy(), indices, noise=0)
     found = torch.from_numpy(values).flatten(1)
     drawn = torch.randn(len(image), len(indices), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     found[:, indices] += noise * drawn.to(found)

@@ -10,6 +10,7 @@ sufficiency over the top 1, 5, 10, 20 and 50 % of the tokens; a share of the tok
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -170,9 +171,9 @@ def _area(logits: torch.Tensor, classes: torch.Tensor) -> Scores:
     return Scores(area_under_curve(curve), curve)
 
 
-def _declare(name: str, compute: Callable[[Given], torch.Tensor | Scores], need: Need, **options: object) -> None:
-    same = {"kind": "text", "percent": True, "chance": RANDOM_MAPS, "of_text": True}
-    register(Metric(name, compute, needs=("classes", need), **same | options))  # type: ignore[arg-type]
+def _declare(name: str, compute: Callable[[Given], torch.Tensor | Scores], need: Need, **options: Any) -> None:
+    same: dict[str, Any] = {"kind": "text", "percent": True, "chance": RANDOM_MAPS, "of_text": True}
+    register(Metric(name, compute, needs=("classes", need), **same | options))
 
 
 _declare(

@@ -231,7 +231,6 @@ class AstromorphicLanguageModel(AstromorphicTextEncoder):
             causal=causal,
             **options,
         )
-        self.causal = causal
         at: dict[str, Any] = {name: options.get(name) for name in ("device", "dtype")}
         self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(dim, vocabulary, bias=False, **at)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from captum_astro.metrics.statistics import holm
 from captum_astro.metrics.student_t import t_mean
 from captum_astro.training.options import Metric
+from captum_astro.wording import p_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,5 +93,4 @@ def _difference(row: dict[str, Any], metric: Metric) -> str:
     if math.isnan(p := row["p_holm"]):
         return points(row["difference"])
     interval = f"{points(row['difference_low'])} .. {points(row['difference_high'])}"
-    exact = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-    return f"{'' if p < 0.05 else '~'}{points(row['difference'])} ({interval}), {exact}"
+    return f"{'' if p < 0.05 else '~'}{points(row['difference'])} ({interval}), {p_value(p)}"

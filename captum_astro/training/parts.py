@@ -105,7 +105,7 @@ def contributions(
         folder: The folder of the run.
         data: Where its data are now; by default where they were.
         limit: Samples at most, as the task's ``limit`` counts them: the memories of a causal model, one for each token,
-            take long. By default as many as the run was tested on.
+            take long. The first training batch is then that of the first samples. By default as many as in the run.
         device: Where to compute.
 
     Raises:
@@ -142,11 +142,13 @@ def contributions(
     )
 
 
-def write(found: Contributions, folder: Path) -> None:
-    """Write ``parts.json``."""
+def write(found: Contributions, folder: Path, made: str = "") -> None:
+    """Write ``parts.json``, and ``parts.md`` with the tables and how they were made."""
     text = json.dumps(found.as_json, indent=1, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "parts.json", lambda part: part.write_text(text, encoding="utf-8"))
+    tables = "\n\n".join(filter(None, (found.markdown, made))) + "\n"
+    write_whole(folder / "parts.md", lambda part: part.write_text(tables, encoding="utf-8"))
 
 
 def _row(metric: Metric, part: str, set_to: str, values: torch.Tensor, whole: torch.Tensor) -> dict[str, Any]:

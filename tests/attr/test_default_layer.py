@@ -45,7 +45,7 @@ def test_the_last_block_or_norm_that_is_read_once(options: dict[str, bool], name
 def test_a_feature_that_timm_names_comes_first() -> None:
     torch.manual_seed(0)
     model = Net()
-    model.feature_info = [{"num_chs": 6, "reduction": 2, "module": "first"}]  # type: ignore[assignment]
+    model.feature_info = [{"num_chs": 6, "reduction": 2, "module": "first"}]
     assert _found(model) == "first"
 
 

@@ -142,7 +142,7 @@ def test_bad_input() -> None:
     with pytest.raises(NotImplementedError):
         InputTimesGradient(model).attribute(x, target=1)
     with pytest.raises(NotImplementedError):
-        PropagationAttribution(model)._mode(None)  # type: ignore[arg-type]
+        PropagationAttribution(model)._mode(None)
     with pytest.raises(UnsupportedModelError, match="does not depend on the image by a gradient"):
         Plain(Deaf()).attribute(x, target=1)
     with pytest.raises(ValueError, match="output must be 'probability' or 'logit', not 'odds'"):

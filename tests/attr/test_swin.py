@@ -302,7 +302,7 @@ def test_timm_models_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("pool", ["max", "avgmax", ""])
 def test_other_pooling_is_rejected(pool: str) -> None:
-    model = HIERARCHICAL["swin"](global_pool=pool)  # type: ignore[call-arg]
+    model = HIERARCHICAL["swin"](global_pool=pool)
     with pytest.raises(UnsupportedModelError, match="global_pool='avg'"):
         VTranM(model)
 

@@ -148,7 +148,7 @@ def test_a_model_of_features_warns() -> None:
 def test_wrong_readout_is_rejected() -> None:
     model = build("cls")
     model.global_pool = "token"
-    model.pool = lambda x, pool_type=None: x.mean(1)  # type: ignore[method-assign]
+    model.pool = lambda x, pool_type=None: x.mean(1)
     with pytest.raises(UnsupportedModelError, match="pooled vector is something other"):
         VTranM(model).attribute(images("cls"), target=1)
     assert layout_for(model) is not None

@@ -53,7 +53,7 @@ def attention(kind: str, tokens: int, device: str, causal: bool) -> Prepared:
     def run() -> torch.Tensor:
         position = position_keys(memory, tokens, tokens**0.5)
         return astromorphic_attention(
-            query, key, value, position, scale=float(UNITS), nonlinearity=kind, causal=causal  # type: ignore[arg-type]
+            query, key, value, position, scale=float(UNITS), nonlinearity=kind, causal=causal
         )  # fmt: skip
 
     return run, [query, key, value, memory]

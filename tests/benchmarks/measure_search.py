@@ -91,7 +91,7 @@ def methods(model: nn.Module, tried: bool) -> dict[str, tuple[TokenAttribution, 
     """Every method by its name, with the options of its `attribute`."""
     found: dict[str, Any] = {e.name: (e.method(model), {}) for e in explainers() if e.family == "attention"}
     lengths = {"components": ("length",), "output": "logit"}
-    heads = float(model.blocks[0].attn.num_heads)  # type: ignore[union-attr, index]
+    heads = float(model.blocks[0].attn.num_heads)
     found["VTranM, lengths, logit, sum over heads"] = VTranM(model), lengths | {"gain": heads}
     found["VTranM, lengths, logit, gain 10"] = VTranM(model), lengths | {"gain": 10.0}
     found["TransformerMM, probability"] = TransformerMM(model), {"output": "probability"}

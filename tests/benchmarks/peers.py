@@ -187,7 +187,7 @@ def lxt(setting: Setting) -> Built:
         model(image)[range(len(x)), targets].sum().backward()
         return image * image.grad
 
-    explain.prepare = lambda: monkey_patch(vision_transformer)  # type: ignore[attr-defined]
+    explain.prepare = lambda: monkey_patch(vision_transformer)
     return model, explain
 
 

@@ -43,15 +43,15 @@ class _Thinning(_Rows):
 
 def _attention(samples: int = 2, queries: int = N, keys: int = N, **placed: TokenMap) -> Any:
     matrix = torch.randn(samples, queries, keys, dtype=torch.float64)
-    return AttentionRecord(None, 0, matrix, None, (), (), **placed)  # type: ignore[arg-type]
+    return AttentionRecord(None, 0, matrix, None, (), (), **placed)
 
 
-FEED_FORWARD: Any = FeedForwardRecord(None, torch.empty(0), torch.empty(0))  # type: ignore[arg-type]
+FEED_FORWARD: Any = FeedForwardRecord(None, torch.empty(0), torch.empty(0))
 
 
 def _stage(*branches: Any, **given: Any) -> StageRecord:
     stream = torch.full((2, 1, 1), 1.0, dtype=torch.float64)
-    return StageRecord(None, (1, 1), stream, stream, branches, **given)  # type: ignore[arg-type]
+    return StageRecord(None, (1, 1), stream, stream, branches, **given)
 
 
 def _pass(*stages: StageRecord, pooling: Any = None, readout: T | None = None) -> Pass:
@@ -214,4 +214,4 @@ def test_zero_length_contributions_get_no_share() -> None:
 
 def test_an_update_says_what_a_layer_does() -> None:
     with pytest.raises(TypeError, match="abstract"):
-        Update()  # type: ignore[abstract]
+        Update()

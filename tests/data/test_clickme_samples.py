@@ -31,7 +31,7 @@ def _tar(folder: Path) -> None:
 
 @pytest.mark.parametrize("write", [_npz, _tfrecords, _tar])
 def test_by_number(tmp_path: Path, write: object) -> None:
-    write(tmp_path)  # type: ignore[operator]
+    write(tmp_path)
     wanted, data = list(ClickMe(tmp_path)), ClickMeSamples(tmp_path)
     assert len(data) == len(wanted) == 6
     for index in (0, 1, 1, 4, 5, 2, 0, 3):

@@ -31,7 +31,7 @@ def _socket(path: Path) -> None:
         (lambda path: None, "there is no such file"),
     ],
 )
-def test_only_regular_files(make, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_only_regular_files(make, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # a socket's path is short
     path = Path("a")
     make(path)

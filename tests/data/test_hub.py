@@ -217,7 +217,7 @@ def test_a_name_needs_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_versions_of_datasets_that_run_programs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     old = ModuleType("datasets")
-    old.__version__ = "2.14.0"  # type: ignore[attr-defined]
+    old.__version__ = "2.14.0"
     monkeypatch.setitem(sys.modules, "datasets", old)
     monkeypatch.setattr("captum_astro.extras.find_spec", lambda library: True)
     with pytest.raises(DataError, match=r"owner/pets: datasets 2\.14\.0 may run a data set's own program: update it"):

@@ -136,7 +136,7 @@ def test_sizes_and_wrappers() -> None:
 def test_invalid_options() -> None:
     model = _model("vit_tiny_patch16_224", img_size=32, patch_size=8)
     with pytest.raises(ValueError, match="crop must be 'timm' or 'none', not 'centre'"):
-        ModelTransform(model, "centre")  # type: ignore[arg-type]
+        ModelTransform(model, "centre")
     with pytest.raises(ValueError, match="3 channels of 32 x 64"):
         ModelTransform(_model("vit_tiny_patch16_224", img_size=(32, 64), patch_size=8))
     transform = ModelTransform(model)

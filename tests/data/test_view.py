@@ -61,4 +61,4 @@ def test_shares_are_said() -> None:
 
 def test_no_such_fit() -> None:
     with pytest.raises(ValueError, match="crop must be center, squash or none, not 'timm'"):
-        View(_model(), "timm")  # type: ignore[arg-type]
+        View(_model(), "timm")

@@ -31,7 +31,7 @@ def test_classes_by_index_or_name(wanted: int | str | None, index: int) -> None:
 )
 def test_candidates_are_listed(wanted: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        index_of(wanted, torch.zeros(1000), IMAGENET)  # type: ignore[arg-type]
+        index_of(wanted, torch.zeros(1000), IMAGENET)
 
 
 def test_a_class_in_words() -> None:

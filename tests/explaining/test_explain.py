@@ -38,7 +38,7 @@ def photograph(tmp_path: Path) -> Path:
 
 
 def _one(*arguments: object, **options: object) -> Result:
-    found = explain(*arguments, **options)  # type: ignore[arg-type]
+    found = explain(*arguments, **options)
     assert isinstance(found, Result)
     return found
 
@@ -94,7 +94,7 @@ def test_lists_are_combined() -> None:
     for single in (explain(model, [images[0]]), explain(model, images[0], ["VTranM"]), explain(model, images[:1])):
         assert isinstance(single, Results)
         assert len(single) == 1
-    assert len(explain(model, images[0], "all")) == len(explainers_named(["all"]))  # type: ignore[arg-type]
+    assert len(explain(model, images[0], "all")) == len(explainers_named(["all"]))
 
 
 def test_all_is_what_the_model_has() -> None:
@@ -146,7 +146,7 @@ def test_files_say_how_they_were_made(ending: str, photograph: Path, tmp_path: P
     assert (
         record["model"]["weights"]
         in {
-            "png": lambda: Image.open(file).text["Description"],  # type: ignore[attr-defined]
+            "png": lambda: Image.open(file).text["Description"],
             "pdf": lambda: first.decode("latin-1"),
             "svg": first.decode,
         }[ending]()
@@ -189,7 +189,7 @@ def test_any_number_of_channels(bands: object, said: str) -> None:
     shown = np.asarray(result.image)
     low, high = np.percentile(x.numpy(), (2, 98), axis=(1, 2), keepdims=True)
     stretched = ((x.numpy() - low) / (high - low)).clip(0, 1)
-    expected = stretched.mean(0, keepdims=True) if bands is None else stretched[list(bands)]  # type: ignore[call-overload]
+    expected = stretched.mean(0, keepdims=True) if bands is None else stretched[list(bands)]
     assert np.abs(shown / 255 - expected.transpose(1, 2, 0)).max() < 0.01
     assert result.plot().axes[0].get_title() == f"{result.classes[0]}\n{said}"
     assert result.record["maps"][0]["image"]["bands"] == said
@@ -218,7 +218,7 @@ def test_any_number_of_channels(bands: object, said: str) -> None:
 )
 def test_what_is_wrong_is_said(options: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        explain(_model(), **{"images": torch.rand(3, 16, 16), **options})  # type: ignore[arg-type]
+        explain(_model(), **{"images": torch.rand(3, 16, 16), **options})
 
 
 def test_models_that_cannot_be_explained() -> None:

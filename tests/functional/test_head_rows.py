@@ -75,7 +75,7 @@ def test_it_is_the_whole_matrix(layer: str, entry: Function, monkeypatch: pytest
     heads = attention.value.shape[1]
     gradient = _normal(B, heads, Q, attention.value.shape[-1])
     slopes = None if entry == "attention" else gradient
-    matrix = ENTRIES[entry](attention.rows(0, Q), gradient @ attention.value.transpose(-2, -1))  # type: ignore[operator]
+    matrix = ENTRIES[entry](attention.rows(0, Q), gradient @ attention.value.transpose(-2, -1))
     token = torch.zeros(B, Q, dtype=torch.float64)
     token[:, 1] = 2
     each = torch.rand(B, heads, Q, dtype=torch.float64)

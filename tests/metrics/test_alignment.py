@@ -198,7 +198,7 @@ def test_bad_options_are_named() -> None:
             iou(a, b, percentile)
     for window in (1, 4, 7.0, True):
         with pytest.raises(ValueError, match="window: an odd number"):
-            ssim(a, b, window)  # type: ignore[arg-type]
+            ssim(a, b, window)
     with pytest.raises(ValueError, match=r"window: 9 pixels do not fit into maps of 8 x 9"):
         ssim(a, b, 9)
 

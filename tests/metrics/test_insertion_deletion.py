@@ -84,4 +84,4 @@ def test_opposite_maps_have_opposite_areas() -> None:
 
 def test_unknown_baseline() -> None:
     with pytest.raises(ValueError, match=r"baseline must be black or blurred, not 'white'\."):
-        Perturber(tiny(torch.float64), lambda x: x, baseline="white")  # type: ignore[arg-type]
+        Perturber(tiny(torch.float64), lambda x: x, baseline="white")

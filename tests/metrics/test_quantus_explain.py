@@ -157,7 +157,7 @@ def test_in_metrics_of_quantus(method: Any, given: dict[str, Any]) -> None:
 def test_bad_input_is_named(given: dict[str, Any]) -> None:
     call = (given["model"], given["x_batch"], given["y_batch"])
     with pytest.raises(TypeError, match=r"method: a class or a function.*not VTranM; pass VTranM"):
-        quantus_explain(VTranM(given["model"]))  # type: ignore[arg-type]
+        quantus_explain(VTranM(given["model"]))
     with pytest.raises(ValueError, match="target: Quantus provides the classes"):
         quantus_explain(VTranM, target=3)
     for value in (torch.nan, torch.inf):

@@ -37,7 +37,7 @@ def probability(model: torch.nn.Module, pixels: torch.Tensor, classes: torch.Ten
 
 def by_hand(baseline: str = "black") -> dict[str, torch.Tensor]:
     model = tiny(torch.float32)
-    engine = Perturber(model, NORMALISE, baseline=baseline)  # type: ignore[arg-type]
+    engine = Perturber(model, NORMALISE, baseline=baseline)
     curves = [class_probability(each, CLASSES) for each in engine.curves(PIXELS, MAPS, engine.untouched(PIXELS))]
     whole, masked = (probability(model, images, CLASSES) for images in (PIXELS, masked_by_map(PIXELS, MAPS)))
     sets = random_sets(32, 32)

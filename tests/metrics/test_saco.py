@@ -187,7 +187,7 @@ def test_bad_input_is_named() -> None:
             saco(maps, bad, predict)
     for groups in (1, 17, 2.5, True):
         with pytest.raises(ValueError, match="groups: a number from 2 to the 16 pixels"):
-            saco(maps, images, predict, groups)  # type: ignore[arg-type]
+            saco(maps, images, predict, groups)
     with pytest.raises(ValueError, match=r"predict: one probability for each of 20 images.*not \(20, 3\)"):
         saco(maps, images, lambda pictures, owners: pictures.mean((2, 3)))
     with pytest.raises(ValueError, match=r"salience and drop"):

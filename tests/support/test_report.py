@@ -23,7 +23,7 @@ def test_a_model_with_an_approximate_part() -> None:
 
 
 def _report(**statuses: str) -> MethodsReport:
-    return MethodsReport("M", (1, 3, 8, 8), 1.0, tuple(Outcome(n, s, s) for n, s in statuses.items()))  # type: ignore[arg-type]
+    return MethodsReport("M", (1, 3, 8, 8), 1.0, tuple(Outcome(n, s, s) for n, s in statuses.items()))
 
 
 def test_what_to_use_instead_is_of_the_same_family_if_possible() -> None:

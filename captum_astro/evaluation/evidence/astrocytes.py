@@ -14,10 +14,10 @@ import pandas as pd
 from captum_astro.command_lines import quoted, wrapped
 from captum_astro.evaluation.evidence.page import environment
 from captum_astro.evaluation.evidence.text import headings
-from captum_astro.evaluation.report.grid import LEVEL, MINUS, MISSING, p_value
+from captum_astro.evaluation.report.grid import LEVEL, MINUS, MISSING
 from captum_astro.evaluation.report.visible import visible
 from captum_astro.storage import read_json, write_whole
-from captum_astro.wording import counted
+from captum_astro.wording import counted, p_value
 
 _OWN, _SIMPLER = ("another", "class kept"), ("centre", "blurred")
 _MADE = "captum-astro vita search or vita evaluate, run again, makes them."

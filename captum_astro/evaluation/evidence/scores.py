@@ -10,10 +10,11 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from captum_astro.evaluation.evidence.text import breakable
-from captum_astro.evaluation.report.grid import LEVEL, MINUS, MISSING, Column, number, p_value
+from captum_astro.evaluation.report.grid import LEVEL, MINUS, MISSING, Column, number
 from captum_astro.evaluation.report.order import folded
 from captum_astro.evaluation.specification.published import Table
 from captum_astro.metrics.registry import metric_named
+from captum_astro.wording import p_value
 
 _MISSING = {"value": MISSING, "behind": "", "rank": MISSING}
 

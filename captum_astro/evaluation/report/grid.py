@@ -12,6 +12,7 @@ import pandas as pd
 from captum_astro.evaluation.report.order import BOTH, by_rank, folded
 from captum_astro.metrics.declaration import Metric
 from captum_astro.metrics.registry import all_metrics, metric_named
+from captum_astro.wording import p_value
 
 LEVEL = 0.05
 MINUS = "\N{MINUS SIGN}"
@@ -175,20 +176,6 @@ def places(ranking: pd.DataFrame) -> list[Grid]:
         foot = [Cell(f"{value:.2f}" if (value := float(tau[c.key])) == value else MISSING, value) for c in grid.columns]
         found.append(Grid(grid.title, grid.columns, grid.rows, {"agreement, tau": foot}))
     return found
-
-
-def p_value(value: float) -> str:
-    """A p-value as printed.
-
-    Example:
-        >>> p_value(0.0321), p_value(1e-5), p_value(1.0)
-        ('p = 0.032', 'p < 0.001', 'p = 1.00')
-    """
-    if math.isnan(value):
-        return ""
-    if value < 0.001:
-        return "p < 0.001"
-    return f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
 def _grids(table: pd.DataFrame, cell: Any, value: str) -> Iterator[tuple[Grid, pd.DataFrame]]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from captum_astro.evaluation.report.grid import LEVEL, number, p_value
+from captum_astro.evaluation.report.grid import LEVEL, number
 from captum_astro.evaluation.report.order import TRUE, folded
 from captum_astro.metrics.registry import metric_named
-from captum_astro.wording import counted
+from captum_astro.wording import counted, p_value
 
 _NAMED = 3  # methods of which the mean rank is given
 _LISTED = 4  # certain leads that are listed; all are in the table

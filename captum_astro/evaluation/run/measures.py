@@ -212,11 +212,17 @@ def _curves(
     found: dict[int, Any] = {}
     failures: dict[int, Failure] = {}
     for number in range(len(jobs)):
-        try:
-            found |= run([number])
-        except Exception as error:  # noqa: PERF203
-            failures[number] = Failure.of(error, "metric")
+        done, failed = _alone(run, number)
+        found |= done
+        failures |= failed
     return found, failures
+
+
+def _alone(run: Callable[[Sequence[int]], dict[int, Any]], number: int) -> tuple[dict[int, Any], dict[int, Failure]]:
+    try:
+        return run([number]), {}
+    except Exception as error:
+        return {}, {number: Failure.of(error, "metric")}
 
 
 def _baselines(needs: Sequence[Need]) -> set[Baseline]:
@@ -250,15 +256,21 @@ def _compute(metrics: Sequence[Metric], entries: Sequence[_Entry], material: _Ma
         return
     given = material.given(entries, metrics[0].needs)
     for metric in metrics:
-        try:
-            _add(metric, entries, given, found)
-        except Exception as error:  # noqa: PERF203
-            failure = Failure.of(error, "metric")
-            if len(entries) == 1:
-                found.failures[entries[0].job, metric.name] = failure
-                continue
-            for entry in entries:
-                _compute([metric], [entry], material, found)
+        if (failure := _failed(metric, entries, given, found)) is None:
+            continue
+        if len(entries) == 1:
+            found.failures[entries[0].job, metric.name] = failure
+            continue
+        for entry in entries:
+            _compute([metric], [entry], material, found)
+
+
+def _failed(metric: Metric, entries: Sequence[_Entry], given: Given, found: Measured) -> Failure | None:
+    try:
+        _add(metric, entries, given, found)
+    except Exception as error:
+        return Failure.of(error, "metric")
+    return None
 
 
 def _add(metric: Metric, entries: Sequence[_Entry], given: Given, found: Measured) -> None:

@@ -104,13 +104,14 @@ def _merged(store: BenchStore, left_out: list[str]) -> list[tuple[Seal, pa.Table
 
 
 def _read(names: Iterable[T], read: Callable[[T], R], left_out: list[str]) -> list[R]:
-    found = []
-    for name in names:
+    def readable(name: T) -> list[R]:
         try:
-            found.append(read(name))
-        except DamagedError as error:  # noqa: PERF203
+            return [read(name)]
+        except DamagedError as error:
             left_out.append(f"{error} It is left out; captum-astro bench, run again, makes it again.")
-    return found
+            return []
+
+    return [found for name in names for found in readable(name)]
 
 
 def _read_first_format(store: BenchStore, config: dict[str, Any]) -> BenchResults:

@@ -54,16 +54,9 @@ class Earlier:
         """Those of the chunks that must be computed, with messages about all that is computed again."""
         found, changed = [], dict[str, None]()
         for chunk in chunks:
-            try:
-                names = self._changed(self._store.check(chunk))
-            except FileNotFoundError:  # noqa: PERF203
-                found.append(chunk)
-            except DamagedError as error:
-                self._say(f"{error} It is computed again.")
-                found.append(chunk)
-            else:
-                changed |= dict.fromkeys(names)
-                found += [chunk] if names else []
+            names = self._changed_in(chunk)
+            changed |= dict.fromkeys(names or [])
+            found += [] if names == [] else [chunk]
         if changed:
             names = list(changed)
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
@@ -77,6 +70,16 @@ class Earlier:
         except (FileNotFoundError, DamagedError):
             return False
         return chunk[1] not in self._known or not self._changed(seal)
+
+    def _changed_in(self, chunk: Chunk) -> list[str] | None:
+        """As `_changed`; None if the chunk is not there, or damaged, which is said."""
+        try:
+            return self._changed(self._store.check(chunk))
+        except FileNotFoundError:
+            return None
+        except DamagedError as error:
+            self._say(f"{error} It is computed again.")
+            return None
 
     def _changed(self, seal: Seal) -> list[str]:
         """The names of the samples that are not those that were scored."""

@@ -39,4 +39,4 @@ def test_maps() -> None:
 
 def test_row_without_a_name_is_rejected() -> None:
     with pytest.raises((TypeError, ValueError)):
-        table([ROW._replace(sample="first")])  # type: ignore[arg-type]
+        table([ROW._replace(sample="first")])
