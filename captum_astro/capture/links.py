@@ -117,8 +117,9 @@ class Links:
         if kind in _BUILT_IN:
             return getattr(self._of(value.__self__), value.__name__)
         if kind is partial:
-            function, args, keywords = (self._of(part) for part in _parts(value))
-            return partial(function, *args, **keywords)
+            # one by one: their dictionary would be filled after it has been taken apart
+            keywords = {name: self._of(part) for name, part in value.keywords.items()}
+            return partial(self._of(value.func), *self._of(value.args), **keywords)
         if kind in weakref.ProxyTypes:
             return weakref.proxy(*map(self._of, _parts(value)))
         return kind(*map(self._of, _parts(value))) if kind in _WEAK else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ _T = torch.Tensor
 _AVERAGE = (torch.mean, _T.mean, torch.var, _T.var, torch.std, _T.std, torch.norm, _T.norm)
 _PRODUCT = (torch.matmul, _T.matmul, _T.__matmul__)
 _SOFTMAX = (torch.softmax, _T.softmax, F.softmax)
+_MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 _CHANGE = 0.1  # of attention by its queries, so that rounding does not hide it
 
 
@@ -34,9 +36,8 @@ class LocalMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.multi_head_attention_forward:  # it calls what follows
-            with self:
-                return func(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            return self._multi_head(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             names = [name for name in ("query", "key", "value") if name in kwargs]
             query, key, value = (*args, *(kwargs.pop(name) for name in names))[:3]
@@ -51,6 +52,20 @@ class LocalMode(TorchFunctionMode):
             return self._group_norm(*args, **kwargs)
         found = func(*args, **kwargs)
         return self._first(found) if self._is_average(func, found, args, kwargs) else found
+
+    def _multi_head(self, *args: Any, **kwargs: Any) -> Any:
+        """PyTorch's whole attention, of tokens ``(n, B, d)``; what it calls cannot be seen."""
+        call = _MULTI_HEAD.bind(*args, **kwargs)
+        given = call.arguments
+        query, key, value = (given[name] for name in ("query", "key", "value"))
+        if len(query) == len(key):
+            itself = ~torch.eye(len(query), dtype=torch.bool, device=query.device)
+            given |= {"attn_mask": itself, "bias_k": None, "bias_v": None, "add_zero_attn": False}
+        else:
+            first = (self._first(x.transpose(0, 1)).transpose(0, 1) for x in (key, value))
+            given["key"], given["value"] = first
+        given |= {"key_padding_mask": None, "is_causal": False}
+        return F.multi_head_attention_forward(*call.args, **call.kwargs)
 
     def _softmax(self, x: torch.Tensor) -> torch.Tensor:
         first, self._identity = self._first(x), x.shape[-1] == x.shape[-2]

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from captum_astro import TokenGradCAM
@@ -83,3 +84,31 @@ def test_what_a_model_keeps_of_the_probe_is_forgotten() -> None:
     expected, found = (TokenGradCAM(Caches(keeps).eval()).attribute(x, target=1) for keeps in (False, True))
     assert expected.any()
     torch.testing.assert_close(found, expected)
+
+
+class CallsAttention(nn.Module):
+    """A user's model that calls PyTorch's attention as a function, without its module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.into, self.out = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 48), nn.Linear(16, 16)
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patch(x).flatten(2).permute(2, 0, 1)
+        mixed = F.multi_head_attention_forward(
+            tokens, tokens, tokens, 16, 2, self.into.weight, self.into.bias, None, None, False, 0.0, self.out.weight,
+            self.out.bias, training=self.training, need_weights=False,
+        )[0]  # fmt: skip
+        return self.head(self.norm((tokens + mixed).transpose(0, 1)).mean(1))
+
+
+def test_a_model_that_calls_attention_as_a_function_is_explained() -> None:
+    torch.manual_seed(0)
+    model, x, seen = CallsAttention().double().eval(), torch.rand(2, 3, 32, 16, dtype=torch.float64), []
+    found = TokenGradCAM(model, model.norm).attribute(x, target=1, attribute_to="grid", relu_attributions=False)
+    model.norm.register_forward_hook(lambda _, given, output: seen.append(output))
+    out = model(x)
+    (gradient,) = torch.autograd.grad(out[:, 1].sum(), seen[0])
+    expected = (gradient.mean(1, keepdim=True) * seen[0]).sum(-1).reshape(2, 1, 8, 4)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-12, atol=1e-15)
