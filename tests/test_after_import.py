@@ -76,7 +76,12 @@ def test_a_package_that_is_missing_first_or_cannot_be_executed(package: Path) ->
 
 @pytest.mark.parametrize("order", ["captum_astro, timm", "timm, captum_astro", "captum_astro.models, timm"])
 def test_the_models_are_registered_in_either_order(order: str) -> None:
-    program = f"import {order}; assert timm.is_model('astromorphic_vit_tiny_patch16_224')"
+    program = (
+        f"import {order}; "
+        "assert timm.create_model('scenes_vit_tiny_patch4_64', pretrained=True).head.out_features == 10; "
+        "assert timm.is_model_pretrained('scenes_vit_tiny_patch4_64'); "
+        "assert timm.create_model('astromorphic_vit_tiny_patch16_224', depth=1).num_classes == 1000"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
