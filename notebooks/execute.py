@@ -5,7 +5,8 @@
     python notebooks/execute.py astromorphic         # one
 
 Needs ``pip install ".[notebooks]"``. A notebook runs in its own folder, on one thread and without a network, so that
-results are bitwise reproducible on the same machine. An error ends the run with the cell and the traceback.
+results are bitwise reproducible on the same machine; as many run at a time as there are cores. An error ends the run
+with the cell and the traceback.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import base64
 import io
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,14 @@ def small(png: str) -> dict[str, str]:
     return {f"image/{'png' if drawing else 'jpeg'}": base64.b64encode(whole.getvalue()).decode() + "\n"}
 
 
+def write(notebook: Path, out: Path) -> str:
+    """Execute a notebook into a folder; its time and size in words."""
+    started = time.perf_counter()
+    nbformat.write(clean(execute(notebook)), out / notebook.name)
+    size = (out / notebook.name).stat().st_size
+    return f"{notebook.name}: {time.perf_counter() - started:.0f} s, {size / 1000:.0f} kB"
+
+
 def main() -> None:
     """Execute the given notebooks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,12 +99,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="output folder; by default in place")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    for notebook in [HERE / f"{name}.ipynb" for name in args.names] or sorted(HERE.glob("*.ipynb")):
-        started = time.perf_counter()
-        done = clean(execute(notebook))
-        nbformat.write(done, args.out / notebook.name)
-        size = (args.out / notebook.name).stat().st_size
-        print(f"{notebook.name}: {time.perf_counter() - started:.0f} s, {size / 1000:.0f} kB", flush=True)
+    notebooks = [HERE / f"{name}.ipynb" for name in args.names] or sorted(HERE.glob("*.ipynb"))
+    with ProcessPoolExecutor() as pool:
+        for said in pool.map(partial(write, out=args.out), notebooks):
+            print(said, flush=True)
 
 
 if __name__ == "__main__":
