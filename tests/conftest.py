@@ -1,3 +1,4 @@
+import gc
 import warnings
 import zlib
 from collections import Counter
@@ -33,6 +34,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     drawn = [item for item in items if is_drawn(item)]
     config.hook.pytest_deselected(items=[*{*items} - {*drawn}])
     items[:] = drawn
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # the tests and libraries live to the end: no collection of garbage need look at them again
 
 
 @pytest.fixture(autouse=True)

@@ -65,14 +65,15 @@ def test_leave_one_out_by_loops() -> None:
 
 
 @torch.no_grad()
-def test_integrated_gradients_sum_to_the_difference_from_empty_embeddings() -> None:
+def test_integrated_gradients_sum_to_the_difference_from_empty_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captum_astro.evaluation.words.orders._STEPS", 128)  # near zero the norms change fast
     model, texts = classifier(), _texts(0, 3)
     [found] = orders_for(model, 8, draws=1, seed=0)[0]["IntegratedGradients"](texts)
     whole = model(texts.ids)
     handle = model.embed.register_forward_hook(lambda module, given, output: torch.zeros_like(output))
     difference = (whole - model(texts.ids)).gather(1, texts.classes[:, None])[:, 0]
     handle.remove()
-    assert found.sum(1).tolist() == pytest.approx(difference.tolist(), rel=1e-2)
+    assert found.sum(1).tolist() == pytest.approx(difference.tolist(), rel=1e-4)
 
 
 def test_random_orders_differ_by_draw_review_and_seed() -> None:
