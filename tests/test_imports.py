@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import pickle
 import subprocess
 import sys
@@ -56,6 +57,17 @@ found = {{*{tuple(EXTRAS)}, "sklearn"}} & {{module.split(".")[0] for module in s
 assert not found, found
 """
     )
+
+
+def test_the_core_works_without_the_libraries_of_the_extras() -> None:
+    """The checks of ``.ci/run core``, here with the libraries hidden instead of missing."""
+    script = PACKAGE.parent / ".ci" / "core.py"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, script, "--hide"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("the core works without any extra\n")
 
 
 def test_a_module_of_models_may_be_the_first_import() -> None:

@@ -76,7 +76,6 @@ def test_values_that_overflow_are_warned_of(method: Any) -> None:
 
 @pytest.mark.parametrize("method", [explainer.method for explainer in explainers()], ids=lambda m: m.__name__)
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.one_in(3)
 def test_as_many_as_fit_give_the_same(method: Any, device: str, monkeypatch) -> None:
     """With an argument for each sample; on a device that is full in the middle of a pass, and on a small machine."""
     full = Full(2 if device == "cuda" else 9)

@@ -78,7 +78,6 @@ def _expected(model: nn.Module, x: torch.Tensor, layer: str, channels: int, pref
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-@pytest.mark.one_in(2)
 def test_the_default_map_has_the_right_values_at_the_right_places(name: str) -> None:
     (model, x), family = _made(name), DEFAULTS[name]
     got = TokenGradCAM(model).attribute(x, target=1, attribute_to="grid", relu_attributions=False)

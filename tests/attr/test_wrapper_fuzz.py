@@ -1,9 +1,5 @@
-"""Random wrappers around a small model: a map is refused, or lies where the model looks.
+"""Random wrappers around a small model: a map is refused, or lies where the model looks."""
 
-FUZZ_COMPOSITIONS says how many for each method.
-"""
-
-import os
 import random
 
 import pytest
@@ -13,7 +9,7 @@ import torch.nn.functional as F
 from captum_astro import LRP, AttnLRP, BeyondIntuition, ConservativeLRP, TransformerAttribution, UnsupportedModelError
 from tests.attr.test_wrappers import ATTENTION, CAMS, PROPAGATION, Around, photo, tiny
 
-COMPOSITIONS = int(os.environ.get("FUZZ_COMPOSITIONS", "60"))
+COMPOSITIONS = 170  # of each method
 # maps of the model's patches, enlarged to the image; BeyondIntuition darkens what the wrapper receives
 LAID_OVER = [*(method for method in ATTENTION if method is not BeyondIntuition), *CAMS]
 PLACES = {
@@ -97,8 +93,7 @@ def test_wrappers(method):
             inside = method(alone).attribute(moved(x, steps), target=1, attribute_to="pixels")
             expected = F.interpolate(inside, size, mode="bilinear")
             torch.testing.assert_close(found, expected, msg=lambda text, case=case: f"{case}: {text}")
-    few = 60 if method is TransformerAttribution else 8  # it has no rules for moves
-    assert min(outcomes.values()) >= COMPOSITIONS // few
+    assert min(outcomes.values()) > (3 if method is TransformerAttribution else 25)  # it has no rules for moves
 
 
 @pytest.mark.parametrize("method", [AttnLRP, ConservativeLRP])
@@ -129,7 +124,7 @@ def test_pixels_that_reach_the_model(method):
         assert found.isfinite().all(), case
         assert found[seen != 0].any(), case
         assert not found[seen == 0].any(), case
-    assert min(outcomes.values()) > COMPOSITIONS // 12
+    assert min(outcomes.values()) > 15
 
 
 def test_lrp_follows_what_moves_the_image():

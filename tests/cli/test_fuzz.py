@@ -21,7 +21,7 @@ from captum_astro import cli
 from tests.cli.command_lines import line
 from tests.training.making import imdb_parquet, wikitext
 
-SEED, LINES = int(os.environ.get("FUZZ_SEED", "0")), int(os.environ.get("FUZZ_LINES", "200"))
+SEED, LINES = int(os.environ.get("FUZZ_SEED", "0")), int(os.environ.get("FUZZ_LINES", "500"))
 
 
 def _run(words: list[str]) -> tuple[int, str, str]:
