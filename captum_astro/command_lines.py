@@ -37,7 +37,7 @@ def wrapped(words: Sequence[str]) -> str:
         if len(lines[-1]) + len(word) < WIDTH:
             lines[-1] += f" {word}"
         else:
-            lines += textwrap.wrap(f"    {word}", WIDTH, break_long_words=False, break_on_hyphens=False)
+            lines += textwrap.wrap(word, WIDTH, initial_indent="    ", break_long_words=False, break_on_hyphens=False)
     return " \\\n".join(lines)
 
 

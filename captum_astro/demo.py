@@ -21,7 +21,7 @@ def run_demo(picture: Path, scenes: int = 100) -> str:
     """Explain scenes of held-out digits with VTranM on each bundled model, and plot the first few.
 
     Args:
-        picture: The file to write, in the format of its suffix; PNG if it has none.
+        picture: The PNG file to write.
         scenes: How many scenes to explain.
 
     Returns:
@@ -57,7 +57,7 @@ def run_demo(picture: Path, scenes: int = 100) -> str:
         for label, *guesses in zip(labels[:SHOWN].tolist(), *seen, strict=True)
     ]
     figure = viz.compare(images[:SHOWN], drawn, titles)
-    write_whole(picture, lambda part: figure.savefig(part, format=picture.suffix[1:] or "png"))
+    write_whole(picture, lambda part: figure.savefig(part, format="png"))
     lines.append(
         f"By chance, {object_share(masks).mean():.1%} of a map and of the largest values would fall on the digit."
     )

@@ -210,21 +210,6 @@ def test_check_and_methods(monkeypatch, capsys, tmp_path: Path) -> None:
     assert all(explainer.name in out for explainer in explainers())
 
 
-def test_demo(monkeypatch, capsys, tmp_path: Path) -> None:
-    code, out = run_command(monkeypatch, capsys, "demo", "--out", tmp_path / "demo.png", "--scenes", 20)
-    assert code == 0, out
-    assert "ViT: " in out
-    assert "astromorphic: " in out
-    assert "By chance" in out
-    assert Image.open(tmp_path / "demo.png").size[0] > 500
-    code, out = run_command(monkeypatch, capsys, "demo", "--out", tmp_path / "missing" / "demo.png", "--scenes", 2)
-    assert code == 1
-    assert f"there is no folder {tmp_path / 'missing'}; create it first" in out
-    code, out = run_command(monkeypatch, capsys, "demo", "--out", tmp_path / "noext")
-    assert code == 1
-    assert f"The picture must be a file whose name ends in .png, not '{tmp_path / 'noext'}'" in out
-
-
 @pytest.mark.skipif(not SHARED.exists(), reason="DeiT-tiny's weights and the photographs are not at hand")
 def test_photographs(monkeypatch, capsys, tmp_path: Path) -> None:
     pictures = [SHARED / "images" / f"{name}.jpg" for name in ("n02129165_lion", "n02391049_zebra", "n11939491_daisy")]

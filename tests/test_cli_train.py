@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import pytest
@@ -61,11 +60,6 @@ def test_train_the_others(monkeypatch, capsys, tmp_path: Path) -> None:
         ),
         (("train", "scenes", "--alpha", "0.5"), "scenes_vit_tiny_patch4_64 has no alpha"),
         (("train", "imdb", "--data", "x", "--lr", "0"), "lr must be a number above 0, not 0.0"),
-        (("ablate", "mnist"), "There is no task 'mnist'"),
-        (("ablate", "imdb", "--variants", "half"), "There is no variant 'half'"),
-        (("ablate", "imdb", "--set", "dim"), "--set has no option 'dim'. Expected NAME=VALUE."),
-        (("ablate", "imdb", "--set", "size=3"), "imdb has no option 'size'"),
-        (("ablate", "imdb", "--alphas", "a"), "--alphas must be a number of at least 0, not 'a'"),
     ],
 )
 def test_invalid_options(monkeypatch, capsys, tmp_path: Path, words, message: str) -> None:
@@ -73,22 +67,3 @@ def test_invalid_options(monkeypatch, capsys, tmp_path: Path, words, message: st
     assert code == 1
     assert message in out
     assert "Traceback" not in out
-
-
-def test_ablate(monkeypatch, capsys, tmp_path: Path) -> None:
-    code, out = run_command(
-        monkeypatch, capsys, "ablate", "imdb", "--data", imdb_parquet(tmp_path), "--out", tmp_path / "a",
-        "--variants", "full,softmax", "--alphas", "0.5", "--seeds", 2, "--reach", 0.6, "--set", "dim=16",
-        "--set", "heads=2", "--set", "epochs=1", "--set", "batch-size=4", "--set", "length=20",
-    )  # fmt: skip
-    assert code == 0, out
-    assert "| alpha 0.5 |" in out
-    assert (tmp_path / "a" / "ablation.png").exists()
-    page = (tmp_path / "a" / "ablation.md").read_text()
-    made = json.loads((tmp_path / "a" / "made.json").read_text())
-    assert page.startswith("| variant |")
-    assert str(tmp_path) not in page  # the same for everybody
-    assert made["versions"]["torch"] in page
-    shown = shlex.split(made["command"].replace("\\\n", "").replace("$DATA", str(tmp_path / "imdb")))
-    assert shown[:4] == ["captum-astro", "ablate", "imdb", "--data"]
-    assert {"--variants=full,softmax", "--alphas=0.5", "--seeds=2", "--reach=0.6", "--set=dim=16"} < {*shown}

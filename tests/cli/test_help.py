@@ -17,9 +17,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from captum_astro import explainers
 from captum_astro.cli import app
-from captum_astro.cli._declared import declared
 from tests.commands import run_command
 
 ROOT = Path(__file__).parents[2]
@@ -123,12 +121,6 @@ assert not {{*{SLOW}}} & {{*sys.modules}}, {{*{SLOW}}} & {{*sys.modules}}
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_methods_are_read_from_their_files() -> None:
-    found = {one.name: (one.family, one.needs_gradient, one.source) for one in declared()}
-    assert found == {one.name: (one.family, one.needs_gradient, one.source) for one in explainers()}
-    assert list(found) == [one.name for one in explainers()]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import warnings
@@ -12,12 +11,8 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from captum_astro.cli._scores import print_scores
 from captum_astro.cli._terminal import console, printable
-from captum_astro.evaluation.run.rows import map_table
-from captum_astro.metrics.registry import all_metrics
 from tests.commands import run_command
-from tests.evaluation import synthetic
 
 HARMFUL = "a\x1b[31m\x07\r\x9b1m\u202e\u2028:a:[b]é"
 HARMLESS = r"a\x1b[31m\x07\r\x9b1m\u202e\u2028:a:[b]é"
@@ -109,21 +104,6 @@ def test_names_on_a_narrow_terminal(environment: dict[str, str], tmp_path: Path)
     code, out = _python(environment, "-m", "captum_astro.cli", "methods")
     assert code == 0, out
     assert "VTranM" in out
-
-
-@pytest.mark.parametrize("width", [20, 80, 150])
-def test_scores_are_cut_at_no_width(width: int, tmp_path: Path, monkeypatch, capsys) -> None:
-    methods = ("Random", "VTranM:output=logit")
-    folder = synthetic.write(tmp_path / "run", synthetic.rows(3, methods), map_table([]).to_pandas(), {})
-    monkeypatch.setattr(console, "_width", width)
-    print_scores(folder)
-    out = capsys.readouterr().out
-    tables = re.split(r"\n\n", out)
-    assert "\N{HORIZONTAL ELLIPSIS}" not in out
-    assert all(method in table for table in tables for method in methods)
-    assert width == 20 or max(map(len, out.splitlines())) <= width
-    names = [metric.name for metric in all_metrics().values() if not metric.of_model]
-    assert all(re.search(rf"(^|  ){re.escape(name)}(  |$)", out, re.MULTILINE) for name in names)
 
 
 def test_the_package_runs_as_the_command() -> None:

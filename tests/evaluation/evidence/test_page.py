@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,7 @@ import pytest
 from captum_astro.evaluation.evidence import write_evidence
 from captum_astro.evaluation.report.grid import MINUS, MISSING
 from captum_astro.evaluation.run.rows import Row, map_table, table
-from tests.commands import run_command
-from tests.evaluation import making, synthetic
+from tests.evaluation import synthetic
 
 NO_MAPS = map_table([]).to_pandas()
 HOME = "/home/somebody"
@@ -195,22 +193,3 @@ def test_what_is_refused(tmp_path: Path, folders: list[str], out: str, message: 
     (tmp_path / "b").mkdir()
     with pytest.raises((ValueError, OSError), match=message):
         write_evidence([tmp_path / folder for folder in folders], tmp_path / out, bootstrap=5)
-
-
-def test_from_a_benchmark_to_its_page(monkeypatch, capsys, tmp_path: Path) -> None:
-    words = ["-M", making.NAME, "--no-pretrained", "--methods", "VTranM,Random", "--data", "scenes", "--limit", 2]
-    words += ["--metrics", "segmentation,auc", "--steps", 3, "--out", tmp_path / "scenes"]
-    code, said = run_command(monkeypatch, capsys, "bench", *words)
-    assert code == 0, said
-    page = tmp_path / "new" / "page.md"
-    words = ["evidence", tmp_path / "scenes", "--out", page, "--title", "On scenes", "--note", "Tiny. " * 30]
-    code, said = run_command(monkeypatch, capsys, *words)
-    assert (code, said) == (0, f"{page}\n{page.with_suffix('.svg')}\n")
-    text = page.read_text()
-    assert json.loads((tmp_path / "scenes" / "run.json").read_text())["made"]["date"] in text
-    assert "pixels removed in 3 steps" in text
-    for block in re.findall(r"^```bash\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        assert max(map(len, block.splitlines())) <= 80
-    code, said = run_command(monkeypatch, capsys, "evidence", tmp_path / "scenes", "--out", tmp_path / "page.html")
-    assert code == 1
-    assert said.endswith("ends in .md.\n")

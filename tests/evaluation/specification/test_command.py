@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_astro.command_lines import WIDTH, portable
+from captum_astro.command_lines import WIDTH
 from captum_astro.evaluation.specification.command import command
 from captum_astro.models.loading import load_model
 from captum_astro.storage import RECORD
@@ -77,12 +77,3 @@ def test_long_words_go_on_in_the_next_line() -> None:
 @pytest.mark.parametrize("made", [{"checkpoints": ["a.pt", None]}, {"classes": [7, 8]}])
 def test_what_no_command_says(made: dict[str, list[object]]) -> None:
     assert not command({"configuration": {"models": ["a", "b"], "data": "scenes"}, "made": made}, "out")
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [("hf:/data/pets:test", "hf:$DATA/pets:test"), ("hf:C:/pets", "hf:$DATA/pets"), ("hf:./pets", "hf:$DATA/pets"),
-     ("hf:uoft-cs/cifar10:test", "hf:uoft-cs/cifar10:test"), ("folder:it's here", "folder:$DATA/it's here")],
-)  # fmt: skip
-def test_data_without_its_place(data: str, expected: str) -> None:
-    assert portable(data) == expected

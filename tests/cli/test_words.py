@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from captum_astro.cli.words import _names
 from captum_astro.evaluation.run.results import read_run
 from captum_astro.storage import RECORD
 from captum_astro.training.imdb import Imdb
@@ -73,3 +74,14 @@ def test_other_runs_are_refused(monkeypatch, capsys, tmp_path: Path) -> None:
     assert code == 1
     assert "language is a run of wikitext2; give runs of captum-astro train imdb" in " ".join(said.split())
     assert not (tmp_path / "words").exists()
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["runs/a", "runs/b"], ["a", "b"]), (["a/seed-0", "b/seed-0"], ["a seed-0", "b seed-0"]),
+        (["x/a/s", "y/a/s", "y/b/s"], ["x a s", "y a s", "y b s"]), (["runs/a"], ["a"]),
+    ],
+)  # fmt: skip
+def test_runs_have_different_names(folders: list[str], names: list[str], tmp_path: Path) -> None:
+    assert _names([tmp_path / folder for folder in folders]) == names
